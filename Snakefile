@@ -1,0 +1,27 @@
+# Slidemill: drop slides into a folder, run `snakemake --cores N`, review results/metrics.csv and results/report.html.
+from snakemake.utils import min_version
+
+min_version("9.8")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    input:
+        "results/metrics.csv",
+        "results/report.html",
+    default_target: True
+
+
+onerror:
+    report_failures()

@@ -1,0 +1,109 @@
+"""Lay out an example as a project folder: ``python config/examples/lay_out.py demo projects/demo``.
+
+The demo's micrographs come with the packages stardist and mahotas; those of the other examples are read from the
+folder in ``SLIDEMILL_DATA`` (default ../shared/data). Nothing is written over a file that is there already.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import imagecodecs
+import tifffile
+
+CONFIGS = Path(__file__).parent
+Copy = tuple[Path, str]
+
+
+def lay_out(example: str, project: Path) -> None:
+    """Write the configuration and the images of an example into ``project``, each file once."""
+    _copy(CONFIGS / f"{example}.yaml", project / "config" / "config.yaml")
+    _EXAMPLES[example](project)
+
+
+def demo(project: Path) -> None:
+    """Quadrants of one annotated micrograph, and a second one without annotation."""
+    stardist = _folder_of("stardist") / "data" / "images"
+    image, labels = (tifffile.imread(stardist / name) for name in ("img2d.tif", "mask2d.tif"))
+    places = {
+        "upper_left": "data/training/{kind}s/upper_left.tif",
+        "upper_right": "data/training/{kind}s/upper_right.tif",
+        "lower_left": "data/training/{kind}s/lower_left.tif",
+        "lower_right": None,
+    }
+    for name, pattern in places.items():
+        rows, columns = (slice(0, 256) if side in name else slice(256, 512) for side in ("upper", "left"))
+        for kind, pixels in (("image", image), ("label", labels)):
+            held_out = {"image": "data/slides/nuclei.tif", "label": "data/references/nuclei.tif"}[kind]
+            _write_tiff(project / (pattern.format(kind=kind) if pattern else held_out), pixels[rows, columns])
+    nuclear = imagecodecs.png_decode((_folder_of("mahotas") / "demos" / "data" / "nuclear.png").read_bytes())
+    _write_tiff(project / "data" / "slides" / "nuclear.tif", nuclear[..., 0])  # a grey picture saved as RGB
+
+
+def isbi2012(project: Path) -> None:
+    """Neighbouring slices resemble each other, so the two sides are blocks of the stack."""
+    source = _data() / "isbi2012"
+    for number in range(24):
+        name, training = f"{number:02d}.tif", number < 20
+        _copy(source / "images" / name, project / "data" / ("training/images" if training else "slides/stack") / name)
+        _copy(source / "masks" / name, project / "data" / ("training/labels" if training else "references/stack") / name)
+
+
+def dsb2018(project: Path) -> None:
+    """Fluorescence images, split by field of view."""
+    source = _data() / "dsb2018"
+    for row in _rows(source / "index.csv"):
+        if row["modality"] != "fluorescence":
+            continue
+        group, name = int(row["fov_group"]), f"{row['id'][:12]}.tif"
+        training = group % 5 != 0
+        folder = f"field_{group:03d}"
+        images, labels = (f"training/images/{folder}", f"training/labels/{folder}") if training else ("slides/fields", "references/fields")
+        _copy(source / "images" / f"{row['id']}.tif", project / "data" / images / name)
+        _copy(source / "labels" / f"{row['id']}.tif", project / "data" / labels / name)
+
+
+_EXAMPLES = {"demo": demo, "isbi2012": isbi2012, "dsb2018": dsb2018}
+
+
+def _folder_of(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        sys.exit(f"error: the demo reads a micrograph of the package {package}; pip install -e '.[demo]'")
+    return Path(spec.origin).parent
+
+
+def _data() -> Path:
+    folder = Path(os.environ.get("SLIDEMILL_DATA", "../shared/data"))
+    if not folder.is_dir():
+        sys.exit(f"error: {folder} is not a folder; set SLIDEMILL_DATA to where the data sets are")
+    return folder
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _write_tiff(path: Path, pixels: object) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, pixels, compression="zlib")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in _EXAMPLES:
+        sys.exit(f"usage: lay_out.py {{{','.join(_EXAMPLES)}}} FOLDER")
+    lay_out(sys.argv[1], Path(sys.argv[2]))

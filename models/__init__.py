@@ -1,0 +1,57 @@
+"""The network architectures, by name.
+
+The table below is the only place that knows them: a new architecture is one file and one line. Names are listed
+without importing torch; the module of an architecture is imported on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from models.geometry import Geometry
+
+if TYPE_CHECKING:
+    from models.interface import SegmentationModel
+
+__all__ = ["Geometry", "available", "build"]
+
+_MODELS = {
+    "unet": "models.unet:UNet",
+}
+
+
+def available() -> list[str]:
+    """Return the names of all architectures, sorted."""
+    return sorted(_MODELS)
+
+
+def build(
+    name: str, *, in_channels: int, num_classes: int, options: Mapping[str, object] | None = None
+) -> SegmentationModel:
+    """Build the network ``name`` with fresh weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`available`.
+    in_channels, num_classes : int
+        Channels of the image and classes of the logits, each at least 1.
+    options : mapping, optional
+        Keyword arguments of the architecture, for example ``{"width": 32}``.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is unknown, or an option is unknown to it or out of its range.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"unknown model {name!r}; available: {', '.join(available())}")
+    module, _, attribute = _MODELS[name].partition(":")
+    architecture: type[SegmentationModel] = getattr(import_module(module), attribute)
+    known = architecture.options()
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
+    return architecture(in_channels=in_channels, num_classes=num_classes, **dict(options or {}))

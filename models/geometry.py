@@ -1,0 +1,51 @@
+"""What a planner must know of a network: how it samples its input, and how far it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Return the smallest multiple of ``multiple`` that is at least ``value``."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The sampling of a network (lengths in pixels of its input).
+
+    Attributes
+    ----------
+    stride_px
+        Total down-sampling. Two windows of one slide give the same logits where both see enough only if their
+        origins differ by multiples of it.
+    context_px
+        How far beyond a stride-aligned region the logits of that region depend on the input; ``None`` if on all of
+        it (global pooling, instance normalization).
+    margin_px
+        Pixels that the network crops from each side of its input: 0 for padded convolutions.
+    remainder_px
+        The network takes inputs of ``size % stride_px == remainder_px`` in both directions.
+    """
+
+    stride_px: int
+    context_px: int | None
+    margin_px: int = 0
+    remainder_px: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride_px < 1:
+            raise ValueError(f"stride_px must be at least 1, got {self.stride_px}")
+        if not 0 <= self.remainder_px < self.stride_px:
+            raise ValueError(f"remainder_px must be in [0, {self.stride_px}), got {self.remainder_px}")
+        if self.context_px is not None and self.halo_px < self.margin_px:
+            raise ValueError(f"margin_px must be at most the halo of {self.halo_px}, got {self.margin_px}")
+
+    @property
+    def halo_px(self) -> int:
+        """The context rounded up to the stride; a whole stride cell where the context is global."""
+        return round_up(self.context_px or self.stride_px, self.stride_px)
+
+    def input_px(self, window_px: int) -> int:
+        """Return the largest length that the network takes from a window of ``window_px``."""
+        return window_px - (window_px - self.remainder_px) % self.stride_px

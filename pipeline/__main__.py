@@ -1,0 +1,94 @@
+"""The command line: ``python -m pipeline STAGE --flag value ...``.
+
+A stage is a module with a function ``run``; the names and types of its keyword-only parameters are the flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import shlex
+import sys
+import typing
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline import __version__
+from pipeline.config import parse_stage_config
+from pipeline.errors import SlidemillError, error_line
+
+STAGES = {
+    "tile": "pipeline.stages.tile",
+    "weigh": "pipeline.stages.weigh",
+    "train": "pipeline.stages.train",
+    "predict": "pipeline.stages.predict",
+    "stitch": "pipeline.stages.stitch",
+    "evaluate": "pipeline.stages.evaluate",
+    "report": "pipeline.stages.report",
+}
+
+log = logging.getLogger("pipeline")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage; return 0, or 1 after a line that says what the user can mend."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] not in STAGES:
+        _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
+    stage = words[0]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        run = import_module(STAGES[stage]).run
+        flags = vars(stage_parser(stage, run).parse_args(words[1:]))
+        log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
+        run(**_values(run, flags))
+    except SlidemillError as error:
+        print(error_line(error.stage or stage, error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParser:
+    """Return the parser of a stage: one flag per parameter of ``run``."""
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline {stage}", description=inspect.getdoc(run), allow_abbrev=False)
+    for name, kind in _parameters(run).items():
+        default = inspect.signature(run).parameters[name].default
+        required = default is inspect.Parameter.empty
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            required=required,
+            default=None if required else default,
+            type=kind if kind in (int, str, Path) else str,
+            metavar="JSON" if issubclass(kind, BaseModel) else kind.__name__.upper(),
+        )
+    return parser
+
+
+def _root_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Run one stage of Slidemill by hand.")
+    parser.add_argument("--version", action="version", version=f"slidemill {__version__}")
+    parser.add_argument("stage", choices=STAGES, help="what to do; each has a --help of its own")
+    return parser
+
+
+def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:
+    hints = typing.get_type_hints(run)
+    return {name: hints[name] for name in inspect.signature(run).parameters}
+
+
+def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:
+    kinds = _parameters(run)
+    return {
+        name: parse_stage_config(kinds[name], value) if issubclass(kinds[name], BaseModel) else value
+        for name, value in flags.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

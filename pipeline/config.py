@@ -1,0 +1,295 @@
+"""The configuration: every key with its type, default, limits and meaning, in this one place.
+
+``config.yaml`` is read into :class:`Settings`. ``config/README.md`` and ``workflow/schemas/config.schema.json`` are
+written from these classes by ``make docs``. A stage receives the part that concerns it as one JSON object, so that a
+changed setting runs again exactly the rules that use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import models
+from pipeline.errors import ConfigError
+
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]*$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Index = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Section = TypeVar("Section", bound=_Section)
+
+
+class TrainingConfig(_Section):
+    """The annotated images. Images and labels are paired by their path under the two folders, without suffix."""
+
+    images: str = Field("data/training/images", description="Folder of training images.")
+    labels: str = Field("data/training/labels", description="Folder of their label images.")
+    kind: Literal["instances", "classes"] = Field(
+        "instances",
+        description="What a label image holds: an id per object (0 = background; objects become the second class), "
+        "or a value per class. References are read in the same way.",
+    )
+    values: list[int] | None = Field(
+        None,
+        description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null means 0, 1, 2, ...",
+    )
+    validation: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held back for validation: the last ones by name, whole files, "
+        "at least one. Files of one subfolder are held back together.",
+    )
+
+
+class ImageConfig(_Section):
+    """How slides are read."""
+
+    channels: list[Index] = Field([0], min_length=1, description="Channels that the network sees, counted from 0.")
+    fallback_pixel_size_um: Positive | None = Field(
+        None, description="Pixel size in µm of slides whose file states none; null leaves them without one."
+    )
+
+
+class TilingConfig(_Section):
+    """How slides are cut for the network. Changes speed and memory, never the result."""
+
+    tile_px: int = Field(
+        512, ge=16, description="Largest side in px of what a tile contributes; the halo comes on top."
+    )
+    memory_mb: int = Field(
+        4000, ge=16, description="Most memory in MB that decoding one piece of a file (tile, strip, PNG) may take."
+    )
+
+
+class LossConfig(_Section):
+    """The loss: a weighted sum of pixel-weighted cross-entropy and Dice."""
+
+    cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
+    dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
+    boundary_weight: float = Field(10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off.")
+    boundary_sigma_px: Positive = Field(5.0, description="Sigma in px of the U-Net weight map.")
+    class_balance: bool = Field(
+        True, description="w_c of the weight map: inverse to the class frequencies of the training set, or 1."
+    )
+
+    @model_validator(mode="after")
+    def _any_loss(self) -> Self:
+        if self.cross_entropy == self.dice == 0:
+            raise ValueError("cross_entropy and dice are both 0; at least one must be above 0")
+        return self
+
+
+class AugmentationConfig(_Section):
+    """Random changes of the training patches. Each number says how far; 0 turns that change off."""
+
+    flip: bool = Field(True, description="Flips and quarter turns.")
+    rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
+    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size.")
+    elastic_px: float = Field(3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation).")
+    brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
+    contrast: float = Field(0.25, ge=0, lt=1, description="Largest relative change of contrast.")
+    gamma: float = Field(0.3, ge=0, lt=1, description="Largest relative change of gamma.")
+    noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
+    blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
+
+
+class ModelConfig(_Section):
+    """One network: what it is, and how it is trained."""
+
+    architecture: str = Field("unet", description="Name of the architecture; `unet` is there.")
+    options: dict[str, int | float | str | bool] = Field(
+        default_factory=dict,
+        description="Options of the architecture. `unet`: `width` (32), `depth` (4), `normalization` (`batch`, `none`), "
+        "`padding` (`same`, `valid`).",
+    )
+    loss: LossConfig = Field(LossConfig(), description="The loss.")
+    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
+    max_minutes: Positive = Field(15.0, description="Training ends after this time, validation included.")
+    max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
+    validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
+    patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
+    batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it warms up and decays as a cosine.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
+    checkpoint: str | None = Field(
+        None,
+        description="A trained `model.safetensors` with its `model.json` beside it; replaces training altogether.",
+    )
+
+    @model_validator(mode="after")
+    def _architecture_is_known(self) -> Self:
+        if self.architecture not in models.available():
+            raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
+        return self
+
+
+class PredictionConfig(_Section):
+    """What prediction keeps."""
+
+    probabilities: bool = Field(False, description="Keep class probabilities (float16) beside the labels.")
+
+
+class MaskConfig(_Section):
+    """What is written into the masks."""
+
+    instances: bool = Field(
+        True, description="Add an image of object ids: 4-connected components of each class but background."
+    )
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    slides: str = Field("data/slides", description="Drop folder: image files, or folders of them (one GPU job each).")
+    references: str = Field(
+        "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
+    )
+    classes: list[ClassName] = Field(
+        ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
+    )
+    training: TrainingConfig = TrainingConfig()
+    image: ImageConfig = ImageConfig()
+    tiling: TilingConfig = TilingConfig()
+    models: dict[ModelName, ModelConfig] = Field(
+        {"unet": ModelConfig()},
+        min_length=1,
+        description="Networks by a name of your choice; each is trained, run and reported beside the others.",
+    )
+    prediction: PredictionConfig = PredictionConfig()
+    masks: MaskConfig = MaskConfig()
+
+    @model_validator(mode="after")
+    def _labels_fit_classes(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must differ, got {self.classes}")
+        if self.training.kind == "instances" and len(self.classes) != 2:
+            raise ValueError(f"training.kind 'instances' means two classes, got {len(self.classes)}: {self.classes}")
+        values = self.training.values
+        if values is not None and self.training.kind == "instances":
+            raise ValueError("training.values belongs to training.kind 'classes'; remove it, or change the kind")
+        if values is not None and (len(values) != len(self.classes) or len(set(values)) != len(values)):
+            raise ValueError(f"training.values must be {len(self.classes)} different values, one per class, got {values}")
+        return self
+
+
+class LabelConfig(_Section):
+    """How a label image becomes a class map."""
+
+    classes: list[ClassName]
+    kind: Literal["instances", "classes"]
+    values: list[int] | None = None
+
+
+class TileConfig(_Section):
+    """What the stage ``tile`` is told."""
+
+    image: ImageConfig
+    tiling: TilingConfig
+
+
+class WeighConfig(_Section):
+    """What the stage ``weigh`` is told."""
+
+    labels: LabelConfig
+    loss: LossConfig
+
+
+class TrainConfig(_Section):
+    """What the stage ``train`` is told."""
+
+    labels: LabelConfig
+    image: ImageConfig
+    model: ModelConfig
+    validation: float
+    memory_mb: int
+
+
+class PredictConfig(_Section):
+    """What the stage ``predict`` is told."""
+
+    probabilities: bool
+    memory_mb: int
+
+
+def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
+    """Check a configuration as read from YAML and fill in the defaults.
+
+    Raises
+    ------
+    ConfigError
+        One line that names ``source``, the key, the value, and what is allowed.
+    """
+    try:
+        return Settings.model_validate(dict(config))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error, Settings)}") from None
+
+
+def parse_stage_config(kind: type[Section], text: str) -> Section:
+    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` as above."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--config: {_explain(error, kind)}") from None
+
+
+def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
+    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON."""
+    labels = LabelConfig(
+        classes=settings.classes, kind=settings.training.kind, values=settings.training.values
+    ).model_dump()
+    network = settings.models[model] if model else ModelConfig()
+    memory_mb = settings.tiling.memory_mb
+    sections: dict[str, _Section] = {
+        "tile": TileConfig(image=settings.image, tiling=settings.tiling),
+        "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
+        "train": TrainConfig(
+            labels=LabelConfig(**labels),
+            image=settings.image,
+            model=network,
+            validation=settings.training.validation,
+            memory_mb=memory_mb,
+        ),
+        "predict": PredictConfig(probabilities=settings.prediction.probabilities, memory_mb=memory_mb),
+        "stitch": settings.masks,
+        "evaluate": LabelConfig(**labels),
+        "report": settings,
+    }
+    return sections[stage].model_dump_json()
+
+
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Say the first mistake in one line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
+        return f"unknown key {key!r} (value {first['input']!r}); known keys here: {known}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, got {first['input']!r}" if key else message
+
+
+def _section_at(kind: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+    """Return the section of the schema that ``path`` leads to."""
+    for part in path:
+        if isinstance(part, str) and part in kind.model_fields:
+            annotation = kind.model_fields[part].annotation
+            for candidate in (annotation, *get_args(annotation)):
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                    kind = candidate
+    return kind

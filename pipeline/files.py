@@ -1,0 +1,77 @@
+"""Files as stages leave them: complete under their final name or not there at all, and saying where they are from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline import __version__
+from pipeline.errors import SlidemillError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` when the block ends well, remove it otherwise.
+
+    Raises
+    ------
+    SlidemillError
+        If the operating system refuses to write (full disk, no permission).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of its own keeps the suffix of the name, which some writers look at.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as complete:
+                os.fsync(complete.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        raise SlidemillError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, all or nothing."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise :class:`SlidemillError` where the file is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SlidemillError(f"{path}: not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise SlidemillError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of the content of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance(stage: str, config: BaseModel | None = None, **inputs: str) -> dict[str, Any]:
+    """Return what every output carries: stage, package version, resolved settings, and sha256 of named inputs."""
+    return {
+        "stage": stage,
+        "version": __version__,
+        "config": config.model_dump(mode="json") if config else {},
+        "sha256": inputs,
+    }

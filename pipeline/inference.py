@@ -1,0 +1,82 @@
+"""Tiled inference: windows in, class probabilities of their write regions out, exactly as in one pass over the slide.
+
+This holds because windows start on multiples of the stride, reach at least the context beyond what they write, and
+are normalized with the statistics of the whole slide; ``tests/pipeline/test_inference.py`` proves it.
+"""
+
+from __future__ import annotations
+
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.interface import SegmentationModel
+from pipeline.tiling import Grid, Tile, read_mirrored
+
+
+@torch.inference_mode()
+def logits_of(network: SegmentationModel, windows: Tensor, halo_px: int) -> Tensor:
+    """Run windows of one shape through the network and cut off the halo.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode.
+    windows : (N, channels, rows, columns) float tensor
+        Normalized pixels; rows and columns are multiples of the stride.
+    halo_px : int
+        What to cut off, at least the context of the network.
+
+    Returns
+    -------
+    (N, classes, rows - 2 halo_px, columns - 2 halo_px) float tensor
+    """
+    geometry = network.geometry
+    rows, columns = windows.shape[-2:]
+    logits = network(windows[..., : geometry.input_px(rows), : geometry.input_px(columns)])
+    first = halo_px - geometry.margin_px
+    return logits[..., first : first + rows - 2 * halo_px, first : first + columns - 2 * halo_px]
+
+
+def predict_image(network: SegmentationModel, image: NDArray[np.float32], *, tile_px: int) -> NDArray[np.uint8]:
+    """Return the labels of a normalized image in memory, tile by tile.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode, on any device.
+    image : (channels, rows, columns) float32 array
+    tile_px : int
+        Largest side of a tile.
+
+    Returns
+    -------
+    (rows, columns) uint8 array
+    """
+    shape = (image.shape[1], image.shape[2])
+    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
+    device = next(network.parameters()).device
+    labels = np.empty(shape, dtype=np.uint8)
+    for tile in grid.tiles():
+        window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
+        logits = logits_of(network, to_device(window[None], device), grid.halo_px)
+        labels[tile.write.slices] = crop_to(labels_of(logits), tile)[0].cpu().numpy()
+    return labels
+
+
+def to_device(windows: NDArray[np.float32], device: torch.device) -> Tensor:
+    """Copy windows to the device in the memory order that convolutions like best."""
+    return torch.from_numpy(windows).to(device).contiguous(memory_format=torch.channels_last)
+
+
+def labels_of(logits: Tensor) -> Tensor:
+    """Return the class of largest logit, as uint8 (N, rows, columns); the first of equals."""
+    return logits.argmax(dim=1).to(torch.uint8)
+
+
+def crop_to(values: Tensor, tile: Tile) -> Tensor:
+    """Cut what lies beyond the slide off the last rows and columns of a border tile."""
+    rows, columns = tile.write.shape
+    return values[..., :rows, :columns]

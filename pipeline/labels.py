@@ -1,0 +1,97 @@
+"""Label images: from what annotators save to class maps and objects. Integers in, integers out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.measure
+from numpy.typing import NDArray
+
+from pipeline.config import LabelConfig
+from pipeline.errors import SlideError
+from pipeline.slides import read_plane
+
+
+def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
+    """Return the class of every pixel of a label image.
+
+    Parameters
+    ----------
+    labels : (rows, columns) array
+        As saved: object ids for ``kind: instances``, one value per class for ``kind: classes``.
+    config : LabelConfig
+        What the values mean.
+    source : Path
+        Named in the error.
+
+    Returns
+    -------
+    (rows, columns) uint8 array
+        Values in [0, number of classes); objects are class 1.
+
+    Raises
+    ------
+    SlideError
+        If the pixels are not integers, an id is negative, or a value belongs to no class.
+    """
+    if labels.dtype.kind not in "uib":
+        raise SlideError(f"{source}: labels are whole numbers, this file has {labels.dtype} pixels; save it as 8 or 16 bit")
+    if config.kind == "instances":
+        if labels.min() < 0:
+            raise SlideError(f"{source}: object ids are at least 0 (background), found {labels.min()}; save it again")
+        return (labels > 0).astype(np.uint8)
+    values = config.values or list(range(len(config.classes)))
+    classes = np.full(labels.shape, 255, dtype=np.uint8)
+    for index, value in enumerate(values):
+        classes[labels == value] = index
+    if (unknown := labels[classes == 255]).size:
+        meaning = ", ".join(f"{value} = {name}" for value, name in zip(values, config.classes, strict=True))
+        raise SlideError(
+            f"{source}: {unknown.size} pixels of value {unknown[0]} belong to no class ({meaning}); "
+            "mend the file or training.values"
+        )
+    return classes
+
+
+def read_training_labels(
+    path: Path, config: LabelConfig, *, memory_mb: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Read a label image for training: its classes, and its objects for the weight map.
+
+    Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
+    components of each class but background.
+
+    Returns
+    -------
+    classes : (rows, columns) uint8 array
+    objects : (rows, columns) int32 array, 0 = background
+    """
+    labels = read_plane(path, memory_mb=memory_mb)
+    classes = class_map(labels, config, source=path)
+    if config.kind == "classes":
+        return classes, skimage.measure.label(classes, background=0, connectivity=1).astype(np.int32)
+    objects = part_touching(labels.astype(np.int32))
+    return (objects > 0).astype(np.uint8), objects
+
+
+def part_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Put a one-pixel ridge of background between touching objects.
+
+    A pixel becomes background if the pixel to its right or below belongs to another object, so that afterwards no two
+    objects are 4-connected, and each has lost at most one pixel along the contact.
+
+    Parameters
+    ----------
+    objects : (rows, columns) int32 array
+        Ids, 0 = background.
+
+    Returns
+    -------
+    (rows, columns) int32 array
+    """
+    ridge = np.zeros(objects.shape, dtype=bool)
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1, :], np.s_[1:, :])):
+        ridge[here] |= (objects[here] != objects[there]) & (objects[here] > 0) & (objects[there] > 0)
+    return np.where(ridge, 0, objects).astype(np.int32)

@@ -1,0 +1,82 @@
+"""Training patches: random windows of the annotated images, each image drawn as often as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from pipeline.augmentation import IMAGE, LABELS, WEIGHTS, augmentation, seed
+from pipeline.config import AugmentationConfig
+from pipeline.tiling import Region, read_mirrored
+
+Patch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotated:
+    """One annotated image in memory.
+
+    ``image`` is (channels, rows, columns) float32 and normalized, ``classes`` (rows, columns) uint8, ``weights``
+    (rows, columns) float16.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+    weights: NDArray[np.float16]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+class RandomPatches(IterableDataset[Patch]):
+    """An endless stream of augmented patches: image (channels, P, P), target (P, P) int64, weights (P, P).
+
+    What it draws follows from ``seed`` and the number of the loading process alone. Images smaller than a patch are
+    mirrored beyond their edges.
+    """
+
+    def __init__(self, images: list[Annotated], *, patch_px: int, config: AugmentationConfig, seed: int) -> None:
+        super().__init__()
+        self.images = images
+        self.patch_px = patch_px
+        self.config = config
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Patch]:
+        worker = torch.utils.data.get_worker_info()
+        generator = np.random.default_rng([self.seed, worker.id if worker else 0])
+        change = augmentation(self.config)
+        seed(change, generator)
+        while True:
+            patch = change(self._draw(generator))
+            target = patch[LABELS][0].round().long()
+            yield tuple(part.as_tensor() for part in (patch[IMAGE], target, patch[WEIGHTS][0]))
+
+    def _draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        annotated = self.images[generator.integers(len(self.images))]
+        top, left = (_place(length, self.patch_px, generator) for length in annotated.shape)
+        window = Region(top=top, left=left, bottom=top + self.patch_px, right=left + self.patch_px)
+        parts = {IMAGE: annotated.image, LABELS: annotated.classes[None], WEIGHTS: annotated.weights[None]}
+        return {name: _cut(pixels, window) for name, pixels in parts.items()}
+
+
+def _place(length: int, patch_px: int, generator: np.random.Generator) -> int:
+    """Draw where a patch begins; one that is longer than the image is centred on it."""
+    if length <= patch_px:
+        return (length - patch_px) // 2
+    return int(generator.integers(length - patch_px + 1))
+
+
+def _cut(pixels: NDArray[np.generic], window: Region) -> Tensor:
+    shape = (pixels.shape[1], pixels.shape[2])
+    cut = read_mirrored(lambda rows, columns: pixels[:, rows, columns], shape, window)
+    return torch.from_numpy(np.ascontiguousarray(cut, dtype=np.float32))

@@ -1,0 +1,93 @@
+"""The predictions of a batch: one zarr zip with the labels (and probabilities) of every sample in it.
+
+Samples are numbered inside; their ids stand in the index, since an id is data and not a path. A sample that failed
+is in the index with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import ZipStore
+
+from pipeline.errors import SlidemillError
+from pipeline.files import replacing
+from pipeline.tiling import Grid, Region
+
+_INDEX = "index"
+
+
+class PredictionWriter:
+    """Writes the write regions of tiles as they come; each chunk is one tile, so none is written twice."""
+
+    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool) -> None:
+        self._store = store
+        self._classes = num_classes
+        self._probabilities = probabilities
+        self._arrays: dict[str, dict[str, zarr.Array[Any]]] = {}
+        self._numbers: dict[str, int] = {}
+        self._errors: dict[str, tuple[str, str]] = {}
+
+    def begin(self, sample: str, grid: Grid) -> None:
+        """Make room for a sample."""
+        number = self._number(sample)
+        arrays = {"labels": self._create(f"{number}/labels", grid.shape, grid.tile, "uint8")}
+        if self._probabilities:
+            shape, chunks = (self._classes, *grid.shape), (self._classes, *grid.tile)
+            arrays["probabilities"] = self._create(f"{number}/probabilities", shape, chunks, "float16")
+        self._arrays[sample] = arrays
+
+    def write(self, sample: str, region: Region, labels: NDArray[np.uint8], probabilities: NDArray[Any] | None) -> None:
+        """Write one region: (rows, columns) labels and, if kept, (classes, rows, columns) probabilities."""
+        self._arrays[sample]["labels"][region.slices] = labels
+        if probabilities is not None:
+            self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
+
+    def fail(self, sample: str, *, stage: str, error: str) -> None:
+        """Record that a sample has no prediction, why, and which stage found it."""
+        self._number(sample)
+        self._errors[sample] = (stage, error)
+
+    def finish(self, provenance: dict[str, Any]) -> None:
+        """Write the index; nothing can be added after it."""
+        samples = {
+            sample: {"number": number, "error": self._errors.get(sample)} for sample, number in self._numbers.items()
+        }
+        zarr.create_group(self._store, path=_INDEX, attributes={"samples": samples, "provenance": provenance})
+
+    def _number(self, sample: str) -> int:
+        return self._numbers.setdefault(sample, len(self._numbers))
+
+    def _create(self, path: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> zarr.Array[Any]:
+        return zarr.create_array(self._store, name=path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0)
+
+
+@contextmanager
+def write_predictions(path: Path, *, num_classes: int, probabilities: bool) -> Iterator[PredictionWriter]:
+    """Open a writer; the file appears under its name when the block ends well."""
+    with replacing(path) as temporary, ZipStore(temporary, mode="w") as store:
+        yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities)
+
+
+@contextmanager
+def open_prediction(path: Path, sample: str) -> Iterator[zarr.Group]:
+    """Open the prediction of one sample: a group with ``labels`` (rows, columns) and perhaps ``probabilities``.
+
+    Raises
+    ------
+    SlidemillError
+        If the sample failed, with the recorded reason and stage; or if the file does not have it.
+    """
+    with ZipStore(path, mode="r") as store:
+        samples: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["samples"]
+        if sample not in samples:
+            raise SlidemillError(f"{path}: has no prediction of {sample!r}; run the workflow again")
+        if error := samples[sample]["error"]:
+            raise SlidemillError(error[1], stage=error[0])
+        yield zarr.open_group(store, path=str(samples[sample]["number"]), mode="r")

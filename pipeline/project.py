@@ -1,0 +1,133 @@
+"""A project folder: which samples, batches and training pairs are in it, and where their files go.
+
+The Snakefile and the stages that work on a whole set ask here, so that both see the same files. Nothing is opened:
+names are enough. Samples are data: an id is the path of a slide below the drop folder, without its suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import SlidemillError
+
+# Where the results of a sample are; the rules under workflow/ write the same patterns (tested).
+PLAN = "results/plans/{model}/{sample}.json"
+MASK = "results/masks/{model}/{sample}.ome.tiff"
+METRICS = "results/metrics/{model}/{sample}.csv"
+CARD = "results/models/{model}/model.json"
+HISTORY = "results/models/{model}/history.csv"
+WEIGHTS = "results/models/{model}/model.safetensors"
+WEIGHT_MAP = "results/weights/{model}/{name}.tif"
+WEIGH_LOG = "logs/weigh/{model}.log"
+TRAIN_LOG = "logs/train/{model}.log"
+TILE_LOG = "logs/tile/{model}/{sample}.log"
+PREDICT_LOG = "logs/predict/{model}/{batch}.log"
+STITCH_LOG = "logs/stitch/{model}/{sample}.log"
+EVALUATE_LOG = "logs/evaluate/{model}/{sample}.log"
+
+SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png")
+
+
+def sample_id(relative: PurePosixPath) -> str | None:
+    """Return the sample id of a path below the drop folder, or None where the suffix is not that of an image."""
+    name = str(relative)
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix) and len(relative.name) > len(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """Return the images below ``folder`` by sample id, sorted. Hidden files and folders are passed over.
+
+    Raises
+    ------
+    SlidemillError
+        If two files would have the same id, or a name cannot be part of a file name of results.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(_visible_files(folder)):
+        name = sample_id(PurePosixPath(path.relative_to(folder).as_posix()))
+        if name is None:
+            continue
+        if any(character in name for character in "{}\n\r\t\\"):
+            raise SlidemillError(f"{str(path)!r}: braces, backslashes and control characters cannot be in a name; rename it")
+        if name in found:
+            raise SlidemillError(f"{path} and {found[name]} would be the same sample {name!r}; rename one of them")
+        found[name] = path
+    return found
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _visible_files(path)
+        else:
+            yield path
+
+
+def batch_of(sample: str) -> str:
+    """Return the batch of a sample: the folder it was dropped in, or itself where it was dropped alone."""
+    parent = str(PurePosixPath(sample).parent)
+    return sample if parent == "." else parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPair:
+    """A training image and its label image (``name`` is their common path below the two folders, without suffix)."""
+
+    name: str
+    image: Path
+    labels: Path
+
+
+def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
+    """Return the training pairs, sorted by name.
+
+    Raises
+    ------
+    SlidemillError
+        If there is no pair, or an image has no label image.
+    """
+    label_of = find_images(labels)
+    pairs = []
+    for name, image in find_images(images).items():
+        if name not in label_of:
+            raise SlidemillError(f"{image}: no label image {name}.tif or .png in {labels}; add it, or remove the image")
+        pairs.append(TrainingPair(name=name, image=image, labels=label_of[name]))
+    if not pairs:
+        raise SlidemillError(
+            f"no training images in {images} (suffixes: {', '.join(SUFFIXES)}); "
+            "add annotated images, or configure a checkpoint"
+        )
+    return pairs
+
+
+def split_pairs(pairs: list[TrainingPair], share: float) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    """Hold back the last ``share`` of the pairs for validation, by whole files and never less than one.
+
+    Files of one subfolder stay together, so that crops of one field or animal never stand on both sides. The held
+    back ones are neighbours in name: in a stack of slices only the slices at the cut resemble each other.
+
+    Raises
+    ------
+    SlidemillError
+        If there are fewer than two groups (files, or subfolders of files).
+    """
+    groups: dict[str, list[TrainingPair]] = {}
+    for pair in pairs:
+        groups.setdefault(batch_of(pair.name), []).append(pair)
+    if len(groups) < 2:
+        raise SlidemillError(
+            f"validation needs at least 2 training images (or subfolders), got {len(groups)}; "
+            "add an image, or cut the one into two files"
+        )
+    ordered = list(groups.values())
+    held_back: list[TrainingPair] = []
+    while len(ordered) > 1 and (not held_back or len(held_back) < round(share * len(pairs))):
+        held_back = ordered.pop() + held_back
+    return [pair for group in ordered for pair in group], held_back

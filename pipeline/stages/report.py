@@ -1,0 +1,104 @@
+"""Gather every sample, also the failed ones, into one table and one page to review them on."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from pipeline.config import LabelConfig, Settings
+from pipeline.errors import SlideError
+from pipeline.files import provenance, replacing, write_text
+from pipeline.labels import class_map
+from pipeline.outcome import Outcome, outcomes
+from pipeline.overlay import overlay, picture_shape, shrink, to_png
+from pipeline.project import HISTORY
+from pipeline.slides import open_slide
+
+log = logging.getLogger(__name__)
+
+_LEADING = ["sample", "model", "status", "stage", "error"]
+_FILES = ["slide", "reference", "mask", "metrics", "log"]
+
+
+def run(*, output: Path, page: Path, config: Settings) -> None:
+    """Write ``output`` (CSV, a row per sample and model) and ``page`` (HTML, one file, no network).
+
+    Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current folder.
+    """
+    found = outcomes(config)
+    table = _table(found, config.classes)
+    with replacing(output) as temporary:
+        table.to_csv(temporary, index=False)
+    write_text(page, _render(found, table, config))
+    failed = [outcome for outcome in found if outcome.status == "failed"]
+    log.info("%d samples, %d failed; %s, %s", len(found), len(failed), output, page)
+    for outcome in failed:
+        log.info("failed: %s (%s) at %s: %s", outcome.sample, outcome.model, outcome.stage, outcome.error)
+
+
+def _table(found: list[Outcome], classes: list[str]) -> pd.DataFrame:
+    measures = [f"{name}_{part}" for name in ("dice", "jaccard") for part in ("mean", *classes)]
+    counts = ["pixels", *(f"pixels_{side}_{label}" for side in ("truth", "predicted") for label in classes)]
+    rows = [_row(outcome) for outcome in found]
+    table = pd.DataFrame(rows, columns=[*_LEADING, *measures, *counts, *_FILES, "mask_sha256", "reference_sha256"])
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
+    if outcome.metrics:
+        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0].to_dict()
+        row = measured | row
+    return row
+
+
+def _render(found: list[Outcome], table: pd.DataFrame, config: Settings) -> str:
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline", ""), autoescape=True, trim_blocks=True)
+    rows = table.replace({np.nan: None}).to_dict("records")
+    samples = [
+        {"outcome": outcome, "row": row, "picture": _picture(outcome, config)} for outcome, row in zip(found, rows, strict=True)
+    ]
+    samples.sort(key=lambda sample: (sample["outcome"].status == "done", sample["row"]["dice_mean"] or 0.0))
+    return environment.get_template("report.html.j2").render(
+        samples=samples,
+        failed=[sample for sample in samples if sample["outcome"].status == "failed"],
+        classes=config.classes,
+        histories={model: _last_record(model) for model in config.models},
+        provenance=provenance("report", config),
+    )
+
+
+def _picture(outcome: Outcome, config: Settings) -> str | None:
+    """Return the overlay of a sample as a data URL, or None where there is nothing to show."""
+    if outcome.mask is None:
+        return None
+    memory_mb = config.tiling.memory_mb
+    try:
+        with open_slide(outcome.slide, memory_mb=memory_mb) as slide, open_slide(outcome.mask, memory_mb=memory_mb) as mask:
+            shape = picture_shape(slide.shape)
+            image, predicted = shrink(slide, shape)[config.image.channels], shrink(mask, shape)[0]
+        picture = overlay(image, predicted, _truth(outcome, shape, config))
+    except SlideError as error:
+        log.warning("no picture of %s: %s", outcome.sample, error)
+        return None
+    return "data:image/png;base64," + base64.b64encode(to_png(picture)).decode("ascii")
+
+
+def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.ndarray[Any, Any] | None:
+    if outcome.reference is None or outcome.metrics is None:
+        return None
+    meaning = LabelConfig(classes=config.classes, kind=config.training.kind, values=config.training.values)
+    with open_slide(outcome.reference, memory_mb=config.tiling.memory_mb) as reference:
+        return class_map(shrink(reference, shape)[0], meaning, source=outcome.reference)
+
+
+def _last_record(model: str) -> dict[str, Any] | None:
+    """Return the last line of a training history; None where the model was not trained here."""
+    path = Path(HISTORY.format(model=model))
+    return pd.read_csv(path).iloc[-1].to_dict() if path.is_file() else None

@@ -1,0 +1,43 @@
+"""Make one seamless mask of a predicted slide: classes, objects across tile borders, pyramid, pixel size."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pipeline.checkpoint import read_card
+from pipeline.config import MaskConfig
+from pipeline.errors import SlidemillError
+from pipeline.files import provenance, replacing, sha256
+from pipeline.instances import find_objects
+from pipeline.ome import write_label_images
+from pipeline.plan import read_plan
+from pipeline.predictions import open_prediction
+from pipeline.slides import Array
+
+
+def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
+    """Write the mask of ``sample`` (OME-TIFF) from the predictions of its batch.
+
+    Fails with the recorded reason where the slide could not be read.
+    """
+    planned = read_plan(plan)
+    if planned.slide is None:
+        raise SlidemillError(planned.error, stage="tile")
+    card = read_card(model)
+    origin = provenance("stitch", config, slide=planned.slide.slide_sha256, model_json=sha256(model))
+    with (
+        open_prediction(prediction, sample) as group,
+        replacing(output) as temporary,
+        tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
+    ):
+        labels: Array = group["labels"]  # type: ignore[assignment]
+        images = {"classes": labels}
+        if config.instances:
+            images["instances"] = find_objects(labels, scratch=Path(scratch))
+        write_label_images(
+            temporary,
+            images,
+            pixel_size_um=planned.slide.pixel_size_um,
+            annotations={"sample": sample, "classes": ", ".join(card.classes), **origin},
+        )

@@ -1,0 +1,62 @@
+"""Plan one slide: its tile grid and the intensity statistics of all of it. The pixels of a slide are never copied."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pipeline.checkpoint import ModelCard, read_card
+from pipeline.config import TileConfig
+from pipeline.errors import SlideError
+from pipeline.files import provenance, sha256, write_json
+from pipeline.intensity import measure, row_bands
+from pipeline.plan import Plan, SlidePlan
+from pipeline.slides import Slide, open_slide
+from pipeline.tiling import Grid
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
+
+
+def run(*, sample: str, slide: Path, model: Path, output: Path, config: TileConfig) -> None:
+    """Plan the tiles of ``slide`` for the network that ``model`` (model.json) describes, and write the plan (JSON).
+
+    A slide that cannot be read gets a plan with the reason in it, and its stitch fails with it later: the other
+    slides of its batch go on.
+    """
+    card = read_card(model)
+    try:
+        plan = Plan(sample=sample, slide=_plan(slide, card, config))
+    except SlideError as error:
+        log.warning("%s", error)
+        plan = Plan(sample=sample, slide=None, error=str(error))
+    write_json(output, plan.to_dict() | {"provenance": provenance("tile", config, model_json=sha256(model))})
+
+
+def _plan(path: Path, card: ModelCard, config: TileConfig) -> SlidePlan:
+    with open_slide(path, memory_mb=config.tiling.memory_mb) as slide:
+        channels = slide.select(config.image.channels)
+        grid = Grid.plan(slide.shape, geometry=card.geometry, tile_px=config.tiling.tile_px)
+        level = _coarsest_with_enough_pixels(slide)
+        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level)[channels], slide.levels[level].shape)
+        try:
+            statistics = measure(bands, slide.levels[level].array.dtype)
+        except ValueError as error:
+            raise SlideError(f"{path}: {error}") from error
+        fallback = config.image.fallback_pixel_size_um
+        log.info("%s: %s px, %d tiles of %s px, intensities %s", path, slide.shape, grid.count, grid.tile, statistics)
+        return SlidePlan(
+            slide=path,
+            slide_sha256=sha256(path),
+            grid=grid,
+            channels=channels,
+            statistics=statistics,
+            pixel_size_um=slide.pixel_size_um or ((fallback, fallback) if fallback else None),
+        )
+
+
+def _coarsest_with_enough_pixels(slide: Slide) -> int:
+    return max(
+        (index for index, level in enumerate(slide.levels) if level.shape[0] * level.shape[1] >= _ENOUGH_PX), default=0
+    )

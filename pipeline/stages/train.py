@@ -1,0 +1,131 @@
+"""Train one network on the annotated images, part of them held back for validation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+import torch
+
+import models
+from models.interface import SegmentationModel
+from pipeline.checkpoint import ModelCard, card_path
+from pipeline.config import TrainConfig
+from pipeline.device import prepare
+from pipeline.errors import SlideError, SlidemillError
+from pipeline.files import provenance, replacing, sha256, write_json
+from pipeline.intensity import NORMALIZATION, measure, normalize, row_bands
+from pipeline.labels import read_training_labels
+from pipeline.patches import Annotated
+from pipeline.project import TrainingPair, find_pairs, split_pairs
+from pipeline.slides import PixelSize, open_slide
+from pipeline.training import Record, train_network
+from pipeline.weights_file import save_weights
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *, images: Path, labels: Path, weights: Path, output: Path, history: Path, threads: int, config: TrainConfig
+) -> None:
+    """Train on the folders ``images``, ``labels`` and ``weights``.
+
+    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes.
+    """
+    prepare(threads)
+    torch.manual_seed(config.model.seed)
+    pairs, held_back = split_pairs(find_pairs(images, labels), config.validation)
+    log.info("training on %s", ", ".join(pair.name for pair in pairs))
+    log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
+    network = _build(config)
+    best = train_network(
+        network,
+        training=[_load(pair, weights, config) for pair in pairs],
+        validation=[_load(pair, weights, config) for pair in held_back],
+        classes=config.labels.classes,
+        config=config.model,
+        on_record=lambda records: _write_history(history, records),
+    )
+    log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
+
+    pairs = [*pairs, *held_back]
+    origin = provenance("train", config, **{f"{pair.name}": sha256(pair.image) for pair in pairs})
+    save_weights(output, network, metadata={"slidemill": origin["version"]})
+    origin["sha256"]["model.safetensors"] = sha256(output)
+    card = _card(network, config, pixel_size_um=_common_pixel_size(pairs, config), metrics=best)
+    held_back_names = {"validation": [pair.name for pair in held_back]}
+    write_json(card_path(output), card.to_dict() | held_back_names | {"provenance": origin})
+
+
+def _build(config: TrainConfig) -> SegmentationModel:
+    try:
+        return models.build(
+            config.model.architecture,
+            in_channels=len(config.image.channels),
+            num_classes=len(config.labels.classes),
+            options=config.model.options,
+        )
+    except ValueError as error:
+        raise SlidemillError(f"options of the model: {error}") from error
+
+
+def _load(pair: TrainingPair, weights: Path, config: TrainConfig) -> Annotated:
+    """Read one pair into memory, normalized as slides are."""
+    with open_slide(pair.image, memory_mb=config.memory_mb) as slide:
+        channels = slide.select(config.image.channels)
+        pixels = slide.read_all()[channels]
+    classes, _ = read_training_labels(pair.labels, config.labels, memory_mb=config.memory_mb)
+    if classes.shape != pixels.shape[1:]:
+        raise SlideError(
+            f"{pair.labels}: labels of {classes.shape} px (rows, columns) for an image of {pixels.shape[1:]} px "
+            f"({pair.image}); give them the same shape"
+        )
+    try:
+        statistics = measure(row_bands(lambda rows, columns: pixels[:, rows, columns], classes.shape), pixels.dtype)
+    except ValueError as error:
+        raise SlideError(f"{pair.image}: {error}") from error
+    return Annotated(
+        name=pair.name,
+        image=normalize(pixels, statistics),
+        classes=classes,
+        weights=np.asarray(tifffile.imread(weights / f"{pair.name}.tif"), dtype=np.float16),
+    )
+
+
+def _common_pixel_size(pairs: list[TrainingPair], config: TrainConfig) -> PixelSize | None:
+    """Return the median pixel size of the training images, µm; None where no file states one."""
+    sizes = []
+    for pair in pairs:
+        with open_slide(pair.image, memory_mb=config.memory_mb) as slide:
+            if slide.pixel_size_um:
+                sizes.append(slide.pixel_size_um)
+    if not sizes:
+        fallback = config.image.fallback_pixel_size_um
+        return (fallback, fallback) if fallback else None
+    rows_um, columns_um = np.median(sizes, axis=0)
+    return float(rows_um), float(columns_um)
+
+
+def _card(
+    network: SegmentationModel, config: TrainConfig, *, pixel_size_um: PixelSize | None, metrics: Record
+) -> ModelCard:
+    options: dict[str, Any] = dict(config.model.options)
+    return ModelCard(
+        architecture=config.model.architecture,
+        options=options,
+        classes=list(config.labels.classes),
+        in_channels=len(config.image.channels),
+        geometry=network.geometry,
+        pixel_size_um=pixel_size_um,
+        normalization=dict(NORMALIZATION),
+        metrics=metrics,
+    )
+
+
+def _write_history(path: Path, records: list[Record]) -> None:
+    with replacing(path) as temporary:
+        pd.DataFrame(records).to_csv(temporary, index=False)

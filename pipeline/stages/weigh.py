@@ -1,0 +1,48 @@
+"""Compute the boundary weight maps of all training labels; class balance is that of the whole set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from pipeline.config import WeighConfig
+from pipeline.files import provenance, replacing, sha256
+from pipeline.labels import class_map, read_training_labels
+from pipeline.project import TrainingPair, find_pairs
+from pipeline.slides import read_plane
+from pipeline.weights import class_weights, weight_map
+
+log = logging.getLogger(__name__)
+
+
+def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: WeighConfig) -> None:
+    """Write ``output/NAME.tif`` (float16) for every training pair of the folders ``images`` and ``labels``."""
+    pairs = find_pairs(images, labels)
+    balance = _class_balance(pairs, config, memory_mb)
+    log.info("%d label images, class weights %s", len(pairs), balance)
+    for pair in pairs:
+        classes, objects = read_training_labels(pair.labels, config.labels, memory_mb=memory_mb)
+        weights = weight_map(
+            classes,
+            objects,
+            class_weight=balance,
+            boundary_weight=config.loss.boundary_weight,
+            sigma_px=config.loss.boundary_sigma_px,
+        )
+        origin = provenance("weigh", config, labels=sha256(pair.labels))
+        with replacing(output / f"{pair.name}.tif") as temporary:
+            tifffile.imwrite(temporary, weights.astype(np.float16), compression="zlib", metadata=origin)
+
+
+def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    num_classes = len(config.labels.classes)
+    if not config.loss.class_balance:
+        return np.ones(num_classes)
+    counts = np.zeros(num_classes, dtype=np.int64)
+    for pair in pairs:
+        labels = class_map(read_plane(pair.labels, memory_mb=memory_mb), config.labels, source=pair.labels)
+        counts += np.bincount(labels.ravel(), minlength=num_classes)
+    return class_weights(counts)

@@ -1,0 +1,78 @@
+# What the rules ask about the project: which samples, which files, which part of the configuration.
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from pipeline.config import parse_settings, stage_config
+from pipeline.errors import SlidemillError
+from pipeline.project import batch_of, find_images, find_pairs
+
+try:
+    settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
+    slides = find_images(Path(settings.slides))
+    references = find_images(Path(settings.references))
+    trained = [name for name, model in settings.models.items() if not model.checkpoint]
+    pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
+except SlidemillError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    model="[^/]+",
+
+
+def slide_of(wildcards):
+    return slides[wildcards.sample]
+
+
+def reference_of(wildcards):
+    return references[wildcards.sample]
+
+
+def plans_of(wildcards):
+    return [
+        f"results/plans/{wildcards.model}/{sample}.json" for sample in slides if batch_of(sample) == wildcards.batch
+    ]
+
+
+def prediction_of(wildcards):
+    # Ancient: a batch that is predicted again for one new slide leaves the masks of the others as they are; what
+    # outdates a mask (its slide, its network) is an input of its own.
+    return ancient(f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip")
+
+
+def network_of(wildcards):
+    given = settings.models[wildcards.model].checkpoint
+    return given or f"results/models/{wildcards.model}/model.safetensors"
+
+
+def card_of(wildcards):
+    return str(Path(network_of(wildcards)).with_name("model.json"))
+
+
+def config_of(stage):
+    return lambda wildcards: stage_config(settings, stage, getattr(wildcards, "model", None))
+
+
+def results_of_all(wildcards):
+    for model in settings.models:
+        for sample in slides:
+            yield f"results/masks/{model}/{sample}.ome.tiff"
+            if sample in references:
+                yield f"results/metrics/{model}/{sample}.csv"
+
+
+def train_minutes(wildcards, attempt):
+    return int(settings.models[wildcards.model].max_minutes * 1.2 + 30) * attempt
+
+
+def report_failures():
+    """Write the report although samples failed, and date it back so that the next run writes it anew."""
+    outputs = ["results/metrics.csv", "results/report.html"]
+    command = ["python", "-m", "pipeline", "report", "--output", outputs[0], "--page", outputs[1]]
+    subprocess.run([*command, "--config", stage_config(settings, "report")], check=False)
+    for output in filter(os.path.exists, outputs):
+        os.utime(output, (0, 0))

@@ -1,0 +1,34 @@
+# One table and one page for all samples. When samples fail, `onerror` in the Snakefile writes both.
+
+
+rule report:
+    """Gather every sample into results/metrics.csv and results/report.html."""
+    input:
+        results_of_all,
+    output:
+        table=report(
+            "results/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"content": "all samples"},
+        ),
+        page=report(
+            "results/report.html",
+            caption="../report/report.rst",
+            category="Review",
+            labels={"content": "overlays"},
+        ),
+    log:
+        "logs/report.log",
+    benchmark:
+        "benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        config=config_of("report"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    shell:
+        "python -m pipeline report --output {output.table:q} --page {output.page:q} --config {params.config:q}"
+        " > {log:q} 2>&1"

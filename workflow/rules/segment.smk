@@ -1,0 +1,107 @@
+# From a slide to its mask and metrics. A slide that cannot be read fails in its own `stitch`; all others finish.
+
+
+rule tile:
+    """Plan the tiles that cover one slide, and measure its intensities."""
+    input:
+        slide=slide_of,
+        card=card_of,
+    output:
+        plan="results/plans/{model}/{sample}.json",
+    log:
+        "logs/tile/{model}/{sample}.log",
+    benchmark:
+        "benchmarks/tile/{model}/{sample}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        config=config_of("tile"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    shell:
+        "python -m pipeline tile --sample={wildcards.sample:q} --slide {input.slide:q} --model {input.card:q}"
+        " --output {output.plan:q} --config {params.config:q} > {log:q} 2>&1"
+
+
+rule predict:
+    """Segment the slides of a batch with one loaded network."""
+    input:
+        network=network_of,
+        plans=plans_of,
+    output:
+        prediction=temp("results/predictions/{model}/{batch}.zarr.zip"),
+    log:
+        "logs/predict/{model}/{batch}.log",
+    benchmark:
+        "benchmarks/predict/{model}/{batch}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8
+    params:
+        plans="results/plans/{model}",
+        config=config_of("predict"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=1,
+    shell:
+        "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --batch={wildcards.batch:q}"
+        " --output {output.prediction:q} --threads {threads} --config {params.config:q} > {log:q} 2>&1"
+
+
+rule stitch:
+    """Make one seamless mask of a predicted slide."""
+    input:
+        prediction=prediction_of,
+        plan="results/plans/{model}/{sample}.json",
+        network=network_of,
+        card=card_of,
+    output:
+        mask="results/masks/{model}/{sample}.ome.tiff",
+    log:
+        "logs/stitch/{model}/{sample}.log",
+    benchmark:
+        "benchmarks/stitch/{model}/{sample}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        config=config_of("stitch"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    shell:
+        "python -m pipeline stitch --sample={wildcards.sample:q} --prediction {input.prediction:q} --plan {input.plan:q}"
+        " --model {input.card:q} --output {output.mask:q} --config {params.config:q} > {log:q} 2>&1"
+
+
+rule evaluate:
+    """Compare one mask with its reference."""
+    input:
+        mask="results/masks/{model}/{sample}.ome.tiff",
+        reference=reference_of,
+    output:
+        metrics=report(
+            "results/metrics/{model}/{sample}.csv",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            subcategory="Samples",
+            labels={"model": "{model}", "sample": "{sample}"},
+        ),
+    log:
+        "logs/evaluate/{model}/{sample}.log",
+    benchmark:
+        "benchmarks/evaluate/{model}/{sample}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    params:
+        memory_mb=settings.tiling.memory_mb,
+        config=config_of("evaluate"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    shell:
+        "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
+        " --reference {input.reference:q} --output {output.metrics:q} --threads {threads}"
+        " --memory-mb {params.memory_mb} --config {params.config:q} > {log:q} 2>&1"

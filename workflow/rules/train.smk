@@ -1,0 +1,65 @@
+# From annotated images to a trained network, once per entry of `models`. Never triggered by a new slide.
+
+
+rule weigh:
+    """Compute the boundary weight maps of the training labels."""
+    input:
+        images=[pair.image for pair in pairs],
+        labels=[pair.labels for pair in pairs],
+    output:
+        [f"results/weights/{{model}}/{pair.name}.tif" for pair in pairs],
+    log:
+        "logs/weigh/{model}.log",
+    benchmark:
+        "benchmarks/weigh/{model}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        images=settings.training.images,
+        labels=settings.training.labels,
+        weights="results/weights/{model}",
+        memory_mb=settings.tiling.memory_mb,
+        config=config_of("weigh"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    shell:
+        "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weights:q}"
+        " --memory-mb {params.memory_mb} --config {params.config:q} > {log:q} 2>&1"
+
+
+rule train:
+    """Train a network; part of the images is held back to choose its best weights."""
+    input:
+        images=[pair.image for pair in pairs],
+        labels=[pair.labels for pair in pairs],
+        weights=[f"results/weights/{{model}}/{pair.name}.tif" for pair in pairs],
+    output:
+        network="results/models/{model}/model.safetensors",
+        card="results/models/{model}/model.json",
+        history=report(
+            "results/models/{model}/history.csv",
+            caption="../report/history.rst",
+            category="Training",
+            labels={"model": "{model}", "content": "history"},
+        ),
+    log:
+        "logs/train/{model}.log",
+    benchmark:
+        "benchmarks/train/{model}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8
+    params:
+        images=settings.training.images,
+        labels=settings.training.labels,
+        weights="results/weights/{model}",
+        config=config_of("train"),
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=train_minutes,
+        gpu=1,
+    shell:
+        "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
+        " --output {output.network:q} --history {output.history:q} --threads {threads}"
+        " --config {params.config:q} > {log:q} 2>&1"
