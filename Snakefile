@@ -17,10 +17,10 @@ report: "workflow/report/workflow.rst"
 
 
 rule all:
+    default_target: True
     input:
         "results/metrics.csv",
         "results/report.html",
-    default_target: True
 
 
 onerror:

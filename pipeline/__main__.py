@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParser:
     """Return the parser of a stage: one flag per parameter of ``run``."""
-    parser = argparse.ArgumentParser(prog=f"python -m pipeline {stage}", description=inspect.getdoc(run), allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipeline {stage}", description=inspect.getdoc(run), allow_abbrev=False
+    )
     for name, kind in _parameters(run).items():
         default = inspect.signature(run).parameters[name].default
         required = default is inspect.Parameter.empty

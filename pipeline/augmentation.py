@@ -1,4 +1,4 @@
-"""Random changes of training patches, by MONAI. Space is resampled once; labels stay integers and weights move along."""
+"""Random changes of training patches, by MONAI. Space is resampled once; labels stay integers, weights move along."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GRID_PX = 32  # spacing of the random displacements between which elastic defor
 
 
 def augmentation(config: AugmentationConfig) -> Compose:
-    """Return the transform of a patch: a dictionary of ``image``, ``labels`` and ``weights``, each (channel, row, column).
+    """Return the transform of a patch: a dictionary of ``image``, ``labels``, ``weights``, (channel, row, column).
 
     Each change is drawn for half of the patches (flips and turns: with the same chance for each outcome), the smooth
     deformation, rotation and scaling together. Beyond the patch, pixels are mirrored.

@@ -77,5 +77,7 @@ def read_card(path: Path) -> ModelCard:
     except (KeyError, TypeError, ValueError) as error:
         raise SlidemillError(f"{path}: not a model.json of Slidemill: {error!r}") from error
     if card.normalization != NORMALIZATION:
-        raise SlidemillError(f"{path}: normalization {card.normalization} is not known; this version has {NORMALIZATION}")
+        raise SlidemillError(
+            f"{path}: normalization {card.normalization} is not known; this version has {NORMALIZATION}"
+        )
     return card

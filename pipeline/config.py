@@ -41,7 +41,7 @@ class TrainingConfig(_Section):
     )
     values: list[int] | None = Field(
         None,
-        description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null means 0, 1, 2, ...",
+        description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null: 0, 1, 2, ...",
     )
     validation: float = Field(
         0.2,
@@ -77,7 +77,9 @@ class LossConfig(_Section):
 
     cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
     dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
-    boundary_weight: float = Field(10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off.")
+    boundary_weight: float = Field(
+        10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
+    )
     boundary_sigma_px: Positive = Field(5.0, description="Sigma in px of the U-Net weight map.")
     class_balance: bool = Field(
         True, description="w_c of the weight map: inverse to the class frequencies of the training set, or 1."
@@ -96,7 +98,9 @@ class AugmentationConfig(_Section):
     flip: bool = Field(True, description="Flips and quarter turns.")
     rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
     scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size.")
-    elastic_px: float = Field(3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation).")
+    elastic_px: float = Field(
+        3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation)."
+    )
     brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
     contrast: float = Field(0.25, ge=0, lt=1, description="Largest relative change of contrast.")
     gamma: float = Field(0.3, ge=0, lt=1, description="Largest relative change of gamma.")
@@ -110,8 +114,8 @@ class ModelConfig(_Section):
     architecture: str = Field("unet", description="Name of the architecture; `unet` is there.")
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
-        description="Options of the architecture. `unet`: `width` (32), `depth` (4), `normalization` (`batch`, `none`), "
-        "`padding` (`same`, `valid`).",
+        description="Options of the architecture. `unet`: `width` (32), `depth` (4), `normalization` (`batch`, `none`) "
+        "and `padding` (`same`, `valid`).",
     )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
@@ -120,7 +124,7 @@ class ModelConfig(_Section):
     validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
     patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
     batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
-    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it warms up and decays as a cosine.")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it rises, then falls as a cosine.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
@@ -183,7 +187,9 @@ class Settings(_Section):
         if values is not None and self.training.kind == "instances":
             raise ValueError("training.values belongs to training.kind 'classes'; remove it, or change the kind")
         if values is not None and (len(values) != len(self.classes) or len(set(values)) != len(values)):
-            raise ValueError(f"training.values must be {len(self.classes)} different values, one per class, got {values}")
+            raise ValueError(
+                f"training.values must be {len(self.classes)} different values, one per class, got {values}"
+            )
         return self
 
 
@@ -222,6 +228,7 @@ class TrainConfig(_Section):
 class PredictConfig(_Section):
     """What the stage ``predict`` is told."""
 
+    classes: list[ClassName]
     probabilities: bool
     memory_mb: int
 
@@ -265,7 +272,9 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             validation=settings.training.validation,
             memory_mb=memory_mb,
         ),
-        "predict": PredictConfig(probabilities=settings.prediction.probabilities, memory_mb=memory_mb),
+        "predict": PredictConfig(
+            classes=settings.classes, probabilities=settings.prediction.probabilities, memory_mb=memory_mb
+        ),
         "stitch": settings.masks,
         "evaluate": LabelConfig(**labels),
         "report": settings,

@@ -34,7 +34,7 @@ def prepare(threads: int) -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Say whether the device has bfloat16 in hardware. Emulated, it is up to a hundred times slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return _processor_has("avx512_bf16", "amx_bf16", "bf16")
     return False

@@ -6,7 +6,6 @@ are normalized with the statistics of the whole slide; ``tests/pipeline/test_inf
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ def logits_of(network: SegmentationModel, windows: Tensor, halo_px: int) -> Tens
     """
     geometry = network.geometry
     rows, columns = windows.shape[-2:]
-    logits = network(windows[..., : geometry.input_px(rows), : geometry.input_px(columns)])
+    logits: Tensor = network(windows[..., : geometry.input_px(rows), : geometry.input_px(columns)])
     first = halo_px - geometry.margin_px
     return logits[..., first : first + rows - 2 * halo_px, first : first + columns - 2 * halo_px]
 

@@ -33,7 +33,8 @@ class Objects:
         self.count = int(final.max())
 
     def __getitem__(self, key: Any) -> NDArray[np.uint32]:
-        return self._final[self._provisional[key]]
+        numbers: NDArray[np.uint32] = self._final[np.asarray(self._provisional[key])]
+        return numbers
 
 
 def find_objects(labels: Array, *, scratch: Path, band_px: int = _BAND_PX) -> Objects:

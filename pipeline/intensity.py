@@ -88,9 +88,7 @@ def measure(bands: Bands, dtype: np.dtype[Any]) -> list[Statistics]:
 def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int]) -> Bands:
     """Cut a slide into bands of whole rows, about 4 million pixels each."""
     rows = max(1, _BAND_PX // shape[1])
-    return lambda: (
-        read(slice(top, min(top + rows, shape[0])), slice(0, shape[1])) for top in range(0, shape[0], rows)
-    )
+    return lambda: (read(slice(top, min(top + rows, shape[0])), slice(0, shape[1])) for top in range(0, shape[0], rows))
 
 
 def normalize(pixels: NDArray[Any], statistics: list[Statistics]) -> NDArray[np.float32]:
@@ -108,7 +106,8 @@ def normalize(pixels: NDArray[Any], statistics: list[Statistics]) -> NDArray[np.
     exact = np.result_type(pixels.dtype, np.float32)  # float64 only where float32 would round the pixels
     low = np.array([channel.low for channel in statistics], dtype=exact)[:, None, None]
     scale = np.array([channel.scale for channel in statistics], dtype=exact)[:, None, None]
-    return ((pixels - low) / scale).astype(np.float32, copy=False)
+    normalized: NDArray[np.float32] = ((pixels - low) / scale).astype(np.float32, copy=False)
+    return normalized
 
 
 def _range(bands: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

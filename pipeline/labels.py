@@ -37,7 +37,9 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
         If the pixels are not integers, an id is negative, or a value belongs to no class.
     """
     if labels.dtype.kind not in "uib":
-        raise SlideError(f"{source}: labels are whole numbers, this file has {labels.dtype} pixels; save it as 8 or 16 bit")
+        raise SlideError(
+            f"{source}: labels are whole numbers, this file has {labels.dtype} pixels; save it as 8 or 16 bit"
+        )
     if config.kind == "instances":
         if labels.min() < 0:
             raise SlideError(f"{source}: object ids are at least 0 (background), found {labels.min()}; save it again")

@@ -33,7 +33,7 @@ def confusion(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int)
 
 
 def dice(counts: Counts) -> NDArray[np.float64]:
-    """Return the Dice coefficient of every class, 2|A∩B| / (|A|+|B|); NaN for a class absent from both maps.
+    """Return the Dice coefficient of every class, 2|A and B| / (|A|+|B|); NaN for a class absent from both maps.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def dice(counts: Counts) -> NDArray[np.float64]:
 
 
 def jaccard(counts: Counts) -> NDArray[np.float64]:
-    """Return the Jaccard index of every class, |A∩B| / |A∪B|; NaN for a class absent from both maps.
+    """Return the Jaccard index of every class, |A and B| / |A or B|; NaN for a class absent from both maps.
 
     Parameters
     ----------
@@ -69,4 +69,6 @@ def mean_over_classes(values: NDArray[np.float64]) -> float:
 
 
 def _ratio(numerator: Counts, denominator: Counts) -> NDArray[np.float64]:
-    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
+    ratio = np.full(len(numerator), np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio

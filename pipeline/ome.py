@@ -53,7 +53,7 @@ def _write_pyramid(
     steps = _steps(image.shape)
     for step in steps:
         rows, columns = (-(-length // step) for length in image.shape)
-        per_cm = None if pixel_size_um is None else tuple(1e4 / (step * size) for size in reversed(pixel_size_um))
+        per_cm = None if pixel_size_um is None else (1e4 / step / pixel_size_um[1], 1e4 / step / pixel_size_um[0])
         tiff.write(
             _tiles(image, step),
             shape=(rows, columns),

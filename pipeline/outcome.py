@@ -48,7 +48,11 @@ def outcomes(settings: Settings) -> list[Outcome]:
     """Return what became of every slide in the drop folder under every model, by model and sample."""
     references = find_images(Path(settings.references))
     slides = find_images(Path(settings.slides))
-    return [_outcome(sample, slide, references.get(sample), model) for model in settings.models for sample, slide in slides.items()]
+    return [
+        _outcome(sample, slide, references.get(sample), model)
+        for model in settings.models
+        for sample, slide in slides.items()
+    ]
 
 
 def _outcome(sample: str, slide: Path, reference: Path | None, model: str) -> Outcome:
@@ -58,7 +62,15 @@ def _outcome(sample: str, slide: Path, reference: Path | None, model: str) -> Ou
         return Outcome(sample=sample, model=model, slide=slide, reference=reference, mask=mask, metrics=metrics)
     stage, error, log = _reason(names, mask)
     return Outcome(
-        sample=sample, model=model, slide=slide, reference=reference, mask=mask, metrics=None, stage=stage, error=error, log=log
+        sample=sample,
+        model=model,
+        slide=slide,
+        reference=reference,
+        mask=mask,
+        metrics=None,
+        stage=stage,
+        error=error,
+        log=log,
     )
 
 

@@ -28,7 +28,11 @@ def picture_shape(shape: tuple[int, int]) -> tuple[int, int]:
 def shrink(slide: Slide, shape: tuple[int, int]) -> NDArray[np.generic]:
     """Pick (channels, *shape) pixels evenly from the coarsest level that has as many, reading it band by band."""
     index = max(
-        (number for number, level in enumerate(slide.levels) if level.shape[0] >= shape[0] and level.shape[1] >= shape[1]),
+        (
+            number
+            for number, level in enumerate(slide.levels)
+            if level.shape[0] >= shape[0] and level.shape[1] >= shape[1]
+        ),
         default=0,
     )
     level = slide.levels[index]

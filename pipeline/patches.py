@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,11 @@ class RandomPatches(IterableDataset[Patch]):
         annotated = self.images[generator.integers(len(self.images))]
         top, left = (_place(length, self.patch_px, generator) for length in annotated.shape)
         window = Region(top=top, left=left, bottom=top + self.patch_px, right=left + self.patch_px)
-        parts = {IMAGE: annotated.image, LABELS: annotated.classes[None], WEIGHTS: annotated.weights[None]}
+        parts: dict[str, NDArray[Any]] = {
+            IMAGE: annotated.image,
+            LABELS: annotated.classes[None],
+            WEIGHTS: annotated.weights[None],
+        }
         return {name: _cut(pixels, window) for name, pixels in parts.items()}
 
 
@@ -76,7 +81,7 @@ def _place(length: int, patch_px: int, generator: np.random.Generator) -> int:
     return int(generator.integers(length - patch_px + 1))
 
 
-def _cut(pixels: NDArray[np.generic], window: Region) -> Tensor:
+def _cut(pixels: NDArray[Any], window: Region) -> Tensor:
     shape = (pixels.shape[1], pixels.shape[2])
     cut = read_mirrored(lambda rows, columns: pixels[:, rows, columns], shape, window)
     return torch.from_numpy(np.ascontiguousarray(cut, dtype=np.float32))

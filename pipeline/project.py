@@ -53,7 +53,9 @@ def find_images(folder: Path) -> dict[str, Path]:
         if name is None:
             continue
         if any(character in name for character in "{}\n\r\t\\"):
-            raise SlidemillError(f"{str(path)!r}: braces, backslashes and control characters cannot be in a name; rename it")
+            raise SlidemillError(
+                f"{str(path)!r}: braces, backslashes and control characters cannot be in a name; rename it"
+            )
         if name in found:
             raise SlidemillError(f"{path} and {found[name]} would be the same sample {name!r}; rename one of them")
         found[name] = path

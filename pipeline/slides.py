@@ -27,7 +27,17 @@ Pixels = NDArray[Any]
 PixelSize = tuple[float, float]
 
 _DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-_UNITS_UM = {"pm": 1e-6, "nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25_400.0}
+_UNITS_UM = {
+    "pm": 1e-6,
+    "nm": 1e-3,
+    "µm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "inch": 25_400.0,
+}
 _KEPT_MB = 256  # a level up to this size is decoded once and kept; windows overlap, and strips span rows
 _LARGEST_PIXEL_UM = 100.0  # above it a TIFF resolution is that of a printer (72 dpi = 353 µm), not of a microscope
 
@@ -44,7 +54,7 @@ class Array(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One resolution of a slide. ``axes`` names the axes of ``array``: Y, X, and one of C or S at most, others of length 1."""
+    """One resolution of a slide. ``axes`` names those of ``array``: Y, X, one of C and S, others of length 1."""
 
     array: Array
     axes: str
@@ -58,7 +68,9 @@ class Level:
             raise ValueError(f"pixels of type {self.array.dtype} cannot be read; allowed: {', '.join(_DTYPES)}")
         for axis, length in zip(self.axes, self.array.shape, strict=True):
             if axis not in "YX" and length > 1 and axis != self._channel_axis:
-                raise ValueError(f"{length} planes along axis {axis}; save the one plane to segment as a file of its own")
+                raise ValueError(
+                    f"{length} planes along axis {axis}; save the one plane to segment as a file of its own"
+                )
 
     @property
     def _channel_axis(self) -> str | None:
@@ -152,10 +164,12 @@ def open_slide(path: Path, *, memory_mb: int) -> Iterator[Slide]:
 
 
 def read_plane(path: Path, *, memory_mb: int) -> Pixels:
-    """Return the (row, column) pixels of a file with one channel, such as a label image, or raise :class:`SlideError`."""
+    """Return the (row, column) pixels of a file with one channel, as label images are, or raise :class:`SlideError`."""
     with open_slide(path, memory_mb=memory_mb) as slide:
         if slide.channels != 1:
-            raise SlideError(f"{path}: a label image has 1 channel, this file has {slide.channels}; save it as a grey image")
+            raise SlideError(
+                f"{path}: a label image has 1 channel, this file has {slide.channels}; save it as a grey image"
+            )
         plane: Pixels = slide.read_all()[0]
         return plane
 
@@ -206,8 +220,7 @@ def _tiff_array(level: tifffile.TiffPageSeries, stack: ExitStack) -> Array:
     if level.nbytes <= _KEPT_MB * 10**6:
         return _Kept(level)
     store = stack.enter_context(level.aszarr(level=0))
-    opened = zarr.open_array(store, mode="r")
-    return opened
+    return zarr.open_array(store, mode="r")
 
 
 class _Kept:
@@ -241,7 +254,7 @@ def _check_pages(level: tifffile.TiffPageSeries, file_bytes: int, budget_bytes: 
             raise ValueError(
                 f"the file is cut short: its data end at byte {end}, the file has {file_bytes}; copy it again"
             )
-        keyframe = page.keyframe
+        keyframe: Any = page.keyframe
         piece = math.prod(keyframe.chunks) * level.dtype.itemsize
         _check_budget(f"a strip or tile of {' x '.join(map(str, keyframe.chunks))} px", piece, budget_bytes)
         if len(page.dataoffsets) < math.prod(keyframe.chunked):
@@ -266,7 +279,8 @@ def _ome_pixel_size(tiff: tifffile.TiffFile) -> PixelSize | None:
         image = metadata[0] if isinstance(metadata, list) else metadata
         pixels = image["Pixels"] if image else {}
         sizes = [
-            float(pixels[f"PhysicalSize{axis}"]) * _UNITS_UM[pixels.get(f"PhysicalSize{axis}Unit", "µm")] for axis in "YX"
+            float(pixels[f"PhysicalSize{axis}"]) * _UNITS_UM[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "YX"
         ]
     except Exception:  # OME-XML of strangers is cut, nested or wrong in every way; the pixels are still good
         return None

@@ -67,12 +67,8 @@ class Grid:
     def plan(cls, shape: tuple[int, int], *, geometry: Geometry, tile_px: int) -> Self:
         """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
         largest = max(tile_px // geometry.stride_px, 1) * geometry.stride_px
-        rows, columns = (
-            round_up(-(-length // -(-length // largest)), geometry.stride_px) for length in shape
-        )
-        return cls(
-            shape=shape, tile=(rows, columns), halo_px=geometry.halo_px, stride_px=geometry.stride_px
-        )
+        rows, columns = (round_up(-(-length // -(-length // largest)), geometry.stride_px) for length in shape)
+        return cls(shape=shape, tile=(rows, columns), halo_px=geometry.halo_px, stride_px=geometry.stride_px)
 
     @property
     def count(self) -> int:
@@ -128,9 +124,7 @@ def mirror(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.minimum(indices, period - indices)
 
 
-def read_mirrored(
-    read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], window: Region
-) -> NDArray[Any]:
+def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], window: Region) -> NDArray[Any]:
     """Read a window that may reach beyond the slide.
 
     Parameters

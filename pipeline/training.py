@@ -88,23 +88,18 @@ def train_network(
     SlidemillError
         If the loss is no number, or a patch does not suit the network.
     """
-    fabric = _fabric(config)
     check_patch(network.geometry, config.patch_px)
-    loss_of = SegmentationLoss(config.loss)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fabric = _fabric(config)
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     model, optimizer = fabric.setup(network, optimizer)
-    patches = RandomPatches(training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
-    workers = 0 if fabric.device.type == "cpu" else torch.get_num_threads()
-    loader = fabric.setup_dataloaders(DataLoader(patches, batch_size=config.batch_size, num_workers=workers))
-
+    batches, loss_of = _batches(fabric, training, config), SegmentationLoss(config.loss)
     best, history, losses = Best(), list[Record](), list[float]()
-    batches: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(loader)
     clock = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not clock.is_over():
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(clock.fraction())
+            rate = config.learning_rate * schedule(clock.fraction())
+            optimizer.param_groups[0]["lr"] = rate
             image, target, weights = next(batches)
             logits = model(_network_input(image, network.geometry))
             loss = loss_of(logits, *(_beneath(logits, part, network.geometry) for part in (target, weights)))
@@ -112,13 +107,8 @@ def train_network(
             fabric.clip_gradients(model, optimizer, max_norm=_LARGEST_GRADIENT)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss.item())
-            clock.step += 1
-
-            if not math.isfinite(losses[-1]):
-                raise SlidemillError(f"the loss is {losses[-1]} at step {clock.step}; lower learning_rate, or train in float32")
+            losses.append(clock.count(loss.item()))
             if clock.step % config.validate_every == 0 or clock.is_over():
-                rate = optimizer.param_groups[0]["lr"]
                 record = {"step": clock.step, "elapsed_s": clock.elapsed_s(), "learning_rate": rate}
                 record |= {"loss": float(np.mean(losses))} | validate(network, validation, classes)
                 losses.clear()
@@ -134,7 +124,9 @@ def validate(network: SegmentationModel, images: list[Annotated], classes: list[
     """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean."""
     network.eval()
     counts = sum(
-        confusion(image.classes, predict_image(network, image.image, tile_px=_VALIDATION_TILE_PX), num_classes=len(classes))
+        confusion(
+            image.classes, predict_image(network, image.image, tile_px=_VALIDATION_TILE_PX), num_classes=len(classes)
+        )
         for image in images
     )
     network.train()
@@ -175,6 +167,13 @@ class _Clock:
     def __post_init__(self) -> None:
         self._start = time.monotonic()
 
+    def count(self, loss: float) -> float:
+        """Count one step and return its loss, if that is a number."""
+        self.step += 1
+        if not math.isfinite(loss):
+            raise SlidemillError(f"the loss is {loss} at step {self.step}; lower learning_rate, or train in float32")
+        return loss
+
     def elapsed_s(self) -> float:
         return time.monotonic() - self._start
 
@@ -192,6 +191,14 @@ def _fabric(config: ModelConfig) -> Fabric:
         wanted = "bfloat16" if computes_bfloat16(fabric.device) else "float32"
     log.info("training on %s in %s", fabric.device, wanted)
     return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if wanted == "bfloat16" else "32-true")
+
+
+def _batches(fabric: Fabric, training: list[Annotated], config: ModelConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Return endless batches on the device; on the processor they are made in between, elsewhere beside it."""
+    patches = RandomPatches(training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
+    workers = 0 if fabric.device.type == "cpu" else torch.get_num_threads()
+    loader = fabric.setup_dataloaders(DataLoader(patches, batch_size=config.batch_size, num_workers=workers))
+    return iter(loader)  # type: ignore[arg-type]
 
 
 def _network_input(image: Tensor, geometry: Geometry) -> Tensor:

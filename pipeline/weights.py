@@ -78,4 +78,5 @@ def _two_nearest(objects: NDArray[np.int32], *, reach_px: float) -> NDArray[np.f
         distance[distance > reach_px] = np.inf
         second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))
         nearest[around] = np.minimum(nearest[around], distance)
-    return nearest + second
+    distance_sum: NDArray[np.float64] = nearest + second
+    return distance_sum

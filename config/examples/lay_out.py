@@ -52,7 +52,9 @@ def isbi2012(project: Path) -> None:
     for number in range(24):
         name, training = f"{number:02d}.tif", number < 20
         _copy(source / "images" / name, project / "data" / ("training/images" if training else "slides/stack") / name)
-        _copy(source / "masks" / name, project / "data" / ("training/labels" if training else "references/stack") / name)
+        _copy(
+            source / "masks" / name, project / "data" / ("training/labels" if training else "references/stack") / name
+        )
 
 
 def dsb2018(project: Path) -> None:
@@ -64,7 +66,11 @@ def dsb2018(project: Path) -> None:
         group, name = int(row["fov_group"]), f"{row['id'][:12]}.tif"
         training = group % 5 != 0
         folder = f"field_{group:03d}"
-        images, labels = (f"training/images/{folder}", f"training/labels/{folder}") if training else ("slides/fields", "references/fields")
+        images, labels = (
+            (f"training/images/{folder}", f"training/labels/{folder}")
+            if training
+            else ("slides/fields", "references/fields")
+        )
         _copy(source / "images" / f"{row['id']}.tif", project / "data" / images / name)
         _copy(source / "labels" / f"{row['id']}.tif", project / "data" / labels / name)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import dask
 import numpy as np
 import pandas as pd
+from dask.base import compute
+from dask.delayed import delayed
 
 from pipeline.config import LabelConfig
 from pipeline.errors import SlideError
@@ -19,7 +20,15 @@ _BAND_PX = 2**22
 
 
 def run(
-    *, sample: str, model: str, mask: Path, reference: Path, output: Path, threads: int, memory_mb: int, config: LabelConfig
+    *,
+    sample: str,
+    model: str,
+    mask: Path,
+    reference: Path,
+    output: Path,
+    threads: int,
+    memory_mb: int,
+    config: LabelConfig,
 ) -> None:
     """Write the metrics of one sample, a CSV of one row; the columns are described in docs/contracts.md."""
     with open_slide(mask, memory_mb=memory_mb) as predicted, open_slide(reference, memory_mb=memory_mb) as truth:
@@ -29,7 +38,11 @@ def run(
                 f"the mask of {sample!r} has {predicted.shape} px and 1; give it the shape of its slide"
             )
         counts = _count(truth, predicted, config, threads)
-    row = {"sample": sample, "model": model} | _metrics(counts, config.classes) | {"mask_sha256": sha256(mask), "reference_sha256": sha256(reference)}
+    row = (
+        {"sample": sample, "model": model}
+        | _metrics(counts, config.classes)
+        | {"mask_sha256": sha256(mask), "reference_sha256": sha256(reference)}
+    )
     with replacing(output) as temporary:
         pd.DataFrame([row]).to_csv(temporary, index=False)
 
@@ -38,13 +51,14 @@ def _count(truth: Slide, predicted: Slide, config: LabelConfig, threads: int) ->
     """Sum the confusion matrix over bands of rows."""
     rows = max(1, _BAND_PX // truth.shape[1])
 
-    @dask.delayed
     def count(top: int) -> Counts:
         band = slice(top, min(top + rows, truth.shape[0])), slice(0, truth.shape[1])
         classes = class_map(truth.read(*band)[0], config, source=truth.path)
         return confusion(classes, predicted.read(*band)[0], num_classes=len(config.classes))
 
-    parts = dask.compute(*(count(top) for top in range(0, truth.shape[0], rows)), scheduler="threads", num_workers=threads)
+    parts = compute(  # type: ignore[no-untyped-call]
+        *(delayed(count)(top) for top in range(0, truth.shape[0], rows)), scheduler="threads", num_workers=threads
+    )
     total: Counts = np.sum(parts, axis=0)
     return total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -51,27 +51,34 @@ def _table(found: list[Outcome], classes: list[str]) -> pd.DataFrame:
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
+    row: dict[str, Any] = {}
     if outcome.metrics:
-        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0].to_dict()
-        row = measured | row
-    return row
+        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
+        row = {str(name): value for name, value in measured.items()}
+    return row | {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
 
 
 def _render(found: list[Outcome], table: pd.DataFrame, config: Settings) -> str:
+    """Return the page: failed samples first, then from the lowest mean Dice to the highest."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline", ""), autoescape=True, trim_blocks=True)
-    rows = table.replace({np.nan: None}).to_dict("records")
-    samples = [
-        {"outcome": outcome, "row": row, "picture": _picture(outcome, config)} for outcome, row in zip(found, rows, strict=True)
-    ]
-    samples.sort(key=lambda sample: (sample["outcome"].status == "done", sample["row"]["dice_mean"] or 0.0))
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    entries = [_Entry(outcome, row, _picture(outcome, config)) for outcome, row in zip(found, rows, strict=True)]
+    entries.sort(key=lambda entry: (entry.outcome.status == "done", entry.row["dice_mean"] or 0.0))
     return environment.get_template("report.html.j2").render(
-        samples=samples,
-        failed=[sample for sample in samples if sample["outcome"].status == "failed"],
+        samples=entries,
+        failed=[entry for entry in entries if entry.outcome.status == "failed"],
         classes=config.classes,
         histories={model: _last_record(model) for model in config.models},
         provenance=provenance("report", config),
     )
+
+
+class _Entry(NamedTuple):
+    """One sample under one model on the page; ``picture`` is a data URL."""
+
+    outcome: Outcome
+    row: dict[Any, Any]
+    picture: str | None
 
 
 def _picture(outcome: Outcome, config: Settings) -> str | None:
@@ -80,7 +87,10 @@ def _picture(outcome: Outcome, config: Settings) -> str | None:
         return None
     memory_mb = config.tiling.memory_mb
     try:
-        with open_slide(outcome.slide, memory_mb=memory_mb) as slide, open_slide(outcome.mask, memory_mb=memory_mb) as mask:
+        with (
+            open_slide(outcome.slide, memory_mb=memory_mb) as slide,
+            open_slide(outcome.mask, memory_mb=memory_mb) as mask,
+        ):
             shape = picture_shape(slide.shape)
             image, predicted = shrink(slide, shape)[config.image.channels], shrink(mask, shape)[0]
         picture = overlay(image, predicted, _truth(outcome, shape, config))
@@ -98,7 +108,7 @@ def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.nda
         return class_map(shrink(reference, shape)[0], meaning, source=outcome.reference)
 
 
-def _last_record(model: str) -> dict[str, Any] | None:
+def _last_record(model: str) -> dict[Any, Any] | None:
     """Return the last line of a training history; None where the model was not trained here."""
     path = Path(HISTORY.format(model=model))
-    return pd.read_csv(path).iloc[-1].to_dict() if path.is_file() else None
+    return dict(pd.read_csv(path).iloc[-1]) if path.is_file() else None

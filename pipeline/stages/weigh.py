@@ -37,7 +37,9 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
             tifffile.imwrite(temporary, weights.astype(np.float16), compression="zlib", metadata=origin)
 
 
-def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _class_balance(
+    pairs: list[TrainingPair], config: WeighConfig, memory_mb: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     num_classes = len(config.labels.classes)
     if not config.loss.class_balance:
         return np.ones(num_classes)

@@ -53,6 +53,22 @@ def card_of(wildcards):
     return str(Path(network_of(wildcards)).with_name("model.json"))
 
 
+def training_images(wildcards):
+    return settings.training.images
+
+
+def training_labels(wildcards):
+    return settings.training.labels
+
+
+def weights_folder(wildcards):
+    return f"results/weights/{wildcards.model}"
+
+
+def plans_folder(wildcards):
+    return f"results/plans/{wildcards.model}"
+
+
 def config_of(stage):
     return lambda wildcards: stage_config(settings, stage, getattr(wildcards, "model", None))
 

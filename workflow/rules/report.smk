@@ -24,11 +24,11 @@ rule report:
         "benchmarks/report.tsv"
     conda:
         "../../environment.yml"
-    params:
-        config=config_of("report"),
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        config=config_of("report"),
     shell:
         "python -m pipeline report --output {output.table:q} --page {output.page:q} --config {params.config:q}"
         " > {log:q} 2>&1"

@@ -14,11 +14,11 @@ rule tile:
         "benchmarks/tile/{model}/{sample}.tsv"
     conda:
         "../../environment.yml"
-    params:
-        config=config_of("tile"),
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        config=config_of("tile"),
     shell:
         "python -m pipeline tile --sample={wildcards.sample:q} --slide {input.slide:q} --model {input.card:q}"
         " --output {output.plan:q} --config {params.config:q} > {log:q} 2>&1"
@@ -38,13 +38,13 @@ rule predict:
     conda:
         "../../environment.yml"
     threads: 8
-    params:
-        plans="results/plans/{model}",
-        config=config_of("predict"),
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=1,
+    params:
+        plans=plans_folder,
+        config=config_of("predict"),
     shell:
         "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --batch={wildcards.batch:q}"
         " --output {output.prediction:q} --threads {threads} --config {params.config:q} > {log:q} 2>&1"
@@ -65,11 +65,11 @@ rule stitch:
         "benchmarks/stitch/{model}/{sample}.tsv"
     conda:
         "../../environment.yml"
-    params:
-        config=config_of("stitch"),
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        config=config_of("stitch"),
     shell:
         "python -m pipeline stitch --sample={wildcards.sample:q} --prediction {input.prediction:q} --plan {input.plan:q}"
         " --model {input.card:q} --output {output.mask:q} --config {params.config:q} > {log:q} 2>&1"
@@ -95,12 +95,12 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: 2
-    params:
-        memory_mb=settings.tiling.memory_mb,
-        config=config_of("evaluate"),
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        memory_mb=settings.tiling.memory_mb,
+        config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
         " --reference {input.reference:q} --output {output.metrics:q} --threads {threads}"

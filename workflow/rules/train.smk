@@ -14,15 +14,15 @@ rule weigh:
         "benchmarks/weigh/{model}.tsv"
     conda:
         "../../environment.yml"
-    params:
-        images=settings.training.images,
-        labels=settings.training.labels,
-        weights="results/weights/{model}",
-        memory_mb=settings.tiling.memory_mb,
-        config=config_of("weigh"),
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        images=training_images,
+        labels=training_labels,
+        weights=weights_folder,
+        memory_mb=settings.tiling.memory_mb,
+        config=config_of("weigh"),
     shell:
         "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weights:q}"
         " --memory-mb {params.memory_mb} --config {params.config:q} > {log:q} 2>&1"
@@ -50,15 +50,15 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 8
-    params:
-        images=settings.training.images,
-        labels=settings.training.labels,
-        weights="results/weights/{model}",
-        config=config_of("train"),
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=train_minutes,
         gpu=1,
+    params:
+        images=training_images,
+        labels=training_labels,
+        weights=weights_folder,
+        config=config_of("train"),
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
         " --output {output.network:q} --history {output.history:q} --threads {threads}"

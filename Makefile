@@ -1,0 +1,50 @@
+# make demo, make test: each sets up what it needs on a fresh machine (Python 3.11 or newer with pip, nothing else).
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+CORES ?= 2
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export SLIDEMILL_DATA ?= $(abspath ../shared/data)
+
+.PHONY: help demo isbi2012 dsb2018 test lint docs bench clean
+
+help: ## say what there is to make
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml
+	python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/bin/python pyproject.toml
+	python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@ $(VENV)/demo
+
+demo isbi2012 dsb2018: $(VENV)/demo ## train, segment and report an example in projects/
+	@python config/examples/lay_out.py $@ projects/$@
+	@snakemake --cores $(CORES) --directory projects/$@
+	@python config/examples/show.py projects/$@
+
+test: lint ## check style and run all tests
+	python -m pytest
+
+lint: $(VENV)/dev ## check style, types, rules
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	python config/document.py --check
+	python config/examples/lay_out.py demo projects/demo
+	snakemake --lint --directory projects/demo
+
+docs: $(VENV)/dev ## write config/README.md and the schema from pipeline/config.py
+	python config/document.py
+
+bench: $(VENV)/dev ## measure; prints one JSON line per figure
+	python tests/benchmarks/bench.py
+
+clean: ## remove the environment and the examples, not your data
+	rm -rf $(VENV) projects

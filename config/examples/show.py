@@ -1,0 +1,23 @@
+"""Print the metrics of a project and where its results are: ``python config/examples/show.py projects/demo``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+
+def show(project: Path) -> None:
+    """Print the table of the samples, then the places."""
+    table = pd.read_csv(project / "results" / "metrics.csv")
+    scores = [name for name in table.columns if name.startswith(("dice_", "jaccard_"))]
+    print("\n" + table[["sample", "model", "status", *scores]].to_string(index=False, float_format="%.4f", na_rep=""))
+    print(f"\n(empty: no reference)\nmasks   {project}/results/masks\nmetrics {project}/results/metrics.csv")
+    print(f"report  {project}/results/report.html")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: show.py FOLDER")
+    show(Path(sys.argv[1]))
