@@ -72,6 +72,7 @@ class PredictionWriter:
 def write_predictions(path: Path, *, num_classes: int, probabilities: bool) -> Iterator[PredictionWriter]:
     """Open a writer; the file appears under its name when the block ends well."""
     with replacing(path) as temporary, ZipStore(temporary, mode="w") as store:
+        zarr.create_group(store)  # opens the zip, which could not be closed otherwise
         yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities)
 
 

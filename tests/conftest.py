@@ -1,0 +1,31 @@
+"""What tests share: where the real micrographs are, and small files that they make themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).parents[1]
+
+settings.register_profile("slidemill", deadline=None, print_blob=True)
+settings.load_profile("slidemill")
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real micrographs."""
+    folder = Path(os.environ.get("SLIDEMILL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real micrographs at {folder}; set SLIDEMILL_DATA")
+    return folder
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(20150518)

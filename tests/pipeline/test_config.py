@@ -1,0 +1,67 @@
+"""A configuration is what the schema says, or one line says where it is not."""
+
+import json
+
+import pytest
+
+from pipeline.config import Settings, TileConfig, parse_settings, parse_stage_config, stage_config
+from pipeline.errors import ConfigError
+
+STAGES = ["tile", "weigh", "train", "predict", "stitch", "evaluate", "report"]
+
+
+def test_an_empty_configuration_is_the_defaults():
+    assert parse_settings({}, source="config.yaml") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"slide": "x"}, r"config.yaml: unknown key 'slide' \(value 'x'\); known keys here: slides, references"),
+        ({"tiling": {"tile": 5}}, r"unknown key 'tiling.tile' \(value 5\); known keys here: tile_px, memory_mb"),
+        (
+            {"models": {"a": {"loss": {"focal": 1}}}},
+            r"unknown key 'models.a.loss.focal' \(value 1\); known keys here: cross_e",
+        ),
+        ({"tiling": {"tile_px": 8}}, "tiling.tile_px: Input should be greater than or equal to 16, got 8"),
+        ({"tiling": {"tile_px": "512"}}, "tiling.tile_px: Input should be a valid integer, got '512'"),
+        ({"training": {"kind": "boxes"}}, "training.kind: Input should be 'instances' or 'classes', got 'boxes'"),
+        ({"classes": ["a", "b", "c"]}, "training.kind 'instances' means two classes, got 3"),
+        ({"classes": ["a", "a"]}, "classes must differ"),
+        ({"training": {"values": [0, 1]}}, "training.values belongs to training.kind 'classes'"),
+        ({"training": {"kind": "classes", "values": [0]}}, "must be 2 different values, one per class"),
+        ({"models": {"a/b": {}}}, "models.a/b"),
+        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: unet"),
+        ({"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}}, "cross_entropy and dice are both 0"),
+        ({"models": {"a": {"learning_rate": float("nan")}}}, "learning_rate: Input should be"),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_and_limit(config, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_settings(config, source="config.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_back_the_slice_it_is_given(stage):
+    text = stage_config(Settings(), stage, "unet")
+    assert json.loads(text)
+    assert stage_config(Settings(), stage, "unet") == text
+
+
+def test_a_slice_holds_only_what_concerns_the_stage():
+    """So that a changed setting runs again exactly the rules that use it."""
+    before = parse_settings({"models": {"a": {}, "b": {}}}, source="")
+    after = parse_settings({"models": {"a": {"learning_rate": 0.1}, "b": {}}, "masks": {"instances": False}}, source="")
+    changed = {
+        (stage, model)
+        for stage in STAGES
+        for model in ("a", "b")
+        if stage_config(before, stage, model) != stage_config(after, stage, model)
+    }
+    assert changed == {("train", "a"), ("stitch", "a"), ("stitch", "b"), ("report", "a"), ("report", "b")}
+
+
+def test_a_stage_names_what_is_wrong_with_its_slice():
+    with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
+        parse_stage_config(TileConfig, '{"image": {}, "tiling": {}, "til": 1}')

@@ -1,0 +1,58 @@
+"""A file is complete under its final name or not there at all."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import SlidemillError
+from pipeline.files import read_json, replacing, sha256, write_json
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half of'); print('writing', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x.txt")], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "x.txt").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(SlidemillError, match=r"x.json: cannot be written: No space left on device"),
+        replacing(tmp_path / "x.json"),
+    ):
+        no_space()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(SlidemillError, match="x.json: "):
+        read_json(tmp_path / "x.json")
+
+
+def test_sha256_is_that_of_the_content(tmp_path):
+    (tmp_path / "x").write_bytes(b"slide")
+    assert sha256(tmp_path / "x") == hashlib.sha256(b"slide").hexdigest()

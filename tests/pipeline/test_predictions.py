@@ -1,0 +1,48 @@
+"""Predictions come back as they were written; a failed sample comes back as its reason."""
+
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+
+from models.geometry import Geometry
+from pipeline.errors import SlidemillError
+from pipeline.predictions import open_prediction, write_predictions
+from pipeline.tiling import Grid
+
+
+def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generator):
+    labels = generator.integers(0, 3, (100, 70)).astype(np.uint8)
+    probabilities = generator.random((3, 100, 70)).astype(np.float16)
+    grid = Grid.plan((100, 70), geometry=Geometry(stride_px=16, context_px=20), tile_px=32)
+    path = tmp_path / "batch.zarr.zip"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the zip would hold a chunk twice
+        with write_predictions(path, num_classes=3, probabilities=True) as writer:
+            for sample in ("plate/../a", "b"):
+                writer.begin(sample, grid)
+                for tile in grid.tiles():
+                    writer.write(sample, tile.write, labels[tile.write.slices], probabilities[:, *tile.write.slices])
+            writer.fail("b", stage="predict", error="b.tif: damaged")
+            writer.fail("c", stage="tile", error="c.tif: empty")
+            writer.finish({})
+    names = zipfile.ZipFile(path).namelist()
+    assert len(names) == len(set(names))
+    assert not any(".." in name for name in names)
+    with open_prediction(path, "plate/../a") as group:
+        np.testing.assert_array_equal(group["labels"][:], labels)
+        np.testing.assert_array_equal(group["probabilities"][:], probabilities)
+    for sample, stage, message in (("b", "predict", "b.tif: damaged"), ("c", "tile", "c.tif: empty")):
+        with pytest.raises(SlidemillError, match=message) as caught, open_prediction(path, sample):
+            pass
+        assert caught.value.stage == stage
+    with pytest.raises(SlidemillError, match="has no prediction of 'd'"), open_prediction(path, "d"):
+        pass
+
+
+def test_a_writer_that_fails_leaves_no_file(tmp_path):
+    path = tmp_path / "batch.zarr.zip"
+    with pytest.raises(RuntimeError), write_predictions(path, num_classes=2, probabilities=False):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

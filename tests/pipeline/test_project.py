@@ -1,0 +1,105 @@
+"""Samples, batches and pairs follow from names alone."""
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import SlidemillError
+from pipeline.project import TrainingPair, batch_of, find_images, find_pairs, sample_id, split_pairs
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def pairs_named(*names):
+    return [TrainingPair(name=name, image=Path(name), labels=Path(name)) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("path", "sample"),
+    [
+        ("a.tif", "a"),
+        ("plate1/A01_f3.ome.tiff", "plate1/A01_f3"),
+        ("a.b.PNG", "a.b"),
+        ("a.txt", None),
+        ("a", None),
+        ("plate/.tif", None),
+    ],
+)
+def test_a_sample_id_is_the_path_without_suffix(path, sample):
+    assert sample_id(PurePosixPath(path)) == sample
+
+
+def test_images_are_found_in_folders_and_hidden_ones_passed_over(tmp_path):
+    touch(
+        tmp_path,
+        "b.tif",
+        "plate/x.png",
+        "plate/deep/y.tif",
+        ".hidden.tif",
+        ".partial/z.tif",
+        "notes.txt",
+        "-x y;'ü.tif",
+    )
+    assert list(find_images(tmp_path)) == ["-x y;'ü", "b", "plate/deep/y", "plate/x"]
+    assert find_images(tmp_path / "missing") == {}
+
+
+def test_two_files_of_one_sample_are_refused(tmp_path):
+    touch(tmp_path, "a.tif", "a.png")
+    with pytest.raises(SlidemillError, match="would be the same sample 'a'; rename one of them"):
+        find_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a{b}.tif", "a\nb.tif", "a\\b.tif"])
+def test_names_that_no_result_can_have_are_refused(tmp_path, name):
+    touch(tmp_path, name)
+    with pytest.raises(SlidemillError, match="rename it"):
+        find_images(tmp_path)
+
+
+def test_a_slide_alone_is_a_batch_and_a_folder_is_one():
+    assert [batch_of(sample) for sample in ("a", "plate/a", "plate/deep/a")] == ["a", "plate", "plate/deep"]
+
+
+def test_pairs_share_their_relative_name(tmp_path):
+    touch(tmp_path, "images/field/a.tif", "images/b.png", "labels/field/a.png", "labels/b.tif", "labels/unused.tif")
+    assert [pair.name for pair in find_pairs(tmp_path / "images", tmp_path / "labels")] == ["b", "field/a"]
+
+
+def test_an_image_without_labels_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(SlidemillError, match="no training images in .*images .suffixes"):
+        find_pairs(tmp_path / "images", tmp_path / "labels")
+    touch(tmp_path, "images/a.tif")
+    with pytest.raises(SlidemillError, match=r"a.tif: no label image a.tif or .png in .*labels"):
+        find_pairs(tmp_path / "images", tmp_path / "labels")
+
+
+def test_the_last_files_are_held_back():
+    training, held_back = split_pairs(pairs_named("00", "01", "02", "03", "04"), 0.4)
+    assert ([pair.name for pair in training], [pair.name for pair in held_back]) == (["00", "01", "02"], ["03", "04"])
+
+
+def test_one_file_cannot_be_split():
+    with pytest.raises(SlidemillError, match="at least 2 training images .or subfolders., got 1"):
+        split_pairs(pairs_named("field/a", "field/b"), 0.5)
+
+
+@given(
+    names=st.lists(st.from_regex(r"[a-c]/[a-z]{1,3}", fullmatch=True), min_size=2, unique=True),
+    share=st.floats(0.01, 0.99),
+)
+def test_a_split_parts_whole_folders_and_loses_nothing(names, share):
+    pairs = pairs_named(*sorted(names))
+    if len({name[0] for name in names}) < 2:
+        return
+    training, held_back = split_pairs(pairs, share)
+    assert training
+    assert held_back
+    assert training + held_back == pairs
+    assert not {pair.name[0] for pair in training} & {pair.name[0] for pair in held_back}

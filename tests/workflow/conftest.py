@@ -1,0 +1,98 @@
+"""Small projects with a network that needs no training, run with the real Snakemake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+import yaml
+
+import models
+from pipeline.checkpoint import ModelCard, card_path
+from pipeline.files import write_json
+from pipeline.intensity import NORMALIZATION
+from pipeline.weights_file import save_weights
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ["background", "object"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder, and what a user does with it."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(self.folder), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def planned(self) -> dict[str, int]:
+        """The jobs that a run would start, by rule."""
+        done = self.snakemake("--dry-run", "--quiet", "rules")
+        assert done.returncode == 0, done.stderr
+        lines = (done.stdout + done.stderr).splitlines()
+        table = [line.split() for line in lines]
+        return {
+            words[0]: int(words[1]) for words in table if len(words) == 2 and words[1].isdigit() and words[0] != "total"
+        }
+
+    def configure(self, **settings: object) -> None:
+        config = {"classes": CLASSES, "models": {"net": {"checkpoint": "network/model.safetensors"}}} | settings
+        (self.folder / "config").mkdir(exist_ok=True)
+        (self.folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def drop(self, name: str, pixels: np.ndarray | bytes) -> Path:
+        """Put an image below data/."""
+        path = self.folder / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(pixels, bytes):
+            path.write_bytes(pixels)
+        else:
+            tifffile.imwrite(path, pixels)
+        return path
+
+    def metrics(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "results" / "metrics.csv").set_index("sample")
+
+    def masks(self) -> dict[str, int]:
+        """Modification time of every mask."""
+        folder = self.folder / "results" / "masks" / "net"
+        return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.ome.tiff")}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """A project without slides, with an untrained network as its checkpoint."""
+    made = Project(tmp_path_factory.mktemp("project"))
+    weights = made.folder / "network" / "model.safetensors"
+    torch.manual_seed(0)
+    options = {"width": 2, "depth": 2}
+    network = models.build("unet", in_channels=1, num_classes=2, options=options)
+    save_weights(weights, network, metadata={})
+    card = ModelCard(
+        architecture="unet",
+        options=options,
+        classes=CLASSES,
+        in_channels=1,
+        geometry=network.geometry,
+        pixel_size_um=None,
+        normalization=dict(NORMALIZATION),
+        metrics={},
+    )
+    write_json(card_path(weights), card.to_dict())
+    made.configure()
+    return made
+
+
+@pytest.fixture(scope="session")
+def micrograph() -> np.ndarray:
+    """Something like a slide: (70, 90) uint8."""
+    return np.random.default_rng(1).integers(0, 255, (70, 90)).astype(np.uint8)

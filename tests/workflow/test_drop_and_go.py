@@ -1,0 +1,103 @@
+"""Only what changed is redone. One project through the days of its life, each test a day after the one before."""
+
+import html
+
+import numpy as np
+import tifffile
+
+ODD = '-it\'s; "ünïcode" $(x) µm'
+
+
+def test_a_first_run_segments_all_slides(project, micrograph):
+    project.drop("slides/alone.tif", micrograph)
+    project.drop("slides/plate 1/a.tif", micrograph[:40, :50])
+    project.drop(f"slides/plate 1/{ODD}.tif", micrograph)
+    project.drop("references/alone.tif", (micrograph > 99).astype(np.uint8))
+    done = project.snakemake()
+    assert done.returncode == 0, done.stderr
+    table = project.metrics()
+    assert list(table.index) == ["alone", f"plate 1/{ODD}", "plate 1/a"]
+    assert (table["status"] == "done").all()
+    assert table["dice_mean"].notna().tolist() == [True, False, False]
+    assert html.escape(ODD, quote=True).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in (
+        project.folder / "results" / "report.html"
+    ).read_text(encoding="utf-8")
+    with tifffile.TiffFile(project.folder / "results" / "masks" / "net" / "alone.ome.tiff") as mask:
+        assert mask.series[0].shape == micrograph.shape
+    assert not list((project.folder / "results" / "predictions").rglob("*.zip"))
+
+
+def test_slides_of_a_folder_share_one_job(project):
+    logs = project.folder / "logs" / "predict" / "net"
+    assert sorted(path.stem for path in logs.iterdir()) == ["alone", "plate 1"]
+
+
+def test_nothing_changed_means_nothing_to_do(project):
+    assert project.planned() == {}
+
+
+def test_a_comment_in_the_configuration_is_nothing(project):
+    config = project.folder / "config" / "config.yaml"
+    config.write_text("# a comment\n" + config.read_text())
+    assert project.planned() == {}
+
+
+def test_a_new_slide_is_its_own_jobs_and_the_report(project, micrograph):
+    project.drop("slides/new.tif", micrograph.T.copy())
+    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
+    before = project.masks()
+    assert project.snakemake().returncode == 0
+    after = project.masks()
+    assert after.pop("new.ome.tiff")
+    assert after == before
+    assert project.planned() == {}
+
+
+def test_a_slide_added_to_a_folder_leaves_the_masks_of_the_others(project, micrograph):
+    project.drop("slides/plate 1/b.tif", micrograph[::-1].copy())
+    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
+    before = project.masks()
+    assert project.snakemake().returncode == 0
+    after = project.masks()
+    assert after.pop("plate 1/b.ome.tiff")
+    assert after == before
+
+
+def test_a_replaced_slide_is_redone_alone(project, micrograph):
+    project.drop("slides/plate 1/a.tif", micrograph[:30, :30])
+    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
+    before = project.masks()
+    assert project.snakemake().returncode == 0
+    after = project.masks()
+    assert after.pop("plate 1/a.ome.tiff") != before.pop("plate 1/a.ome.tiff")
+    assert after == before
+
+
+def test_a_new_reference_is_evaluated_without_the_network(project, micrograph):
+    project.drop("references/new.tif", (micrograph.T > 99).astype(np.uint8))
+    assert project.planned() == {"evaluate": 1, "report": 1, "all": 1}
+    assert project.snakemake().returncode == 0
+    assert project.metrics().loc["new", "pixels"] == micrograph.size
+
+
+def test_a_mask_setting_redoes_masks_and_what_follows(project):
+    project.configure(masks={"instances": False})
+    jobs = project.planned()
+    assert "tile" not in jobs
+    assert "train" not in jobs
+    assert jobs["stitch"] == 5
+    project.configure()
+    assert project.planned() == {}
+
+
+def test_a_deleted_slide_leaves_the_report(project):
+    (project.folder / "data" / "slides" / "new.tif").unlink()
+    assert project.planned() == {"report": 1, "all": 1}
+    assert project.snakemake().returncode == 0
+    assert "new" not in project.metrics().index
+
+
+def test_the_report_of_snakemake_is_made_offline(project):
+    done = project.snakemake("--report", str(project.folder / "report.zip"))
+    assert done.returncode == 0, done.stderr
+    assert (project.folder / "report.zip").stat().st_size > 10_000

@@ -1,0 +1,57 @@
+"""The rules are thin and true: each is one call of one stage with all of its flags, and writes the project's paths."""
+
+import inspect
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pipeline import project as paths
+from pipeline.__main__ import STAGES
+
+ROOT = Path(__file__).parents[2]
+RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+
+
+def body_of(rule):
+    return re.search(rf"^rule {rule}:\n(.*?)(?=^rule |\Z)", RULES, flags=re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rule_passes_every_parameter_of_its_stage(stage):
+    shell = body_of(stage).split("shell:")[1]
+    assert f'"python -m pipeline {stage} ' in shell
+    flags = set(re.findall(r"--([a-z-]+)", shell))
+    run = import_module(STAGES[stage]).run
+    assert flags == {name.replace("_", "-") for name in inspect.signature(run).parameters}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("directive", ["log", "benchmark", "conda", "resources", "params"])
+def test_a_rule_has_what_a_cluster_needs(stage, directive):
+    assert re.search(rf"^    {directive}:", body_of(stage), flags=re.MULTILINE)
+    assert "mem_mb=" in body_of(stage)
+    assert "runtime=" in body_of(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_the_network_asks_for_a_gpu(stage):
+    assert ("gpu=1" in body_of(stage)) == (stage in {"train", "predict"})
+
+
+@pytest.mark.parametrize("name", [name for name in dir(paths) if name.isupper() and name != "SUFFIXES"])
+def test_the_project_and_the_rules_name_the_same_paths(name):
+    pattern = getattr(paths, name)
+    written = RULES.replace("{{model}}", "{model}").replace("{pair.name}", "{name}")
+    assert f'"{pattern}"' in written
+
+
+def test_parsing_loads_no_torch(project, tmp_path, monkeypatch):
+    """With packages of these names that cannot be imported, a dry run still works."""
+    for package in ("torch", "monai", "lightning", "skimage", "scipy", "zarr", "dask", "tifffile"):
+        (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('{package} was imported')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    done = project.snakemake("--dry-run")
+    assert done.returncode == 0, done.stderr
