@@ -80,8 +80,9 @@ def _root_parser() -> argparse.ArgumentParser:
 
 
 def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:
+    """Return the type of each parameter; of an optional one, the type that it has when given."""
     hints = typing.get_type_hints(run)
-    return {name: hints[name] for name in inspect.signature(run).parameters}
+    return {name: (*typing.get_args(hints[name]), hints[name])[0] for name in inspect.signature(run).parameters}
 
 
 def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from monai.transforms import (
     Compose,
+    EnsureTyped,
     Rand2DElasticd,
     RandAdjustContrastd,
     RandFlipd,
@@ -31,7 +32,9 @@ def augmentation(config: AugmentationConfig) -> Compose:
     Each change is drawn for half of the patches (flips and turns: with the same chance for each outcome), the smooth
     deformation, rotation and scaling together. Beyond the patch, pixels are mirrored.
     """
-    return Compose([*_turns(config), *_deformations(config), *_intensities(config)])
+    return Compose(
+        [*_turns(config), *_deformations(config), *_intensities(config), EnsureTyped(_ALL, track_meta=False)]
+    )
 
 
 def seed(transform: Compose, generator: np.random.Generator) -> None:

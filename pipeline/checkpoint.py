@@ -5,6 +5,7 @@ Nothing is unpickled: weights of a stranger cannot run code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +27,7 @@ class ModelCard:
     geometry: Geometry
     pixel_size_um: tuple[float, float] | None
     normalization: dict[str, Any]
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON types."""
@@ -41,7 +42,7 @@ class ModelCard:
             "remainder_px": self.geometry.remainder_px,
             "pixel_size_um": self.pixel_size_um,
             "normalization": self.normalization,
-            "metrics": self.metrics,
+            "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
         }
 
     @classmethod

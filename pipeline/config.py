@@ -179,8 +179,8 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _labels_fit_classes(self) -> Self:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes must differ, got {self.classes}")
+        if len(set(self.classes)) != len(self.classes) or "mean" in self.classes:
+            raise ValueError(f"classes must differ, and none can be named 'mean', got {self.classes}")
         if self.training.kind == "instances" and len(self.classes) != 2:
             raise ValueError(f"training.kind 'instances' means two classes, got {len(self.classes)}: {self.classes}")
         values = self.training.values
@@ -205,7 +205,7 @@ class TileConfig(_Section):
     """What the stage ``tile`` is told."""
 
     image: ImageConfig
-    tiling: TilingConfig
+    tile_px: int
 
 
 class WeighConfig(_Section):
@@ -219,10 +219,9 @@ class TrainConfig(_Section):
     """What the stage ``train`` is told."""
 
     labels: LabelConfig
-    image: ImageConfig
+    channels: list[Index]
     model: ModelConfig
     validation: float
-    memory_mb: int
 
 
 class PredictConfig(_Section):
@@ -230,7 +229,6 @@ class PredictConfig(_Section):
 
     classes: list[ClassName]
     probabilities: bool
-    memory_mb: int
 
 
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
@@ -261,20 +259,16 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         classes=settings.classes, kind=settings.training.kind, values=settings.training.values
     ).model_dump()
     network = settings.models[model] if model else ModelConfig()
-    memory_mb = settings.tiling.memory_mb
     sections: dict[str, _Section] = {
-        "tile": TileConfig(image=settings.image, tiling=settings.tiling),
+        "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
         "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
         "train": TrainConfig(
             labels=LabelConfig(**labels),
-            image=settings.image,
+            channels=settings.image.channels,
             model=network,
             validation=settings.training.validation,
-            memory_mb=memory_mb,
         ),
-        "predict": PredictConfig(
-            classes=settings.classes, probabilities=settings.prediction.probabilities, memory_mb=memory_mb
-        ),
+        "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
         "stitch": settings.masks,
         "evaluate": LabelConfig(**labels),
         "report": settings,

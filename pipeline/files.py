@@ -47,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, all or nothing."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def provenance(stage: str, config: BaseModel | None = None, **inputs: str) -> dict[str, Any]:
+def provenance(stage: str, config: BaseModel | None = None, /, **inputs: str) -> dict[str, Any]:
     """Return what every output carries: stage, package version, resolved settings, and sha256 of named inputs."""
     return {
         "stage": stage,

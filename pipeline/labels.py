@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import skimage.measure
 from numpy.typing import NDArray
+from skimage.segmentation import relabel_sequential
 
 from pipeline.config import LabelConfig
 from pipeline.errors import SlideError
@@ -74,7 +75,7 @@ def read_training_labels(
     classes = class_map(labels, config, source=path)
     if config.kind == "classes":
         return classes, skimage.measure.label(classes, background=0, connectivity=1).astype(np.int32)
-    objects = part_touching(labels.astype(np.int32))
+    objects = part_touching(relabel_sequential(labels)[0].astype(np.int32))
     return (objects > 0).astype(np.uint8), objects
 
 

@@ -6,22 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline import project
 from pipeline.config import Settings
 from pipeline.errors import SlidemillError, parse_error_line
 from pipeline.plan import read_plan
-from pipeline.project import (
-    EVALUATE_LOG,
-    MASK,
-    METRICS,
-    PLAN,
-    PREDICT_LOG,
-    STITCH_LOG,
-    TILE_LOG,
-    TRAIN_LOG,
-    WEIGH_LOG,
-    batch_of,
-    find_images,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,58 +28,81 @@ class Outcome:
 
     @property
     def status(self) -> Literal["done", "failed"]:
-        """``done`` if all files that the sample should have are there."""
+        """``done`` if every file that the sample should have is there and up to date."""
         return "failed" if self.stage else "done"
 
 
-def outcomes(settings: Settings) -> list[Outcome]:
-    """Return what became of every slide in the drop folder under every model, by model and sample."""
-    references = find_images(Path(settings.references))
-    slides = find_images(Path(settings.slides))
+def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
+    """Return what became of every slide in the drop folder under every model, by model and sample.
+
+    With ``check_age`` a result that is older than what it was made from counts as missing: a job before it failed.
+    """
+    references = project.find_images(Path(settings.references))
+    slides = project.find_images(Path(settings.slides))
     return [
-        _outcome(sample, slide, references.get(sample), model)
+        _outcome(sample, slide, references.get(sample), model, settings.models[model].checkpoint, check_age)
         for model in settings.models
         for sample, slide in slides.items()
     ]
 
 
-def _outcome(sample: str, slide: Path, reference: Path | None, model: str) -> Outcome:
-    names = {"sample": sample, "model": model, "batch": batch_of(sample)}
-    mask, metrics = _existing(MASK.format(**names)), _existing(METRICS.format(**names))
-    if mask is not None and (reference is None or metrics is not None):
-        return Outcome(sample=sample, model=model, slide=slide, reference=reference, mask=mask, metrics=metrics)
-    stage, error, log = _reason(names, mask)
+def _outcome(
+    sample: str, slide: Path, reference: Path | None, model: str, checkpoint: str | None, check_age: bool
+) -> Outcome:
+    names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
+    network = Path(checkpoint or project.WEIGHTS.format(**names))
+    plan = Path(project.PLAN.format(**names))
+    mask = _current(Path(project.MASK.format(**names)), [plan, network, slide] if check_age else [])
+    metrics = _current(Path(project.METRICS.format(**names)), [mask, reference] if check_age else [])
+    metrics = metrics if reference is not None else None
+    stage, error, log = "", "", None
+    if mask is None:
+        stage, error, log = _reason(names, plan, trained=checkpoint is None)
+    elif reference is not None and metrics is None:
+        stage, error, log = _reason_in_logs(names, [project.EVALUATE_LOG])
     return Outcome(
         sample=sample,
         model=model,
         slide=slide,
         reference=reference,
         mask=mask,
-        metrics=None,
+        metrics=metrics,
         stage=stage,
         error=error,
         log=log,
     )
 
 
-def _reason(names: dict[str, str], mask: Path | None) -> tuple[str, str, Path | None]:
+def _current(path: Path, made_from: list[Path | None]) -> Path | None:
+    """Return ``path`` if it and all it is made from exist, and it is not older than any of them."""
+    if not path.is_file() or not all(source and source.is_file() for source in made_from):
+        return None
+    newest = max((source.stat().st_mtime_ns for source in made_from if source), default=0)
+    return path if path.stat().st_mtime_ns >= newest else None
+
+
+def _reason(names: dict[str, str], plan: Path, *, trained: bool) -> tuple[str, str, Path | None]:
     """Return stage, message and log of the first stage that failed, in the order of the chain."""
-    stitch_log = _existing(STITCH_LOG.format(**names))
-    if mask is None and (plan := _existing(PLAN.format(**names))):
+    network = [project.WEIGH_LOG, project.TRAIN_LOG] if trained else []
+    if plan.is_file():
         try:
             if error := read_plan(plan).error:
-                return "tile", error, stitch_log or _existing(TILE_LOG.format(**names))
+                return "tile", error, _existing(project.TILE_LOG.format(**names))
         except SlidemillError as error:
-            return "tile", str(error), plan
-    chain = (WEIGH_LOG, TRAIN_LOG, TILE_LOG, PREDICT_LOG, STITCH_LOG) if mask is None else (EVALUATE_LOG,)
+            return "tile", str(error), _existing(project.TILE_LOG.format(**names))
+    return _reason_in_logs(names, [*network, project.TILE_LOG, project.PREDICT_LOG, project.STITCH_LOG])
+
+
+def _reason_in_logs(names: dict[str, str], patterns: list[str]) -> tuple[str, str, Path | None]:
     log = None
-    for pattern in chain:
+    for pattern in patterns:
         log = _existing(pattern.format(**names)) or log
         if log and (found := parse_error_line(_last_line(log))):
             return (*found, log)
+    stage = Path(patterns[-1] if log is None else log).parts[1]
     if log is None:
-        return ("tile" if mask is None else "evaluate"), "was not run; see the end of the workflow's output", None
-    return log.parts[1], f"ended without a result or a reason; the job may have been killed, see {log}", log
+        return stage, "was not run; see the end of the workflow's output", None
+    return stage, f"ended without a result or a reason; the job may have been killed, see {log}", log
 
 
 def _existing(path: str) -> Path | None:

@@ -60,7 +60,7 @@ class RandomPatches(IterableDataset[Patch]):
         while True:
             patch = change(self._draw(generator))
             target = patch[LABELS][0].round().long()
-            yield tuple(part.as_tensor() for part in (patch[IMAGE], target, patch[WEIGHTS][0]))
+            yield patch[IMAGE], target, patch[WEIGHTS][0]
 
     def _draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
         annotated = self.images[generator.integers(len(self.images))]

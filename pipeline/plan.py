@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.errors import SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
 from pipeline.tiling import Grid
@@ -70,5 +71,8 @@ class Plan:
 def read_plan(path: Path) -> Plan:
     """Read a plan that the stage ``tile`` wrote."""
     content = read_json(path)
-    slide = content["slide"]
-    return Plan(sample=content["sample"], slide=SlidePlan.from_dict(slide) if slide else None, error=content["error"])
+    try:
+        slide = SlidePlan.from_dict(content["slide"]) if content["slide"] else None
+        return Plan(sample=content["sample"], slide=slide, error=content["error"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SlidemillError(f"{path}: not a plan of this version: {error!r}; remove it and run again") from error

@@ -210,14 +210,14 @@ def _open_tiff(path: Path, budget_bytes: int, stack: ExitStack) -> Slide:
         _check_pages(level, path.stat().st_size, budget_bytes)
     return Slide(
         path=path,
-        levels=tuple(Level(array=_tiff_array(level, stack), axes=level.axes) for level in series.levels),
+        levels=tuple(Level(array=_tiff_array(level, budget_bytes, stack), axes=level.axes) for level in series.levels),
         pixel_size_um=_ome_pixel_size(tiff) or _tiff_pixel_size(tiff.pages.first),
     )
 
 
-def _tiff_array(level: tifffile.TiffPageSeries, stack: ExitStack) -> Array:
+def _tiff_array(level: tifffile.TiffPageSeries, budget_bytes: int, stack: ExitStack) -> Array:
     """Return the pixels: kept in memory where that is little, decoded piece by piece where it is not."""
-    if level.nbytes <= _KEPT_MB * 10**6:
+    if level.nbytes <= min(_KEPT_MB * 10**6, budget_bytes):
         return _Kept(level)
     store = stack.enter_context(level.aszarr(level=0))
     return zarr.open_array(store, mode="r")

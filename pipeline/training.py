@@ -95,9 +95,9 @@ def train_network(
     model, optimizer = fabric.setup(network, optimizer)
     batches, loss_of = _batches(fabric, training, config), SegmentationLoss(config.loss)
     best, history, losses = Best(), list[Record](), list[float]()
-    clock = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes)
+    clock, is_over = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes), False
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
-        while not clock.is_over():
+        while not is_over:
             rate = config.learning_rate * schedule(clock.fraction())
             optimizer.param_groups[0]["lr"] = rate
             image, target, weights = next(batches)
@@ -108,7 +108,8 @@ def train_network(
             optimizer.step()
             optimizer.zero_grad()
             losses.append(clock.count(loss.item()))
-            if clock.step % config.validate_every == 0 or clock.is_over():
+            is_over = clock.fraction() >= 1
+            if clock.step % config.validate_every == 0 or is_over:
                 record = {"step": clock.step, "elapsed_s": clock.elapsed_s(), "learning_rate": rate}
                 record |= {"loss": float(np.mean(losses))} | validate(network, validation, classes)
                 losses.clear()
@@ -179,9 +180,6 @@ class _Clock:
 
     def fraction(self) -> float:
         return min(1.0, max(self.step / self.max_steps, self.elapsed_s() / self.max_seconds))
-
-    def is_over(self) -> bool:
-        return self.step > 0 and self.fraction() >= 1.0
 
 
 def _fabric(config: ModelConfig) -> Fabric:

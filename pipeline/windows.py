@@ -52,6 +52,8 @@ def read_windows(slides: Iterable[tuple[str, SlidePlan]], *, memory_mb: int) -> 
                     raise SlideError(f"{plan.slide}: {slide.shape} px, planned with {plan.grid.shape}; run again")
                 for tile in plan.grid.tiles():
                     pixels = read_mirrored(slide.read, slide.shape, tile.read)[plan.channels]
+                    if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
+                        raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
                     yield Window(sample=sample, tile=tile, pixels=normalize(pixels, plan.statistics))
         except SlideError as error:
             yield Unreadable(sample=sample, error=str(error))

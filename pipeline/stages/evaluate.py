@@ -9,6 +9,7 @@ import pandas as pd
 from dask.base import compute
 from dask.delayed import delayed
 
+from pipeline import __version__
 from pipeline.config import LabelConfig
 from pipeline.errors import SlideError
 from pipeline.files import replacing, sha256
@@ -41,7 +42,7 @@ def run(
     row = (
         {"sample": sample, "model": model}
         | _metrics(counts, config.classes)
-        | {"mask_sha256": sha256(mask), "reference_sha256": sha256(reference)}
+        | {"version": __version__, "mask_sha256": sha256(mask), "reference_sha256": sha256(reference)}
     )
     with replacing(output) as temporary:
         pd.DataFrame([row]).to_csv(temporary, index=False)

@@ -24,8 +24,12 @@ from pipeline.windows import Unreadable, Window, ahead, batched, read_windows
 
 log = logging.getLogger(__name__)
 
+_PIXEL_SIZE_TOLERANCE = 0.2
 
-def run(*, weights: Path, plans: Path, batch: str, output: Path, threads: int, config: PredictConfig) -> None:
+
+def run(
+    *, weights: Path, plans: Path, batch: str, output: Path, threads: int, memory_mb: int, config: PredictConfig
+) -> None:
     """Predict every sample of ``batch`` that has a plan below ``plans``; write one zarr zip to ``output``.
 
     ``weights`` is model.safetensors, with model.json beside it. A slide that cannot be read is recorded in the
@@ -38,7 +42,7 @@ def run(*, weights: Path, plans: Path, batch: str, output: Path, threads: int, c
     network.to(device).to(memory_format=torch.channels_last)
     found = batch_plans(plans, batch)
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
-        _predict(network, list(_begin(found, card, writer)), writer, config)
+        _predict(network, list(_begin(found, card, writer)), writer, memory_mb)
         writer.finish(provenance("predict", config, weights=sha256(weights)))
 
 
@@ -57,28 +61,39 @@ def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iter
         if plan.slide is None:
             writer.fail(plan.sample, stage="tile", error=plan.error or "")
             continue
-        stride_px, channels = plan.slide.grid.stride_px, len(plan.slide.channels)
-        if (stride_px, channels) != (card.geometry.stride_px, card.in_channels):
-            raise SlidemillError(
-                f"the plan of {plan.sample!r} (stride {stride_px}, {channels} channels) is not for this network "
-                f"(stride {card.geometry.stride_px}, {card.in_channels} channels); set image.channels to those it knows"
-            )
+        if not plan.slide.slide.exists():  # removed from the drop folder; its plan is all that is left
+            writer.fail(plan.sample, stage="predict", error=f"{plan.slide.slide}: the file is gone")
+            continue
+        _check_fit(plan.sample, plan.slide, card)
         writer.begin(plan.sample, plan.slide.grid)
         yield plan.sample, plan.slide
 
 
+def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
+    """Refuse a plan that was made for another network; warn where pixels are larger or smaller than in training."""
+    if (plan.grid.stride_px, len(plan.channels)) != (card.geometry.stride_px, card.in_channels):
+        raise SlidemillError(
+            f"the plan of {sample!r} (stride {plan.grid.stride_px}, {len(plan.channels)} channels) is not for this "
+            f"network (stride {card.geometry.stride_px}, {card.in_channels} channels); mend image.channels"
+        )
+    if card.pixel_size_um and plan.pixel_size_um:
+        ratio = plan.pixel_size_um[0] / card.pixel_size_um[0]
+        if abs(ratio - 1) > _PIXEL_SIZE_TOLERANCE:
+            log.warning("%s: its pixels are %.2f times as large as those the network was trained on", sample, ratio)
+
+
 def _predict(
-    network: SegmentationModel, slides: list[tuple[str, SlidePlan]], writer: PredictionWriter, config: PredictConfig
+    network: SegmentationModel, slides: list[tuple[str, SlidePlan]], writer: PredictionWriter, memory_mb: int
 ) -> None:
     """Run all windows through the network, and log how fast, and how busy the network was."""
     start, busy_s, pixels = time.monotonic(), 0.0, 0
-    for group in batched(ahead(read_windows(slides, memory_mb=config.memory_mb))):
+    for group in batched(ahead(read_windows(slides, memory_mb=memory_mb))):
         if isinstance(group, Unreadable):
             log.warning("%s", group.error)
             writer.fail(group.sample, stage="predict", error=group.error)
             continue
         before = time.monotonic()
-        labels, probabilities = _labels(network, group, config)
+        labels, probabilities = _labels(network, group, keep_probabilities=writer.keeps_probabilities)
         busy_s += time.monotonic() - before
         for index, window in enumerate(group):
             kept = None if probabilities is None else crop_to(probabilities[index], window.tile).numpy()
@@ -90,12 +105,12 @@ def _predict(
 
 
 def _labels(
-    network: SegmentationModel, group: list[Window], config: PredictConfig
+    network: SegmentationModel, group: list[Window], *, keep_probabilities: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return (N, rows, columns) labels and, if kept, (N, classes, rows, columns) probabilities of the windows."""
     device = next(network.parameters()).device
     windows = to_device(np.stack([window.pixels for window in group]), device)
     halo_px = group[0].tile.write.top - group[0].tile.read.top
     logits = logits_of(network, windows, halo_px)
-    probabilities = logits.float().softmax(dim=1).cpu() if config.probabilities else None
+    probabilities = logits.float().softmax(dim=1).cpu() if keep_probabilities else None
     return labels_of(logits).cpu(), probabilities

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from pipeline import files
 from pipeline.config import LabelConfig, Settings
 from pipeline.errors import SlideError
-from pipeline.files import provenance, replacing, write_text
+from pipeline.files import replacing, sha256, write_json, write_text
 from pipeline.labels import class_map
 from pipeline.outcome import Outcome, outcomes
 from pipeline.overlay import overlay, picture_shape, shrink, to_png
@@ -22,31 +24,57 @@ from pipeline.slides import open_slide
 
 log = logging.getLogger(__name__)
 
+_COMPUTING = (
+    "torch",
+    "monai",
+    "lightning",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+    "dask",
+)
 _LEADING = ["sample", "model", "status", "stage", "error"]
 _FILES = ["slide", "reference", "mask", "metrics", "log"]
 
 
-def run(*, output: Path, page: Path, config: Settings) -> None:
+def run(*, output: Path, page: Path, provenance: Path | None = None, config: Settings) -> None:
     """Write ``output`` (CSV, a row per sample and model) and ``page`` (HTML, one file, no network).
 
-    Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current folder.
+    Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current folder. The workflow passes
+    ``provenance`` (JSON) when it has brought every sample up to date; without it, a result that is older than what it
+    was made from counts as failed.
     """
-    found = outcomes(config)
+    found = outcomes(config, check_age=provenance is None)
+    origin = collect_provenance(found, config)
+    if provenance is not None:
+        write_json(provenance, origin)
     table = _table(found, config.classes)
     with replacing(output) as temporary:
         table.to_csv(temporary, index=False)
-    write_text(page, _render(found, table, config))
+    write_text(page, _render(found, table, config, origin))
     failed = [outcome for outcome in found if outcome.status == "failed"]
     log.info("%d samples, %d failed; %s, %s", len(found), len(failed), output, page)
     for outcome in failed:
         log.info("failed: %s (%s) at %s: %s", outcome.sample, outcome.model, outcome.stage, outcome.error)
 
 
+def collect_provenance(found: list[Outcome], config: Settings) -> dict[str, Any]:
+    """Return settings, versions of what computes, and the sha256 of every mask."""
+    versions = {package: version(package) for package in _COMPUTING}
+    masks = {str(outcome.mask): sha256(outcome.mask) for outcome in found if outcome.mask}
+    return files.provenance("report", config, **masks) | {"versions": versions}
+
+
 def _table(found: list[Outcome], classes: list[str]) -> pd.DataFrame:
     measures = [f"{name}_{part}" for name in ("dice", "jaccard") for part in ("mean", *classes)]
     counts = ["pixels", *(f"pixels_{side}_{label}" for side in ("truth", "predicted") for label in classes)]
     rows = [_row(outcome) for outcome in found]
-    table = pd.DataFrame(rows, columns=[*_LEADING, *measures, *counts, *_FILES, "mask_sha256", "reference_sha256"])
+    table = pd.DataFrame(
+        rows, columns=[*_LEADING, *measures, *counts, *_FILES, "version", "mask_sha256", "reference_sha256"]
+    )
     return table.astype(dict.fromkeys(counts, "Int64"))
 
 
@@ -58,7 +86,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
 
 
-def _render(found: list[Outcome], table: pd.DataFrame, config: Settings) -> str:
+def _render(found: list[Outcome], table: pd.DataFrame, config: Settings, origin: dict[str, Any]) -> str:
     """Return the page: failed samples first, then from the lowest mean Dice to the highest."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline", ""), autoescape=True, trim_blocks=True)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
@@ -69,7 +97,7 @@ def _render(found: list[Outcome], table: pd.DataFrame, config: Settings) -> str:
         failed=[entry for entry in entries if entry.outcome.status == "failed"],
         classes=config.classes,
         histories={model: _last_record(model) for model in config.models},
-        provenance=provenance("report", config),
+        provenance=origin,
     )
 
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
-def run(*, sample: str, slide: Path, model: Path, output: Path, config: TileConfig) -> None:
+def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, config: TileConfig) -> None:
     """Plan the tiles of ``slide`` for the network that ``model`` (model.json) describes, and write the plan (JSON).
 
     A slide that cannot be read gets a plan with the reason in it, and its stitch fails with it later: the other
@@ -27,17 +27,17 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, config: TileConf
     """
     card = read_card(model)
     try:
-        plan = Plan(sample=sample, slide=_plan(slide, card, config))
+        plan = Plan(sample=sample, slide=_plan(slide, card, memory_mb, config))
     except SlideError as error:
         log.warning("%s", error)
         plan = Plan(sample=sample, slide=None, error=str(error))
     write_json(output, plan.to_dict() | {"provenance": provenance("tile", config, model_json=sha256(model))})
 
 
-def _plan(path: Path, card: ModelCard, config: TileConfig) -> SlidePlan:
-    with open_slide(path, memory_mb=config.tiling.memory_mb) as slide:
+def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
+    with open_slide(path, memory_mb=memory_mb) as slide:
         channels = slide.select(config.image.channels)
-        grid = Grid.plan(slide.shape, geometry=card.geometry, tile_px=config.tiling.tile_px)
+        grid = Grid.plan(slide.shape, geometry=card.geometry, tile_px=config.tile_px)
         level = _coarsest_with_enough_pixels(slide)
         bands = row_bands(lambda rows, columns: slide.read(rows, columns, level)[channels], slide.levels[level].shape)
         try:

@@ -30,7 +30,15 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    *, images: Path, labels: Path, weights: Path, output: Path, history: Path, threads: int, config: TrainConfig
+    *,
+    images: Path,
+    labels: Path,
+    weights: Path,
+    output: Path,
+    history: Path,
+    threads: int,
+    memory_mb: int,
+    config: TrainConfig,
 ) -> None:
     """Train on the folders ``images``, ``labels`` and ``weights``.
 
@@ -44,8 +52,8 @@ def run(
     network = _build(config)
     best = train_network(
         network,
-        training=[_load(pair, weights, config) for pair in pairs],
-        validation=[_load(pair, weights, config) for pair in held_back],
+        training=[_load(pair, weights, memory_mb, config) for pair in pairs],
+        validation=[_load(pair, weights, memory_mb, config) for pair in held_back],
         classes=config.labels.classes,
         config=config.model,
         on_record=lambda records: _write_history(history, records),
@@ -53,10 +61,12 @@ def run(
     log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
 
     pairs = [*pairs, *held_back]
-    origin = provenance("train", config, **{f"{pair.name}": sha256(pair.image) for pair in pairs})
+    origin = provenance(
+        "train", config, **{str(path): sha256(path) for pair in pairs for path in (pair.image, pair.labels)}
+    )
     save_weights(output, network, metadata={"slidemill": origin["version"]})
     origin["sha256"]["model.safetensors"] = sha256(output)
-    card = _card(network, config, pixel_size_um=_common_pixel_size(pairs, config), metrics=best)
+    card = _card(network, config, pixel_size_um=_common_pixel_size(pairs, memory_mb), metrics=best)
     held_back_names = {"validation": [pair.name for pair in held_back]}
     write_json(card_path(output), card.to_dict() | held_back_names | {"provenance": origin})
 
@@ -65,7 +75,7 @@ def _build(config: TrainConfig) -> SegmentationModel:
     try:
         return models.build(
             config.model.architecture,
-            in_channels=len(config.image.channels),
+            in_channels=len(config.channels),
             num_classes=len(config.labels.classes),
             options=config.model.options,
         )
@@ -73,12 +83,12 @@ def _build(config: TrainConfig) -> SegmentationModel:
         raise SlidemillError(f"options of the model: {error}") from error
 
 
-def _load(pair: TrainingPair, weights: Path, config: TrainConfig) -> Annotated:
+def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:
     """Read one pair into memory, normalized as slides are."""
-    with open_slide(pair.image, memory_mb=config.memory_mb) as slide:
-        channels = slide.select(config.image.channels)
+    with open_slide(pair.image, memory_mb=memory_mb) as slide:
+        channels = slide.select(config.channels)
         pixels = slide.read_all()[channels]
-    classes, _ = read_training_labels(pair.labels, config.labels, memory_mb=config.memory_mb)
+    classes, _ = read_training_labels(pair.labels, config.labels, memory_mb=memory_mb)
     if classes.shape != pixels.shape[1:]:
         raise SlideError(
             f"{pair.labels}: labels of {classes.shape} px (rows, columns) for an image of {pixels.shape[1:]} px "
@@ -96,16 +106,15 @@ def _load(pair: TrainingPair, weights: Path, config: TrainConfig) -> Annotated:
     )
 
 
-def _common_pixel_size(pairs: list[TrainingPair], config: TrainConfig) -> PixelSize | None:
+def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int) -> PixelSize | None:
     """Return the median pixel size of the training images, µm; None where no file states one."""
     sizes = []
     for pair in pairs:
-        with open_slide(pair.image, memory_mb=config.memory_mb) as slide:
+        with open_slide(pair.image, memory_mb=memory_mb) as slide:
             if slide.pixel_size_um:
                 sizes.append(slide.pixel_size_um)
     if not sizes:
-        fallback = config.image.fallback_pixel_size_um
-        return (fallback, fallback) if fallback else None
+        return None
     rows_um, columns_um = np.median(sizes, axis=0)
     return float(rows_um), float(columns_um)
 
@@ -118,7 +127,7 @@ def _card(
         architecture=config.model.architecture,
         options=options,
         classes=list(config.labels.classes),
-        in_channels=len(config.image.channels),
+        in_channels=len(config.channels),
         geometry=network.geometry,
         pixel_size_um=pixel_size_um,
         normalization=dict(NORMALIZATION),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from pipeline.config import WeighConfig
 from pipeline.files import provenance, replacing, sha256
@@ -34,12 +35,15 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
         )
         origin = provenance("weigh", config, labels=sha256(pair.labels))
         with replacing(output / f"{pair.name}.tif") as temporary:
-            tifffile.imwrite(temporary, weights.astype(np.float16), compression="zlib", metadata=origin)
+            tifffile.imwrite(temporary, _to_float16(weights), compression="zlib", metadata=origin)
 
 
-def _class_balance(
-    pairs: list[TrainingPair], config: WeighConfig, memory_mb: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _to_float16(weights: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round to float16; the weight of a very rare class is cut at its largest value instead of becoming infinite."""
+    return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
+
+
+def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: int) -> NDArray[np.float64]:
     num_classes = len(config.labels.classes)
     if not config.loss.class_balance:
         return np.ones(num_classes)

@@ -28,7 +28,12 @@ def failed_run(project, micrograph):
     nan = micrograph.astype(np.float32)
     nan[3, 4] = np.nan
     project.drop("slides/plate/nan.tif", nan)
-    tifffile.imwrite(project.folder / "data/slides/plate/stack.tif", np.zeros((3, 70, 90), np.uint8), metadata=None)
+    tifffile.imwrite(
+        project.folder / "data/slides/plate/stack.tif",
+        np.zeros((3, 70, 90), np.uint8),
+        photometric="minisblack",
+        metadata=None,
+    )
     return project.snakemake()
 
 

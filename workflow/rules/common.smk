@@ -1,6 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
 import os
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -8,16 +7,24 @@ from snakemake.exceptions import WorkflowError
 
 from pipeline.config import parse_settings, stage_config
 from pipeline.errors import SlidemillError
-from pipeline.project import batch_of, find_images, find_pairs
+from pipeline.project import SUFFIXES, batch_of, find_images, find_pairs
 
 try:
     settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
     slides = find_images(Path(settings.slides))
+    if not slides:
+        raise SlidemillError(
+            f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
+        )
     references = find_images(Path(settings.references))
     trained = [name for name, model in settings.models.items() if not model.checkpoint]
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
 except SlidemillError as error:
     raise WorkflowError(str(error))
+
+
+# A conda environment of a rule has the libraries, but not this project.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 
 
 wildcard_constraints:
@@ -40,7 +47,7 @@ def plans_of(wildcards):
 
 def prediction_of(wildcards):
     # Ancient: a batch that is predicted again for one new slide leaves the masks of the others as they are; what
-    # outdates a mask (its slide, its network) is an input of its own.
+    # outdates a mask (its plan, its network) is an input of its own.
     return ancient(f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip")
 
 
@@ -86,9 +93,7 @@ def train_minutes(wildcards, attempt):
 
 
 def report_failures():
-    """Write the report although samples failed, and date it back so that the next run writes it anew."""
-    outputs = ["results/metrics.csv", "results/report.html"]
-    command = ["python", "-m", "pipeline", "report", "--output", outputs[0], "--page", outputs[1]]
+    """Write the report although samples failed; without provenance.json the next run writes it anew."""
+    Path("results/provenance.json").unlink(missing_ok=True)
+    command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv", "--page", "results/report.html"]
     subprocess.run([*command, "--config", stage_config(settings, "report")], check=False)
-    for output in filter(os.path.exists, outputs):
-        os.utime(output, (0, 0))

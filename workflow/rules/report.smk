@@ -18,6 +18,7 @@ rule report:
             category="Review",
             labels={"content": "overlays"},
         ),
+        provenance="results/provenance.json",
     log:
         "logs/report.log",
     benchmark:
@@ -30,5 +31,6 @@ rule report:
     params:
         config=config_of("report"),
     shell:
-        "python -m pipeline report --output {output.table:q} --page {output.page:q} --config {params.config:q}"
+        "python -m pipeline report --output {output.table:q} --page {output.page:q}"
+        " --provenance {output.provenance:q} --config {params.config:q}"
         " > {log:q} 2>&1"

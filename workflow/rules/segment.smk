@@ -16,12 +16,13 @@ rule tile:
         "../../environment.yml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         config=config_of("tile"),
     shell:
         "python -m pipeline tile --sample={wildcards.sample:q} --slide {input.slide:q} --model {input.card:q}"
-        " --output {output.plan:q} --config {params.config:q} > {log:q} 2>&1"
+        " --output {output.plan:q} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule predict:
@@ -30,7 +31,7 @@ rule predict:
         network=network_of,
         plans=plans_of,
     output:
-        prediction=temp("results/predictions/{model}/{batch}.zarr.zip"),
+        prediction="results/predictions/{model}/{batch}.zarr.zip",
     log:
         "logs/predict/{model}/{batch}.log",
     benchmark:
@@ -40,6 +41,7 @@ rule predict:
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=1,
     params:
@@ -47,7 +49,8 @@ rule predict:
         config=config_of("predict"),
     shell:
         "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --batch={wildcards.batch:q}"
-        " --output {output.prediction:q} --threads {threads} --config {params.config:q} > {log:q} 2>&1"
+        " --output {output.prediction:q} --threads {threads} --memory-mb {resources.decode_mb}"
+        " --config {params.config:q} > {log:q} 2>&1"
 
 
 rule stitch:
@@ -97,11 +100,11 @@ rule evaluate:
     threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        memory_mb=settings.tiling.memory_mb,
         config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
         " --reference {input.reference:q} --output {output.metrics:q} --threads {threads}"
-        " --memory-mb {params.memory_mb} --config {params.config:q} > {log:q} 2>&1"
+        " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

@@ -16,16 +16,16 @@ rule weigh:
         "../../environment.yml"
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         images=training_images,
         labels=training_labels,
         weights=weights_folder,
-        memory_mb=settings.tiling.memory_mb,
         config=config_of("weigh"),
     shell:
         "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weights:q}"
-        " --memory-mb {params.memory_mb} --config {params.config:q} > {log:q} 2>&1"
+        " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule train:
@@ -52,6 +52,7 @@ rule train:
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
         runtime=train_minutes,
         gpu=1,
     params:
@@ -61,5 +62,5 @@ rule train:
         config=config_of("train"),
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
-        " --output {output.network:q} --history {output.history:q} --threads {threads}"
+        " --output {output.network:q} --history {output.history:q} --threads {threads} --memory-mb {resources.decode_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
