@@ -21,6 +21,7 @@ rule all:
     input:
         "results/metrics.csv",
         "results/report.html",
+        "results/provenance.json",
 
 
 onerror:

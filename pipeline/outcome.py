@@ -52,7 +52,7 @@ def _outcome(
     names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
     network = Path(checkpoint or project.WEIGHTS.format(**names))
     plan = Path(project.PLAN.format(**names))
-    mask = _current(Path(project.MASK.format(**names)), [plan, network, slide] if check_age else [])
+    mask = _current(Path(project.MASK.format(**names)), [plan, network] if check_age else [])
     metrics = _current(Path(project.METRICS.format(**names)), [mask, reference] if check_age else [])
     metrics = metrics if reference is not None else None
     stage, error, log = "", "", None

@@ -60,7 +60,7 @@ class Project:
         return path
 
     def metrics(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "results" / "metrics.csv").set_index("sample")
+        return pd.read_csv(self.folder / "results" / "metrics.csv", dtype={"sample": str}).set_index("sample")
 
     def masks(self) -> dict[str, int]:
         """Modification time of every mask."""

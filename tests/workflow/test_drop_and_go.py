@@ -52,45 +52,47 @@ def test_a_new_slide_is_its_own_jobs_and_the_report(project, micrograph):
     assert project.planned() == {}
 
 
-def test_a_slide_added_to_a_folder_leaves_the_masks_of_the_others(project, micrograph):
+def test_a_slide_added_to_a_folder_is_predicted_with_its_folder(project, micrograph):
     project.drop("slides/plate 1/b.tif", micrograph[::-1].copy())
+    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 3, "report": 1, "all": 1}
+    before = project.masks()
+    assert project.snakemake().returncode == 0
+    after = project.masks()
+    assert {name for name in after if after[name] != before.get(name)} == {
+        f"plate 1/{sample}.ome.tiff" for sample in ("a", "b", ODD)
+    }
+
+
+def test_a_replaced_slide_leaves_those_of_other_batches(project, micrograph):
+    project.drop("slides/new.tif", micrograph[:30, :30])
     assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
     before = project.masks()
     assert project.snakemake().returncode == 0
     after = project.masks()
-    assert after.pop("plate 1/b.ome.tiff")
-    assert after == before
-
-
-def test_a_replaced_slide_is_redone_alone(project, micrograph):
-    project.drop("slides/plate 1/a.tif", micrograph[:30, :30])
-    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
-    before = project.masks()
-    assert project.snakemake().returncode == 0
-    after = project.masks()
-    assert after.pop("plate 1/a.ome.tiff") != before.pop("plate 1/a.ome.tiff")
+    assert after.pop("new.ome.tiff") != before.pop("new.ome.tiff")
     assert after == before
 
 
 def test_a_new_reference_is_evaluated_without_the_network(project, micrograph):
-    project.drop("references/new.tif", (micrograph.T > 99).astype(np.uint8))
+    project.drop("references/new.tif", (micrograph[:30, :30] > 99).astype(np.uint8))
     assert project.planned() == {"evaluate": 1, "report": 1, "all": 1}
     assert project.snakemake().returncode == 0
-    assert project.metrics().loc["new", "pixels"] == micrograph.size
+    assert project.metrics().loc["new", "pixels"] == 900
 
 
-def test_a_mask_setting_redoes_masks_and_what_follows_without_the_network(project):
+def test_a_mask_setting_neither_trains_nor_plans(project):
     project.configure(masks={"instances": False})
-    assert project.planned() == {"stitch": 5, "evaluate": 2, "report": 1, "all": 1}
+    assert project.planned() == {"predict": 3, "stitch": 5, "evaluate": 2, "report": 1, "all": 1}
     project.configure()
     assert project.planned() == {}
 
 
-def test_a_deleted_slide_leaves_the_report(project):
+def test_deleted_slides_leave_the_report_and_nothing_else_runs(project):
     (project.folder / "data" / "slides" / "new.tif").unlink()
+    (project.folder / "data" / "slides" / "plate 1" / "b.tif").unlink()
     assert project.planned() == {"report": 1, "all": 1}
     assert project.snakemake().returncode == 0
-    assert "new" not in project.metrics().index
+    assert sorted(project.metrics().index) == sorted(["alone", "plate 1/a", f"plate 1/{ODD}"])
 
 
 def test_the_report_of_snakemake_is_made_offline(project):

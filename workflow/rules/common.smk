@@ -1,5 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
-import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -24,7 +24,7 @@ except SlidemillError as error:
 
 
 # A conda environment of a rule has the libraries, but not this project.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 
 wildcard_constraints:
@@ -46,9 +46,11 @@ def plans_of(wildcards):
 
 
 def prediction_of(wildcards):
-    # Ancient: a batch that is predicted again for one new slide leaves the masks of the others as they are; what
-    # outdates a mask (its plan, its network) is an input of its own.
-    return ancient(f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip")
+    return f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip"
+
+
+def kept_if_asked(prediction):
+    return prediction if settings.prediction.probabilities else temp(prediction)
 
 
 def network_of(wildcards):

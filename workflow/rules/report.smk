@@ -29,6 +29,8 @@ rule report:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        names=sorted(slides),
+        references=sorted(references),
         config=config_of("report"),
     shell:
         "python -m pipeline report --output {output.table:q} --page {output.page:q}"

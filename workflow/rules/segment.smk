@@ -31,7 +31,7 @@ rule predict:
         network=network_of,
         plans=plans_of,
     output:
-        prediction="results/predictions/{model}/{batch}.zarr.zip",
+        prediction=kept_if_asked("results/predictions/{model}/{batch}.zarr.zip"),
     log:
         "logs/predict/{model}/{batch}.log",
     benchmark:

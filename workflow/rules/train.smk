@@ -22,6 +22,7 @@ rule weigh:
         images=training_images,
         labels=training_labels,
         weights=weights_folder,
+        names=[pair.name for pair in pairs],
         config=config_of("weigh"),
     shell:
         "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weights:q}"
@@ -59,6 +60,7 @@ rule train:
         images=training_images,
         labels=training_labels,
         weights=weights_folder,
+        names=[pair.name for pair in pairs],
         config=config_of("train"),
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
