@@ -24,7 +24,7 @@ except SlidemillError as error:
 
 
 # A conda environment of a rule has the libraries, but not this project.
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}${{PYTHONPATH:+:$PYTHONPATH}}; ")
+shell.prefix("export PYTHONPATH=" + shlex.quote(str(workflow.basedir)) + "${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 
 wildcard_constraints:
