@@ -82,7 +82,9 @@ class LossConfig(_Section):
     )
     boundary_sigma_px: Positive = Field(5.0, description="Sigma in px of the U-Net weight map.")
     class_balance: bool = Field(
-        True, description="w_c of the weight map: inverse to the class frequencies of the training set, or 1."
+        False,
+        description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
+        "classes already; together they make rare classes too large.",
     )
 
     @model_validator(mode="after")
@@ -102,8 +104,8 @@ class AugmentationConfig(_Section):
         3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation)."
     )
     brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
-    contrast: float = Field(0.25, ge=0, lt=1, description="Largest relative change of contrast.")
-    gamma: float = Field(0.3, ge=0, lt=1, description="Largest relative change of gamma.")
+    contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
+    gamma: float = Field(0.5, ge=0, lt=1, description="Largest relative change of gamma.")
     noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
     blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
 

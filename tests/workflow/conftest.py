@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import torch
 import yaml
 
-import models
-from pipeline.checkpoint import ModelCard, card_path
-from pipeline.files import write_json
-from pipeline.intensity import NORMALIZATION
-from pipeline.weights_file import save_weights
+from ..networks import CLASSES, save_network
 
 ROOT = Path(__file__).parents[2]
-CLASSES = ["background", "object"]
 
 
 @dataclass(frozen=True)
@@ -72,22 +66,7 @@ class Project:
 def project(tmp_path_factory) -> Project:
     """A project without slides, with an untrained network as its checkpoint."""
     made = Project(tmp_path_factory.mktemp("project"))
-    weights = made.folder / "network" / "model.safetensors"
-    torch.manual_seed(0)
-    options = {"width": 2, "depth": 2}
-    network = models.build("unet", in_channels=1, num_classes=2, options=options)
-    save_weights(weights, network, metadata={})
-    card = ModelCard(
-        architecture="unet",
-        options=options,
-        classes=CLASSES,
-        in_channels=1,
-        geometry=network.geometry,
-        pixel_size_um=None,
-        normalization=dict(NORMALIZATION),
-        metrics={},
-    )
-    write_json(card_path(weights), card.to_dict())
+    save_network(made.folder / "network", width=2, depth=2)
     made.configure()
     return made
 

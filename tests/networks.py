@@ -1,0 +1,47 @@
+"""Networks that tests make: untrained, but with statistics as if they had lived."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import models
+from models.interface import SegmentationModel
+from pipeline.checkpoint import ModelCard, card_path
+from pipeline.files import write_json
+from pipeline.intensity import NORMALIZATION
+from pipeline.weights_file import save_weights
+
+CLASSES = ["background", "object"]
+
+
+def lived_in_network(name: str = "unet", *, num_classes: int = 2, **options: object) -> SegmentationModel:
+    """A network in evaluation mode whose batch normalization does not happen to be the identity."""
+    torch.manual_seed(0)
+    network = models.build(name, in_channels=1, num_classes=num_classes, options=options)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return network.eval()
+
+
+def save_network(folder: Path, **options: object) -> Path:
+    """Write model.safetensors and model.json of a lived-in U-Net; return the path of the weights."""
+    weights = folder / "model.safetensors"
+    network = lived_in_network(**options)
+    save_weights(weights, network, metadata={})
+    card = ModelCard(
+        architecture="unet",
+        options=options,
+        classes=CLASSES,
+        in_channels=1,
+        geometry=network.geometry,
+        pixel_size_um=None,
+        normalization=dict(NORMALIZATION),
+        metrics={},
+    )
+    write_json(card_path(weights), card.to_dict())
+    return weights

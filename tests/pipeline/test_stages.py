@@ -1,0 +1,196 @@
+"""The stages by hand, without Snakemake: files in, files out, and the first law from a slide to its mask."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from pipeline.__main__ import STAGES, main
+from pipeline.config import Settings, stage_config
+from pipeline.files import read_json
+from pipeline.intensity import Statistics, normalize
+from pipeline.predictions import open_prediction
+from pipeline.slides import open_slide
+from pipeline.weights_file import load_network
+
+from ..networks import CLASSES, save_network
+from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
+
+SETTINGS = Settings(classes=CLASSES)
+
+
+def segment(folder, weights, settings=SETTINGS):
+    """Run tile, predict and stitch on every image in ``folder/slides`` as one batch; return the masks by sample."""
+    slides = sorted((folder / "slides").iterdir())
+    card = str(weights.with_name("model.json"))
+    common = ["--memory-mb", "1000"]
+    for slide in slides:
+        plan = ["--sample", f"batch/{slide.stem}", "--slide", str(slide), "--model", card, *common]
+        output = ["--output", str(folder / f"plans/batch/{slide.stem}.json")]
+        assert main(["tile", *plan, *output, "--config", stage_config(settings, "tile")]) == 0
+    places = [
+        "--weights",
+        str(weights),
+        "--plans",
+        str(folder / "plans"),
+        "--batch",
+        "batch",
+        "--threads",
+        "2",
+        *common,
+    ]
+    prediction = str(folder / "batch.zarr.zip")
+    assert main(["predict", *places, "--output", prediction, "--config", stage_config(settings, "predict")]) == 0
+    for slide in slides:
+        plan = [
+            "--sample",
+            f"batch/{slide.stem}",
+            "--plan",
+            str(folder / f"plans/batch/{slide.stem}.json"),
+            "--model",
+            card,
+        ]
+        output = ["--prediction", prediction, "--output", str(folder / f"masks/{slide.stem}.ome.tiff")]
+        assert main(["stitch", *plan, *output, "--config", stage_config(settings, "stitch")]) == 0
+    return {slide.stem: folder / f"masks/{slide.stem}.ome.tiff" for slide in slides}
+
+
+def demo_slides():
+    """The two micrographs of the demo: 512 x 512 uint16, and 1024 x 1344 uint8."""
+    stardist, mahotas = (Path(pytest.importorskip(name).__file__).parent for name in ("stardist", "mahotas"))
+    with open_slide(mahotas / "demos" / "data" / "nuclear.png", memory_mb=1000) as nuclear:
+        return {"nuclei": tifffile.imread(stardist / "data/images/img2d.tif"), "nuclear": nuclear.read_all()[0]}
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, padding):
+    """From file to file, in float32: other tiles, the same labels."""
+    weights = save_network(tmp_path / "network", width=4, padding=padding)
+    network, _ = load_network(weights)
+    (tmp_path / "slides").mkdir()
+    pixels = demo_slides()
+    for name, image in pixels.items():
+        tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", image, tile=(128, 128), compression="zlib")
+    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 208})
+    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling}))
+    for name, image in pixels.items():
+        low, high = np.percentile(image, [1, 99.8], method="inverted_cdf")
+        statistics = Statistics(minimum=0, maximum=0, mean=0, low=float(low), high=float(high))
+        whole = logits_of_the_whole(network, normalize(image[None], [statistics]))
+        classes = tifffile.imread(masks[name], series=0)
+        assert 0.01 < classes.mean() < 0.99
+        assert_equal_but_for_ties(classes, whole)
+
+
+def test_probabilities_are_kept_on_request(tmp_path, generator):
+    weights = save_network(tmp_path / "network", width=2, depth=2)
+    (tmp_path / "slides").mkdir()
+    tifffile.imwrite(tmp_path / "slides" / "a.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
+    asked = SETTINGS.prediction.model_copy(update={"probabilities": True})
+    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"prediction": asked}))
+    with open_prediction(tmp_path / "batch.zarr.zip", "batch/a") as group:
+        probabilities = group["probabilities"][:].astype(float)
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=2e-3)
+    decided = np.abs(probabilities[1] - 0.5) > 1e-3
+    classes = tifffile.imread(masks["a"], series=0)
+    np.testing.assert_array_equal(classes[decided], probabilities.argmax(axis=0)[decided])
+
+
+def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, generator, capsys):
+    weights = save_network(tmp_path / "network", width=2, depth=2)
+    (tmp_path / "slides").mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
+    segment(tmp_path, weights)
+    (tmp_path / "slides" / "a.tif").write_bytes(b"")
+    places = ["--weights", str(weights), "--plans", str(tmp_path / "plans"), "--batch", "batch", "--threads", "2"]
+    output = ["--memory-mb", "1000", "--output", str(tmp_path / "batch.zarr.zip")]
+    assert main(["predict", *places, *output, "--config", stage_config(SETTINGS, "predict")]) == 0
+    with open_prediction(tmp_path / "batch.zarr.zip", "batch/b") as group:
+        assert group["labels"].shape == (50, 60)
+    common = ["--sample", "batch/a", "--prediction", str(tmp_path / "batch.zarr.zip")]
+    plan = ["--plan", str(tmp_path / "plans/batch/a.json"), "--model", str(weights.with_name("model.json"))]
+    assert main(["stitch", *common, *plan, "--output", str(tmp_path / "a.ome.tiff"), "--config", "{}"]) == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith(f"error: predict: {tmp_path}/slides/a.tif: cannot be read")
+    )
+    assert not (tmp_path / "a.ome.tiff").exists()
+
+
+def test_a_plan_keeps_where_it_is_from(tmp_path, generator):
+    weights = save_network(tmp_path / "network", width=2, depth=2)
+    (tmp_path / "slides").mkdir()
+    tifffile.imwrite(tmp_path / "slides" / "a.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
+    segment(tmp_path, weights)
+    provenance = read_json(tmp_path / "plans" / "batch" / "a.json")["provenance"]
+    assert provenance["stage"] == "tile"
+    assert provenance["config"]["tile_px"] == SETTINGS.tiling.tile_px
+    assert len(provenance["sha256"]["model_json"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weights: weights.write_bytes(b"not weights"), "weights cannot be loaded"),
+        (lambda weights: weights.unlink(), "weights cannot be loaded"),
+        (lambda weights: weights.with_name("model.json").write_text("{}"), "not a model.json of Slidemill: KeyError"),
+        (lambda weights: weights.with_name("model.json").unlink(), "model.json: not a readable JSON file"),
+        (lambda weights: edit(weights, '"width": 2', '"width": 3'), "weights are not those of"),
+        (lambda weights: edit(weights, '"percentile"', '"z-score"'), "normalization .* is not known"),
+        (lambda weights: edit(weights, '"unet"', '"vnet"'), "unknown model 'vnet'; available: unet"),
+    ],
+)
+def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, capsys, spoil, message):
+    weights = save_network(tmp_path / "network", width=2, depth=2)
+    spoil(weights)
+    places = [
+        "--weights",
+        str(weights),
+        "--plans",
+        str(tmp_path),
+        "--batch",
+        "x",
+        "--threads",
+        "1",
+        "--memory-mb",
+        "99",
+    ]
+    config = stage_config(SETTINGS, "predict")
+    assert main(["predict", *places, "--output", str(tmp_path / "x.zarr.zip"), "--config", config]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: predict: ")
+    assert re.search(message, last)
+
+
+def edit(weights, old, new):
+    card = weights.with_name("model.json")
+    assert old in card.read_text()
+    card.write_text(card.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_help(stage):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", stage, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "--config JSON" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["tilt"], ["tile", "--unknown", "1"], ["tile"]])
+def test_wrong_words_on_the_command_line_are_an_error(words):
+    done = subprocess.run([sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_loading_a_network_leaves_it_ready_to_predict(tmp_path):
+    network, card = load_network(save_network(tmp_path, width=2, depth=2))
+    assert not network.training
+    assert card.classes == CLASSES
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
