@@ -98,16 +98,16 @@ def train_network(
     clock, is_over = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes), False
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
-            rate = config.learning_rate * schedule(clock.fraction())
+            rate = config.learning_rate * schedule(clock.fraction(ahead=1))
             optimizer.param_groups[0]["lr"] = rate
             image, target, weights = next(batches)
             logits = model(_network_input(image, network.geometry))
             loss = loss_of(logits, *(_beneath(logits, part, network.geometry) for part in (target, weights)))
+            losses.append(clock.count(loss.item()))
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimizer, max_norm=_LARGEST_GRADIENT)
+            fabric.clip_gradients(model, optimizer, max_norm=_LARGEST_GRADIENT, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(clock.count(loss.item()))
             is_over = clock.fraction() >= 1
             if clock.step % config.validate_every == 0 or is_over:
                 record = {"step": clock.step, "elapsed_s": clock.elapsed_s(), "learning_rate": rate}
@@ -144,7 +144,7 @@ def schedule(fraction: float) -> float:
     fraction : float
         Of the training that is done, in [0, 1].
     """
-    rise = min(1.0, (fraction + 0.002) / _WARM_UP)  # the very first step moves too
+    rise = min(1.0, fraction / _WARM_UP)
     return rise * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
@@ -178,8 +178,13 @@ class _Clock:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._start
 
-    def fraction(self) -> float:
-        return min(1.0, max(self.step / self.max_steps, self.elapsed_s() / self.max_seconds))
+    def fraction(self, *, ahead: int = 0) -> float:
+        """Return the share of the training that is done, or will be ``ahead`` steps from now.
+
+        One step ahead, steps outrun the time that has passed wherever they are what ends the training, so that such
+        a training repeats itself.
+        """
+        return min(1.0, max((self.step + ahead) / self.max_steps, self.elapsed_s() / self.max_seconds))
 
 
 def _fabric(config: ModelConfig) -> Fabric:

@@ -79,7 +79,7 @@ def test_a_loss_that_is_no_number_is_one_line():
 
 def test_the_learning_rate_rises_and_falls_to_nothing():
     rates = [schedule(fraction) for fraction in np.linspace(0, 1, 101)]
-    assert 0 < rates[0] < 0.1
+    assert rates[0] == 0
     assert max(rates) == pytest.approx(1, abs=0.02)
     assert rates.index(max(rates)) == 5
     assert rates[-1] == pytest.approx(0)
@@ -126,7 +126,9 @@ def test_labels_and_weights_move_with_the_image():
         weights=plain.classes.astype(np.float16),
     )
     for image, target, weights in patches(config, count=20, images=[same]):
-        assert torch.equal((image[0] > 0.5).long(), target)
+        # Labels take the nearest pixel, which has at least a quarter of the weight in bilinear interpolation.
+        assert image[0][target == 1].min() >= 0.25 - 1e-5
+        assert image[0][target == 0].max() <= 0.75 + 1e-5
         torch.testing.assert_close(image[0], weights)
 
 

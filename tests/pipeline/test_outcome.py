@@ -1,0 +1,94 @@
+"""Every slide is done, or failed at a stage for a reason; the reason is the first in the chain."""
+
+import os
+
+import pytest
+
+from pipeline import project
+from pipeline.config import Settings
+from pipeline.errors import error_line
+from pipeline.outcome import outcomes
+
+NAMES = {"sample": "a", "model": "unet", "batch": "a"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with one slide and everything that its mask is made from."""
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("data/slides/a.tif", project.WEIGHTS, project.PLAN, project.MASK):
+        put(pattern)
+    (tmp_path / project.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
+    touch_all(project.WEIGHTS, project.PLAN, project.MASK)
+    return tmp_path
+
+
+def put(pattern, text=""):
+    path = pattern.format(**NAMES)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def touch_all(*patterns):
+    """Date the files one second apart, the first one oldest."""
+    for second, pattern in enumerate(patterns, start=1):
+        os.utime(pattern.format(**NAMES), (second, second))
+
+
+def only(*, check_age=True, **settings):
+    (found,) = outcomes(Settings.model_validate(settings), check_age=check_age)
+    return found
+
+
+@pytest.mark.usefixtures("folder")
+class TestOutcome:
+    def test_a_mask_without_reference_is_done(self):
+        assert only().status == "done"
+
+    def test_a_reference_asks_for_metrics(self):
+        put("data/references/a.tif")
+        assert (only().status, only().stage) == ("failed", "evaluate")
+        put(project.METRICS)
+        assert only().status == "done"
+        assert only().metrics
+
+    def test_metrics_of_a_reference_that_is_gone_are_not_shown(self):
+        put(project.METRICS)
+        assert only().metrics is None
+
+    def test_a_mask_older_than_its_network_is_missing_unless_the_workflow_vouches_for_it(self):
+        touch_all(project.MASK, project.PLAN, project.WEIGHTS)
+        assert only().status == "failed"
+        assert only(check_age=False).status == "done"
+
+    def test_an_unreadable_slide_failed_at_tile(self):
+        os.remove(project.MASK.format(**NAMES))
+        put(project.STITCH_LOG, error_line("tile", "a.tif: empty"))
+        assert (only().stage, only().error) == ("tile", "a.tif: empty")
+
+    def test_the_first_failure_of_the_chain_is_the_reason(self):
+        for pattern in (project.MASK, project.PLAN):
+            os.remove(pattern.format(**NAMES))
+        put(project.STITCH_LOG, error_line("stitch", "of an earlier run"))
+        put(project.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", "the loss is nan"))
+        assert (only().stage, only().error) == ("train", "the loss is nan")
+
+    def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
+        for pattern in (project.MASK, project.PLAN):
+            os.remove(pattern.format(**NAMES))
+        put(project.TRAIN_LOG, error_line("train", "the loss is nan"))
+        put(project.PREDICT_LOG, error_line("predict", "no memory"))
+        assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
+
+    def test_a_killed_job_is_said_to_have_ended_without_a_reason(self):
+        for pattern in (project.MASK, project.PLAN):
+            os.remove(pattern.format(**NAMES))
+        put(project.PREDICT_LOG, "12:00:00 device cpu")
+        assert only().stage == "predict"
+        assert "ended without a result or a reason" in only().error
+
+    def test_a_job_that_never_ran_is_said_so(self):
+        for pattern in (project.MASK, project.PLAN):
+            os.remove(pattern.format(**NAMES))
+        assert "was not run" in only().error
