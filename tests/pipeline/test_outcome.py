@@ -1,6 +1,7 @@
 """Every slide is done, or failed at a stage for a reason; the reason is the first in the chain."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +25,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def put(pattern, text=""):
-    path = pattern.format(**NAMES)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    path = Path(pattern.format(**NAMES))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def remove(*patterns):
+    for pattern in patterns:
+        Path(pattern.format(**NAMES)).unlink()
 
 
 def touch_all(*patterns):
@@ -63,32 +68,28 @@ class TestOutcome:
         assert only(check_age=False).status == "done"
 
     def test_an_unreadable_slide_failed_at_tile(self):
-        os.remove(project.MASK.format(**NAMES))
+        remove(project.MASK)
         put(project.STITCH_LOG, error_line("tile", "a.tif: empty"))
         assert (only().stage, only().error) == ("tile", "a.tif: empty")
 
     def test_the_first_failure_of_the_chain_is_the_reason(self):
-        for pattern in (project.MASK, project.PLAN):
-            os.remove(pattern.format(**NAMES))
+        remove(project.MASK, project.PLAN)
         put(project.STITCH_LOG, error_line("stitch", "of an earlier run"))
         put(project.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", "the loss is nan"))
         assert (only().stage, only().error) == ("train", "the loss is nan")
 
     def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
-        for pattern in (project.MASK, project.PLAN):
-            os.remove(pattern.format(**NAMES))
+        remove(project.MASK, project.PLAN)
         put(project.TRAIN_LOG, error_line("train", "the loss is nan"))
         put(project.PREDICT_LOG, error_line("predict", "no memory"))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
     def test_a_killed_job_is_said_to_have_ended_without_a_reason(self):
-        for pattern in (project.MASK, project.PLAN):
-            os.remove(pattern.format(**NAMES))
+        remove(project.MASK, project.PLAN)
         put(project.PREDICT_LOG, "12:00:00 device cpu")
         assert only().stage == "predict"
         assert "ended without a result or a reason" in only().error
 
     def test_a_job_that_never_ran_is_said_so(self):
-        for pattern in (project.MASK, project.PLAN):
-            os.remove(pattern.format(**NAMES))
+        remove(project.MASK, project.PLAN)
         assert "was not run" in only().error
