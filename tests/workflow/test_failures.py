@@ -114,3 +114,19 @@ def test_a_network_of_other_classes_is_refused(project, micrograph):
     assert done.returncode != 0
     assert "error: predict: network/model.safetensors: its classes are ['background', 'object']" in done.stderr
     assert project.metrics().loc["late", "stage"] == "predict"
+
+
+def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(project, micrograph):
+    for name in ("a", "b"):
+        project.drop(f"training/images/{name}.tif", micrograph)
+        project.drop(f"training/labels/{name}.tif", (micrograph > 99).astype(np.uint8)[:, :-1])
+    project.configure(models={"trained": {"options": {"width": 2}, "max_steps": 1}})
+    done = project.snakemake()
+    project.configure()
+    reason = "data/training/labels/a.tif: labels of (70, 89) px (rows, columns) for an image of (70, 90) px"
+    assert done.returncode != 0
+    assert f"error: train: {reason}" in done.stderr
+    table = project.metrics()
+    assert len(table) > 0
+    assert (table["stage"] == "train").all()
+    assert table["error"].str.startswith(reason).all()

@@ -22,6 +22,10 @@ try:
 except SlidemillError as error:
     raise WorkflowError(str(error))
 
+batches = {}
+for sample in slides:
+    batches.setdefault(batch_of(sample), []).append(sample)
+
 
 # A conda environment of a rule has the libraries, but not this project.
 shell.prefix("export PYTHONPATH=" + shlex.quote(str(workflow.basedir)) + "${{PYTHONPATH:+:$PYTHONPATH}}; ")
@@ -40,9 +44,7 @@ def reference_of(wildcards):
 
 
 def plans_of(wildcards):
-    return [
-        f"results/plans/{wildcards.model}/{sample}.json" for sample in slides if batch_of(sample) == wildcards.batch
-    ]
+    return [f"results/plans/{wildcards.model}/{sample}.json" for sample in batches[wildcards.batch]]
 
 
 def prediction_of(wildcards):
