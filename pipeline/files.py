@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,17 +26,19 @@ def replacing(path: Path) -> Iterator[Path]:
     SlidemillError
         If the operating system refuses to write (full disk, no permission).
     """
+    folder = path.parent / f".partial-{path.name}"  # of its own, so that the file has its suffix from the start
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own keeps the suffix of the name, which some writers look at.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            with temporary.open("rb") as complete:
-                os.fsync(complete.fileno())
-            temporary.replace(path)
+        shutil.rmtree(folder, ignore_errors=True)  # left behind by a killed job
+        folder.mkdir(parents=True)
+        temporary = folder / path.name
+        yield temporary
+        with temporary.open("rb") as complete:
+            os.fsync(complete.fileno())
+        temporary.replace(path)
     except OSError as error:
         raise SlidemillError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

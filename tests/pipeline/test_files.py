@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pipeline.errors import SlidemillError
-from pipeline.files import read_json, replacing, sha256, write_json
+from pipeline.files import read_json, replacing, sha256, write_json, write_text
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path):
@@ -33,6 +33,8 @@ def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "x.txt").exists()
+    write_text(tmp_path / "x.txt", "whole")  # the next run clears what the killed one left behind
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
 def test_a_full_disk_is_one_line(tmp_path):
