@@ -15,16 +15,35 @@ from models.geometry import Geometry
 if TYPE_CHECKING:
     from models.interface import SegmentationModel
 
-__all__ = ["Geometry", "available", "build"]
+__all__ = ["Geometry", "available", "build", "is_known"]
 
 _MODELS = {
+    "attention_unet": "models.attention_unet:AttentionUNet",
+    "deconvnet": "models.deconvnet:DeconvNet",
+    "deeplabv3": "models.deeplabv3:DeepLabV3",
+    "fcn16s": "models.fcn:FCN16s",
+    "fcn32s": "models.fcn:FCN32s",
+    "fcn8s": "models.fcn:FCN8s",
+    "linknet": "models.linknet:LinkNet",
+    "plain_fcn": "models.plain_fcn:PlainFCN",
+    "pspnet": "models.pspnet:PSPNet",
+    "segnet": "models.segnet:SegNet",
+    "sliding_window": "models.sliding_window:SlidingWindow",
     "unet": "models.unet:UNet",
+}
+_FAMILIES = {
+    "smp": "models.smp:build",  # smp/ARCHITECTURE/ENCODER, any of segmentation_models_pytorch
 }
 
 
 def available() -> list[str]:
     """Return the names of all architectures, sorted."""
     return sorted(_MODELS)
+
+
+def is_known(name: str) -> bool:
+    """Say whether ``name`` is in the table, or begins with the name of a family of architectures."""
+    return name in _MODELS or name.partition("/")[0] in _FAMILIES
 
 
 def build(

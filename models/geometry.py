@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -38,13 +39,22 @@ class Geometry:
             raise ValueError(f"stride_px must be at least 1, got {self.stride_px}")
         if not 0 <= self.remainder_px < self.stride_px:
             raise ValueError(f"remainder_px must be in [0, {self.stride_px}), got {self.remainder_px}")
-        if self.context_px is not None and self.halo_px < self.margin_px:
+        if self.context_px is not None and self.halo_px < self.trim_px:
             raise ValueError(f"margin_px must be at most the halo of {self.halo_px}, got {self.margin_px}")
+
+    def with_context(self, context_px: int | None) -> Self:
+        """Return the same sampling with another context."""
+        return replace(self, context_px=context_px)
 
     @property
     def halo_px(self) -> int:
-        """The context rounded up to the stride; a whole stride cell where the context is global."""
-        return round_up(self.context_px or self.stride_px, self.stride_px)
+        """The context rounded up to the stride; only what the network crops where the context is global."""
+        return self.trim_px if self.context_px is None else round_up(self.context_px, self.stride_px)
+
+    @property
+    def trim_px(self) -> int:
+        """Whole stride cells that a window of whole cells loses on each side, so that its logits are whole cells."""
+        return round_up(self.margin_px + -self.remainder_px % self.stride_px, self.stride_px)
 
     def input_px(self, window_px: int) -> int:
         """Return the largest length that the network takes from a window of ``window_px``."""

@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from models.geometry import Geometry
+from models.probing import measure_context_px
 
 
 class SegmentationModel(nn.Module, ABC):
-    """A network from images to logits, built as ``Architecture(in_channels=..., num_classes=..., **options)``."""
+    """A network from images to logits, built as ``Architecture(in_channels=..., num_classes=..., **options)``.
 
-    @property
-    @abstractmethod
+    Attributes
+    ----------
+    paper
+        Where the architecture was published.
+    thinnest
+        Options that make the cheapest network of the same geometry; its context is measured on that one.
+    backbone
+        Name of the torchvision classifier whose weights :meth:`load_backbone` takes; ``None`` without one.
+    encoder
+        The part that :meth:`load_backbone` fills, or that can learn more slowly than the rest.
+    stride_px, margin_px, remainder_px
+        As in :class:`Geometry`.
+    """
+
+    paper: ClassVar[str]
+    thinnest: ClassVar[Mapping[str, Any]] = {"width": 1}
+    backbone: str | None = None
+    encoder: nn.Module
+    stride_px: int = 1
+    margin_px: int = 0
+    remainder_px: int = 0
+
+    def __new__(cls, **arguments: Any) -> Self:
+        """Remember how the network is built, so that a thin copy of it can be made."""
+        network = super().__new__(cls)
+        network.__dict__["_arguments"] = arguments
+        return network
+
+    @cached_property
     def geometry(self) -> Geometry:
-        """How the network samples its input, and how far it looks."""
+        """How the network samples its input, and how far it looks: measured, see :mod:`models.probing`."""
+        sampling = Geometry(
+            stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
+        )
+        thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.thinnest)))
+        return sampling.with_context(measure_context_px(thin, sampling))
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -32,7 +68,24 @@ class SegmentationModel(nn.Module, ABC):
         (N, num_classes, H - 2 margin, W - 2 margin) float tensor
         """
 
+    def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the logits of every head with the weight of its loss; the first are those of ``forward``."""
+        return [(1.0, self(image))]
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Fill the encoder with the weights of the torchvision classifier :attr:`backbone`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no backbone, or another one.
+        """
+        raise ValueError("the network has no backbone")
+
     @classmethod
     def options(cls) -> list[str]:
         """Return the names of the options of this architecture."""
-        return [name for name in inspect.signature(cls).parameters if name not in {"in_channels", "num_classes"}]
+        return [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_OPTIONS]
+
+
+_NOT_OPTIONS = {"self", "in_channels", "num_classes"}

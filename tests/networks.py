@@ -16,16 +16,33 @@ from pipeline.weights_file import save_weights
 CLASSES = ["background", "object"]
 
 
+def architecture(name: str) -> type[SegmentationModel]:
+    """The class of an architecture."""
+    with torch.device("meta"):
+        return type(models.build(name, in_channels=1, num_classes=1))
+
+
+def thin_options(name: str) -> dict[str, object]:
+    """Options that make an architecture small enough to try many things with."""
+    more = {"hidden": 8} if name == "sliding_window" else {"dropout": 0.0} if name.startswith("fcn") else {}
+    return {"width": 4} | more
+
+
 def lived_in_network(name: str = "unet", *, num_classes: int = 2, **options: object) -> SegmentationModel:
     """A network in evaluation mode whose batch normalization does not happen to be the identity."""
     torch.manual_seed(0)
     network = models.build(name, in_channels=1, num_classes=num_classes, options=options)
+    return randomize_statistics(network).eval()
+
+
+def randomize_statistics(network: torch.nn.Module) -> torch.nn.Module:
+    """Give batch normalization other statistics than the identity's."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.1)
-    return network.eval()
+    return network
 
 
 def save_network(folder: Path, **options: object) -> Path:

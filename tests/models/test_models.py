@@ -1,43 +1,162 @@
 """What every architecture in the table must do. A new one is tested here by its name alone."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 
 import models
+from models.geometry import round_up
+from models.probing import count_parameters, gflops_per_mpx, measure_context_px
+
+from ..networks import architecture, lived_in_network, thin_options
+
+THIN = {name: thin_options(name) for name in models.available()}
+
+
+def build(name, *, in_channels=1, num_classes=2):
+    torch.manual_seed(0)
+    return models.build(name, in_channels=in_channels, num_classes=num_classes, options=THIN[name])
+
+
+def suitable_px(geometry, cells=2):
+    """A length that the network takes, of a few stride cells."""
+    return geometry.input_px(round_up(2 * geometry.margin_px + cells * geometry.stride_px + 1, geometry.stride_px))
 
 
 @pytest.mark.parametrize("name", models.available())
 class TestEveryModel:
-    @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 5)])
+    @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (2, 7), (3, 5)])
     def test_any_channels_and_classes(self, name, channels, classes):
-        network = models.build(name, in_channels=channels, num_classes=classes).eval()
-        length = network.geometry.input_px(2 * network.geometry.halo_px + network.geometry.stride_px)
+        network = build(name, in_channels=channels, num_classes=classes).eval()
+        length = suitable_px(network.geometry)
         with torch.inference_mode():
-            logits = network(torch.randn(2, channels, length, length))
-        margins = 2 * network.geometry.margin_px
-        assert logits.shape == (2, classes, length - margins, length - margins)
+            logits = network(torch.randn(2, channels, length, length + network.geometry.stride_px))
+        height = length - 2 * network.geometry.margin_px
+        assert logits.shape == (2, classes, height, height + network.geometry.stride_px)
         assert logits.isfinite().all()
 
-    def test_every_parameter_gets_a_gradient(self, name):
-        network = models.build(name, in_channels=1, num_classes=2)
-        length = network.geometry.input_px(2 * network.geometry.halo_px + network.geometry.stride_px)
-        network(torch.randn(2, 1, length, length)).square().mean().backward()
+    def test_every_parameter_learns(self, name):
+        network = build(name)
+        length = suitable_px(network.geometry)
+        heads = network.logits_to_train(torch.randn(2, 1, length, length))
+        sum(weight * logits.square().mean() for weight, logits in heads).backward()
         assert all(parameter.grad is not None for parameter in network.parameters())
+        assert all(logits.shape == heads[0][1].shape for _, logits in heads)
+
+    def test_the_first_head_is_the_one_that_predicts(self, name):
+        network = build(name).eval()
+        image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
+        with torch.inference_mode():
+            (weight, logits), *_ = network.logits_to_train(image)
+            assert weight == 1
+            assert torch.equal(logits, network(image))
+
+    def test_one_batch_can_be_learned_by_heart(self, name):
+        network, before, after = learn_by_heart(name)
+        assert after < 0.25 * before, (before, after)
+        assert network.training
 
     def test_weights_survive_safetensors(self, name, tmp_path):
-        network, other = (models.build(name, in_channels=1, num_classes=2).eval() for _ in range(2))
+        network, other = lived_in_network(name, **THIN[name]), build(name).eval()
         safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
         other.load_state_dict(safetensors.torch.load_file(tmp_path / "weights.safetensors"))
-        length = network.geometry.input_px(2 * network.geometry.halo_px + network.geometry.stride_px)
-        image = torch.randn(1, 1, length, length)
+        image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
         with torch.inference_mode():
             assert torch.equal(network(image), other(image))
 
+    def test_an_exported_program_gives_the_same_logits(self, name):
+        network = lived_in_network(name, **THIN[name])
+        image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
+        program = torch.export.export(network, (image,))
+        with torch.inference_mode():
+            torch.testing.assert_close(program.module()(image), network(image))
+
+    def test_declared_context_is_that_of_the_full_width_too(self, name):
+        """Measured on the thinnest network and on one that is wider."""
+        network = build(name, in_channels=2, num_classes=3)
+        wider = models.build(name, in_channels=1, num_classes=1, options=THIN[name])
+        assert measure_context_px(wider, network.geometry) == network.geometry.context_px
+
+    def test_nothing_beyond_the_context_changes_a_cell(self, name):
+        """Independent of gradients: other pixels beyond the context, and the same logits; nearer ones, and others."""
+        network = lived_in_network(name, **THIN[name]).double()
+        geometry = network.geometry
+        if geometry.context_px is None:
+            return assert_far_pixels_matter(network)
+        stride, context = geometry.stride_px, geometry.context_px
+        first = round_up(context + stride, stride)
+        length = geometry.input_px(2 * first + 2 * stride)
+        image = torch.rand(1, 1, length, length, dtype=torch.float64)
+        changed = image.clone()
+        changed[..., : first - context] = torch.rand_like(changed[..., : first - context])
+        changed[..., first + stride + context :] = torch.rand_like(changed[..., first + stride + context :])
+        cell = slice(first - geometry.margin_px, first - geometry.margin_px + stride)
+        with torch.inference_mode():
+            before, after = network(image), network(changed)
+        torch.testing.assert_close(after[..., cell, cell], before[..., cell, cell], rtol=0, atol=1e-12)
+        assert not torch.equal(after, before)
+        return None
+
+    def test_the_sheet_can_be_filled_in(self, name):
+        with torch.device("meta"):
+            network = models.build(name, in_channels=1, num_classes=2)
+        assert count_parameters(network) > 10_000
+        assert gflops_per_mpx(network, in_channels=1, sampling=network.geometry) > 1
+        assert any(year in network.paper for year in map(str, range(2010, 2030)))
+
+    def test_options_have_a_default_and_unknown_ones_are_named(self, name):
+        assert "width" in architecture(name).options()
+        with pytest.raises(ValueError, match=f"model '{name}' has no option 'widht'; available: width"):
+            models.build(name, in_channels=1, num_classes=2, options={"widht": 8})
+        with pytest.raises(ValueError, match="width must be a whole number of at least 1, got 0"):
+            models.build(name, in_channels=1, num_classes=2, options={"width": 0})
+
+
+def learn_by_heart(name):
+    """Train on one batch; return the network and its loss before and after."""
+    network = build(name).train()
+    geometry = network.geometry
+    length = suitable_px(geometry, cells=max(4, 64 // geometry.stride_px))
+    inner = slice(geometry.margin_px, length - geometry.margin_px)
+    bright = torch.zeros(2, length, length, dtype=torch.long)
+    bright[0, :, : length // 2] = 1  # borders that a network of stride 32 can follow
+    bright[1, length // 2 :] = 1
+    image, target = torch.rand(2, 1, length, length) + 0.5 * bright[:, None], bright[:, inner, inner]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3 if name.startswith("fcn") else 1e-2)
+    losses = []
+    for _ in range(80):
+        heads = network.logits_to_train(image)
+        loss = sum(weight * F.cross_entropy(logits, target) for weight, logits in heads)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return network, losses[0], min(losses)
+
+
+def assert_far_pixels_matter(network):
+    image = torch.rand(1, 1, 256, 1024, dtype=torch.float64)
+    changed = image.clone()
+    changed[..., -8:] += 1
+    with torch.inference_mode():
+        assert not torch.equal(network(changed)[..., :8], network(image)[..., :8])
+
 
 def test_an_unknown_model_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="unknown model 'unett'; available: unet"):
+    with pytest.raises(ValueError, match="unknown model 'unett'; available: attention_unet, deconvnet"):
         models.build("unett", in_channels=1, num_classes=2)
+
+
+def test_names_are_listed_without_torch():
+    code = "import sys, models; print(*models.available()); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, check=False)
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 12
 
 
 @pytest.mark.parametrize(

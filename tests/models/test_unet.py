@@ -34,20 +34,32 @@ def test_geometry_says_what_the_network_takes_and_returns(depth, padding):
     assert logits.shape == (1, 2, length - margins, length + geometry.stride_px - margins)
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest", "bilinear", "bed_of_nails", "max_unpooling"])
+def test_any_up_sampling(upsampling):
+    network = build(width=4, depth=2, upsampling=upsampling)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 24, 32)).shape == (1, 2, 24, 32)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_declared_context_is_the_measured_one(depth):
-    """Gradients of one aligned stride cell reach exactly ``context_px`` beyond it, with every unit kept alive."""
-    network = build(width=1, depth=depth, normalization="none").double().eval()
-    for parameter in network.parameters():
-        parameter.data = parameter.data.abs() + 0.1  # no gradient can cancel or die in a ReLU
-    stride, halo = network.geometry.stride_px, network.geometry.halo_px
-    image = torch.linspace(1, 2, stride + 4 * halo, dtype=torch.float64).repeat(stride + 4 * halo, 1)
-    image = (image + image.T)[None, None].requires_grad_()  # no ties in a pooling window
-    first, last = 2 * halo, 2 * halo + stride
-    network(image)[..., first:last, first:last].sum().backward()
-    seen = image.grad[0, 0].abs().sum(dim=0).nonzero().flatten()
-    assert last - 1 - seen.min() - (stride - 1) <= network.geometry.context_px
-    assert seen.max() - (last - 1) == network.geometry.context_px
+def test_context_is_the_sum_of_all_reaches(depth):
+    """Along the deepest path, 2 of 3x3 on every level of the encoder, at the bottom and in the decoder.
+
+    From the edge of an aligned cell: the decoder reaches ceil((r + 2) / 2) further on the next coarser level, the
+    bottom 2 more, and the encoder doubles and adds 2.
+    """
+    reach = 0
+    for _ in range(depth):
+        reach = -(-(reach + 2) // 2)
+    reach += 2
+    for _ in range(depth):
+        reach = 2 * reach + 2
+    assert build(width=1, depth=depth).geometry.context_px == reach
+
+
+@pytest.mark.parametrize("normalization", ["instance", "group"])
+def test_statistics_of_the_image_make_the_context_global(normalization):
+    assert build(width=2, depth=1, normalization=normalization).geometry.context_px is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +68,9 @@ def test_declared_context_is_the_measured_one(depth):
         ({"width": 0}, "width must be a whole number of at least 1, got 0"),
         ({"depth": "4"}, "depth must be a whole number of at least 1, got '4'"),
         ({"padding": "mirror"}, "padding must be one of same, valid, got 'mirror'"),
-        ({"widht": 8}, "model 'unet' has no option 'widht'; available: width, depth, normalization, padding"),
+        ({"upsampling": "cubic"}, "upsampling must be one of transposed, nearest, .*, got 'cubic'"),
+        ({"upsampling": "max_unpooling", "padding": "valid"}, "max_unpooling needs padding same"),
+        ({"widht": 8}, "no option 'widht'; available: width, depth, normalization, padding, upsampling"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

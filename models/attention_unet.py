@@ -1,0 +1,80 @@
+"""Attention U-Net: a U-Net whose skips are weighted, pixel by pixel, by what the decoder looks for.
+
+Oktay et al. (2018), "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999. Gate and skip have one
+resolution here (the decoder is up-sampled first), so the additive gate is made of 1x1 convolutions alone and needs no
+interpolation of its coefficients.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import check_at_least_one, convolution, initialize
+from models.interface import SegmentationModel
+
+
+class AttentionUNet(SegmentationModel):
+    """U-Net with additive attention gates, zero-padded, batch-normalized, up-sampled by nearest neighbour and 3x3.
+
+    Parameters
+    ----------
+    in_channels, num_classes : int
+        Channels of the image and classes of the logits.
+    width : int
+        Channels of the first level; each level below has twice as many. 64 as published.
+    depth : int
+        Number of 2x2 poolings. 4 as published.
+    """
+
+    paper = "Oktay et al. 2018, arXiv:1804.03999"
+
+    def __init__(self, *, in_channels: int, num_classes: int, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width, depth=depth)
+        widths = [width * 2**level for level in range(depth + 1)]
+        levels = list(reversed(widths[:-1]))
+        self.stride_px = 2**depth
+        self.encoder = nn.ModuleList(_double_convolution(*channels) for channels in pairwise([in_channels, *widths]))
+        self.up = nn.ModuleList(nn.Sequential(*convolution(2 * channels, channels)) for channels in levels)
+        self.gate = nn.ModuleList(AttentionGate(channels) for channels in levels)
+        self.decoder = nn.ModuleList(_double_convolution(2 * channels, channels) for channels in levels)
+        self.head = nn.Conv2d(width, num_classes, kernel_size=1)
+        self.apply(initialize)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (N, num_classes, H, W) logits."""
+        skips = []
+        for encode in self.encoder[:-1]:
+            image = encode(image)
+            skips.append(image)  # (N, width * 2**level, H / 2**level, W / 2**level)
+            image = F.max_pool2d(image, kernel_size=2)
+        image = self.encoder[-1](image)
+        for up, gate, decode in zip(self.up, self.gate, self.decoder, strict=True):
+            image = up(F.interpolate(image, scale_factor=2, mode="nearest"))
+            image = decode(torch.cat([gate(skips.pop(), image), image], dim=1))
+        logits: Tensor = self.head(image)
+        return logits
+
+
+class AttentionGate(nn.Module):
+    """Additive attention: sigmoid(psi(relu(W_x skip + W_g gate))) times the skip (figure 2 of the paper)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 2, 1)
+        self.of_gate = nn.Sequential(nn.Conv2d(channels, hidden, kernel_size=1), nn.BatchNorm2d(hidden))
+        self.of_skip = nn.Sequential(nn.Conv2d(channels, hidden, kernel_size=1), nn.BatchNorm2d(hidden))
+        self.psi = nn.Sequential(nn.Conv2d(hidden, 1, kernel_size=1), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        """Return the weighted skip; both are (N, C, H, W)."""
+        coefficients: Tensor = self.psi(F.relu(self.of_gate(gate) + self.of_skip(skip)))  # (N, 1, H, W) in (0, 1)
+        return skip * coefficients
+
+
+def _double_convolution(narrow: int, wide: int) -> nn.Sequential:
+    return nn.Sequential(*convolution(narrow, wide), *convolution(wide, wide))

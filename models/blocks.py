@@ -1,0 +1,64 @@
+"""What several architectures share: a convolution with its normalization, initial weights, checks of options."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+Normalization = Literal["none", "batch", "instance", "group"]
+
+_GROUPS = 8
+
+
+def convolution(
+    narrow: int,
+    wide: int,
+    *,
+    kernel: int = 3,
+    padding: int | None = None,
+    dilation: int = 1,
+    bias: bool = True,
+    normalization: Normalization = "batch",
+) -> list[nn.Module]:
+    """Return a convolution, its normalization and a ReLU; the size is kept unless ``padding`` says otherwise."""
+    if padding is None:
+        padding = dilation * (kernel // 2)
+    layer = nn.Conv2d(narrow, wide, kernel, padding=padding, dilation=dilation, bias=bias)
+    return [layer, *normalized(wide, normalization), nn.ReLU(inplace=True)]
+
+
+def normalized(channels: int, normalization: Normalization) -> list[nn.Module]:
+    """Return the normalization of ``channels`` channels: one module, or nothing.
+
+    Batch normalization has fixed statistics once trained. Instance and group normalization (Ulyanov 2016,
+    arXiv:1607.08022; Wu 2018, arXiv:1803.08494) measure every image anew, so that logits depend on all of it.
+    """
+    if normalization == "batch":
+        return [nn.BatchNorm2d(channels)]
+    if normalization == "instance":
+        return [nn.GroupNorm(channels, channels)]
+    if normalization == "group":
+        return [nn.GroupNorm(_GROUPS if channels % _GROUPS == 0 else 1, channels)]
+    return []
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw the weights of a convolution with standard deviation sqrt(2 / fan-in) (He et al. 2015, arXiv:1502.01852)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Raise ValueError for a number that is not a whole one of at least 1."""
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ValueError for a value that is not among the choices."""
+    if value not in choices or isinstance(value, bool) is not isinstance(choices[0], bool):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")

@@ -1,0 +1,70 @@
+"""SegNet: an encoder, and its mirror image that puts every value back where the pooling took it from.
+
+Badrinarayanan, Kendall, Cipolla (2017), "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+Segmentation", doi:10.1109/TPAMI.2016.2644615. VGG-16 with batch normalization; the decoder up-samples by the indices
+of the encoder's poolings and has no other connection to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones import VGG16, load_vgg16, vgg16_levels
+from models.blocks import check_at_least_one, convolution, initialize
+from models.interface import SegmentationModel
+from models.upsampling import upsample
+
+
+class SegNet(SegmentationModel):
+    """SegNet on VGG-16.
+
+    Parameters
+    ----------
+    in_channels, num_classes : int
+        Channels of the image and classes of the logits.
+    width : int
+        Channels of the first level, 64 in VGG-16.
+    """
+
+    paper = "Badrinarayanan et al. 2017, doi:10.1109/TPAMI.2016.2644615"
+    backbone = "vgg16_bn"
+
+    def __init__(self, *, in_channels: int, num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width)
+        self.stride_px = 2 ** len(VGG16)
+        self.encoder = vgg16_levels(in_channels, width, batch_norm=True)
+        below = [VGG16[0][0], *(level[-1] for level in VGG16[:-1])]  # what each level of the decoder ends with
+        self.decoder = nn.ModuleList(
+            _mirror([factor * width for factor in level], end * width)
+            for level, end in reversed(list(zip(VGG16, below, strict=True)))
+        )
+        self.decoder[-1] = nn.Sequential(
+            *convolution(width, width), nn.Conv2d(width, num_classes, kernel_size=3, padding=1)
+        )
+        self.decoder.apply(initialize)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (N, num_classes, H, W) logits."""
+        indices = []
+        for level in self.encoder:
+            image, where = F.max_pool2d(level(image), kernel_size=2, return_indices=True)
+            indices.append(where)
+        for level in self.decoder:
+            image = level(upsample(image, "max_unpooling", indices.pop()))
+        return image
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Load VGG-16 with batch normalization; its fully connected layers are not used."""
+        load_vgg16(self.encoder, state)
+
+
+def _mirror(channels: list[int], end: int) -> nn.Sequential:
+    """Return the convolutions of one level in reverse, the last one to ``end`` channels."""
+    layers = []
+    for wide in [*channels[1:], end]:
+        layers += convolution(channels[-1], wide)
+    return nn.Sequential(*layers)
