@@ -7,7 +7,7 @@ CORES ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 dsb2018 test lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 test lint docs bench clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,7 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml
 	python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@ $(VENV)/demo
 
-demo isbi2012 dsb2018: $(VENV)/demo ## train, segment and report an example in projects/
+demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an example in projects/
 	@python config/examples/lay_out.py $@ projects/$@
 	@snakemake --cores $(CORES) --directory projects/$@
 	@python config/examples/show.py projects/$@

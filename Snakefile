@@ -20,6 +20,7 @@ rule all:
     default_target: True
     input:
         "results/metrics.csv",
+        "results/comparison.csv",
         "results/report.html",
         "results/provenance.json",
 

@@ -31,9 +31,8 @@ _MODELS = {
     "sliding_window": "models.sliding_window:SlidingWindow",
     "unet": "models.unet:UNet",
 }
-_FAMILIES = {
-    "smp": "models.smp:build",  # smp/ARCHITECTURE/ENCODER, any of segmentation_models_pytorch
-}
+_SMP, _SMP_PREFIX = "models.smp:SMP", "smp/"  # smp/ARCHITECTURE/ENCODER
+_ENSEMBLE = {"ensemble": "models.ensemble:Ensemble"}  # made of trained networks, never trained itself
 
 
 def available() -> list[str]:
@@ -42,8 +41,8 @@ def available() -> list[str]:
 
 
 def is_known(name: str) -> bool:
-    """Say whether ``name`` is in the table, or begins with the name of a family of architectures."""
-    return name in _MODELS or name.partition("/")[0] in _FAMILIES
+    """Say whether ``name`` can be trained: it is in the table, or looks like one of segmentation_models_pytorch."""
+    return name in _MODELS or name.startswith(_SMP_PREFIX)
 
 
 def build(
@@ -65,12 +64,22 @@ def build(
     ValueError
         If the architecture is unknown, or an option is unknown to it or out of its range.
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; available: {', '.join(available())}")
-    module, _, attribute = _MODELS[name].partition(":")
-    architecture: type[SegmentationModel] = getattr(import_module(module), attribute)
-    known = architecture.options()
+    architecture, given = _find(name)
+    known = architecture.options(**given)
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
-    return architecture(in_channels=in_channels, num_classes=num_classes, **dict(options or {}))
+    return architecture(in_channels=in_channels, num_classes=num_classes, **given, **dict(options or {}))
+
+
+def _find(name: str) -> tuple[type[SegmentationModel], dict[str, str]]:
+    """Return the class of an architecture, and the arguments that its name stands for."""
+    if name.startswith(_SMP_PREFIX):
+        place, given = _SMP, {"variant": name.removeprefix(_SMP_PREFIX)}
+    else:
+        place, given = (_MODELS | _ENSEMBLE).get(name, ""), {}
+    if not place:
+        raise ValueError(f"unknown model {name!r}; available: {', '.join(available())}")
+    module, _, attribute = place.partition(":")
+    architecture: type[SegmentationModel] = getattr(import_module(module), attribute)
+    return architecture, given

@@ -1,8 +1,8 @@
 """Attention U-Net: a U-Net whose skips are weighted, pixel by pixel, by what the decoder looks for.
 
-Oktay et al. (2018), "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999. Gate and skip have one
-resolution here (the decoder is up-sampled first), so the additive gate is made of 1x1 convolutions alone and needs no
-interpolation of its coefficients.
+Oktay et al. (2018), "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999. Gate and skip have
+one resolution here (the decoder is up-sampled first), so the additive gate is made of 1x1 convolutions alone and needs
+no interpolation of its coefficients.
 """
 
 from __future__ import annotations

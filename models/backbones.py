@@ -75,8 +75,8 @@ class ResNet(nn.Module):
         """Return the stem's output and that of the four stages."""
         features = [self.relu(self.bn1(self.conv1(image)))]
         image = self.maxpool(features[0])
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            image = stage(image)
+        for number in (1, 2, 3, 4):
+            image = self.get_submodule(f"layer{number}")(image)
             features.append(image)
         return features
 
@@ -146,7 +146,7 @@ def imagenet_weights(backbone: str) -> Mapping[str, Tensor]:
     OSError
         If they are neither cached nor within reach; the message says how to get them.
     """
-    weights = get_model_weights(backbone).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(backbone).DEFAULT
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
+from models.backbones import imagenet_weights
 from models.geometry import Geometry
 from models.probing import measure_context_px
 
@@ -34,10 +36,12 @@ class SegmentationModel(nn.Module, ABC):
     paper: ClassVar[str]
     thinnest: ClassVar[Mapping[str, Any]] = {"width": 1}
     backbone: str | None = None
-    encoder: nn.Module
+    encoder: Any
     stride_px: int = 1
     margin_px: int = 0
     remainder_px: int = 0
+
+    _arguments: dict[str, Any]
 
     def __new__(cls, **arguments: Any) -> Self:
         """Remember how the network is built, so that a thin copy of it can be made."""
@@ -51,8 +55,9 @@ class SegmentationModel(nn.Module, ABC):
         sampling = Geometry(
             stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
         )
-        thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.thinnest)))
-        return sampling.with_context(measure_context_px(thin, sampling))
+        with torch.inference_mode(mode=False), torch.enable_grad():  # measured whenever it is first asked for
+            thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.thinnest)))
+            return sampling.with_context(measure_context_px(thin, sampling))
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -72,7 +77,7 @@ class SegmentationModel(nn.Module, ABC):
         """Return the logits of every head with the weight of its loss; the first are those of ``forward``."""
         return [(1.0, self(image))]
 
-    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Fill the encoder with the weights of the torchvision classifier :attr:`backbone`.
 
         Raises
@@ -80,11 +85,25 @@ class SegmentationModel(nn.Module, ABC):
         ValueError
             If the network has no backbone, or another one.
         """
-        raise ValueError("the network has no backbone")
+        raise ValueError("this architecture has no backbone")
+
+    def load_imagenet(self) -> None:
+        """Fill the encoder with weights trained on ImageNet.
+
+        Raises
+        ------
+        ValueError
+            If the network has no backbone, or one of another width.
+        OSError
+            If the weights are out of reach.
+        """
+        if self.backbone is None:
+            raise ValueError("this architecture has no backbone with ImageNet weights")
+        self.load_backbone(imagenet_weights(self.backbone))
 
     @classmethod
-    def options(cls) -> list[str]:
-        """Return the names of the options of this architecture."""
+    def options(cls, **given: str) -> list[str]:  # noqa: ARG003
+        """Return the names of the options of this architecture; ``given`` is what its name stands for."""
         return [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_OPTIONS]
 
 

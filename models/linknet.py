@@ -7,6 +7,7 @@ doi:10.1109/VCIP.2017.8305148, figures 1 and 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ class LinkNet(SegmentationModel):
     """
 
     paper = "Chaurasia & Culurciello 2017, doi:10.1109/VCIP.2017.8305148"
-    thinnest = {"width": 4}
+    thinnest: ClassVar[Mapping[str, Any]] = {"width": 4}
     backbone = "resnet18"
 
     def __init__(self, *, in_channels: int, num_classes: int, width: int = 64) -> None:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.geometry import Geometry, round_up
 
-_WIDEST_PX = 8192  # a context that does not fit into half of this is called global
+_WIDEST_PX = 4096  # a context that does not fit into half of this is called global
 _FLOP_INPUT_PX = 1024
 _WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
@@ -36,7 +36,7 @@ def measure_context_px(network: nn.Module, sampling: Geometry) -> int | None:
     Returns
     -------
     int or None
-        None where the logits depend on the whole image, however wide it is.
+        None where the logits depend on the whole image, however wide it is, or where it cannot be told.
 
     Notes
     -----
@@ -54,6 +54,8 @@ def measure_context_px(network: nn.Module, sampling: Geometry) -> int | None:
         first = width // 2 // stride * stride
         last = first + stride - 1
         seen = _seen_columns(network, image, slice(first - margin, last - margin + 1))
+        if not len(seen):  # normalized across channels that are all equal here: nothing can be said
+            return None
         context = max(first - int(seen.min()), int(seen.max()) - last)
         if context < first - margin - stride:  # else it may end where the image ends
             return context
@@ -103,7 +105,7 @@ class _EveryChoice(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002
+        types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:

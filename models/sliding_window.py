@@ -1,8 +1,8 @@
 """The pixel classifier that U-Net replaced: a patch goes in, the class of its centre pixel comes out.
 
 Ciresan, Giusti, Gambardella, Schmidhuber (2012), "Deep Neural Networks Segment Neuronal Membranes in Electron
-Microscopy Images", NeurIPS, network N4: 95x95 pixels, four convolutions, each followed by 2x2 max-pooling, and two fully
-connected layers; ReLU instead of the scaled tanh of its time.
+Microscopy Images", NeurIPS, network N4: 95x95 pixels, four convolutions, each followed by 2x2 max-pooling, and two
+fully connected layers; ReLU instead of the scaled tanh of its time.
 
 Run over a slide patch by patch, it computes the same thing 9,000 times. Here every layer runs once, with holes as wide
 as the poolings before it were strides (Giusti et al. 2013, doi:10.1109/ICIP.2013.6738831; Long et al. 2015): the same
@@ -53,7 +53,7 @@ class SlidingWindow(SegmentationModel):
         """Return (N, num_classes, H - 94, W - 94) logits: one for every pixel that is the centre of a window."""
         hole = 1
         for layer in self.encoder:
-            image = F.relu(F.conv2d(image, layer.weight, layer.bias, dilation=hole))  # type: ignore[arg-type]
+            image = F.relu(F.conv2d(image, layer.weight, layer.bias, dilation=hole))
             image = F.max_pool2d(image, kernel_size=2, stride=1, dilation=hole)
             hole *= 2
         image = F.relu(F.conv2d(image, self.hidden.weight, self.hidden.bias, dilation=hole))

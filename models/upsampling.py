@@ -43,7 +43,7 @@ def upsample(image: Tensor, kind: Upsampling, indices: Tensor | None = None) -> 
         nails = torch.zeros_like(image)
         return F.pixel_shuffle(torch.stack([image, nails, nails, nails], dim=2).flatten(1, 2), 2)
     if kind == "max_unpooling" and indices is not None:
-        return F.max_unpool2d(image, indices, kernel_size=2)
+        return F.max_unpool2d(image, indices, kernel_size=(2, 2))
     raise ValueError(f"no up-sampling {kind!r}, or indices are missing")
 
 

@@ -26,24 +26,26 @@ STAGES = {
     "tile": "pipeline.stages.tile",
     "weigh": "pipeline.stages.weigh",
     "train": "pipeline.stages.train",
+    "combine": "pipeline.stages.combine",
     "predict": "pipeline.stages.predict",
     "stitch": "pipeline.stages.stitch",
     "evaluate": "pipeline.stages.evaluate",
     "report": "pipeline.stages.report",
 }
+COMMANDS = STAGES | {"models": "pipeline.stages.models"}  # what a user types; the workflow runs the stages
 
 log = logging.getLogger("pipeline")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; return 0, or 1 after a line that says what the user can mend."""
+    """Run one command; return 0, or 1 after a line that says what the user can mend."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] not in STAGES:
+    if not words or words[0] not in COMMANDS:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        run = import_module(STAGES[stage]).run
+        run = import_module(COMMANDS[stage]).run
         flags = vars(stage_parser(stage, run).parse_args(words[1:]))
         log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
         run(**_values(run, flags))
@@ -61,10 +63,12 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
     for name, kind in _parameters(run).items():
         default = inspect.signature(run).parameters[name].default
         required = default is inspect.Parameter.empty
+        several = typing.get_origin(typing.get_type_hints(run)[name]) is list
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             required=required,
+            nargs="+" if several else None,
             default=None if required else default,
             type=kind if kind in (int, str, Path) else str,
             metavar="JSON" if issubclass(kind, BaseModel) else kind.__name__.upper(),
@@ -75,12 +79,12 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
 def _root_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Run one stage of Slidemill by hand.")
     parser.add_argument("--version", action="version", version=f"slidemill {__version__}")
-    parser.add_argument("stage", choices=STAGES, help="what to do; each has a --help of its own")
+    parser.add_argument("stage", choices=COMMANDS, help="what to do; each has a --help of its own")
     return parser
 
 
 def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:
-    """Return the type of each parameter; of an optional one, the type that it has when given."""
+    """Return the type of each parameter; of an optional one or a list, that of one value."""
     hints = typing.get_type_hints(run)
     return {name: (*typing.get_args(hints[name]), hints[name])[0] for name in inspect.signature(run).parameters}
 

@@ -28,6 +28,9 @@ class ModelCard:
     pixel_size_um: tuple[float, float] | None
     normalization: dict[str, Any]
     metrics: dict[str, Any]
+    parameters: int | None = None
+    gflops_per_mpx: float | None = None
+    paper: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON types."""
@@ -43,6 +46,9 @@ class ModelCard:
             "pixel_size_um": self.pixel_size_um,
             "normalization": self.normalization,
             "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
+            "parameters": self.parameters,
+            "gflops_per_mpx": self.gflops_per_mpx,
+            "paper": self.paper,
         }
 
     @classmethod
@@ -63,6 +69,9 @@ class ModelCard:
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
             normalization=content["normalization"],
             metrics=content["metrics"],
+            parameters=content.get("parameters"),
+            gflops_per_mpx=content.get("gflops_per_mpx"),
+            paper=content.get("paper"),
         )
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import models
 from pipeline.errors import ConfigError
+from pipeline.project import WEIGHTS
 
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]*$")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -113,11 +114,26 @@ class AugmentationConfig(_Section):
 class ModelConfig(_Section):
     """One network: what it is, and how it is trained."""
 
-    architecture: str = Field("unet", description="Name of the architecture; `unet` is there.")
+    architecture: str = Field(
+        "unet",
+        description=f"Name of the architecture: {', '.join(f'`{name}`' for name in models.available())}, or, with the "
+        "extra `zoo`, `smp/ARCHITECTURE/ENCODER` of segmentation_models_pytorch. See docs/models.md.",
+    )
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
-        description="Options of the architecture. `unet`: `width` (32), `depth` (4), `normalization` (`batch`, `none`) "
-        "and `padding` (`same`, `valid`).",
+        description="Options of the architecture, such as `width`; docs/models.md lists those of each.",
+    )
+    pretrained: str | None = Field(
+        None,
+        description="What the weights start from instead of chance: `imagenet` (torchvision's, for architectures with "
+        "a backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
+        "file: a torchvision state dict (.pth) or a `model.safetensors`.",
+    )
+    encoder_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
     )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
@@ -139,9 +155,30 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Self:
-        if self.architecture not in models.available():
+        if not models.is_known(self.architecture):
             raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
         return self
+
+
+class EnsembleConfig(_Section):
+    """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
+
+    members: list[ModelName] = Field(min_length=1, description="Names of entries of `models`.")
+    scales: list[float] = Field(
+        [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
+    )
+    symmetries: Literal["none", "flips", "all"] = Field(
+        "none",
+        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` also the quarter "
+        "turns (8). It takes as many times as long.",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_powers_of_two(cls, scales: list[float]) -> list[float]:
+        if unknown := [scale for scale in scales if scale not in {0.25, 0.5, 1, 2, 4}]:
+            raise ValueError(f"a scale is 0.25, 0.5, 1, 2 or 4, got {unknown[0]}")
+        return scales
 
 
 class PredictionConfig(_Section):
@@ -176,8 +213,37 @@ class Settings(_Section):
         min_length=1,
         description="Networks by a name of your choice; each is trained, run and reported beside the others.",
     )
+    ensembles: dict[ModelName, EnsembleConfig] = Field(
+        {}, description="Averages of networks by a name of your choice, run and reported beside them."
+    )
     prediction: PredictionConfig = PredictionConfig()
     masks: MaskConfig = MaskConfig()
+
+    @property
+    def networks(self) -> dict[str, str | None]:
+        """Names of all that predicts, models and then ensembles, each with its checkpoint, if it has one."""
+        return {name: model.checkpoint for name, model in self.models.items()} | dict.fromkeys(self.ensembles)
+
+    def weights_of(self, model: str) -> str:
+        """Return the path of the weights of a network."""
+        return self.networks[model] or WEIGHTS.format(model=model)
+
+    @model_validator(mode="after")
+    def _names_refer_to_models(self) -> Self:
+        for name, ensemble in self.ensembles.items():
+            if name in self.models:
+                raise ValueError(f"ensembles.{name}: there is a model of this name; choose another")
+            if unknown := sorted(set(ensemble.members) - set(self.models)):
+                raise ValueError(
+                    f"ensembles.{name}.members: no model {unknown[0]!r}; there are {', '.join(self.models)}"
+                )
+        for name in self.models:
+            chain = [name]
+            while (start := self.models[chain[-1]].pretrained) in self.models:
+                if start in chain:
+                    raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
+                chain.append(start)
+        return self
 
     @model_validator(mode="after")
     def _labels_fit_classes(self) -> Self:
@@ -260,7 +326,9 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
     labels = LabelConfig(
         classes=settings.classes, kind=settings.training.kind, values=settings.training.values
     ).model_dump()
-    network = settings.models[model] if model else ModelConfig()
+    network = settings.models.get(model or "", ModelConfig())
+    if network.pretrained in settings.models:
+        network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
     sections: dict[str, _Section] = {
         "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
         "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
@@ -270,6 +338,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             model=network,
             validation=settings.training.validation,
         ),
+        "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
         "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
         "stitch": settings.masks,
         "evaluate": LabelConfig(**labels),

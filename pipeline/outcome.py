@@ -40,24 +40,24 @@ def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
     references = project.find_images(Path(settings.references))
     slides = project.find_images(Path(settings.slides))
     return [
-        _outcome(sample, slide, references.get(sample), model, settings.models[model].checkpoint, check_age)
-        for model in settings.models
+        _outcome(sample, slide, references.get(sample), model, settings, check_age)
+        for model in settings.networks
         for sample, slide in slides.items()
     ]
 
 
 def _outcome(
-    sample: str, slide: Path, reference: Path | None, model: str, checkpoint: str | None, check_age: bool
+    sample: str, slide: Path, reference: Path | None, model: str, settings: Settings, check_age: bool
 ) -> Outcome:
     names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
-    network = Path(checkpoint or project.WEIGHTS.format(**names))
+    network = Path(settings.weights_of(model))
     plan = Path(project.PLAN.format(**names))
     mask = _current(Path(project.MASK.format(**names)), [plan, network] if check_age else [])
     metrics = _current(Path(project.METRICS.format(**names)), [mask, reference] if check_age else [])
     metrics = metrics if reference is not None else None
     stage, error, log = "", "", None
     if mask is None:
-        stage, error, log = _reason(names, plan, trained=checkpoint is None)
+        stage, error, log = _reason(names, plan, _network_logs(model, settings))
     elif reference is not None and metrics is None:
         stage, error, log = _reason_in_logs(names, [project.EVALUATE_LOG])
     return Outcome(
@@ -81,9 +81,20 @@ def _current(path: Path, made_from: list[Path | None]) -> Path | None:
     return path if path.stat().st_mtime_ns >= newest else None
 
 
-def _reason(names: dict[str, str], plan: Path, *, trained: bool) -> tuple[str, str, Path | None]:
+def _network_logs(model: str, settings: Settings) -> list[str]:
+    """Return the logs of what makes a network, those of an ensemble's members and of where a training starts first."""
+    if model in settings.ensembles:
+        members = settings.ensembles[model].members
+        return [*(log for member in members for log in _network_logs(member, settings)), project.COMBINE_LOG]
+    network = settings.models[model]
+    if network.checkpoint:
+        return []
+    before = _network_logs(network.pretrained, settings) if network.pretrained in settings.models else []
+    return [*before, *(log.format(model=model) for log in (project.WEIGH_LOG, project.TRAIN_LOG))]
+
+
+def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[str, str, Path | None]:
     """Return stage, message and log of the first stage that failed, in the order of the chain."""
-    network = [project.WEIGH_LOG, project.TRAIN_LOG] if trained else []
     if plan.is_file():
         try:
             if error := read_plan(plan).error:

@@ -28,7 +28,7 @@ class PredictionWriter:
 
     def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool) -> None:
         self._store = store
-        self._classes = num_classes
+        self.num_classes = num_classes
         self.keeps_probabilities = probabilities
         self._arrays: dict[str, dict[str, zarr.Array[Any]]] = {}
         self._numbers: dict[str, int] = {}
@@ -39,7 +39,7 @@ class PredictionWriter:
         number = self._number(sample)
         arrays = {"labels": self._create(f"{number}/labels", grid.shape, grid.tile, "uint8")}
         if self.keeps_probabilities:
-            shape, chunks = (self._classes, *grid.shape), (self._classes, *grid.tile)
+            shape, chunks = (self.num_classes, *grid.shape), (self.num_classes, *grid.tile)
             arrays["probabilities"] = self._create(f"{number}/probabilities", shape, chunks, "float16")
         self._arrays[sample] = arrays
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from models.geometry import Geometry, round_up
 
+_OVERLAP = 8  # windows of networks with global context reach this part of a tile into their neighbours
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
@@ -47,12 +49,16 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """An axis-aligned grid of tiles over a slide of ``shape`` (lengths in pixels)."""
+    """An axis-aligned grid of tiles over a slide of ``shape`` (lengths in pixels).
+
+    ``overlap_px`` is the part of the halo that is kept and blended with the neighbours: 0 where tiles are exact.
+    """
 
     shape: tuple[int, int]
     tile: tuple[int, int]
     halo_px: int
     stride_px: int
+    overlap_px: int = 0
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
@@ -68,7 +74,21 @@ class Grid:
         """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
         largest = max(tile_px // geometry.stride_px, 1) * geometry.stride_px
         rows, columns = (round_up(-(-length // -(-length // largest)), geometry.stride_px) for length in shape)
-        return cls(shape=shape, tile=(rows, columns), halo_px=geometry.halo_px, stride_px=geometry.stride_px)
+        overlap_px = 0
+        if geometry.context_px is None:
+            overlap_px = round_up(max(rows, columns) // _OVERLAP, geometry.stride_px)
+        return cls(
+            shape=shape,
+            tile=(rows, columns),
+            halo_px=geometry.halo_px + overlap_px,
+            stride_px=geometry.stride_px,
+            overlap_px=overlap_px,
+        )
+
+    @property
+    def cut_px(self) -> int:
+        """What is cut off the logits of a window on every side."""
+        return self.halo_px - self.overlap_px
 
     @property
     def count(self) -> int:
@@ -109,6 +129,7 @@ class Grid:
             tile=(content["tile"][0], content["tile"][1]),
             halo_px=content["halo_px"],
             stride_px=content["stride_px"],
+            overlap_px=content["overlap_px"],
         )
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,18 +92,21 @@ def train_network(
     check_patch(network.geometry, config.patch_px)
     fabric = _fabric(config)
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(network, config.encoder_rate))
     model, optimizer = fabric.setup(network, optimizer)
+    model.mark_forward_method("logits_to_train")
     batches, loss_of = _batches(fabric, training, config), SegmentationLoss(config.loss)
+    _to_training(network, config)
     best, history, losses = Best(), list[Record](), list[float]()
     clock, is_over = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes), False
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
             rate = config.learning_rate * schedule(clock.fraction(ahead=1))
-            optimizer.param_groups[0]["lr"] = rate
-            image, target, weights = next(batches)
-            logits = model(_network_input(image, network.geometry))
-            loss = loss_of(logits, *(_beneath(logits, part, network.geometry) for part in (target, weights)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["relative_rate"]
+            image, *truth = next(batches)
+            heads = model.logits_to_train(_network_input(image, network.geometry))
+            loss = _loss_of_heads(heads, truth, loss_of, network.geometry)
             losses.append(clock.count(loss.item()))
             fabric.backward(loss)
             fabric.clip_gradients(model, optimizer, max_norm=_LARGEST_GRADIENT, error_if_nonfinite=False)
@@ -112,6 +116,7 @@ def train_network(
             if clock.step % config.validate_every == 0 or is_over:
                 record = {"step": clock.step, "elapsed_s": clock.elapsed_s(), "learning_rate": rate}
                 record |= {"loss": float(np.mean(losses))} | validate(network, validation, classes)
+                _to_training(network, config)
                 losses.clear()
                 history.append(record)
                 best.offer(network, record)
@@ -122,18 +127,48 @@ def train_network(
 
 
 def validate(network: SegmentationModel, images: list[Annotated], classes: list[str]) -> Record:
-    """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean."""
+    """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean.
+
+    The network is left in evaluation mode.
+    """
     network.eval()
     counts = sum(
         confusion(
-            image.classes, predict_image(network, image.image, tile_px=_VALIDATION_TILE_PX), num_classes=len(classes)
+            image.classes,
+            predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX),
+            num_classes=len(classes),
         )
         for image in images
     )
-    network.train()
     scores = dice(np.asarray(counts))
     record = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
     return record | {"dice_mean": mean_over_classes(scores)}
+
+
+def parameter_groups(network: SegmentationModel, encoder_rate: float) -> list[dict[str, Any]]:
+    """Return the parameters to learn, those of the encoder apart where they learn more slowly; frozen ones left out."""
+    encoder = {id(parameter) for parameter in network.encoder.parameters()} if encoder_rate < 1 else set[int]()
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in encoder]
+    slow = [parameter for parameter in network.parameters() if id(parameter) in encoder]
+    groups = [{"params": rest, "relative_rate": 1.0}, {"params": slow, "relative_rate": encoder_rate}]
+    return [group for group in groups if group["params"] and group["relative_rate"]]
+
+
+def _to_training(network: SegmentationModel, config: ModelConfig) -> None:
+    """Switch to training mode; a frozen encoder keeps its statistics and needs no gradients."""
+    network.train()
+    if config.encoder_rate == 0:
+        network.encoder.eval().requires_grad_(requires_grad=False)
+
+
+def _loss_of_heads(
+    heads: list[tuple[float, Tensor]], truth: list[Tensor], loss_of: SegmentationLoss, geometry: Geometry
+) -> Tensor:
+    """Return the weighted sum of the losses of all heads; ``truth`` is target and weights."""
+    losses = [
+        weight * loss_of(logits, *(_beneath(logits, part, geometry) for part in truth)) for weight, logits in heads
+    ]
+    return torch.stack(losses).sum()
 
 
 def schedule(fraction: float) -> float:

@@ -28,6 +28,11 @@ def thin_options(name: str) -> dict[str, object]:
     return {"width": 4} | more
 
 
+def has_finite_context(name: str) -> bool:
+    """Whether tiles of the network can be exact."""
+    return models.build(name, in_channels=1, num_classes=1, options=thin_options(name)).geometry.context_px is not None
+
+
 def lived_in_network(name: str = "unet", *, num_classes: int = 2, **options: object) -> SegmentationModel:
     """A network in evaluation mode whose batch normalization does not happen to be the identity."""
     torch.manual_seed(0)

@@ -75,7 +75,7 @@ def dsb2018(project: Path) -> None:
         _copy(source / "labels" / f"{row['id']}.tif", project / "data" / labels / name)
 
 
-_EXAMPLES = {"demo": demo, "isbi2012": isbi2012, "dsb2018": dsb2018}
+_EXAMPLES = {"demo": demo, "isbi2012": isbi2012, "compare": isbi2012, "dsb2018": dsb2018}
 
 
 def _folder_of(package: str) -> Path:

@@ -7,12 +7,30 @@ from pathlib import Path
 
 import pandas as pd
 
+_RANKED = [
+    "rank",
+    "model",
+    "samples",
+    "dice_mean",
+    "sd_dice_mean",
+    "min_dice_mean",
+    "max_dice_mean",
+    "train_minutes",
+    "predict_mpx_per_s",
+    "tiling",
+    "tile_mismatch",
+    "parameters",
+]
+
 
 def show(project: Path) -> None:
     """Print the table of the samples, then the places."""
     table = pd.read_csv(project / "results" / "metrics.csv")
     scores = [name for name in table.columns if name.startswith(("dice_", "jaccard_"))]
     print("\n" + table[["sample", "model", "status", *scores]].to_string(index=False, float_format="%.4f", na_rep=""))
+    ranking = pd.read_csv(project / "results" / "comparison.csv")
+    if len(ranking) > 1:
+        print("\n" + ranking[_RANKED].to_string(index=False, float_format="%.4f", na_rep=""))
     print(f"\n(empty: no reference)\nmasks   {project}/results/masks\nmetrics {project}/results/metrics.csv")
     print(f"report  {project}/results/report.html")
 

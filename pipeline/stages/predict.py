@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 from models.interface import SegmentationModel
+from pipeline.blending import Blend, Probabilities
 from pipeline.checkpoint import ModelCard
 from pipeline.config import PredictConfig
 from pipeline.device import prepare
 from pipeline.errors import SlidemillError
-from pipeline.files import provenance, sha256
-from pipeline.inference import crop_to, labels_of, logits_of, to_device
+from pipeline.files import provenance, sha256, write_json
+from pipeline.inference import crop_slices, crop_to, labels_of, logits_of, probabilities_of, to_device
 from pipeline.plan import Plan, SlidePlan, read_plan
 from pipeline.predictions import PredictionWriter, write_predictions
+from pipeline.speed import Speed
+from pipeline.tiling import Grid
 from pipeline.weights_file import load_network
 from pipeline.windows import Unreadable, Window, ahead, batched, read_windows
 
@@ -28,10 +31,19 @@ _PIXEL_SIZE_TOLERANCE = 0.2
 
 
 def run(
-    *, weights: Path, plans: Path, batch: str, output: Path, threads: int, memory_mb: int, config: PredictConfig
+    *,
+    weights: Path,
+    plans: Path,
+    batch: str,
+    output: Path,
+    speed: Path,
+    threads: int,
+    memory_mb: int,
+    config: PredictConfig,
 ) -> None:
-    """Predict every sample of ``batch`` that has a plan below ``plans``; write one zarr zip to ``output``.
+    """Predict every sample of ``batch`` that has a plan below ``plans``.
 
+    Writes one zarr zip to ``output``, and how fast it was to ``speed`` (JSON).
     ``weights`` is model.safetensors, with model.json beside it. A slide that cannot be read is recorded in the
     output with its reason; the others go on.
     """
@@ -42,8 +54,16 @@ def run(
     network.to(device).to(memory_format=torch.channels_last)
     found = batch_plans(plans, batch)
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
-        _predict(network, list(_begin(found, card, writer)), writer, memory_mb)
-        writer.finish(provenance("predict", config, weights=sha256(weights)))
+        measured = _predict(network, list(_begin(found, card, writer)), writer, memory_mb)
+        origin = provenance("predict", config, weights=sha256(weights))
+        writer.finish(origin)
+    write_json(speed, measured.to_dict() | {"provenance": origin})
+    log.info(
+        "%.2f Mpx in %.1f s, %.1f s of it in the network", measured.pixels / 1e6, measured.wall_s, measured.network_s
+    )
+    if measured.compared_px:
+        share = 100 * measured.differing_px / measured.compared_px
+        log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
 
 
 def batch_plans(plans: Path, batch: str) -> list[Plan]:
@@ -82,35 +102,70 @@ def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
             log.warning("%s: its pixels are %.2f times as large as those the network was trained on", sample, ratio)
 
 
+class _Progress:
+    """The slides of the batch on their way out, and what was measured on it."""
+
+    def __init__(self, slides: list[tuple[str, SlidePlan]], num_classes: int, writer: PredictionWriter) -> None:
+        self.writer = writer
+        self.network_s = 0.0
+        self.pixels = 0
+        self.blends = {sample: Blend(plan.grid, num_classes) for sample, plan in slides if plan.grid.overlap_px}
+
+    def write(self, window: Window, labels: torch.Tensor | None, probabilities: Probabilities | None) -> None:
+        """Write a window, or what it completes: exact tiles at once, blended ones when their neighbours are there."""
+        self.pixels += int(np.prod(window.tile.write.shape))
+        if labels is not None:
+            kept = None if probabilities is None else probabilities[..., *crop_slices(window.tile)]
+            self.writer.write(window.sample, window.tile.write, crop_to(labels, window.tile).numpy(), kept)
+        elif probabilities is not None:
+            for region, blended in self.blends[window.sample].add(window.tile, probabilities):
+                blended_labels = blended.argmax(axis=0).astype(np.uint8)
+                kept = blended if self.writer.keeps_probabilities else None
+                self.writer.write(window.sample, region, blended_labels, kept)
+
+
 def _predict(
     network: SegmentationModel, slides: list[tuple[str, SlidePlan]], writer: PredictionWriter, memory_mb: int
-) -> None:
-    """Run all windows through the network, and log how fast, and how busy the network was."""
-    start, busy_s, pixels = time.monotonic(), 0.0, 0
+) -> Speed:
+    """Run all windows through the network; return how fast, and how busy the network was."""
+    start, progress = time.monotonic(), _Progress(slides, writer.num_classes, writer)
+    plans = dict(slides)
     for group in batched(ahead(read_windows(slides, memory_mb=memory_mb))):
         if isinstance(group, Unreadable):
             log.warning("%s", group.error)
             writer.fail(group.sample, stage="predict", error=group.error)
             continue
         before = time.monotonic()
-        labels, probabilities = _labels(network, group, keep_probabilities=writer.keeps_probabilities)
-        busy_s += time.monotonic() - before
+        labels, probabilities = _classify(network, group, plans[group[0].sample].grid, writer.keeps_probabilities)
+        progress.network_s += time.monotonic() - before
         for index, window in enumerate(group):
-            kept = None if probabilities is None else crop_to(probabilities[index], window.tile).numpy()
-            writer.write(window.sample, window.tile.write, crop_to(labels[index], window.tile).numpy(), kept)
-            pixels += int(np.prod(window.tile.write.shape))
+            progress.write(
+                window,
+                None if labels is None else labels[index],
+                None if probabilities is None else probabilities[index],
+            )
     wall_s = max(time.monotonic() - start, 1e-9)
-    speed, share = pixels / 1e6 / wall_s, 100 * busy_s / wall_s
-    log.info("%.2f Mpx in %.1f s, %.2f Mpx/s, network %.0f %%", pixels / 1e6, wall_s, speed, share)
+    mismatches = [blend.mismatch for blend in progress.blends.values()]
+    return Speed(
+        pixels=progress.pixels,
+        wall_s=wall_s,
+        network_s=progress.network_s,
+        differing_px=sum(mismatch.differing_px for mismatch in mismatches),
+        compared_px=sum(mismatch.compared_px for mismatch in mismatches),
+        device=str(next(network.parameters()).device),
+        threads=torch.get_num_threads(),
+    )
 
 
-def _labels(
-    network: SegmentationModel, group: list[Window], *, keep_probabilities: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return (N, rows, columns) labels and, if kept, (N, classes, rows, columns) probabilities of the windows."""
-    device = next(network.parameters()).device
-    windows = to_device(np.stack([window.pixels for window in group]), device)
-    halo_px = group[0].tile.write.top - group[0].tile.read.top
-    logits = logits_of(network, windows, halo_px)
-    probabilities = logits.float().softmax(dim=1).cpu() if keep_probabilities else None
-    return labels_of(logits).cpu(), probabilities
+def _classify(
+    network: SegmentationModel, group: list[Window], grid: Grid, keep_probabilities: bool
+) -> tuple[torch.Tensor | None, Probabilities | None]:
+    """Return (N, rows, columns) labels unless they are to be blended, and (N, classes, ...) probabilities if needed.
+
+    ``grid`` is that of the first window; all of a batch have the same halo, and windows of one group the same shape.
+    """
+    windows = to_device(np.stack([window.pixels for window in group]), next(network.parameters()).device)
+    logits = logits_of(network, windows, grid.cut_px)
+    blended = grid.overlap_px > 0
+    probabilities = probabilities_of(logits) if keep_probabilities or blended else None
+    return None if blended else labels_of(logits).cpu(), probabilities

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline import files
+from pipeline.comparison import compare
 from pipeline.config import LabelConfig, Settings
 from pipeline.errors import SlideError
 from pipeline.files import replacing, sha256, write_json, write_text
 from pipeline.labels import class_map
 from pipeline.outcome import Outcome, outcomes
 from pipeline.overlay import overlay, picture_shape, shrink, to_png
-from pipeline.project import HISTORY
 from pipeline.slides import open_slide
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ _LEADING = ["sample", "model", "status", "stage", "error"]
 _FILES = ["slide", "reference", "mask", "metrics", "log"]
 
 
-def run(*, output: Path, page: Path, provenance: Path | None = None, config: Settings) -> None:
-    """Write ``output`` (CSV, a row per sample and model) and ``page`` (HTML, one file, no network).
+def run(*, output: Path, comparison: Path, page: Path, provenance: Path | None = None, config: Settings) -> None:
+    """Write ``output`` (CSV, a row per sample and model), ``comparison`` (CSV, a row per model, best first) and
+    ``page`` (HTML, one file, no network).
 
     Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current folder. The workflow passes
     ``provenance`` (JSON) when it has brought every sample up to date; without it, a result that is older than what it
@@ -52,9 +53,11 @@ def run(*, output: Path, page: Path, provenance: Path | None = None, config: Set
     if provenance is not None:
         write_json(provenance, origin)
     table = _table(found, config.classes)
-    with replacing(output) as temporary:
-        table.to_csv(temporary, index=False)
-    write_text(page, _render(found, table, config, origin))
+    ranking = compare(table, config)
+    for path, content in ((output, table), (comparison, ranking)):
+        with replacing(path) as temporary:
+            content.to_csv(temporary, index=False)
+    write_text(page, _render(found, table, ranking, config, origin))
     failed = [outcome for outcome in found if outcome.status == "failed"]
     log.info("%d samples, %d failed; %s, %s", len(found), len(failed), output, page)
     for outcome in failed:
@@ -86,17 +89,19 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
 
 
-def _render(found: list[Outcome], table: pd.DataFrame, config: Settings, origin: dict[str, Any]) -> str:
+def _render(
+    found: list[Outcome], table: pd.DataFrame, ranking: pd.DataFrame, config: Settings, origin: dict[str, Any]
+) -> str:
     """Return the page: failed samples first, then from the lowest mean Dice to the highest."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline", ""), autoescape=True, trim_blocks=True)
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = _records(table)
     entries = [_Entry(outcome, row, _picture(outcome, config)) for outcome, row in zip(found, rows, strict=True)]
     entries.sort(key=lambda entry: (entry.outcome.status == "done", entry.row["dice_mean"] or 0.0))
     return environment.get_template("report.html.j2").render(
         samples=entries,
         failed=[entry for entry in entries if entry.outcome.status == "failed"],
         classes=config.classes,
-        histories={model: _last_record(model) for model in config.models},
+        ranking=_records(ranking),
         provenance=origin,
     )
 
@@ -136,7 +141,6 @@ def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.nda
         return class_map(shrink(reference, shape)[0], meaning, source=outcome.reference)
 
 
-def _last_record(model: str) -> dict[Any, Any] | None:
-    """Return the last line of a training history; None where the model was not trained here."""
-    path = Path(HISTORY.format(model=model))
-    return dict(pd.read_csv(path).iloc[-1]) if path.is_file() else None
+def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows of a table; None where a cell is empty."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -13,6 +13,7 @@ import torch
 
 import models
 from models.interface import SegmentationModel
+from models.sheet import describe
 from pipeline.checkpoint import ModelCard, card_path
 from pipeline.config import TrainConfig
 from pipeline.device import prepare
@@ -21,6 +22,7 @@ from pipeline.files import provenance, replacing, sha256, write_json
 from pipeline.intensity import NORMALIZATION, measure, normalize, row_bands
 from pipeline.labels import read_training_labels
 from pipeline.patches import Annotated
+from pipeline.pretrained import start_from
 from pipeline.project import TrainingPair, find_pairs, split_pairs
 from pipeline.slides import PixelSize, open_slide
 from pipeline.training import Record, train_network
@@ -50,6 +52,8 @@ def run(
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     network = _build(config)
+    if config.model.pretrained:
+        start_from(network, config.model.pretrained)
     best = train_network(
         network,
         training=[_load(pair, weights, memory_mb, config) for pair in pairs],
@@ -80,7 +84,7 @@ def _build(config: TrainConfig) -> SegmentationModel:
             options=config.model.options,
         )
     except ValueError as error:
-        raise SlidemillError(f"options of the model: {error}") from error
+        raise SlidemillError(str(error)) from error
 
 
 def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:
@@ -122,9 +126,12 @@ def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int) -> PixelSize |
 def _card(
     network: SegmentationModel, config: TrainConfig, *, pixel_size_um: PixelSize | None, metrics: Record
 ) -> ModelCard:
-    options: dict[str, Any] = dict(config.model.options)
+    name, options = config.model.architecture, dict[str, Any](config.model.options)
+    sheet = describe(
+        name, in_channels=len(config.channels), num_classes=len(config.labels.classes), options=config.model.options
+    )
     return ModelCard(
-        architecture=config.model.architecture,
+        architecture=name,
         options=options,
         classes=list(config.labels.classes),
         in_channels=len(config.channels),
@@ -132,6 +139,9 @@ def _card(
         pixel_size_um=pixel_size_um,
         normalization=dict(NORMALIZATION),
         metrics=metrics,
+        parameters=sheet.parameters,
+        gflops_per_mpx=sheet.gflops_per_mpx,
+        paper=sheet.paper,
     )
 
 

@@ -65,14 +65,14 @@ def bench_predict(nuclei: np.ndarray, device: torch.device) -> None:
             to_device(np.stack([window.pixels for window in group]), device)
             for group in batched(read_windows([("slide", plan)], memory_mb=1000))
         ]
-        halo_px = plan.grid.halo_px
-        labels_of(logits_of(network, batches[0], halo_px)).cpu()  # warm up
-        bare_s = seconds(lambda: [labels_of(logits_of(network, batch, halo_px)).cpu() for batch in batches])
+        cut_px = plan.grid.cut_px
+        labels_of(logits_of(network, batches[0], cut_px)).cpu()  # warm up
+        bare_s = seconds(lambda: [labels_of(logits_of(network, batch, cut_px)).cpu() for batch in batches])
 
         def whole() -> None:
             for group in batched(ahead(read_windows([("slide", plan)], memory_mb=1000))):
                 windows = to_device(np.stack([window.pixels for window in group]), device)
-                labels_of(logits_of(network, windows, halo_px)).cpu()
+                labels_of(logits_of(network, windows, cut_px)).cpu()
 
         whole_s = seconds(whole)
     computed = sum(batch.shape[0] * batch.shape[2] * batch.shape[3] for batch in batches)

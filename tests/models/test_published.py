@@ -1,5 +1,7 @@
 """The architectures are the published ones: parameter counts, backbones, and equality with independent builds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -190,7 +192,9 @@ def test_fcn_starts_with_bilinear_up_sampling():
 
 def test_finer_fcns_start_from_coarser_ones():
     """All weights of a coarser FCN are in the finer one, but for the last up-sampling."""
-    networks = [models.build(name, in_channels=1, num_classes=2, options={"width": 1}) for name in ("fcn32s", "fcn16s", "fcn8s")]
-    for coarse, fine in zip(networks, networks[1:], strict=False):
+    networks = [
+        models.build(name, in_channels=1, num_classes=2, options={"width": 1}) for name in ("fcn32s", "fcn16s", "fcn8s")
+    ]
+    for coarse, fine in pairwise(networks):
         shared = {name for name, value in coarse.state_dict().items() if name != "up.weight"}
         assert shared <= set(fine.state_dict())

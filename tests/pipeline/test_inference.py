@@ -8,14 +8,16 @@ import pytest
 import tifffile
 import torch
 
+import models
 from models.geometry import round_up
 from pipeline.inference import crop_to, logits_of, predict_image
 from pipeline.intensity import measure, normalize
 from pipeline.tiling import Grid, read_mirrored
 
-from ..networks import lived_in_network
+from ..networks import has_finite_context, lived_in_network, thin_options
 
 WITH_FINITE_CONTEXT = [
+    *((name, thin_options(name)) for name in models.available() if has_finite_context(name)),
     ("unet", {"width": 4, "padding": "same"}),
     ("unet", {"width": 4, "padding": "valid"}),
     ("unet", {"width": 4, "depth": 2, "padding": "same", "normalization": "none"}),
@@ -45,7 +47,7 @@ def logits_of_tiles(network, image, tile_px):
     logits = np.empty((3, *shape), dtype=image.dtype)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        part = logits_of(network, torch.from_numpy(window)[None], grid.halo_px)
+        part = logits_of(network, torch.from_numpy(window)[None], grid.cut_px)
         logits[:, *tile.write.slices] = crop_to(part[0], tile).numpy()
     return logits
 
@@ -79,7 +81,7 @@ def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, d
     image = normalize(pixels, measure(lambda: iter([pixels]), pixels.dtype))
     network = lived_in_network("unet", num_classes=3, width=8, padding=padding)
     whole = logits_of_the_whole(network, image)
-    labels = predict_image(network, image, tile_px=192)
+    labels = predict_image(network, image, num_classes=3, tile_px=192)
     assert_equal_but_for_ties(labels, whole)
 
 

@@ -16,6 +16,7 @@ from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
 from pipeline.predictions import open_prediction
 from pipeline.slides import open_slide
+from pipeline.speed import read_speed
 from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, save_network
@@ -45,7 +46,8 @@ def segment(folder, weights, settings=SETTINGS):
         *common,
     ]
     prediction = str(folder / "batch.zarr.zip")
-    assert main(["predict", *places, "--output", prediction, "--config", stage_config(settings, "predict")]) == 0
+    places += ["--output", prediction, "--speed", str(folder / "batch.json")]
+    assert main(["predict", *places, "--config", stage_config(settings, "predict")]) == 0
     for slide in slides:
         plan = [
             "--sample",
@@ -109,8 +111,10 @@ def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, gener
     segment(tmp_path, weights)
     (tmp_path / "slides" / "a.tif").write_bytes(b"")
     places = ["--weights", str(weights), "--plans", str(tmp_path / "plans"), "--batch", "batch", "--threads", "2"]
-    output = ["--memory-mb", "1000", "--output", str(tmp_path / "batch.zarr.zip")]
+    places += ["--memory-mb", "1000", "--speed", str(tmp_path / "batch.json")]
+    output = ["--output", str(tmp_path / "batch.zarr.zip")]
     assert main(["predict", *places, *output, "--config", stage_config(SETTINGS, "predict")]) == 0
+    assert read_speed(tmp_path / "batch.json").pixels == 50 * 60
     with open_prediction(tmp_path / "batch.zarr.zip", "batch/b") as group:
         assert group["labels"].shape == (50, 60)
     common = ["--sample", "batch/a", "--prediction", str(tmp_path / "batch.zarr.zip")]
@@ -120,6 +124,19 @@ def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, gener
         capsys.readouterr().err.splitlines()[-1].startswith(f"error: predict: {tmp_path}/slides/a.tif: cannot be read")
     )
     assert not (tmp_path / "a.ome.tiff").exists()
+
+
+def test_the_speed_of_a_batch_is_measured_beside_its_prediction(tmp_path, generator):
+    weights = save_network(tmp_path / "network", width=2, depth=2)
+    (tmp_path / "slides").mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
+    segment(tmp_path, weights)
+    speed = read_speed(tmp_path / "batch.json")
+    assert (speed.pixels, speed.threads) == (2 * 50 * 60, 2)
+    assert 0 < speed.network_s < speed.wall_s
+    assert (speed.differing_px, speed.compared_px) == (0, 0)  # the tiles of a U-Net are exact
+    assert read_json(tmp_path / "batch.json")["provenance"]["stage"] == "predict"
 
 
 def test_a_plan_keeps_where_it_is_from(tmp_path, generator):
@@ -160,8 +177,8 @@ def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, capsys, spoil, me
         "--memory-mb",
         "99",
     ]
-    config = stage_config(SETTINGS, "predict")
-    assert main(["predict", *places, "--output", str(tmp_path / "x.zarr.zip"), "--config", config]) == 1
+    places += ["--output", str(tmp_path / "x.zarr.zip"), "--speed", str(tmp_path / "x.json")]
+    assert main(["predict", *places, "--config", stage_config(SETTINGS, "predict")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: predict: ")
     assert re.search(message, last)

@@ -56,7 +56,7 @@ def test_it_learns_and_ends_with_its_best_weights(options):
     assert best["dice_mean"] == max(record["dice_mean"] for record in history[-1])
     assert best["dice_square"] > 0.9
     image = squares(3)
-    counts = confusion(image.classes, predict_image(network, image.image, tile_px=512), num_classes=2)
+    counts = confusion(image.classes, predict_image(network, image.image, num_classes=2, tile_px=512), num_classes=2)
     assert dice(counts).tolist() == pytest.approx([best["dice_background"], best["dice_square"]])
     assert not network.training
 

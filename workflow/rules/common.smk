@@ -1,4 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -56,8 +57,22 @@ def kept_if_asked(prediction):
 
 
 def network_of(wildcards):
-    given = settings.models[wildcards.model].checkpoint
-    return given or f"results/models/{wildcards.model}/model.safetensors"
+    return settings.weights_of(wildcards.model)
+
+
+def start_of(wildcards):
+    pretrained = settings.models[wildcards.model].pretrained
+    if pretrained in settings.models:
+        return settings.weights_of(pretrained)
+    return pretrained if pretrained and pretrained != "imagenet" else []
+
+
+def members_of(wildcards):
+    return [settings.weights_of(member) for member in settings.ensembles[wildcards.model].members]
+
+
+def any_of(names):
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def card_of(wildcards):
@@ -85,7 +100,7 @@ def config_of(stage):
 
 
 def results_of_all(wildcards):
-    for model in settings.models:
+    for model in settings.networks:
         for sample in slides:
             yield f"results/masks/{model}/{sample}.ome.tiff"
             if sample in references:
@@ -99,5 +114,6 @@ def train_minutes(wildcards, attempt):
 def report_failures():
     """Write the report although samples failed; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
-    command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv", "--page", "results/report.html"]
+    command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
+    command += ["--comparison", "results/comparison.csv", "--page", "results/report.html"]
     subprocess.run([*command, "--config", stage_config(settings, "report")], check=False)

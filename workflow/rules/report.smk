@@ -2,7 +2,7 @@
 
 
 rule report:
-    """Gather every sample into results/metrics.csv and results/report.html."""
+    """Gather every sample into results/metrics.csv, rank the models, and make the page."""
     input:
         results_of_all,
     output:
@@ -11,6 +11,12 @@ rule report:
             caption="../report/metrics.rst",
             category="Metrics",
             labels={"content": "all samples"},
+        ),
+        comparison=report(
+            "results/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Metrics",
+            labels={"content": "all models"},
         ),
         page=report(
             "results/report.html",
@@ -33,6 +39,6 @@ rule report:
         references=sorted(references),
         config=config_of("report"),
     shell:
-        "python -m pipeline report --output {output.table:q} --page {output.page:q}"
+        "python -m pipeline report --output {output.table:q} --comparison {output.comparison:q} --page {output.page:q}"
         " --provenance {output.provenance:q} --config {params.config:q}"
         " > {log:q} 2>&1"

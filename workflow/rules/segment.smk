@@ -32,6 +32,7 @@ rule predict:
         plans=plans_of,
     output:
         prediction=kept_if_asked("results/predictions/{model}/{batch}.zarr.zip"),
+        speed="results/predictions/{model}/{batch}.json",
     log:
         "logs/predict/{model}/{batch}.log",
     benchmark:
@@ -49,7 +50,7 @@ rule predict:
         config=config_of("predict"),
     shell:
         "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --batch={wildcards.batch:q}"
-        " --output {output.prediction:q} --threads {threads} --memory-mb {resources.decode_mb}"
+        " --output {output.prediction:q} --speed {output.speed:q} --threads {threads} --memory-mb {resources.decode_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
 
 

@@ -35,6 +35,7 @@ rule train:
         images=[pair.image for pair in pairs],
         labels=[pair.labels for pair in pairs],
         weights=[f"results/weights/{{model}}/{pair.name}.tif" for pair in pairs],
+        start=start_of,
     output:
         network="results/models/{model}/model.safetensors",
         card="results/models/{model}/model.json",
@@ -48,6 +49,8 @@ rule train:
         "logs/train/{model}.log",
     benchmark:
         "benchmarks/train/{model}.tsv"
+    wildcard_constraints:
+        model=any_of(trained),
     conda:
         "../../environment.yml"
     threads: 8
@@ -65,4 +68,30 @@ rule train:
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
         " --output {output.network:q} --history {output.history:q} --threads {threads} --memory-mb {resources.decode_mb}"
+        " --config {params.config:q} > {log:q} 2>&1"
+
+
+rule combine:
+    """Put the networks of an ensemble into one file."""
+    input:
+        networks=members_of,
+        cards=lambda wildcards: [str(Path(network).with_name("model.json")) for network in members_of(wildcards)],
+    output:
+        network="results/models/{model}/model.safetensors",
+        card="results/models/{model}/model.json",
+    log:
+        "logs/combine/{model}.log",
+    benchmark:
+        "benchmarks/combine/{model}.tsv"
+    wildcard_constraints:
+        model=any_of(settings.ensembles),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        config=config_of("combine"),
+    shell:
+        "python -m pipeline combine --networks {input.networks:q} --output {output.network:q}"
         " --config {params.config:q} > {log:q} 2>&1"

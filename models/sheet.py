@@ -1,0 +1,63 @@
+"""The model sheet: what a network costs and what tiling does to it, measured."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+import models
+from models.geometry import Geometry
+from models.probing import count_parameters, gflops_per_mpx
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A network in numbers.
+
+    Attributes
+    ----------
+    parameters
+        Number of weights.
+    gflops_per_mpx
+        10⁹ floating-point operations per 10⁶ pixels of input; a multiply-add is two.
+    geometry
+        Stride and measured context.
+    options
+        Names and defaults of its options.
+    paper
+        Where it was published.
+    """
+
+    name: str
+    parameters: int
+    gflops_per_mpx: float
+    geometry: Geometry
+    options: Mapping[str, object]
+    paper: str
+
+    @property
+    def tiling(self) -> Literal["exact", "blended"]:
+        """Whether tiles give what one pass over the slide gives, or can only be blended."""
+        return "blended" if self.geometry.context_px is None else "exact"
+
+
+def describe(
+    name: str, *, in_channels: int = 1, num_classes: int = 2, options: Mapping[str, object] | None = None
+) -> Sheet:
+    """Measure a network without its weights; the arguments are those of :func:`models.build`."""
+    with torch.device("meta"):
+        network = models.build(name, in_channels=in_channels, num_classes=num_classes, options=options)
+    geometry = network.geometry
+    defaults = inspect.signature(type(network)).parameters
+    return Sheet(
+        name=name,
+        parameters=count_parameters(network),
+        gflops_per_mpx=round(gflops_per_mpx(network, in_channels=in_channels, sampling=geometry), 1),
+        geometry=geometry,
+        options={key: defaults[key].default for key in type(network).options() if key in defaults},
+        paper=network.paper,
+    )

@@ -1,0 +1,61 @@
+"""Make one network of several trained ones: their weights in one file, their average as its prediction."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import models
+from models.sheet import describe
+from pipeline.checkpoint import ModelCard, card_path
+from pipeline.config import EnsembleConfig
+from pipeline.errors import SlidemillError
+from pipeline.files import provenance, sha256, write_json
+from pipeline.intensity import NORMALIZATION
+from pipeline.weights_file import load_network, save_weights
+
+log = logging.getLogger(__name__)
+
+
+def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
+    """Write ``output`` (model.safetensors) and ``model.json`` beside it from the ``networks`` (model.safetensors)."""
+    members = [load_network(path) for path in networks]
+    first = members[0][1]
+    for path, (_, card) in zip(networks, members, strict=True):
+        if (card.classes, card.in_channels) != (first.classes, first.in_channels):
+            raise SlidemillError(
+                f"{path}: {card.in_channels} channels and classes {card.classes}, but {networks[0]} has "
+                f"{first.in_channels} and {first.classes}; an ensemble needs the same"
+            )
+    options = {
+        "members": [{"architecture": card.architecture, "options": card.options} for _, card in members],
+        "scales": list(config.scales),
+        "symmetries": config.symmetries,
+    }
+    ensemble = models.build("ensemble", in_channels=first.in_channels, num_classes=len(first.classes), options=options)
+    ensemble.load_state_dict(
+        {
+            f"members.{index}.{name}": value
+            for index, (network, _) in enumerate(members)
+            for name, value in network.state_dict().items()
+        }
+    )
+    origin = provenance("combine", config, **{str(path): sha256(path) for path in networks})
+    save_weights(output, ensemble, metadata={"slidemill": origin["version"]})
+    origin["sha256"]["model.safetensors"] = sha256(output)
+    sheet = describe("ensemble", in_channels=first.in_channels, num_classes=len(first.classes), options=options)
+    card = ModelCard(
+        architecture="ensemble",
+        options=options,
+        classes=first.classes,
+        in_channels=first.in_channels,
+        geometry=ensemble.geometry,
+        pixel_size_um=first.pixel_size_um,
+        normalization=dict(NORMALIZATION),
+        metrics={},
+        parameters=sheet.parameters,
+        gflops_per_mpx=sheet.gflops_per_mpx,
+        paper=sheet.paper,
+    )
+    write_json(card_path(output), card.to_dict() | {"provenance": origin})
+    log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))

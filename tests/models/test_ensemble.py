@@ -1,0 +1,79 @@
+"""An ensemble is the average of its members' probabilities, and as exact as they are."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import models
+
+from ..networks import randomize_statistics
+from ..pipeline.test_inference import logits_of_the_whole, logits_of_tiles
+
+UNET = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
+VALID = {"architecture": "unet", "options": {"width": 2, "depth": 2, "padding": "valid"}}
+SEGNET = {"architecture": "segnet", "options": {"width": 2}}
+
+
+def build(*members, **options):
+    torch.manual_seed(0)
+    network = models.build("ensemble", in_channels=1, num_classes=3, options={"members": list(members), **options})
+    return randomize_statistics(network).double().eval()
+
+
+@torch.inference_mode()
+def test_it_is_the_mean_of_the_probabilities():
+    ensemble, image = build(UNET, SEGNET), torch.rand(2, 1, 64, 96, dtype=torch.float64)
+    expected = sum(member(image).softmax(dim=1) for member in ensemble.members) / 2
+    torch.testing.assert_close(ensemble(image).exp(), expected)
+    torch.testing.assert_close(ensemble(image).softmax(dim=1), expected)
+
+
+@torch.inference_mode()
+def test_scales_are_looked_at_and_brought_back():
+    ensemble, image = build(UNET, scales=[1, 0.5, 2]), torch.rand(1, 1, 64, 64, dtype=torch.float64)
+    (member,) = ensemble.members
+    half = member(F.avg_pool2d(image, 2)).softmax(dim=1)
+    twice = member(F.interpolate(image, scale_factor=2.0, mode="bilinear")).softmax(dim=1)
+    back = F.interpolate(half, scale_factor=2.0, mode="bilinear") + F.avg_pool2d(twice, 2)
+    torch.testing.assert_close(ensemble(image).exp(), (member(image).softmax(dim=1) + back) / 3)
+
+
+@pytest.mark.parametrize("symmetries", ["flips", "all"])
+@torch.inference_mode()
+def test_symmetries_commute_with_the_network(symmetries):
+    """The mirror image of the logits are the logits of the mirror image."""
+    ensemble, image = build(UNET, symmetries=symmetries), torch.rand(1, 1, 32, 48, dtype=torch.float64)
+    logits = ensemble(image)
+    torch.testing.assert_close(ensemble(image.flip(-1)), logits.flip(-1))
+    torch.testing.assert_close(ensemble(image.flip(-2)), logits.flip(-2))
+    turned = ensemble(torch.rot90(image, dims=(-2, -1)))
+    assert torch.allclose(turned, torch.rot90(logits, dims=(-2, -1)), atol=1e-12) == (symmetries == "all")
+
+
+@pytest.mark.parametrize(
+    ("members", "options"),
+    [
+        ([UNET, SEGNET], {}),
+        ([UNET, VALID], {"symmetries": "all"}),
+        ([UNET], {"scales": [0.5, 1, 2], "symmetries": "flips"}),
+        ([VALID, UNET], {"scales": [0.5, 4]}),
+    ],
+)
+def test_tiles_of_an_ensemble_are_exact(members, options, generator):
+    ensemble = build(*members, **options)
+    image = generator.random((1, 150, 131))
+    whole = logits_of_the_whole(ensemble, image)
+    for tile_px in (32, 100):
+        np.testing.assert_allclose(logits_of_tiles(ensemble, image, tile_px), whole, rtol=0, atol=1e-10)
+
+
+def test_a_member_with_global_context_makes_it_global():
+    pspnet = {"architecture": "pspnet", "options": {"width": 2}}
+    assert build(UNET, pspnet).geometry.context_px is None
+
+
+@pytest.mark.parametrize("wrong", [{"scales": [3]}, {"symmetries": "some"}])
+def test_a_wrong_option_is_named(wrong):
+    with pytest.raises(ValueError, match="must be one of"):
+        build(UNET, **wrong)

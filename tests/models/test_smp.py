@@ -1,0 +1,51 @@
+"""Networks of segmentation_models_pytorch keep the same promises."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import models
+
+from ..networks import lived_in_network
+from ..pipeline.test_inference import logits_of_the_whole, logits_of_tiles
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return lived_in_network("smp/unet/resnet18", num_classes=3)
+
+
+def test_stride_and_context_are_measured(network):
+    assert network.geometry.stride_px == 32
+    assert 250 < network.geometry.context_px < 320
+    assert models.build("smp/fpn/resnet18", in_channels=1, num_classes=2).geometry.context_px is None  # group norm
+
+
+def test_tiled_equals_whole(network, generator):
+    image = generator.random((1, 70, 45))
+    double = network.double()
+    tiled = logits_of_tiles(double, image, 32)
+    np.testing.assert_allclose(tiled, logits_of_the_whole(double, image), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("smp/unet", {}, "write smp/ARCHITECTURE/ENCODER"),
+        ("smp/resnet/unet", {}, "unknown model 'smp/resnet/unet'; available: smp/unet, "),
+        ("smp/unet/resnet19", {}, "Wrong encoder name `resnet19`"),
+        ("smp/unet/resnet18", {"width": 3}, "has no option 'width'; available: encoder_depth"),
+    ],
+)
+def test_a_wrong_name_or_option_is_one_line(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(name, in_channels=1, num_classes=2, options=options)
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(ValueError, match="need the extra zoo: pip install"):
+        models.build("smp/unet/resnet18", in_channels=1, num_classes=2)

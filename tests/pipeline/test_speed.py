@@ -1,0 +1,20 @@
+"""A measurement is read as it was written."""
+
+import pytest
+
+from pipeline.errors import SlidemillError
+from pipeline.files import write_json
+from pipeline.speed import Speed, read_speed
+
+SPEED = Speed(pixels=6300, wall_s=0.5, network_s=0.4, differing_px=1, compared_px=9, device="cpu", threads=2)
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_json(tmp_path / "batch.json", SPEED.to_dict() | {"provenance": {}})
+    assert read_speed(tmp_path / "batch.json") == SPEED
+
+
+def test_a_file_without_a_measurement_is_named(tmp_path):
+    write_json(tmp_path / "batch.json", {"pixels": 1})
+    with pytest.raises(SlidemillError, match=r"batch.json: no 'wall_s' in this measurement"):
+        read_speed(tmp_path / "batch.json")
