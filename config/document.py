@@ -1,6 +1,7 @@
-"""Write config/README.md and workflow/schemas/config.schema.json from pipeline/config.py: ``make docs``.
+"""Write what the code knows best: ``make docs``.
 
-With ``--check`` nothing is written; the exit status says whether the two files are up to date.
+config/README.md and workflow/schemas/config.schema.json come from pipeline/config.py, docs/models.md from measurements
+of every architecture. With ``--check`` nothing is written; the exit status says whether the files are up to date.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import ModelConfig, Settings
+from pipeline.config import EnsembleConfig, ModelConfig, Settings
+from pipeline.stages.models import markdown
 
 ROOT = Path(__file__).parents[1]
 README, SCHEMA = ROOT / "config" / "README.md", ROOT / "workflow" / "schemas" / "config.schema.json"
+MODELS = ROOT / "docs" / "models.md"
 
 _HEAD = """# Configuration
 
@@ -61,6 +64,58 @@ def readme() -> str:
     return _HEAD.replace("{example}", example) + "".join(_sections(Settings)) + _TAIL
 
 
+_MODELS = """# Models
+
+Every name can be an `architecture` in the configuration. `python -m pipeline models` prints this table; `make docs`
+writes it. All of it is measured: parameters and operations on the network itself, with default options, one channel
+and two classes; `context_px` by gradient probing (`models/probing.py`).
+
+- **exact**: tiles give, pixel by pixel, what one pass over the whole slide gives. `context_px` is how far the network
+  looks; a tile is read with so many pixels around it.
+- **blended**: the network looks at all of its window (pyramid pooling, image-level pooling, instance or group
+  normalization), so no halo makes tiles agree. Windows overlap by a quarter and are averaged with Gaussian weights. The
+  report shows the *tile mismatch*: of the pixels that two windows saw, the share whose label differed.
+
+GFLOPs/Mpx: 10⁹ operations (a multiply-add is two) per 10⁶ pixels of input, halos not counted.
+
+{table}
+
+A width below the published one makes a network quadratically cheaper; ImageNet weights need the published width.
+`unet` as published is `width: 64, normalization: none, padding: valid`.
+
+## Weights to start from
+
+`pretrained: imagenet` fills the encoder of `fcn*`, `segnet`, `deconvnet`, `linknet`, `pspnet` and `deeplabv3` with
+torchvision's weights. For other than 3 channels, the first kernels are averaged over RGB and scaled so that a grey
+image gives the response it has as RGB. On a machine without a network, put the file that the error names into torch's
+cache, or give its path. `pretrained` can also name another entry of `models`, whose training then comes first, or a
+`model.safetensors`; what does not fit (another number of classes) starts fresh and is named in the log.
+`encoder_rate` slows the encoder down; 0 freezes it with its statistics.
+
+## More architectures
+
+`pip install 'slidemill[zoo]'` adds `smp/ARCHITECTURE/ENCODER`, any of
+[segmentation_models_pytorch](https://github.com/qubvel-org/segmentation_models.pytorch), for example
+`smp/unetplusplus/resnet34`. Their stride and context are measured too.
+
+## Ensembles
+
+```yaml
+ensembles:
+  committee: {members: [unet, segnet]}
+  careful: {members: [unet], scales: [0.5, 1, 2], symmetries: all}
+```
+
+An ensemble averages the probabilities of its members, each at every scale and under every flip and rotation. It is one
+network in one file, with a stride and a context of its own, and exact if all members are.
+"""
+
+
+def models_page() -> str:
+    """Return the text of docs/models.md."""
+    return _MODELS.replace("{table}", "\n".join(markdown()))
+
+
 def schema() -> str:
     """Return the JSON schema, for editors that complete and check YAML."""
     content = Settings.model_json_schema()
@@ -79,6 +134,8 @@ def _sections(kind: type[BaseModel], prefix: str = "", title: str = "Top level")
             yield from _sections(section, f"{prefix}{name}.", f"`{prefix}{name}`")
         if name == "models":
             yield from _sections(ModelConfig, "models.NAME.", "`models.NAME`")
+        if name == "ensembles":
+            yield from _sections(EnsembleConfig, "ensembles.NAME.", "`ensembles.NAME`")
 
 
 def _subsection(annotation: Any) -> type[BaseModel] | None:
@@ -109,9 +166,9 @@ def _limits(kind: type[BaseModel], name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check both files; return the exit status."""
+    """Write or check the files; return the exit status."""
     stale = []
-    for path, text in ((README, readme()), (SCHEMA, schema())):
+    for path, text in ((README, readme()), (SCHEMA, schema()), (MODELS, models_page())):
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in arguments:

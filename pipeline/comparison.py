@@ -105,7 +105,9 @@ def _card(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def _read(read: Callable[[Path], Content], path: Path) -> Content | None:
-    """Read a file, or say why not: a job may have failed, and the report is written all the same."""
+    """Read a file; None where a failed job left none, or a damaged one: the report is written all the same."""
+    if not path.is_file():
+        return None
     try:
         return read(path)
     except SlidemillError as error:

@@ -52,11 +52,10 @@ def _copy_what_fits(network: SegmentationModel, state: Mapping[str, Tensor], sou
     with torch.no_grad():
         for name in fitting:
             own[name].copy_(state[name])
+    encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    if not any(id(own[name]) in encoder for name in fitting):
+        raise ValueError("no weight fits the encoder of this network; is it another architecture or width?")
     learned = {name for name, _ in network.named_parameters()}
-    if not learned.intersection(fitting):
-        raise ValueError(
-            "no weight has the name and shape of one of this network; is it another architecture or width?"
-        )
     if fresh := sorted(learned.difference(fitting)):
         log.info(
             "%s: %d of %d weights fit; fresh: %s", source, len(learned) - len(fresh), len(learned), ", ".join(fresh)

@@ -50,13 +50,13 @@ def randomize_statistics(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def save_network(folder: Path, **options: object) -> Path:
-    """Write model.safetensors and model.json of a lived-in U-Net; return the path of the weights."""
+def save_network(folder: Path, name: str = "unet", **options: object) -> Path:
+    """Write model.safetensors and model.json of a lived-in network; return the path of the weights."""
     weights = folder / "model.safetensors"
-    network = lived_in_network(**options)
+    network = lived_in_network(name, **options)
     save_weights(weights, network, metadata={})
     card = ModelCard(
-        architecture="unet",
+        architecture=name,
         options=options,
         classes=CLASSES,
         in_channels=1,

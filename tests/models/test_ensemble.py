@@ -10,8 +10,8 @@ import models
 from ..networks import randomize_statistics
 from ..pipeline.test_inference import logits_of_the_whole, logits_of_tiles
 
-UNET = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
-VALID = {"architecture": "unet", "options": {"width": 2, "depth": 2, "padding": "valid"}}
+UNET = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
+VALID = {"architecture": "unet", "options": {"width": 2, "depth": 1, "padding": "valid"}}
 SEGNET = {"architecture": "segnet", "options": {"width": 2}}
 
 
@@ -62,10 +62,9 @@ def test_symmetries_commute_with_the_network(symmetries):
 )
 def test_tiles_of_an_ensemble_are_exact(members, options, generator):
     ensemble = build(*members, **options)
-    image = generator.random((1, 150, 131))
-    whole = logits_of_the_whole(ensemble, image)
-    for tile_px in (32, 100):
-        np.testing.assert_allclose(logits_of_tiles(ensemble, image, tile_px), whole, rtol=0, atol=1e-10)
+    image = generator.random((1, 70, 61))
+    tiled = logits_of_tiles(ensemble, image, tile_px=32)
+    np.testing.assert_allclose(tiled, logits_of_the_whole(ensemble, image), rtol=0, atol=1e-10)
 
 
 def test_a_member_with_global_context_makes_it_global():

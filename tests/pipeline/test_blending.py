@@ -21,7 +21,7 @@ def extended(tile, grid):
 
 
 def blended(grid, window_of):
-    """Blend the windows that ``window_of`` returns for tile and region; the map, how often each pixel came, mismatch."""
+    """Blend the windows that ``window_of`` returns; the map, how often each pixel came, and the mismatch."""
     blend = Blend(grid, 2)
     result, times = np.zeros((2, *grid.shape)), np.zeros(grid.shape, dtype=int)
     for tile in grid.tiles():

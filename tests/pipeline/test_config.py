@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import Settings, TileConfig, parse_settings, parse_stage_config, stage_config
 from pipeline.errors import ConfigError
 
-STAGES = ["tile", "weigh", "train", "predict", "stitch", "evaluate", "report"]
+STAGES = ["tile", "weigh", "train", "combine", "predict", "stitch", "evaluate", "report"]
 
 
 def test_an_empty_configuration_is_the_defaults():
@@ -31,7 +31,7 @@ def test_an_empty_configuration_is_the_defaults():
         ({"training": {"values": [0, 1]}}, "training.values belongs to training.kind 'classes'"),
         ({"training": {"kind": "classes", "values": [0]}}, "must be 2 different values, one per class"),
         ({"models": {"a/b": {}}}, "models.a/b"),
-        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: unet"),
+        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet"),
         ({"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}}, "cross_entropy and dice are both 0"),
         ({"models": {"a": {"learning_rate": float("nan")}}}, "learning_rate: Input should be"),
     ],
@@ -65,3 +65,31 @@ def test_a_slice_holds_only_what_concerns_the_stage():
 def test_a_stage_names_what_is_wrong_with_its_slice():
     with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
         parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "til": 1}')
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet, "),
+        ({"ensembles": {"unet": {"members": ["unet"]}}}, "ensembles.unet: there is a model of this name"),
+        ({"ensembles": {"both": {"members": ["fcn"]}}}, "ensembles.both.members: no model 'fcn'; there are unet"),
+        ({"ensembles": {"both": {"members": []}}}, "at least 1 item"),
+        ({"ensembles": {"both": {"members": ["unet"], "scales": [3]}}}, "a scale is 0.25, 0.5, 1, 2 or 4, got 3"),
+        ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a never begins"),
+        ({"models": {"a": {"encoder_rate": 2.0}}}, "models.a.encoder_rate: "),
+    ],
+)
+def test_names_of_networks_must_make_sense(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_settings(settings, source="config.yaml")
+
+
+def test_a_training_that_starts_from_another_one_is_told_its_path():
+    settings = parse_settings({"models": {"a": {}, "b": {"pretrained": "a"}}}, source="config.yaml")
+    assert '"pretrained":"results/models/a/model.safetensors"' in stage_config(settings, "train", "b")
+    assert settings.networks == {"a": None, "b": None}
+
+
+def test_any_model_of_the_library_is_accepted_by_name():
+    settings = parse_settings({"models": {"a": {"architecture": "smp/unetplusplus/resnet34"}}}, source="config.yaml")
+    assert settings.models["a"].architecture == "smp/unetplusplus/resnet34"

@@ -17,7 +17,7 @@ from pipeline.tiling import Grid, read_mirrored
 from ..networks import has_finite_context, lived_in_network, thin_options
 
 WITH_FINITE_CONTEXT = [
-    *((name, thin_options(name)) for name in models.available() if has_finite_context(name)),
+    *((name, thin_options(name) | {"width": 2}) for name in models.available() if has_finite_context(name)),
     ("unet", {"width": 4, "padding": "same"}),
     ("unet", {"width": 4, "padding": "valid"}),
     ("unet", {"width": 4, "depth": 2, "padding": "same", "normalization": "none"}),
@@ -53,12 +53,12 @@ def logits_of_tiles(network, image, tile_px):
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_FINITE_CONTEXT)
-@pytest.mark.parametrize("shape", [(200, 131), (64, 300), (17, 5)])
+@pytest.mark.parametrize("shape", [(150, 71), (40, 170), (17, 5)])
 def test_tiled_logits_equal_those_of_the_whole_slide(name, options, shape, generator):
     network = lived_in_network(name, num_classes=3, **options).double()
     image = generator.random((1, *shape))
     whole = logits_of_the_whole(network, image)
-    for tile_px in (16, 64, 100):
+    for tile_px in (64, 100):
         np.testing.assert_allclose(logits_of_tiles(network, image, tile_px), whole, rtol=0, atol=1e-10)
 
 

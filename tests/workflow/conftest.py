@@ -56,6 +56,9 @@ class Project:
     def metrics(self) -> pd.DataFrame:
         return pd.read_csv(self.folder / "results" / "metrics.csv", dtype={"sample": str}).set_index("sample")
 
+    def comparison(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "results" / "comparison.csv").set_index("model")
+
     def masks(self) -> dict[str, int]:
         """Modification time of every mask."""
         folder = self.folder / "results" / "masks" / "net"

@@ -64,6 +64,13 @@ def test_the_page_names_the_failed_ones_and_escapes_what_they_say(project):
 
 
 @pytest.mark.usefixtures("failed_run")
+def test_the_comparison_counts_the_failed_ones_and_scores_the_others(project):
+    row = project.comparison().loc["net"]
+    assert (row["samples"], row["failed"]) == (1, len(BAD))  # one of the good ones has a reference
+    assert row["dice_mean"] == project.metrics().loc["good", "dice_mean"]
+
+
+@pytest.mark.usefixtures("failed_run")
 def test_no_result_of_a_failed_sample_is_left(project):
     assert {name.removesuffix(".ome.tiff") for name in project.masks()} == {*GOOD, "misfit"}
 
@@ -130,3 +137,4 @@ def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(proj
     assert len(table) > 0
     assert (table["stage"] == "train").all()
     assert table["error"].str.startswith(reason).all()
+    assert project.comparison().loc["trained", ["rank", "dice_mean", "train_minutes", "parameters"]].isna().all()

@@ -1,0 +1,67 @@
+"""Several models in one run: each segments every slide, and one table ranks them."""
+
+import numpy as np
+import pytest
+
+from pipeline.files import read_json
+
+from ..networks import CLASSES, save_network, thin_options
+
+MODELS = {name: {"checkpoint": f"{name}/model.safetensors"} for name in ("exact", "blended")}
+
+
+@pytest.fixture(scope="module")
+def compared(project, micrograph):
+    """A run of a network with exact tiles and one with blended tiles over slides of several tiles."""
+    save_network(project.folder / "exact", width=2, depth=2)
+    save_network(project.folder / "blended", "pspnet", **thin_options("pspnet"))
+    for number, pixels in enumerate((micrograph, micrograph.T.copy())):
+        project.drop(f"slides/plate/{number}.tif", pixels)
+        project.drop(f"references/plate/{number}.tif", (pixels > 99).astype(np.uint8))
+    project.drop("slides/alone.tif", micrograph)
+    project.configure(models=MODELS, tiling={"tile_px": 32})
+    done = project.snakemake()
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def test_a_row_per_model_the_best_first(compared):
+    ranking, samples = compared.comparison(), compared.metrics()
+    assert ranking["rank"].tolist() == [1, 2]
+    assert ranking["dice_mean"].is_monotonic_decreasing
+    means = samples.groupby("model")[["dice_mean", *(f"dice_{name}" for name in CLASSES), "jaccard_mean"]].mean()
+    np.testing.assert_allclose(ranking[means.columns], means.loc[ranking.index])
+    assert ranking["samples"].tolist() == [2, 2]  # the third slide has no reference
+    assert ranking["failed"].tolist() == [0, 0]
+    assert ranking["train_minutes"].isna().all()
+
+
+def test_speed_is_measured_over_all_batches(compared):
+    ranking = compared.comparison()
+    for model in MODELS:
+        speeds = [
+            read_json(compared.folder / f"results/predictions/{model}/{batch}.json") for batch in ("plate", "alone")
+        ]
+        assert [speed["pixels"] for speed in speeds] == [2 * 70 * 90, 70 * 90]
+        expected = sum(speed["pixels"] for speed in speeds) / sum(speed["wall_s"] for speed in speeds) / 1e6
+        assert ranking.loc[model, "predict_mpx_per_s"] == pytest.approx(expected)
+
+
+def test_only_blended_tiles_have_a_mismatch(compared):
+    ranking = compared.comparison()
+    assert ranking["tiling"].to_dict() == {name: name for name in MODELS}
+    assert np.isnan(ranking.loc["exact", "tile_mismatch"])
+    assert 0 <= ranking.loc["blended", "tile_mismatch"] < 1
+
+
+def test_the_page_shows_the_ranking(compared):
+    page = (compared.folder / "results" / "report.html").read_text(encoding="utf-8")
+    assert page.index("<h2>Models</h2>") < page.index("<h2>Metrics</h2>")
+    for row in compared.comparison().itertuples():
+        assert f"{row.dice_mean:.3f} ± {row.sd_dice_mean:.3f} ({row.min_dice_mean:.2f}" in page
+
+
+def test_a_model_that_is_removed_leaves_the_ranking_and_no_other_runs_again(compared):
+    assert compared.planned() == {}
+    compared.configure(models={"exact": MODELS["exact"]}, tiling={"tile_px": 32})
+    assert compared.planned() == {"report": 1, "all": 1}
