@@ -211,3 +211,29 @@ def test_loading_a_network_leaves_it_ready_to_predict(tmp_path):
     assert not network.training
     assert card.classes == CLASSES
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_combine_writes_one_network_that_averages(tmp_path):
+    paths = [save_network(tmp_path / name, width=width, depth=2) for name, width in (("a", 2), ("b", 3))]
+    output = tmp_path / "both" / "model.safetensors"
+    words = ["--networks", *map(str, paths), "--output", str(output)]
+    assert main(["combine", *words, "--config", '{"members": ["a", "b"], "scales": [1, 0.5]}']) == 0
+    both, card = load_network(output)
+    assert (card.architecture, card.classes, card.geometry.stride_px) == ("ensemble", CLASSES, 8)
+    members = [load_network(path)[0] for path in paths]
+    assert card.parameters == sum(parameter.numel() for network in members for parameter in network.parameters())
+    assert all(
+        torch.equal(value, members[index].state_dict()[name])
+        for index in (0, 1)
+        for name, value in both.members[index].state_dict().items()
+    )
+
+
+def test_combine_refuses_networks_of_other_classes(tmp_path, capsys):
+    paths = [save_network(tmp_path / name, width=2, depth=1) for name in ("a", "b")]
+    edit(paths[1], '"object"', '"nucleus"')
+    words = ["--networks", *map(str, paths), "--output", str(tmp_path / "both" / "model.safetensors")]
+    assert main(["combine", *words, "--config", '{"members": ["a", "b"]}']) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: combine: {paths[1]}: 1 channels and classes ['background', 'nucleus']")
+    assert not (tmp_path / "both").exists()

@@ -14,7 +14,7 @@ from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.metrics import confusion, dice
 from pipeline.patches import Annotated, RandomPatches
-from pipeline.training import check_patch, schedule, train_network
+from pipeline.training import check_patch, parameter_groups, schedule, train_network
 
 STILL = AugmentationConfig(
     flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
@@ -154,3 +154,23 @@ def test_every_change_can_be_turned_off():
 def test_the_first_loss_is_that_of_guessing():
     _, _, history = train(max_steps=1, validate_every=1, loss={"cross_entropy": 1, "dice": 0})
     assert history[0][0]["loss"] == pytest.approx(math.log(2), rel=0.8)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_the_encoder_learns_at_its_own_rate(rate):
+    """Frozen, it keeps its weights and its statistics; slowed down, it still moves."""
+    torch.manual_seed(0)
+    network = models.build("unet", in_channels=1, num_classes=2, options={"width": 4, "depth": 2})
+    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    groups = parameter_groups(network, rate)
+    assert [group["relative_rate"] for group in groups] == {0.0: [1.0], 0.1: [1.0, 0.1], 1.0: [1.0]}[rate]
+    train_network(
+        network,
+        training=[squares(1)],
+        validation=[squares(3)],
+        classes=["background", "square"],
+        config=ModelConfig(**CONFIG | {"max_steps": 4, "validate_every": 2, "encoder_rate": rate}),
+        on_record=lambda _: None,
+    )
+    unchanged = all(torch.equal(value, before[name]) for name, value in network.encoder.state_dict().items())
+    assert unchanged == (rate == 0)
