@@ -162,7 +162,7 @@ def _classify(
 ) -> tuple[torch.Tensor | None, Probabilities | None]:
     """Return (N, rows, columns) labels unless they are to be blended, and (N, classes, ...) probabilities if needed.
 
-    ``grid`` is that of the first window; all of a batch have the same halo, and windows of one group the same shape.
+    ``grid`` is that of the first window: what is cut off follows from the network, so it is the same for all slides.
     """
     windows = to_device(np.stack([window.pixels for window in group]), next(network.parameters()).device)
     logits = logits_of(network, windows, grid.cut_px)
