@@ -69,7 +69,9 @@ def build(
     unknown = sorted(set(options or {}) - set(known))
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
-    return architecture(in_channels=in_channels, num_classes=num_classes, **given, **dict(options or {}))
+    network = architecture(in_channels=in_channels, num_classes=num_classes, **given, **dict(options or {}))
+    network.name, network.chosen = name, dict(options or {})
+    return network
 
 
 def _find(name: str) -> tuple[type[SegmentationModel], dict[str, str]]:

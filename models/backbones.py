@@ -6,7 +6,7 @@ He, Zhang, Ren, Sun (2016), "Deep Residual Learning for Image Recognition", doi:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,21 @@ def vgg16_levels(in_channels: int, width: int, *, batch_norm: bool) -> nn.Module
             channels = factor * width
         levels.append(layers)
         number += 1  # the pooling
+    return levels.apply(initialize)
+
+
+def mirror_vgg16(width: int, layers: Callable[[int, int], list[nn.Module]]) -> nn.ModuleList:
+    """Return the mirror image of :func:`vgg16_levels`, from the deepest level to ``width`` channels at full resolution.
+
+    ``layers(narrow, wide)`` makes one convolution with what follows it.
+    """
+    levels, channels = nn.ModuleList(), VGG16[-1][-1]
+    for level, above in zip(reversed(VGG16), [*reversed(VGG16[:-1]), VGG16[0][:1]], strict=True):
+        mirrored = nn.Sequential()
+        for factor in [*level[1:], above[-1]]:
+            mirrored.extend(layers(channels * width, factor * width))
+            channels = factor
+        levels.append(mirrored)
     return levels.apply(initialize)
 
 

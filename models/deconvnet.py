@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones import VGG16, load_vgg16, vgg16_levels
+from models.backbones import VGG16, load_vgg16, mirror_vgg16, vgg16_levels
 from models.blocks import check_at_least_one, convolution, initialize
 from models.interface import SegmentationModel
 from models.upsampling import upsample
@@ -42,14 +42,9 @@ class DeconvNet(SegmentationModel):
             *convolution(64 * width, 64 * width, kernel=1),
             *_transposed(64 * width, 8 * width, kernel=7),
         )
-        below = [VGG16[0][0], *(level[-1] for level in VGG16[:-1])]
-        self.decoder = nn.ModuleList(
-            _mirror([factor * width for factor in level], end * width)
-            for level, end in reversed(list(zip(VGG16, below, strict=True)))
-        )
+        self.decoder = mirror_vgg16(width, _transposed)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
         self.bottom.apply(initialize)
-        self.decoder.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (N, num_classes, H, W) logits."""
@@ -66,14 +61,6 @@ class DeconvNet(SegmentationModel):
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """Load VGG-16 with batch normalization; its fully connected layers are not used."""
         load_vgg16(self.encoder, state)
-
-
-def _mirror(channels: list[int], end: int) -> nn.Sequential:
-    """Return the transposed convolutions of one level, the last one to ``end`` channels."""
-    layers = []
-    for wide in [*channels[1:], end]:
-        layers += _transposed(channels[-1], wide)
-    return nn.Sequential(*layers)
 
 
 def _transposed(wide: int, narrow: int, *, kernel: int = 3) -> list[nn.Module]:

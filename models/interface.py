@@ -29,14 +29,21 @@ class SegmentationModel(nn.Module, ABC):
         Name of the torchvision classifier whose weights :meth:`load_backbone` takes; ``None`` without one.
     encoder
         The part that :meth:`load_backbone` fills, or that can learn more slowly than the rest.
+    least_batch
+        Images that training needs at once: 2 where batch normalization follows an average of the whole image.
+    name, chosen
+        What :func:`models.build` was asked for: the architecture and its options.
     stride_px, margin_px, remainder_px
         As in :class:`Geometry`.
     """
 
     paper: ClassVar[str]
     thinnest: ClassVar[Mapping[str, Any]] = {"width": 1}
+    least_batch: ClassVar[int] = 1
     backbone: str | None = None
     encoder: Any
+    name: str
+    chosen: Mapping[str, Any]
     stride_px: int = 1
     margin_px: int = 0
     remainder_px: int = 0

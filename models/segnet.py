@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones import VGG16, load_vgg16, vgg16_levels
+from models.backbones import VGG16, load_vgg16, mirror_vgg16, vgg16_levels
 from models.blocks import check_at_least_one, convolution, initialize
 from models.interface import SegmentationModel
 from models.upsampling import upsample
@@ -37,15 +37,10 @@ class SegNet(SegmentationModel):
         check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width)
         self.stride_px = 2 ** len(VGG16)
         self.encoder = vgg16_levels(in_channels, width, batch_norm=True)
-        below = [VGG16[0][0], *(level[-1] for level in VGG16[:-1])]  # what each level of the decoder ends with
-        self.decoder = nn.ModuleList(
-            _mirror([factor * width for factor in level], end * width)
-            for level, end in reversed(list(zip(VGG16, below, strict=True)))
-        )
+        self.decoder = mirror_vgg16(width, convolution)
         self.decoder[-1] = nn.Sequential(
             *convolution(width, width), nn.Conv2d(width, num_classes, kernel_size=3, padding=1)
-        )
-        self.decoder.apply(initialize)
+        ).apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (N, num_classes, H, W) logits."""
@@ -60,11 +55,3 @@ class SegNet(SegmentationModel):
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """Load VGG-16 with batch normalization; its fully connected layers are not used."""
         load_vgg16(self.encoder, state)
-
-
-def _mirror(channels: list[int], end: int) -> nn.Sequential:
-    """Return the convolutions of one level in reverse, the last one to ``end`` channels."""
-    layers = []
-    for wide in [*channels[1:], end]:
-        layers += convolution(channels[-1], wide)
-    return nn.Sequential(*layers)

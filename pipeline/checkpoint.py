@@ -28,6 +28,7 @@ class ModelCard:
     pixel_size_um: tuple[float, float] | None
     normalization: dict[str, Any]
     metrics: dict[str, Any]
+    validation: list[str]
     parameters: int | None = None
     gflops_per_mpx: float | None = None
     paper: str | None = None
@@ -46,6 +47,7 @@ class ModelCard:
             "pixel_size_um": self.pixel_size_um,
             "normalization": self.normalization,
             "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
+            "validation": self.validation,
             "parameters": self.parameters,
             "gflops_per_mpx": self.gflops_per_mpx,
             "paper": self.paper,
@@ -69,6 +71,7 @@ class ModelCard:
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
             normalization=content["normalization"],
             metrics=content["metrics"],
+            validation=content["validation"],
             parameters=content.get("parameters"),
             gflops_per_mpx=content.get("gflops_per_mpx"),
             paper=content.get("paper"),

@@ -90,6 +90,8 @@ def train_network(
         If the loss is no number, or a patch does not suit the network.
     """
     check_patch(network.geometry, config.patch_px)
+    if config.batch_size < network.least_batch:
+        raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")
     fabric = _fabric(config)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.encoder_rate))

@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
 import models
 from models.interface import SegmentationModel
+from models.sheet import describe
+from pipeline import __version__
 from pipeline.checkpoint import ModelCard, card_path, read_card
 from pipeline.errors import SlidemillError
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256, write_json
+from pipeline.intensity import NORMALIZATION
 
 
-def save_weights(path: Path, network: torch.nn.Module, metadata: dict[str, str]) -> None:
-    """Write the state of a network, all or nothing."""
+def save_network(
+    path: Path,
+    network: SegmentationModel,
+    *,
+    classes: Sequence[str],
+    in_channels: int,
+    pixel_size_um: tuple[float, float] | None,
+    metrics: Mapping[str, Any],
+    validation: Sequence[str],
+    origin: dict[str, Any],
+) -> None:
+    """Write the weights to ``path`` and the card that describes them beside it, each all or nothing.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.safetensors``.
+    network : SegmentationModel
+        As :func:`models.build` made it for ``in_channels`` and ``classes``.
+    origin : dict
+        What :func:`pipeline.files.provenance` returned; the sha256 of the weights is added.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata=metadata)
+        safetensors.torch.save_file(state, temporary, metadata={"slidemill": __version__})
+    origin["sha256"][path.name] = sha256(path)
+    sheet = describe(network.name, in_channels=in_channels, num_classes=len(classes), options=network.chosen)
+    card = ModelCard(
+        architecture=network.name,
+        options=dict(network.chosen),
+        classes=list(classes),
+        in_channels=in_channels,
+        geometry=sheet.geometry,
+        pixel_size_um=pixel_size_um,
+        normalization=dict(NORMALIZATION),
+        metrics=dict(metrics),
+        validation=list(validation),
+        parameters=sheet.parameters,
+        gflops_per_mpx=sheet.gflops_per_mpx,
+        paper=sheet.paper,
+    )
+    write_json(card_path(path), card.to_dict() | {"provenance": origin})
 
 
 def load_network(path: Path) -> tuple[SegmentationModel, ModelCard]:

@@ -8,10 +8,8 @@ import torch
 
 import models
 from models.interface import SegmentationModel
-from pipeline.checkpoint import ModelCard, card_path
-from pipeline.files import write_json
-from pipeline.intensity import NORMALIZATION
-from pipeline.weights_file import save_weights
+from pipeline.files import provenance
+from pipeline.weights_file import save_network
 
 CLASSES = ["background", "object"]
 
@@ -50,20 +48,17 @@ def randomize_statistics(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def save_network(folder: Path, name: str = "unet", **options: object) -> Path:
+def write_network(folder: Path, name: str = "unet", **options: object) -> Path:
     """Write model.safetensors and model.json of a lived-in network; return the path of the weights."""
     weights = folder / "model.safetensors"
-    network = lived_in_network(name, **options)
-    save_weights(weights, network, metadata={})
-    card = ModelCard(
-        architecture=name,
-        options=options,
+    save_network(
+        weights,
+        lived_in_network(name, **options),
         classes=CLASSES,
         in_channels=1,
-        geometry=network.geometry,
         pixel_size_um=None,
-        normalization=dict(NORMALIZATION),
         metrics={},
+        validation=[],
+        origin=provenance("test"),
     )
-    write_json(card_path(weights), card.to_dict())
     return weights

@@ -6,13 +6,10 @@ import logging
 from pathlib import Path
 
 import models
-from models.sheet import describe
-from pipeline.checkpoint import ModelCard, card_path
 from pipeline.config import EnsembleConfig
 from pipeline.errors import SlidemillError
-from pipeline.files import provenance, sha256, write_json
-from pipeline.intensity import NORMALIZATION
-from pipeline.weights_file import load_network, save_weights
+from pipeline.files import provenance, sha256
+from pipeline.weights_file import load_network, save_network
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +37,14 @@ def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
             for name, value in network.state_dict().items()
         }
     )
-    origin = provenance("combine", config, **{str(path): sha256(path) for path in networks})
-    save_weights(output, ensemble, metadata={"slidemill": origin["version"]})
-    origin["sha256"]["model.safetensors"] = sha256(output)
-    sheet = describe("ensemble", in_channels=first.in_channels, num_classes=len(first.classes), options=options)
-    card = ModelCard(
-        architecture="ensemble",
-        options=options,
+    save_network(
+        output,
+        ensemble,
         classes=first.classes,
         in_channels=first.in_channels,
-        geometry=ensemble.geometry,
         pixel_size_um=first.pixel_size_um,
-        normalization=dict(NORMALIZATION),
         metrics={},
-        parameters=sheet.parameters,
-        gflops_per_mpx=sheet.gflops_per_mpx,
-        paper=sheet.paper,
+        validation=[],
+        origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
-    write_json(card_path(output), card.to_dict() | {"provenance": origin})
     log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,18 @@ import torch
 
 import models
 from models.interface import SegmentationModel
-from models.sheet import describe
-from pipeline.checkpoint import ModelCard, card_path
 from pipeline.config import TrainConfig
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
-from pipeline.files import provenance, replacing, sha256, write_json
-from pipeline.intensity import NORMALIZATION, measure, normalize, row_bands
+from pipeline.files import provenance, replacing, sha256
+from pipeline.intensity import measure, normalize, row_bands
 from pipeline.labels import read_training_labels
 from pipeline.patches import Annotated
 from pipeline.pretrained import start_from
 from pipeline.project import TrainingPair, find_pairs, split_pairs
 from pipeline.slides import PixelSize, open_slide
 from pipeline.training import Record, train_network
-from pipeline.weights_file import save_weights
+from pipeline.weights_file import save_network
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +65,16 @@ def run(
     origin = provenance(
         "train", config, **{str(path): sha256(path) for pair in pairs for path in (pair.image, pair.labels)}
     )
-    save_weights(output, network, metadata={"slidemill": origin["version"]})
-    origin["sha256"]["model.safetensors"] = sha256(output)
-    card = _card(network, config, pixel_size_um=_common_pixel_size(pairs, memory_mb), metrics=best)
-    held_back_names = {"validation": [pair.name for pair in held_back]}
-    write_json(card_path(output), card.to_dict() | held_back_names | {"provenance": origin})
+    save_network(
+        output,
+        network,
+        classes=config.labels.classes,
+        in_channels=len(config.channels),
+        pixel_size_um=_common_pixel_size(pairs, memory_mb),
+        metrics=best,
+        validation=[pair.name for pair in held_back],
+        origin=origin,
+    )
 
 
 def _build(config: TrainConfig) -> SegmentationModel:
@@ -121,28 +123,6 @@ def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int) -> PixelSize |
         return None
     rows_um, columns_um = np.median(sizes, axis=0)
     return float(rows_um), float(columns_um)
-
-
-def _card(
-    network: SegmentationModel, config: TrainConfig, *, pixel_size_um: PixelSize | None, metrics: Record
-) -> ModelCard:
-    name, options = config.model.architecture, dict[str, Any](config.model.options)
-    sheet = describe(
-        name, in_channels=len(config.channels), num_classes=len(config.labels.classes), options=config.model.options
-    )
-    return ModelCard(
-        architecture=name,
-        options=options,
-        classes=list(config.labels.classes),
-        in_channels=len(config.channels),
-        geometry=network.geometry,
-        pixel_size_um=pixel_size_um,
-        normalization=dict(NORMALIZATION),
-        metrics=metrics,
-        parameters=sheet.parameters,
-        gflops_per_mpx=sheet.gflops_per_mpx,
-        paper=sheet.paper,
-    )
 
 
 def _write_history(path: Path, records: list[Record]) -> None:

@@ -54,6 +54,7 @@ def write_card(path, *, context_px, **more):
         pixel_size_um=None,
         normalization=dict(NORMALIZATION),
         metrics={},
+        validation=[],
         **more,
     )
     write_json(Path(path), card.to_dict())

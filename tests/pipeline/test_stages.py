@@ -19,7 +19,7 @@ from pipeline.slides import open_slide
 from pipeline.speed import read_speed
 from pipeline.weights_file import load_network
 
-from ..networks import CLASSES, save_network
+from ..networks import CLASSES, write_network
 from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
 
 SETTINGS = Settings(classes=CLASSES)
@@ -72,7 +72,7 @@ def demo_slides():
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, padding):
     """From file to file, in float32: other tiles, the same labels."""
-    weights = save_network(tmp_path / "network", width=6, padding=padding)
+    weights = write_network(tmp_path / "network", width=6, padding=padding)
     network, _ = load_network(weights)
     (tmp_path / "slides").mkdir()
     pixels = demo_slides()
@@ -90,7 +90,7 @@ def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, paddin
 
 
 def test_probabilities_are_kept_on_request(tmp_path, generator):
-    weights = save_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
     (tmp_path / "slides").mkdir()
     tifffile.imwrite(tmp_path / "slides" / "a.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
     asked = SETTINGS.prediction.model_copy(update={"probabilities": True})
@@ -104,7 +104,7 @@ def test_probabilities_are_kept_on_request(tmp_path, generator):
 
 
 def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, generator, capsys):
-    weights = save_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
     (tmp_path / "slides").mkdir()
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
@@ -127,7 +127,7 @@ def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, gener
 
 
 def test_the_speed_of_a_batch_is_measured_beside_its_prediction(tmp_path, generator):
-    weights = save_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
     (tmp_path / "slides").mkdir()
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
@@ -140,7 +140,7 @@ def test_the_speed_of_a_batch_is_measured_beside_its_prediction(tmp_path, genera
 
 
 def test_a_plan_keeps_where_it_is_from(tmp_path, generator):
-    weights = save_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
     (tmp_path / "slides").mkdir()
     tifffile.imwrite(tmp_path / "slides" / "a.tif", generator.integers(0, 255, (50, 60)).astype(np.uint8))
     segment(tmp_path, weights)
@@ -163,7 +163,7 @@ def test_a_plan_keeps_where_it_is_from(tmp_path, generator):
     ],
 )
 def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, capsys, spoil, message):
-    weights = save_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
     spoil(weights)
     places = [
         "--weights",
@@ -207,14 +207,14 @@ def test_wrong_words_on_the_command_line_are_an_error(words):
 
 
 def test_loading_a_network_leaves_it_ready_to_predict(tmp_path):
-    network, card = load_network(save_network(tmp_path, width=2, depth=2))
+    network, card = load_network(write_network(tmp_path, width=2, depth=2))
     assert not network.training
     assert card.classes == CLASSES
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
 def test_combine_writes_one_network_that_averages(tmp_path):
-    paths = [save_network(tmp_path / name, width=width, depth=2) for name, width in (("a", 2), ("b", 3))]
+    paths = [write_network(tmp_path / name, width=width, depth=2) for name, width in (("a", 2), ("b", 3))]
     output = tmp_path / "both" / "model.safetensors"
     words = ["--networks", *map(str, paths), "--output", str(output)]
     assert main(["combine", *words, "--config", '{"members": ["a", "b"], "scales": [1, 0.5]}']) == 0
@@ -230,7 +230,7 @@ def test_combine_writes_one_network_that_averages(tmp_path):
 
 
 def test_combine_refuses_networks_of_other_classes(tmp_path, capsys):
-    paths = [save_network(tmp_path / name, width=2, depth=1) for name in ("a", "b")]
+    paths = [write_network(tmp_path / name, width=2, depth=1) for name in ("a", "b")]
     edit(paths[1], '"object"', '"nucleus"')
     words = ["--networks", *map(str, paths), "--output", str(tmp_path / "both" / "model.safetensors")]
     assert main(["combine", *words, "--config", '{"members": ["a", "b"]}']) == 1

@@ -94,6 +94,11 @@ def test_a_patch_that_does_not_suit_the_network_is_refused(patch_px, message):
         check_patch(Geometry(stride_px=16, context_px=94, margin_px=92, remainder_px=12), patch_px)
 
 
+def test_one_patch_at_a_time_is_too_few_for_averages_of_an_image():
+    with pytest.raises(SlidemillError, match="batch_size must be at least 2 for pspnet"):
+        train(architecture="pspnet", options={"width": 1}, batch_size=1)
+
+
 def patches(config, *, seed=0, count=6, patch_px=64, images=None):
     stream = iter(RandomPatches(images or [squares(1), squares(2)], patch_px=patch_px, config=config, seed=seed))
     return [next(stream) for _ in range(count)]

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import yaml
 
-from ..networks import CLASSES, save_network
+from ..networks import CLASSES, write_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ class Project:
 def project(tmp_path_factory) -> Project:
     """A project without slides, with an untrained network as its checkpoint."""
     made = Project(tmp_path_factory.mktemp("project"))
-    save_network(made.folder / "network", width=2, depth=2)
+    write_network(made.folder / "network", width=2, depth=2)
     made.configure()
     return made
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.files import read_json
 
-from ..networks import CLASSES, save_network, thin_options
+from ..networks import CLASSES, thin_options, write_network
 
 MODELS = {name: {"checkpoint": f"{name}/model.safetensors"} for name in ("exact", "blended")}
 
@@ -13,8 +13,8 @@ MODELS = {name: {"checkpoint": f"{name}/model.safetensors"} for name in ("exact"
 @pytest.fixture(scope="module")
 def compared(project, micrograph):
     """A run of a network with exact tiles and one with blended tiles over slides of several tiles."""
-    save_network(project.folder / "exact", width=2, depth=2)
-    save_network(project.folder / "blended", "pspnet", **thin_options("pspnet"))
+    write_network(project.folder / "exact", width=2, depth=2)
+    write_network(project.folder / "blended", "pspnet", **thin_options("pspnet"))
     for number, pixels in enumerate((micrograph, micrograph.T.copy())):
         project.drop(f"slides/plate/{number}.tif", pixels)
         project.drop(f"references/plate/{number}.tif", (pixels > 99).astype(np.uint8))
@@ -65,3 +65,16 @@ def test_a_model_that_is_removed_leaves_the_ranking_and_no_other_runs_again(comp
     assert compared.planned() == {}
     compared.configure(models={"exact": MODELS["exact"]}, tiling={"tile_px": 32})
     assert compared.planned() == {"report": 1, "all": 1}
+
+
+def test_an_ensemble_is_one_more_network_that_follows_its_members(compared):
+    members = {name: MODELS["exact"] for name in ("one", "two")}
+    compared.configure(models=MODELS | members, ensembles={"all": {"members": ["one", "two"], "symmetries": "flips"}})
+    assert compared.planned()["combine"] == 1
+    done = compared.snakemake()
+    assert done.returncode == 0, done.stderr
+    ranking, samples = compared.comparison(), compared.metrics()
+    assert set(samples["model"]) == {*MODELS, *members, "all"}
+    assert ranking.loc["all", "parameters"] == 2 * ranking.loc["exact", "parameters"]
+    assert ranking.loc["all", "tiling"] == "exact"
+    assert compared.planned() == {}
