@@ -21,6 +21,8 @@ rule all:
     input:
         "results/metrics.csv",
         "results/comparison.csv",
+        "results/cohort.csv",
+        "results/paired.csv",
         "results/report.html",
         "results/provenance.json",
 

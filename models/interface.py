@@ -56,6 +56,11 @@ class SegmentationModel(nn.Module, ABC):
         network.__dict__["_arguments"] = arguments
         return network
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the image."""
+        return int(self._arguments["in_channels"])
+
     @cached_property
     def geometry(self) -> Geometry:
         """How the network samples its input, and how far it looks: measured, see :mod:`models.probing`."""

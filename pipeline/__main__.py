@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.config import parse_stage_config
 from pipeline.errors import SlidemillError, error_line
+from pipeline.stage_config import parse_stage_config
 
 STAGES = {
     "tile": "pipeline.stages.tile",
@@ -29,6 +29,8 @@ STAGES = {
     "combine": "pipeline.stages.combine",
     "predict": "pipeline.stages.predict",
     "stitch": "pipeline.stages.stitch",
+    "objects": "pipeline.stages.objects",
+    "inspect": "pipeline.stages.inspect",
     "evaluate": "pipeline.stages.evaluate",
     "report": "pipeline.stages.report",
 }

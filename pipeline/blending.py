@@ -30,6 +30,11 @@ class Mismatch:
     differing_px: int = 0
     compared_px: int = 0
 
+    @property
+    def share(self) -> float:
+        """Of the compared pixels; 0 where there are none, since one window holds all of the slide."""
+        return self.differing_px / self.compared_px if self.compared_px else 0.0
+
 
 class Blend:
     """Blends the windows of one slide; they must come in the order of ``grid.tiles()``.

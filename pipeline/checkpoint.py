@@ -29,6 +29,7 @@ class ModelCard:
     normalization: dict[str, Any]
     metrics: dict[str, Any]
     validation: list[str]
+    appearance: list[dict[str, float]]
     parameters: int | None = None
     gflops_per_mpx: float | None = None
     paper: str | None = None
@@ -48,6 +49,7 @@ class ModelCard:
             "normalization": self.normalization,
             "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
             "validation": self.validation,
+            "appearance": self.appearance,
             "parameters": self.parameters,
             "gflops_per_mpx": self.gflops_per_mpx,
             "paper": self.paper,
@@ -72,6 +74,7 @@ class ModelCard:
             normalization=content["normalization"],
             metrics=content["metrics"],
             validation=content["validation"],
+            appearance=content.get("appearance", []),
             parameters=content.get("parameters"),
             gflops_per_mpx=content.get("gflops_per_mpx"),
             paper=content.get("paper"),

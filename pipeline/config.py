@@ -1,14 +1,13 @@
 """The configuration: every key with its type, default, limits and meaning, in this one place.
 
 ``config.yaml`` is read into :class:`Settings`. ``config/README.md`` and ``workflow/schemas/config.schema.json`` are
-written from these classes by ``make docs``. A stage receives the part that concerns it as one JSON object, so that a
-changed setting runs again exactly the rules that use it.
+written from these classes by ``make docs``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,14 +22,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the configuration: unknown keys and wrong types are refused, nothing changes later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Section = TypeVar("Section", bound=_Section)
-
-
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The annotated images. Images and labels are paired by their path under the two folders, without suffix."""
 
     images: str = Field("data/training/images", description="Folder of training images.")
@@ -53,7 +51,7 @@ class TrainingConfig(_Section):
     )
 
 
-class ImageConfig(_Section):
+class ImageConfig(Section):
     """How slides are read."""
 
     channels: list[Index] = Field([0], min_length=1, description="Channels that the network sees, counted from 0.")
@@ -62,7 +60,7 @@ class ImageConfig(_Section):
     )
 
 
-class TilingConfig(_Section):
+class TilingConfig(Section):
     """How slides are cut for the network. Changes speed and memory, never the result."""
 
     tile_px: int = Field(
@@ -73,7 +71,7 @@ class TilingConfig(_Section):
     )
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """The loss: a weighted sum of pixel-weighted cross-entropy and Dice."""
 
     cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
@@ -95,7 +93,7 @@ class LossConfig(_Section):
         return self
 
 
-class AugmentationConfig(_Section):
+class AugmentationConfig(Section):
     """Random changes of the training patches. Each number says how far; 0 turns that change off."""
 
     flip: bool = Field(True, description="Flips and quarter turns.")
@@ -111,7 +109,7 @@ class AugmentationConfig(_Section):
     blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """One network: what it is, and how it is trained."""
 
     architecture: str = Field(
@@ -160,7 +158,7 @@ class ModelConfig(_Section):
         return self
 
 
-class EnsembleConfig(_Section):
+class EnsembleConfig(Section):
     """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
 
     members: list[ModelName] = Field(min_length=1, description="Names of entries of `models`.")
@@ -181,13 +179,13 @@ class EnsembleConfig(_Section):
         return scales
 
 
-class PredictionConfig(_Section):
+class PredictionConfig(Section):
     """What prediction keeps."""
 
     probabilities: bool = Field(False, description="Keep class probabilities (float16) beside the labels.")
 
 
-class MaskConfig(_Section):
+class MaskConfig(Section):
     """What is written into the masks."""
 
     instances: bool = Field(
@@ -195,12 +193,28 @@ class MaskConfig(_Section):
     )
 
 
-class Settings(_Section):
+class MetricsConfig(Section):
+    """How masks are compared with references."""
+
+    tolerance_px: Positive = Field(
+        2.0, description="Distance in px up to which two boundaries count as one (surface Dice, boundary IoU)."
+    )
+    tolerance_um: Positive | None = Field(
+        None, description="The same in µm; it takes the place of `tolerance_px` where the pixel size is known."
+    )
+
+
+class Settings(Section):
     """The whole configuration."""
 
     slides: str = Field("data/slides", description="Drop folder: image files, or folders of them (one GPU job each).")
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
+    )
+    samples: str = Field(
+        "config/samples.csv",
+        description="Optional sample sheet, a CSV with the columns `sample` and `group` (animal, patient, field): "
+        "confidence intervals and tests count groups, not samples. No job but the report reads it.",
     )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
@@ -218,6 +232,7 @@ class Settings(_Section):
     )
     prediction: PredictionConfig = PredictionConfig()
     masks: MaskConfig = MaskConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @property
     def networks(self) -> dict[str, str | None]:
@@ -247,8 +262,8 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _labels_fit_classes(self) -> Self:
-        if len(set(self.classes)) != len(self.classes) or "mean" in self.classes:
-            raise ValueError(f"classes must differ, and none can be named 'mean', got {self.classes}")
+        if len(set(self.classes)) != len(self.classes) or {"mean", "pooled"} & set(self.classes):
+            raise ValueError(f"classes must differ, and none can be named 'mean' or 'pooled', got {self.classes}")
         if self.training.kind == "instances" and len(self.classes) != 2:
             raise ValueError(f"training.kind 'instances' means two classes, got {len(self.classes)}: {self.classes}")
         values = self.training.values
@@ -259,44 +274,6 @@ class Settings(_Section):
                 f"training.values must be {len(self.classes)} different values, one per class, got {values}"
             )
         return self
-
-
-class LabelConfig(_Section):
-    """How a label image becomes a class map."""
-
-    classes: list[ClassName]
-    kind: Literal["instances", "classes"]
-    values: list[int] | None = None
-
-
-class TileConfig(_Section):
-    """What the stage ``tile`` is told."""
-
-    image: ImageConfig
-    tile_px: int
-
-
-class WeighConfig(_Section):
-    """What the stage ``weigh`` is told."""
-
-    labels: LabelConfig
-    loss: LossConfig
-
-
-class TrainConfig(_Section):
-    """What the stage ``train`` is told."""
-
-    labels: LabelConfig
-    channels: list[Index]
-    model: ModelConfig
-    validation: float
-
-
-class PredictConfig(_Section):
-    """What the stage ``predict`` is told."""
-
-    classes: list[ClassName]
-    probabilities: bool
 
 
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
@@ -310,44 +287,10 @@ def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error, Settings)}") from None
+        raise ConfigError(f"{source}: {explain(error, Settings)}") from None
 
 
-def parse_stage_config(kind: type[Section], text: str) -> Section:
-    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` as above."""
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        raise ConfigError(f"--config: {_explain(error, kind)}") from None
-
-
-def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
-    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON."""
-    labels = LabelConfig(
-        classes=settings.classes, kind=settings.training.kind, values=settings.training.values
-    ).model_dump()
-    network = settings.models.get(model or "", ModelConfig())
-    if network.pretrained in settings.models:
-        network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
-    sections: dict[str, _Section] = {
-        "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
-        "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
-        "train": TrainConfig(
-            labels=LabelConfig(**labels),
-            channels=settings.image.channels,
-            model=network,
-            validation=settings.training.validation,
-        ),
-        "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
-        "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
-        "stitch": settings.masks,
-        "evaluate": LabelConfig(**labels),
-        "report": settings,
-    }
-    return sections[stage].model_dump_json()
-
-
-def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say the first mistake in one line."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])

@@ -63,6 +63,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return a cell of a CSV file that no spreadsheet program takes for a formula, with an apostrophe before one."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of the content of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -7,6 +7,8 @@ for networks with global context: their windows are blended.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from torch import Tensor
 from models.interface import SegmentationModel
 from pipeline.blending import Blend
 from pipeline.tiling import Grid, Tile, read_mirrored
+
+_UNCERTAIN = math.log(3)  # between logits: with two classes, the better one has a probability below 0.75
 
 
 @torch.inference_mode()
@@ -90,6 +94,12 @@ def probabilities_of(logits: Tensor) -> NDArray[np.float32]:
     """Return class probabilities, (N, classes, rows, columns) on the host."""
     probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
     return probabilities
+
+
+def uncertain_of(logits: Tensor) -> Tensor:
+    """Say where the best class is less than three times as probable as the second, as bool (N, rows, columns)."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1] < _UNCERTAIN
 
 
 def crop_to(values: Tensor, tile: Tile) -> Tensor:

@@ -10,9 +10,9 @@ import skimage.measure
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
-from pipeline.config import LabelConfig
 from pipeline.errors import SlideError
 from pipeline.slides import read_plane
+from pipeline.stage_config import LabelConfig
 
 
 def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:

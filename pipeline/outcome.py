@@ -14,13 +14,15 @@ from pipeline.plan import read_plan
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One sample under one model. ``mask``, ``metrics`` and ``reference`` are None where there is none."""
+    """One sample under one model. A file is None where there is none."""
 
     sample: str
     model: str
     slide: Path
     reference: Path | None
     mask: Path | None
+    objects: Path | None
+    annotations: Path | None
     metrics: Path | None
     stage: str = ""
     error: str = ""
@@ -53,11 +55,16 @@ def _outcome(
     network = Path(settings.weights_of(model))
     plan = Path(project.PLAN.format(**names))
     mask = _current(Path(project.MASK.format(**names)), [plan, network] if check_age else [])
+    of_mask = [mask] if check_age else []
+    objects = _current(Path(project.OBJECTS.format(**names)), of_mask)
+    annotations = _current(Path(project.ANNOTATIONS.format(**names)), of_mask)
     metrics = _current(Path(project.METRICS.format(**names)), [mask, reference] if check_age else [])
     metrics = metrics if reference is not None else None
     stage, error, log = "", "", None
     if mask is None:
         stage, error, log = _reason(names, plan, _network_logs(model, settings))
+    elif objects is None or annotations is None:
+        stage, error, log = _reason_in_logs(names, [project.OBJECTS_LOG])
     elif reference is not None and metrics is None:
         stage, error, log = _reason_in_logs(names, [project.EVALUATE_LOG])
     return Outcome(
@@ -66,6 +73,8 @@ def _outcome(
         slide=slide,
         reference=reference,
         mask=mask,
+        objects=objects,
+        annotations=annotations,
         metrics=metrics,
         stage=stage,
         error=error,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,14 @@ class Annotated:
     """One annotated image in memory.
 
     ``image`` is (channels, rows, columns) float32 and normalized, ``classes`` (rows, columns) uint8, ``weights``
-    (rows, columns) float16.
+    (rows, columns) float16; ``appearance`` is what it looked like before.
     """
 
     name: str
     image: NDArray[np.float32]
     classes: NDArray[np.uint8]
     weights: NDArray[np.float16]
+    appearance: dict[str, float] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,6 +16,9 @@ from pipeline.errors import SlidemillError
 PLAN = "results/plans/{model}/{sample}.json"
 MASK = "results/masks/{model}/{sample}.ome.tiff"
 METRICS = "results/metrics/{model}/{sample}.csv"
+OBJECTS = "results/objects/{model}/{sample}.csv"
+ANNOTATIONS = "results/objects/{model}/{sample}.geojson"
+APPEARANCE = "results/appearance/{sample}.json"
 HISTORY = "results/models/{model}/history.csv"
 WEIGHTS = "results/models/{model}/model.safetensors"
 CARD = "results/models/{model}/model.json"
@@ -26,6 +29,7 @@ TILE_LOG = "logs/tile/{model}/{sample}.log"
 COMBINE_LOG = "logs/combine/{model}.log"
 PREDICT_LOG = "logs/predict/{model}/{batch}.log"
 STITCH_LOG = "logs/stitch/{model}/{sample}.log"
+OBJECTS_LOG = "logs/objects/{model}/{sample}.log"
 EVALUATE_LOG = "logs/evaluate/{model}/{sample}.log"
 
 SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png")

@@ -1,4 +1,4 @@
-"""How fast a batch was predicted, beside its predictions: times differ from run to run, masks must not."""
+"""What was measured while a batch was predicted, beside its predictions: times differ, masks must not."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Speed:
         that two windows were compared at. Both 0 for exact networks, whose windows agree.
     device, threads
         What it ran on.
+    uncertain
+        By sample: share of its pixels whose best class is less than three times as probable as the second.
+    mismatch
+        By sample, for a network with global context: its own tile mismatch.
     """
 
     pixels: int
@@ -34,6 +38,8 @@ class Speed:
     compared_px: int
     device: str
     threads: int
+    uncertain: dict[str, float]
+    mismatch: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the measurement as JSON types."""

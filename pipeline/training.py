@@ -27,7 +27,7 @@ from pipeline.device import computes_bfloat16
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.losses import SegmentationLoss
-from pipeline.metrics import confusion, dice, mean_over_classes
+from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.patches import Annotated, RandomPatches
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def validate(network: SegmentationModel, images: list[Annotated], classes: list[
         )
         for image in images
     )
-    scores = dice(np.asarray(counts))
+    scores = per_class("dice", np.asarray(counts))
     record = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
     return record | {"dice_mean": mean_over_classes(scores)}
 

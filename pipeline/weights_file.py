@@ -24,10 +24,10 @@ def save_network(
     network: SegmentationModel,
     *,
     classes: Sequence[str],
-    in_channels: int,
     pixel_size_um: tuple[float, float] | None,
     metrics: Mapping[str, Any],
     validation: Sequence[str],
+    appearance: Sequence[dict[str, float]],
     origin: dict[str, Any],
 ) -> None:
     """Write the weights to ``path`` and the card that describes them beside it, each all or nothing.
@@ -37,7 +37,7 @@ def save_network(
     path : Path
         ``model.safetensors``.
     network : SegmentationModel
-        As :func:`models.build` made it for ``in_channels`` and ``classes``.
+        As :func:`models.build` made it for ``classes``.
     origin : dict
         What :func:`pipeline.files.provenance` returned; the sha256 of the weights is added.
     """
@@ -45,17 +45,18 @@ def save_network(
     with replacing(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={"slidemill": __version__})
     origin["sha256"][path.name] = sha256(path)
-    sheet = describe(network.name, in_channels=in_channels, num_classes=len(classes), options=network.chosen)
+    sheet = describe(network.name, in_channels=network.in_channels, num_classes=len(classes), options=network.chosen)
     card = ModelCard(
         architecture=network.name,
         options=dict(network.chosen),
         classes=list(classes),
-        in_channels=in_channels,
+        in_channels=network.in_channels,
         geometry=sheet.geometry,
         pixel_size_um=pixel_size_um,
         normalization=dict(NORMALIZATION),
         metrics=dict(metrics),
         validation=list(validation),
+        appearance=list(appearance),
         parameters=sheet.parameters,
         gflops_per_mpx=sheet.gflops_per_mpx,
         paper=sheet.paper,

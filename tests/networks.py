@@ -55,10 +55,10 @@ def write_network(folder: Path, name: str = "unet", **options: object) -> Path:
         weights,
         lived_in_network(name, **options),
         classes=CLASSES,
-        in_channels=1,
         pixel_size_um=None,
         metrics={},
         validation=[],
+        appearance=[],
         origin=provenance("test"),
     )
     return weights

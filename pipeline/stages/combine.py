@@ -41,10 +41,10 @@ def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
         output,
         ensemble,
         classes=first.classes,
-        in_channels=first.in_channels,
         pixel_size_um=first.pixel_size_um,
         metrics={},
         validation=[],
+        appearance=first.appearance,
         origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
     log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))

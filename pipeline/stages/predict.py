@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ import torch
 from models.interface import SegmentationModel
 from pipeline.blending import Blend, Probabilities
 from pipeline.checkpoint import ModelCard
-from pipeline.config import PredictConfig
 from pipeline.device import prepare
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
-from pipeline.inference import crop_slices, crop_to, labels_of, logits_of, probabilities_of, to_device
+from pipeline.inference import crop_slices, crop_to, labels_of, logits_of, probabilities_of, to_device, uncertain_of
 from pipeline.plan import Plan, SlidePlan, read_plan
 from pipeline.predictions import PredictionWriter, write_predictions
 from pipeline.speed import Speed
+from pipeline.stage_config import PredictConfig
 from pipeline.tiling import Grid
 from pipeline.weights_file import load_network
 from pipeline.windows import Unreadable, Window, ahead, batched, read_windows
@@ -102,26 +103,56 @@ def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
             log.warning("%s: its pixels are %.2f times as large as those the network was trained on", sample, ratio)
 
 
+class _Scores(NamedTuple):
+    """What the network says of windows, (N, ...), or of one: labels, or probabilities to blend, or both to keep."""
+
+    labels: torch.Tensor | None
+    uncertain: torch.Tensor | None
+    probabilities: Probabilities | None
+
+    def of(self, index: int) -> _Scores:
+        """Return those of one window."""
+        labels, uncertain, probabilities = (None if part is None else part[index] for part in self)
+        return _Scores(labels, uncertain, probabilities)  # type: ignore[arg-type]
+
+
 class _Progress:
     """The slides of the batch on their way out, and what was measured on it."""
 
     def __init__(self, slides: list[tuple[str, SlidePlan]], num_classes: int, writer: PredictionWriter) -> None:
         self.writer = writer
         self.network_s = 0.0
-        self.pixels = 0
+        self.pixels = dict.fromkeys((sample for sample, _ in slides), 0)
+        self.uncertain_px = dict.fromkeys(self.pixels, 0)
         self.blends = {sample: Blend(plan.grid, num_classes) for sample, plan in slides if plan.grid.overlap_px}
 
-    def write(self, window: Window, labels: torch.Tensor | None, probabilities: Probabilities | None) -> None:
+    def write(self, window: Window, scores: _Scores) -> None:
         """Write a window, or what it completes: exact tiles at once, blended ones when their neighbours are there."""
-        self.pixels += int(np.prod(window.tile.write.shape))
-        if labels is not None:
-            kept = None if probabilities is None else probabilities[..., *crop_slices(window.tile)]
-            self.writer.write(window.sample, window.tile.write, crop_to(labels, window.tile).numpy(), kept)
+        sample, tile, probabilities = window.sample, window.tile, scores.probabilities
+        self.pixels[sample] += int(np.prod(tile.write.shape))
+        if scores.labels is not None and scores.uncertain is not None:
+            kept = None if probabilities is None else probabilities[..., *crop_slices(tile)]
+            self.uncertain_px[sample] += int(crop_to(scores.uncertain, tile).sum())
+            self.writer.write(sample, tile.write, crop_to(scores.labels, tile).numpy(), kept)
         elif probabilities is not None:
-            for region, blended in self.blends[window.sample].add(window.tile, probabilities):
-                blended_labels = blended.argmax(axis=0).astype(np.uint8)
-                kept = blended if self.writer.keeps_probabilities else None
-                self.writer.write(window.sample, region, blended_labels, kept)
+            for region, blended in self.blends[sample].add(tile, probabilities):
+                self.uncertain_px[sample] += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
+                labels = blended.argmax(axis=0).astype(np.uint8)
+                self.writer.write(sample, region, labels, blended if self.writer.keeps_probabilities else None)
+
+    def measure(self, network: SegmentationModel, wall_s: float) -> Speed:
+        """Sum up."""
+        return Speed(
+            pixels=sum(self.pixels.values()),
+            wall_s=wall_s,
+            network_s=self.network_s,
+            differing_px=sum(blend.mismatch.differing_px for blend in self.blends.values()),
+            compared_px=sum(blend.mismatch.compared_px for blend in self.blends.values()),
+            device=str(next(network.parameters()).device),
+            threads=torch.get_num_threads(),
+            uncertain={sample: self.uncertain_px[sample] / pixels for sample, pixels in self.pixels.items() if pixels},
+            mismatch={sample: blend.mismatch.share for sample, blend in self.blends.items()},
+        )
 
 
 def _predict(
@@ -136,36 +167,21 @@ def _predict(
             writer.fail(group.sample, stage="predict", error=group.error)
             continue
         before = time.monotonic()
-        labels, probabilities = _classify(network, group, plans[group[0].sample].grid, writer.keeps_probabilities)
+        scores = _classify(network, group, plans[group[0].sample].grid, writer.keeps_probabilities)
         progress.network_s += time.monotonic() - before
         for index, window in enumerate(group):
-            progress.write(
-                window,
-                None if labels is None else labels[index],
-                None if probabilities is None else probabilities[index],
-            )
-    wall_s = max(time.monotonic() - start, 1e-9)
-    mismatches = [blend.mismatch for blend in progress.blends.values()]
-    return Speed(
-        pixels=progress.pixels,
-        wall_s=wall_s,
-        network_s=progress.network_s,
-        differing_px=sum(mismatch.differing_px for mismatch in mismatches),
-        compared_px=sum(mismatch.compared_px for mismatch in mismatches),
-        device=str(next(network.parameters()).device),
-        threads=torch.get_num_threads(),
-    )
+            progress.write(window, scores.of(index))
+    return progress.measure(network, max(time.monotonic() - start, 1e-9))
 
 
-def _classify(
-    network: SegmentationModel, group: list[Window], grid: Grid, keep_probabilities: bool
-) -> tuple[torch.Tensor | None, Probabilities | None]:
+def _classify(network: SegmentationModel, group: list[Window], grid: Grid, keep_probabilities: bool) -> _Scores:
     """Return (N, rows, columns) labels unless they are to be blended, and (N, classes, ...) probabilities if needed.
 
     ``grid`` is that of the first window: what is cut off follows from the network, so it is the same for all slides.
     """
     windows = to_device(np.stack([window.pixels for window in group]), next(network.parameters()).device)
     logits = logits_of(network, windows, grid.cut_px)
-    blended = grid.overlap_px > 0
-    probabilities = probabilities_of(logits) if keep_probabilities or blended else None
-    return None if blended else labels_of(logits).cpu(), probabilities
+    if grid.overlap_px:
+        return _Scores(None, None, probabilities_of(logits))
+    probabilities = probabilities_of(logits) if keep_probabilities else None
+    return _Scores(labels_of(logits).cpu(), uncertain_of(logits).cpu(), probabilities)

@@ -1,26 +1,30 @@
-"""Gather every sample, also the failed ones, into one table and one page to review them on."""
+"""Gather every sample, also the failed ones, into tables, figures and one page to review them on."""
 
 from __future__ import annotations
 
-import base64
 import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import quote
 
-import jinja2
 import numpy as np
 import pandas as pd
 
-from pipeline import files
+from pipeline import figures, files, project
+from pipeline.cohort import pair, read_groups, summarize
+from pipeline.columns import columns
 from pipeline.comparison import compare
-from pipeline.config import LabelConfig, Settings
+from pipeline.config import Settings
 from pipeline.errors import SlideError
-from pipeline.files import replacing, sha256, write_json, write_text
+from pipeline.files import replacing, sha256, spreadsheet_text, write_json, write_text
 from pipeline.labels import class_map
 from pipeline.outcome import Outcome, outcomes
-from pipeline.overlay import overlay, picture_shape, shrink, to_png
+from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
+from pipeline.pictures import layers_of, picture_shape, shrink, side_px
+from pipeline.results import results_table
 from pipeline.slides import open_slide
+from pipeline.stage_config import LabelConfig
 
 log = logging.getLogger(__name__)
 
@@ -36,30 +40,46 @@ _COMPUTING = (
     "zarr",
     "dask",
 )
-_LEADING = ["sample", "model", "status", "stage", "error"]
-_FILES = ["slide", "reference", "mask", "metrics", "log"]
+_LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "annotations": "QuPath", "log": "log"}
 
 
-def run(*, output: Path, comparison: Path, page: Path, provenance: Path | None = None, config: Settings) -> None:
-    """Write ``output`` (CSV, a row per sample and model), ``comparison`` (CSV, a row per model, best first) and
-    ``page`` (HTML, one file, no network).
+def run(
+    *,
+    output: Path,
+    comparison: Path,
+    cohort: Path,
+    paired: Path,
+    drawings: Path,
+    page: Path,
+    provenance: Path | None = None,
+    config: Settings,
+) -> None:
+    """Write tables, figures and the page.
 
-    Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current folder. The workflow passes
-    ``provenance`` (JSON) when it has brought every sample up to date; without it, a result that is older than what it
-    was made from counts as failed.
+    ``output`` has a row per sample and model, ``comparison`` a row per model, best first, ``cohort`` means with
+    intervals, ``paired`` tests of every two models (all CSV); the SVG files of ``drawings`` and ``page`` (HTML, one
+    file, no network) show them. Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current
+    folder. The workflow passes ``provenance`` (JSON) when it has brought every sample up to date; without it, a result
+    that is older than what it was made from counts as failed.
     """
     found = outcomes(config, check_age=provenance is None)
     origin = collect_provenance(found, config)
     if provenance is not None:
         write_json(provenance, origin)
-    table = _table(found, config.classes)
+    groups = read_groups(Path(config.samples))
+    table = results_table(found, config, groups)
     ranking = compare(table, config)
-    for path, content in ((output, table), (comparison, ranking)):
-        with replacing(path) as temporary:
-            content.to_csv(temporary, index=False)
-    write_text(page, _render(found, table, ranking, config, origin))
+    summary, pairs = summarize(table, config.classes, groups), pair(table, groups)
+    for path, content in ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs)):
+        _write_table(path, content)
+    drawn = _draw(table, summary, config)
+    for name, figure in drawn.items():
+        write_text(drawings / f"{name}.svg", figure.svg)
+    tables = [_ranking_table(ranking), *_cohort_tables(summary, pairs)]
+    write_text(page, render(_page(found, table, tables, list(drawn.values()), config, origin)))
     failed = [outcome for outcome in found if outcome.status == "failed"]
-    log.info("%d samples, %d failed; %s, %s", len(found), len(failed), output, page)
+    flagged = int((table["flags"] != "").sum())
+    log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)
     for outcome in failed:
         log.info("failed: %s (%s) at %s: %s", outcome.sample, outcome.model, outcome.stage, outcome.error)
 
@@ -71,51 +91,68 @@ def collect_provenance(found: list[Outcome], config: Settings) -> dict[str, Any]
     return files.provenance("report", config, **masks) | {"versions": versions}
 
 
-def _table(found: list[Outcome], classes: list[str]) -> pd.DataFrame:
-    measures = [f"{name}_{part}" for name in ("dice", "jaccard") for part in ("mean", *classes)]
-    counts = ["pixels", *(f"pixels_{side}_{label}" for side in ("truth", "predicted") for label in classes)]
-    rows = [_row(outcome) for outcome in found]
-    table = pd.DataFrame(
-        rows, columns=[*_LEADING, *measures, *counts, *_FILES, "version", "mask_sha256", "reference_sha256"]
-    )
-    return table.astype(dict.fromkeys(counts, "Int64"))
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    safe = table.map(lambda cell: spreadsheet_text(str(cell)) if isinstance(cell, str | Path) else cell)
+    with replacing(path) as temporary:
+        safe.to_csv(temporary, index=False)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    if outcome.metrics:
-        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
-        row = {str(name): value for name, value in measured.items()}
-    return row | {name: getattr(outcome, name) for name in (*_LEADING, *_FILES)}
+def _draw(table: pd.DataFrame, summary: pd.DataFrame, config: Settings) -> dict[str, Figure]:
+    trained = {name: Path(project.HISTORY.format(model=name)) for name, ready in config.networks.items() if not ready}
+    histories = {name: pd.read_csv(path) for name, path in trained.items() if path.is_file()}
+    return {
+        "learning": Figure(
+            title="Learning curves",
+            caption="Mean Dice on the images held back from training; the weights of the highest point are kept.",
+            svg=figures.learning_curves(histories),
+        ),
+        "dice": Figure(
+            title="Dice by class",
+            caption="A dot per sample, a diamond at the median, a line from the first to the third quartile.",
+            svg=figures.dice_by_class(table, config.classes),
+        ),
+        "models": Figure(
+            title="Models",
+            caption="Mean over samples of the mean Dice, with its 95 % bootstrap interval over groups.",
+            svg=figures.models_with_intervals(summary),
+        ),
+        "confusion": Figure(
+            title="Confusion",
+            caption="Where the pixels of each true class went, all samples together; each row adds up to 100 %.",
+            svg=figures.confusion(table, config.classes),
+        ),
+    }
 
 
-def _render(
-    found: list[Outcome], table: pd.DataFrame, ranking: pd.DataFrame, config: Settings, origin: dict[str, Any]
-) -> str:
-    """Return the page: failed samples first, then from the lowest mean Dice to the highest."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipeline", ""), autoescape=True, trim_blocks=True)
-    rows = _records(table)
-    entries = [_Entry(outcome, row, _picture(outcome, config)) for outcome, row in zip(found, rows, strict=True)]
-    entries.sort(key=lambda entry: (entry.outcome.status == "done", entry.row["dice_mean"] or 0.0))
-    return environment.get_template("report.html.j2").render(
-        samples=entries,
-        failed=[entry for entry in entries if entry.outcome.status == "failed"],
+def _page(
+    found: list[Outcome],
+    table: pd.DataFrame,
+    tables: list[Table],
+    drawn: list[Figure],
+    config: Settings,
+    origin: dict[str, Any],
+) -> Page:
+    side = side_px(len(found))
+    entries = [
+        Entry(row=row, links=_links(row), layers=_layers(outcome, config, side))
+        for outcome, row in zip(found, _records(table), strict=True)
+    ]
+    return Page(
+        columns=columns(config.classes),
+        entries=entries,
         classes=config.classes,
-        ranking=_records(ranking),
+        tables=tables,
+        figures=drawn,
         provenance=origin,
     )
 
 
-class _Entry(NamedTuple):
-    """One sample under one model on the page; ``picture`` is a data URL."""
-
-    outcome: Outcome
-    row: dict[Any, Any]
-    picture: str | None
+def _links(row: dict[Any, Any]) -> dict[str, str]:
+    return {label: quote(f"../{row[name]}") for name, label in _LINKS.items() if row[name]}
 
 
-def _picture(outcome: Outcome, config: Settings) -> str | None:
-    """Return the overlay of a sample as a data URL, or None where there is nothing to show."""
+def _layers(outcome: Outcome, config: Settings, side: int) -> Layers | None:
+    """Return the pictures of a sample, or None where there is nothing to show."""
     if outcome.mask is None:
         return None
     memory_mb = config.tiling.memory_mb
@@ -124,13 +161,12 @@ def _picture(outcome: Outcome, config: Settings) -> str | None:
             open_slide(outcome.slide, memory_mb=memory_mb) as slide,
             open_slide(outcome.mask, memory_mb=memory_mb) as mask,
         ):
-            shape = picture_shape(slide.shape)
-            image, predicted = shrink(slide, shape)[config.image.channels], shrink(mask, shape)[0]
-        picture = overlay(image, predicted, _truth(outcome, shape, config))
-    except SlideError as error:
+            truth = _truth(outcome, picture_shape(slide.shape, side), config)
+            channels = config.image.channels
+            return layers_of(slide, channels, mask, truth, side_px=side, num_classes=len(config.classes))
+    except (SlideError, ValueError) as error:
         log.warning("no picture of %s: %s", outcome.sample, error)
         return None
-    return "data:image/png;base64," + base64.b64encode(to_png(picture)).decode("ascii")
 
 
 def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.ndarray[Any, Any] | None:
@@ -139,6 +175,43 @@ def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.nda
     meaning = LabelConfig(classes=config.classes, kind=config.training.kind, values=config.training.values)
     with open_slide(outcome.reference, memory_mb=config.tiling.memory_mb) as reference:
         return class_map(shrink(reference, shape)[0], meaning, source=outcome.reference)
+
+
+def _ranking_table(ranking: pd.DataFrame) -> Table:
+    whole = {"rank", "samples", "failed", "parameters", "gflops_per_mpx", "stride_px", "context_px"}
+    text = {"model", "architecture", "tiling", "paper"}
+    return Table(
+        title="Models",
+        caption="Scores are means over the samples that all models with scores were evaluated on; sd, min and max are "
+        "their spread. Exact: tiles give what one pass over the whole slide gives. Blended: the model looks at all of "
+        "its window, so overlapping windows are averaged; tile_mismatch is the share of the pixels seen by two windows "
+        "at which their labels differ.",
+        columns=[
+            Column(name=str(name), digits=None if name in text else 0 if name in whole else 3) for name in ranking
+        ],
+        rows=_records(ranking),
+    )
+
+
+def _cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
+    whole, text = {"samples", "groups"}, {"model", "other", "measure", "class"}
+    made = []
+    for title, caption, content in (
+        (
+            "Cohort",
+            "Mean and median over samples, and the 95 % bootstrap interval of the mean; samples of one group of the "
+            "sample sheet are drawn together.",
+            summary,
+        ),
+        (
+            "Models in pairs",
+            "Median difference on the samples that both have a score of, and Wilcoxon's signed-rank test over groups.",
+            pairs,
+        ),
+    ):
+        named = [Column(name=str(name), digits=None if name in text else 0 if name in whole else 4) for name in content]
+        made.append(Table(title=title, caption=caption, columns=named, rows=_records(content)))
+    return [table for table in made if table.rows]
 
 
 def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 from pipeline.checkpoint import ModelCard, read_card
-from pipeline.config import TileConfig
 from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
 from pipeline.plan import Plan, SlidePlan
 from pipeline.slides import Slide, open_slide
+from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 
 import models
 from models.interface import SegmentationModel
-from pipeline.config import TrainConfig
+from pipeline.appearance import appearance, windows
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import provenance, replacing, sha256
@@ -22,6 +22,7 @@ from pipeline.patches import Annotated
 from pipeline.pretrained import start_from
 from pipeline.project import TrainingPair, find_pairs, split_pairs
 from pipeline.slides import PixelSize, open_slide
+from pipeline.stage_config import TrainConfig
 from pipeline.training import Record, train_network
 from pipeline.weights_file import save_network
 
@@ -51,10 +52,11 @@ def run(
     network = _build(config)
     if config.model.pretrained:
         start_from(network, config.model.pretrained)
+    training, validation = ([_load(pair, weights, memory_mb, config) for pair in part] for part in (pairs, held_back))
     best = train_network(
         network,
-        training=[_load(pair, weights, memory_mb, config) for pair in pairs],
-        validation=[_load(pair, weights, memory_mb, config) for pair in held_back],
+        training=training,
+        validation=validation,
         classes=config.labels.classes,
         config=config.model,
         on_record=lambda records: _write_history(history, records),
@@ -69,10 +71,10 @@ def run(
         output,
         network,
         classes=config.labels.classes,
-        in_channels=len(config.channels),
         pixel_size_um=_common_pixel_size(pairs, memory_mb),
         metrics=best,
         validation=[pair.name for pair in held_back],
+        appearance=[annotated.appearance for annotated in (*training, *validation)],
         origin=origin,
     )
 
@@ -109,6 +111,7 @@ def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig
         image=normalize(pixels, statistics),
         classes=classes,
         weights=np.asarray(tifffile.imread(weights / f"{pair.name}.tif"), dtype=np.float16),
+        appearance=appearance([pixels[:, rows, columns] for rows, columns in windows(classes.shape)]),
     )
 
 

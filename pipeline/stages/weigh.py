@@ -9,11 +9,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from pipeline.config import WeighConfig
 from pipeline.files import provenance, replacing, sha256
 from pipeline.labels import class_map, read_training_labels
 from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import read_plane
+from pipeline.stage_config import WeighConfig
 from pipeline.weights import class_weights, weight_map
 
 log = logging.getLogger(__name__)

@@ -55,6 +55,7 @@ def write_card(path, *, context_px, **more):
         normalization=dict(NORMALIZATION),
         metrics={},
         validation=[],
+        appearance=[],
         **more,
     )
     write_json(Path(path), card.to_dict())
@@ -62,6 +63,7 @@ def write_card(path, *, context_px, **more):
 
 def write_speed(batch, *, model="a", **measured):
     nothing = {"network_s": 0.0, "differing_px": 0, "compared_px": 0, "device": "cpu", "threads": 1}
+    nothing |= {"uncertain": {}, "mismatch": {}}
     write_json(Path(project.SPEED.format(model=model, batch=batch)), Speed(**nothing | measured).to_dict())
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from pipeline.config import Settings, TileConfig, parse_settings, parse_stage_config, stage_config
+from pipeline.config import Settings, parse_settings
 from pipeline.errors import ConfigError
+from pipeline.stage_config import TileConfig, parse_stage_config, stage_config
 
 STAGES = ["tile", "weigh", "train", "combine", "predict", "stitch", "evaluate", "report"]
 

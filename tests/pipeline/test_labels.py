@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.config import LabelConfig
 from pipeline.errors import SlideError
 from pipeline.labels import class_map, part_touching, read_training_labels
+from pipeline.stage_config import LabelConfig
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
 MEMBRANES = LabelConfig(classes=["membrane", "cell"], kind="classes", values=[0, 255])

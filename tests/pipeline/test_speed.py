@@ -6,7 +6,17 @@ from pipeline.errors import SlidemillError
 from pipeline.files import write_json
 from pipeline.speed import Speed, read_speed
 
-SPEED = Speed(pixels=6300, wall_s=0.5, network_s=0.4, differing_px=1, compared_px=9, device="cpu", threads=2)
+SPEED = Speed(
+    pixels=6300,
+    wall_s=0.5,
+    network_s=0.4,
+    differing_px=1,
+    compared_px=9,
+    device="cpu",
+    threads=2,
+    uncertain={"a": 0.25},
+    mismatch={},
+)
 
 
 def test_what_was_written_is_read(tmp_path):

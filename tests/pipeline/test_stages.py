@@ -11,12 +11,13 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
-from pipeline.config import Settings, stage_config
+from pipeline.config import Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
 from pipeline.predictions import open_prediction
 from pipeline.slides import open_slide
 from pipeline.speed import read_speed
+from pipeline.stage_config import stage_config
 from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, write_network

@@ -12,7 +12,7 @@ from pipeline.augmentation import augmentation
 from pipeline.config import AugmentationConfig, ModelConfig
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
-from pipeline.metrics import confusion, dice
+from pipeline.metrics.overlap import confusion, per_class
 from pipeline.patches import Annotated, RandomPatches
 from pipeline.training import check_patch, parameter_groups, schedule, train_network
 
@@ -57,7 +57,7 @@ def test_it_learns_and_ends_with_its_best_weights(options):
     assert best["dice_square"] > 0.9
     image = squares(3)
     counts = confusion(image.classes, predict_image(network, image.image, num_classes=2, tile_px=512), num_classes=2)
-    assert dice(counts).tolist() == pytest.approx([best["dice_background"], best["dice_square"]])
+    assert per_class("dice", counts).tolist() == pytest.approx([best["dice_background"], best["dice_square"]])
     assert not network.training
 
 

@@ -68,7 +68,7 @@ def test_a_model_that_is_removed_leaves_the_ranking_and_no_other_runs_again(comp
 
 
 def test_an_ensemble_is_one_more_network_that_follows_its_members(compared):
-    members = {name: MODELS["exact"] for name in ("one", "two")}
+    members = dict.fromkeys(("one", "two"), MODELS["exact"])
     compared.configure(models=MODELS | members, ensembles={"all": {"members": ["one", "two"], "symmetries": "flips"}})
     assert compared.planned()["combine"] == 1
     done = compared.snakemake()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from pipeline.config import parse_settings, stage_config
+from pipeline.config import parse_settings
+from pipeline.stage_config import stage_config
 from pipeline.errors import SlidemillError
 from pipeline.project import SUFFIXES, batch_of, find_images, find_pairs
 
@@ -50,6 +51,10 @@ def plans_of(wildcards):
 
 def prediction_of(wildcards):
     return f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip"
+
+
+def probabilities_of(wildcards):
+    return prediction_of(wildcards) if settings.prediction.probabilities else []
 
 
 def kept_if_asked(prediction):
@@ -100,9 +105,12 @@ def config_of(stage):
 
 
 def results_of_all(wildcards):
+    for sample in slides:
+        yield f"results/appearance/{sample}.json"
     for model in settings.networks:
         for sample in slides:
             yield f"results/masks/{model}/{sample}.ome.tiff"
+            yield f"results/objects/{model}/{sample}.csv"
             if sample in references:
                 yield f"results/metrics/{model}/{sample}.csv"
 
@@ -111,9 +119,15 @@ def train_minutes(wildcards, attempt):
     return int(settings.models[wildcards.model].max_minutes * 1.2 + 30) * attempt
 
 
+def sample_sheet():
+    path = Path(settings.samples)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def report_failures():
     """Write the report although samples failed; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
     command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
-    command += ["--comparison", "results/comparison.csv", "--page", "results/report.html"]
+    command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
+    command += ["--paired", "results/paired.csv", "--drawings", "results/figures", "--page", "results/report.html"]
     subprocess.run([*command, "--config", stage_config(settings, "report")], check=False)

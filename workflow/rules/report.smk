@@ -1,8 +1,8 @@
-# One table and one page for all samples. When samples fail, `onerror` in the Snakefile writes both.
+# Tables, figures and one page for all samples. When samples fail, `onerror` in the Snakefile writes both.
 
 
 rule report:
-    """Gather every sample into results/metrics.csv, rank the models, and make the page."""
+    """Gather every sample into results/metrics.csv, compare the models, and make the page."""
     input:
         results_of_all,
     output:
@@ -17,6 +17,42 @@ rule report:
             caption="../report/comparison.rst",
             category="Metrics",
             labels={"content": "all models"},
+        ),
+        cohort=report(
+            "results/cohort.csv",
+            caption="../report/cohort.rst",
+            category="Metrics",
+            labels={"content": "cohort"},
+        ),
+        paired=report(
+            "results/paired.csv",
+            caption="../report/paired.rst",
+            category="Metrics",
+            labels={"content": "models in pairs"},
+        ),
+        learning=report(
+            "results/figures/learning.svg",
+            caption="../report/learning.rst",
+            category="Figures",
+            labels={"content": "learning curves"},
+        ),
+        dice=report(
+            "results/figures/dice.svg",
+            caption="../report/dice.rst",
+            category="Figures",
+            labels={"content": "Dice by class"},
+        ),
+        models=report(
+            "results/figures/models.svg",
+            caption="../report/models.rst",
+            category="Figures",
+            labels={"content": "models with intervals"},
+        ),
+        confusion=report(
+            "results/figures/confusion.svg",
+            caption="../report/confusion.rst",
+            category="Figures",
+            labels={"content": "confusion"},
         ),
         page=report(
             "results/report.html",
@@ -37,8 +73,10 @@ rule report:
     params:
         names=sorted(slides),
         references=sorted(references),
+        sheet=sample_sheet(),
+        drawings="results/figures",
         config=config_of("report"),
     shell:
-        "python -m pipeline report --output {output.table:q} --comparison {output.comparison:q} --page {output.page:q}"
-        " --provenance {output.provenance:q} --config {params.config:q}"
-        " > {log:q} 2>&1"
+        "python -m pipeline report --output {output.table:q} --comparison {output.comparison:q} --cohort {output.cohort:q}"
+        " --paired {output.paired:q} --drawings {params.drawings:q} --page {output.page:q}"
+        " --provenance {output.provenance:q} --config {params.config:q} > {log:q} 2>&1"

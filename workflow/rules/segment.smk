@@ -79,11 +79,61 @@ rule stitch:
         " --model {input.card:q} --output {output.mask:q} --config {params.config:q} > {log:q} 2>&1"
 
 
+rule objects:
+    """List the objects of one mask, as a table and as outlines."""
+    input:
+        slide=slide_of,
+        mask="results/masks/{model}/{sample}.ome.tiff",
+    output:
+        table="results/objects/{model}/{sample}.csv",
+        annotations="results/objects/{model}/{sample}.geojson",
+    log:
+        "logs/objects/{model}/{sample}.log",
+    benchmark:
+        "benchmarks/objects/{model}/{sample}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        config=config_of("objects"),
+    shell:
+        "python -m pipeline objects --sample={wildcards.sample:q} --slide {input.slide:q} --mask {input.mask:q}"
+        " --table {output.table:q} --annotations {output.annotations:q} --memory-mb {resources.decode_mb}"
+        " --config {params.config:q} > {log:q} 2>&1"
+
+
+rule inspect:
+    """Look at one slide: brightness, colour, focus, how much is on it."""
+    input:
+        slide=slide_of,
+    output:
+        appearance="results/appearance/{sample}.json",
+    log:
+        "logs/inspect/{sample}.log",
+    benchmark:
+        "benchmarks/inspect/{sample}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        decode_mb=settings.tiling.memory_mb,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        config=config_of("inspect"),
+    shell:
+        "python -m pipeline inspect --slide {input.slide:q} --output {output.appearance:q}"
+        " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
+
+
 rule evaluate:
     """Compare one mask with its reference."""
     input:
         mask="results/masks/{model}/{sample}.ome.tiff",
         reference=reference_of,
+        prediction=probabilities_of,
     output:
         metrics=report(
             "results/metrics/{model}/{sample}.csv",
@@ -104,8 +154,9 @@ rule evaluate:
         decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        prediction=lambda wildcards, input: f"--prediction {shlex.quote(input.prediction)}" if input.prediction else "",
         config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
-        " --reference {input.reference:q} --output {output.metrics:q} --threads {threads}"
+        " --reference {input.reference:q} {params.prediction} --output {output.metrics:q} --threads {threads}"
         " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

@@ -1,0 +1,133 @@
+"""Scores of a cohort: how good a network is over samples, how sure that is, and whether one beats another.
+
+Samples of one group (an animal, a patient, a field) are not independent: groups are drawn and compared, not samples.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from numpy.typing import NDArray
+
+from pipeline.errors import SlidemillError
+
+MEASURES = ("dice", "jaccard", "surface_dice", "objects_f1_50", "aggregated_jaccard", "adapted_rand_error")
+COHORT_COLUMNS = ["model", "measure", "class", "samples", "groups", "mean", "median", "low", "high"]
+PAIRED_COLUMNS = ["measure", "model", "other", "samples", "groups", "median_difference", "p_value"]
+
+_PER_CLASS = ("dice", "jaccard", "surface_dice")
+_RESAMPLES = 9999
+
+
+def read_groups(sheet: Path) -> dict[str, str]:
+    """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without one.
+
+    Raises
+    ------
+    SlidemillError
+        If a column is missing, a cell is empty or a sample is named twice.
+    """
+    if not sheet.is_file():
+        return {}
+    try:
+        table = pd.read_csv(sheet, dtype=str)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
+    if missing := {"sample", "group"} - set(table.columns):
+        raise SlidemillError(f"{sheet}: no column {sorted(missing)[0]!r}; a sample sheet has sample and group")
+    if (empty := table[["sample", "group"]].isna().any(axis=1).to_numpy()).any():
+        raise SlidemillError(f"{sheet}: line {empty.argmax() + 2} has an empty cell; fill it or remove the line")
+    if (twice := table["sample"].duplicated()).any():
+        raise SlidemillError(f"{sheet}: {table['sample'][twice].iloc[0]!r} is named twice; remove one of the lines")
+    return dict(zip(table["sample"], table["group"], strict=True))
+
+
+def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -> pd.DataFrame:
+    """Return a row per network, measure and class (and the mean over classes), :data:`COHORT_COLUMNS`.
+
+    ``low`` and ``high`` bound the mean with 95 % confidence: a percentile bootstrap over groups (Efron 1979,
+    doi:10.1214/aos/1176344552; Field, Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x); empty with fewer than two.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row per sample and network, with sample, model and the metrics.
+    classes : list of str
+    groups : dict of str
+        Group of each sample; one that is not in it is a group of its own.
+    """
+    rows = []
+    for model, part in table.groupby("model", sort=False):
+        for measure in MEASURES:
+            for label in ("mean", *classes) if measure in _PER_CLASS else ("",):
+                scores = part.set_index("sample")[f"{measure}_{label}" if label else measure].dropna()
+                if len(scores):
+                    rows.append({"model": model, "measure": measure, "class": label} | _summary(scores, groups))
+    return pd.DataFrame(rows, columns=COHORT_COLUMNS)
+
+
+def pair(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
+    """Compare every two networks on the samples that both have a score of, :data:`PAIRED_COLUMNS`.
+
+    ``p_value`` is that of Wilcoxon's signed-rank test, two-sided, on the mean difference of each group (Wilcoxon 1945,
+    doi:10.2307/3001968); empty where no group differs.
+    """
+    rows = []
+    for measure in ("dice_mean", "objects_f1_50"):
+        scores = {model: part.set_index("sample")[measure] for model, part in table.groupby("model", sort=False)}
+        for model, other in combinations(scores, 2):
+            difference = (scores[model] - scores[other]).dropna()
+            if difference.empty:
+                continue
+            by_group = difference.groupby(_group_of(difference, groups)).mean()
+            differs = bool((by_group != 0).any())
+            rows.append(
+                {
+                    "measure": measure,
+                    "model": model,
+                    "other": other,
+                    "samples": len(difference),
+                    "groups": len(by_group),
+                    "median_difference": difference.median(),
+                    "p_value": float(scipy.stats.wilcoxon(by_group).pvalue) if differs else np.nan,
+                }
+            )
+    return pd.DataFrame(rows, columns=PAIRED_COLUMNS)
+
+
+def _summary(scores: pd.Series[Any], groups: dict[str, str]) -> dict[str, Any]:
+    by_group = scores.groupby(_group_of(scores, groups)).agg(["sum", "count"])
+    low, high = _interval(by_group["sum"].to_numpy(), by_group["count"].to_numpy())
+    return {
+        "samples": len(scores),
+        "groups": len(by_group),
+        "mean": scores.mean(),
+        "median": scores.median(),
+        "low": low,
+        "high": high,
+    }
+
+
+def _group_of(scores: pd.Series[Any], groups: dict[str, str]) -> list[str]:
+    # A sample of its own cannot have the name of a group: groups have no tab before them.
+    return [groups.get(str(sample), f"\t{sample}") for sample in scores.index]
+
+
+def _interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float]:
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    found = scipy.stats.bootstrap(
+        (sums, counts),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -1,0 +1,230 @@
+"""Everything that is measured on one mask and its reference: a row of numbers, in a stable order.
+
+Both are copied to a scratch folder as chunked class maps and object ids first; from there on, blocks are read at random
+and memory is set by the block, whatever the format of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from dask.base import compute
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from pipeline.config import MetricsConfig
+from pipeline.instances import find_objects
+from pipeline.labels import class_map
+from pipeline.metrics import surface
+from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
+from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
+from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
+from pipeline.slides import Array, PixelSize, Slide
+from pipeline.stage_config import LabelConfig
+
+Row = dict[str, float | int | str]
+
+POOLED = ("dice", "jaccard")
+SURFACE = ("hausdorff95", "surface_distance", "surface_dice", "boundary_iou")
+
+_BLOCK_PX = 512
+_BAND_PX = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of the comparison, truth or prediction.
+
+    Attributes
+    ----------
+    classes : (rows, columns) uint8 array
+    objects : (rows, columns) array of ids
+        0 = background.
+    count : int
+        Number of objects; ids are 1 to ``count``.
+    """
+
+    classes: Array
+    objects: Array
+    count: int
+
+
+def predicted_side(mask: Slide, scratch: Path) -> Side:
+    """Copy the class map of a mask, and number its objects."""
+    return _side_of_classes(mask, lambda band: band.astype(np.uint8), scratch)
+
+
+def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
+    """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
+    if config.kind == "classes":
+        return _side_of_classes(reference, lambda band: class_map(band, config, source=reference.path), scratch)
+    ids = np.unique(np.concatenate([np.unique(band) for _, band in _bands(reference)]))
+    ids = ids[ids != 0]
+    classes, objects = (_scratch(scratch / name, reference.shape, kind) for name, kind in _MAPS.items())
+    for rows, band in _bands(reference):
+        classes[rows] = class_map(band, config, source=reference.path)
+        objects[rows] = np.where(band == 0, 0, np.searchsorted(ids, band) + 1)
+    return Side(classes=classes, objects=objects, count=len(ids))
+
+
+def measure(
+    truth: Side,
+    predicted: Side,
+    *,
+    classes: list[str],
+    config: MetricsConfig,
+    pixel_size_um: PixelSize | None,
+    probabilities: Array | None,
+) -> Row:
+    """Return every metric of one sample by the name of its column; NaN where there is none.
+
+    Parameters
+    ----------
+    truth, predicted : Side
+        Of one shape.
+    classes : list of str
+    config : MetricsConfig
+    pixel_size_um : (row, column) or None
+        Distances are in µm with it, in px without.
+    probabilities : (classes, rows, columns) float16 array or None
+    """
+    regions = list(surface.blocks(truth.classes.shape, _BLOCK_PX))
+
+    def count(region: tuple[slice, slice]) -> Counts:
+        return confusion(truth.classes[region], predicted.classes[region], num_classes=len(classes))
+
+    counts = np.sum(in_threads(count, regions), axis=0)
+    return (
+        _overlap_row(counts, classes)
+        | _surface_row(truth.classes, predicted.classes, classes, config, pixel_size_um)
+        | _object_row(truth, predicted, regions)
+        | (_probability_row(truth.classes, probabilities, regions, classes) if probabilities is not None else {})
+        | _count_row(counts, classes)
+    )
+
+
+def in_threads(function: Any, regions: list[tuple[slice, slice]]) -> list[Any]:
+    """Call a function for every region, in as many threads as dask is set to."""
+    return list(compute(*(delayed(function)(region) for region in regions), scheduler="threads"))  # type: ignore[no-untyped-call]
+
+
+def _overlap_row(counts: Counts, classes: list[str]) -> Row:
+    row: Row = {"pixels": int(counts.sum()), "pixel_accuracy": pixel_accuracy(counts)}
+    for name in OVERLAP:
+        row |= _by_class(name, per_class(name, counts), classes)
+        if name in POOLED:
+            row[f"{name}_pooled"] = pooled(name, counts)
+    return row
+
+
+def _surface_row(
+    truth: Array, predicted: Array, classes: list[str], config: MetricsConfig, pixel_size_um: PixelSize | None
+) -> Row:
+    spacing = pixel_size_um or (1.0, 1.0)
+    tolerance = config.tolerance_px * float(np.mean(spacing))
+    if pixel_size_um and config.tolerance_um:
+        tolerance = config.tolerance_um
+    width_px = max(1, round(tolerance / float(np.mean(spacing))))
+    values = []
+    for index in range(len(classes)):
+        both = surface.surface_distances(truth, predicted, index, spacing=spacing)
+        intersection, union = surface.boundary_overlap(truth, predicted, index, width_px=width_px)
+        values.append(
+            (
+                surface.hausdorff95(*both),
+                surface.average_distance(*both),
+                surface.surface_dice(*both, tolerance=tolerance),
+                intersection / union if union else float("nan"),
+            )
+        )
+    row: Row = {"distance_unit": "um" if pixel_size_um else "px", "tolerance": tolerance}
+    for name, column in zip(SURFACE, np.transpose(values), strict=True):
+        row |= _by_class(name, column, classes)
+    return row
+
+
+def _object_row(truth: Side, predicted: Side, regions: list[tuple[slice, slice]]) -> Row:
+    kinds = np.zeros(truth.count + 1, np.uint8), np.zeros(predicted.count + 1, np.uint8)  # class of each object
+
+    def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
+        sides = [np.asarray(side.objects[region]) for side in (truth, predicted)]
+        for side, ids, kind in zip((truth, predicted), sides, kinds, strict=True):
+            kind[ids] = side.classes[region]
+        return shared_pixels(*sides)
+
+    table = contingency(in_threads(count, regions), (truth.count, predicted.count))
+    overlaps = Overlaps(table, kinds)
+    matchings = {threshold: overlaps.match(threshold) for threshold in THRESHOLDS}
+    row: Row = {
+        "objects_truth": truth.count,
+        "objects_predicted": predicted.count,
+        "objects_difference": predicted.count - truth.count,
+        "panoptic_quality": matchings[0.5].panoptic_quality,
+        "aggregated_jaccard": overlaps.aggregated_jaccard(),
+        "objects_ap_mean": float(np.mean([matching.average_precision for matching in matchings.values()])),
+    }
+    for threshold, matching in matchings.items():
+        percent = round(100 * threshold)
+        row |= {
+            f"objects_matched_{percent}": matching.matched,
+            f"objects_precision_{percent}": matching.precision,
+            f"objects_recall_{percent}": matching.recall,
+            f"objects_f1_{percent}": matching.f1,
+            f"objects_ap_{percent}": matching.average_precision,
+        }
+    cut = partition(table)
+    return row | {
+        "adapted_rand_error": cut.adapted_rand_error,
+        "voi_split": cut.voi_split,
+        "voi_merge": cut.voi_merge,
+    }
+
+
+def _probability_row(truth: Array, probabilities: Array, regions: list[tuple[slice, slice]], classes: list[str]) -> Row:
+    parts = in_threads(
+        lambda region: count_probabilities(truth[region], np.asarray(probabilities[(slice(None), *region)])), regions
+    )
+    counts = sum(parts[1:], start=parts[0])
+    row: Row = {"calibration_error": calibration_error(counts)}
+    return row | _by_class("average_precision", average_precision(counts), classes)
+
+
+def _count_row(counts: Counts, classes: list[str]) -> Row:
+    row: Row = {f"pixels_truth_{label}": int(total) for label, total in zip(classes, counts.sum(axis=1), strict=True)}
+    row |= {f"pixels_predicted_{label}": int(total) for label, total in zip(classes, counts.sum(axis=0), strict=True)}
+    for true, line in zip(classes, counts, strict=True):
+        row |= {f"pixels_{true}_as_{label}": int(value) for label, value in zip(classes, line, strict=True)}
+    return row
+
+
+def _by_class(name: str, values: NDArray[np.float64], classes: list[str]) -> Row:
+    row: Row = {f"{name}_mean": mean_over_classes(values)}
+    return row | {f"{name}_{label}": float(value) for label, value in zip(classes, values, strict=True)}
+
+
+_MAPS = {"classes": "uint8", "objects": "uint32"}
+
+
+def _side_of_classes(slide: Slide, meaning: Any, scratch: Path) -> Side:
+    classes = _scratch(scratch / "classes", slide.shape, "uint8")
+    for rows, band in _bands(slide):
+        classes[rows] = meaning(band)
+    objects = find_objects(classes, scratch=scratch)
+    return Side(classes=classes, objects=objects, count=objects.count)
+
+
+def _bands(slide: Slide) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield the rows of the first channel in bands of whole chunks."""
+    height = _BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // _BLOCK_PX)
+    for top in range(0, slide.shape[0], height):
+        rows = slice(top, min(top + height, slide.shape[0]))
+        yield rows, slide.read(rows, slice(0, slide.shape[1]))[0]
+
+
+def _scratch(path: Path, shape: tuple[int, int], dtype: str) -> zarr.Array[Any]:
+    return zarr.create_array(path, shape=shape, chunks=(_BLOCK_PX, _BLOCK_PX), dtype=dtype, fill_value=0)

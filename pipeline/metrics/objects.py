@@ -1,0 +1,195 @@
+"""Metrics of objects: which true object was found, by how much they overlap.
+
+Everything follows from one sparse table of the pixels that each true object shares with each predicted one, which is
+summed over blocks. An object only matches one of its own class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import maximum_bipartite_matching
+from skimage.metrics import adapted_rand_error, variation_of_information
+
+THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of the intersection over union
+
+
+def shared_pixels(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.int64]:
+    """Count the pixels of one block by true and predicted object.
+
+    Parameters
+    ----------
+    truth, predicted : (rows, columns) int arrays
+        Object ids below 2³¹, 0 = background.
+
+    Returns
+    -------
+    (n, 3) int64 array
+        True id, predicted id, pixels; each pair once, background included.
+    """
+    pairs, pixels = np.unique(
+        truth.astype(np.int64).ravel() << 32 | predicted.astype(np.int64).ravel(), return_counts=True
+    )
+    return np.stack([pairs >> 32, pairs & 0xFFFFFFFF, pixels], axis=1)
+
+
+def contingency(blocks: list[NDArray[np.int64]], objects: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Sum what :func:`shared_pixels` returned of every block.
+
+    Parameters
+    ----------
+    blocks : list of (n, 3) int64 arrays
+    objects : (int, int)
+        Numbers of true and of predicted objects.
+
+    Returns
+    -------
+    (true objects + 1, predicted objects + 1) sparse int64 array
+        Row and column 0 are background.
+    """
+    table = np.concatenate([np.empty((0, 3), dtype=np.int64), *blocks])
+    shape = (objects[0] + 1, objects[1] + 1)
+    return scipy.sparse.coo_array((table[:, 2], (table[:, 0], table[:, 1])), shape=shape).tocsr()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """Objects matched one to one where their intersection over union reaches a threshold.
+
+    Attributes
+    ----------
+    matched, false_positive, false_negative
+        Numbers of pairs, of predicted objects and of true ones without a partner.
+    mean_iou
+        Of the matched pairs; NaN without any.
+    """
+
+    matched: int
+    false_positive: int
+    false_negative: int
+    mean_iou: float
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted objects that are true."""
+        return _ratio(self.matched, self.matched + self.false_positive)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true objects that were found."""
+        return _ratio(self.matched, self.matched + self.false_negative)
+
+    @property
+    def f1(self) -> float:
+        """Dice of the objects."""
+        return _ratio(2 * self.matched, 2 * self.matched + self.false_positive + self.false_negative)
+
+    @property
+    def average_precision(self) -> float:
+        """Matched pairs per pair or lone object (Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7)."""
+        return _ratio(self.matched, self.matched + self.false_positive + self.false_negative)
+
+    @property
+    def panoptic_quality(self) -> float:
+        """Mean overlap of the pairs times F1 (Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963)."""
+        return self.mean_iou * self.f1 if self.matched else self.f1
+
+
+class Overlaps:
+    """The intersection over union of every pair of a true and a predicted object of the same class that touch.
+
+    Parameters
+    ----------
+    table : (true objects + 1, predicted objects + 1) sparse int64 array
+        From :func:`contingency`.
+    classes : pair of int arrays, optional
+        Class of every true and of every predicted object (index 0 is background); by default all are of one class.
+    """
+
+    def __init__(self, table: scipy.sparse.csr_array, classes: tuple[NDArray[Any], NDArray[Any]] | None = None) -> None:
+        self.areas = np.asarray(table.sum(axis=1)).ravel()[1:], np.asarray(table.sum(axis=0)).ravel()[1:]
+        pairs = table.tocoo()
+        touching = (pairs.row > 0) & (pairs.col > 0)
+        if classes is not None:
+            touching &= classes[0][pairs.row] == classes[1][pairs.col]
+        self.true, self.predicted = pairs.row[touching] - 1, pairs.col[touching] - 1
+        self.intersection = pairs.data[touching]
+        self.union = self.areas[0][self.true] + self.areas[1][self.predicted] - self.intersection
+        self.iou = self.intersection / self.union
+
+    def match(self, threshold: float) -> Matching:
+        """Match as many pairs as possible; ``threshold`` is at least 0.5.
+
+        From 0.5 on, an object has two possible partners only if each is exactly half of it, so that which of the two
+        it gets changes neither counts nor mean.
+        """
+        if threshold < 0.5:
+            raise ValueError(f"a threshold below 0.5 does not make pairs unique, got {threshold}")
+        good = self.iou >= threshold
+        shape = len(self.areas[0]), len(self.areas[1])
+        graph = scipy.sparse.coo_array((good[good], (self.true[good], self.predicted[good])), shape=shape).tocsr()
+        partner = maximum_bipartite_matching(graph, perm_type="column") if min(shape) else np.empty(0)
+        matched = int((partner >= 0).sum())
+        # Each true object in a pair has one overlap of at least 0.5, or two of exactly 0.5.
+        best = np.zeros(shape[0])
+        np.maximum.at(best, self.true[good], self.iou[good])
+        return Matching(
+            matched=matched,
+            false_positive=shape[1] - matched,
+            false_negative=shape[0] - matched,
+            mean_iou=float(best[partner >= 0].mean()) if matched else float("nan"),
+        )
+
+    def aggregated_jaccard(self) -> float:
+        """Return the aggregated Jaccard index (Kumar et al. 2017, doi:10.1109/TMI.2017.2677499).
+
+        Each true object is joined with the predicted one of the largest overlap (the first of equal ones); predicted
+        objects that no true one chose count as error.
+        """
+        order = np.lexsort((self.predicted, -self.iou, self.true))
+        true, first = np.unique(self.true[order], return_index=True)
+        chosen = order[first]
+        missed = np.delete(self.areas[0], true).sum()
+        unused = np.delete(self.areas[1], np.unique(self.predicted[chosen])).sum()
+        return _ratio(int(self.intersection[chosen].sum()), int(self.union[chosen].sum() + missed + unused))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """How well a picture is cut into regions, over the pixels of true objects.
+
+    Attributes
+    ----------
+    adapted_rand_error
+        1 - F1 of the pairs of pixels that are in one object (Arganda-Carreras et al. 2015,
+        doi:10.3389/fnana.2015.00142).
+    voi_split, voi_merge
+        Variation of information in bits: what is lost by cutting true objects, by joining them (Meila 2007,
+        doi:10.1016/j.jmva.2006.11.013).
+    """
+
+    adapted_rand_error: float
+    voi_split: float
+    voi_merge: float
+
+
+def partition(table: scipy.sparse.csr_array) -> Partition:
+    """Compare two partitions by their :func:`contingency`; all NaN without a pixel of a true object."""
+    inside = table.astype(np.float64)
+    inside.data[: inside.indptr[1]] = 0  # the true background
+    total = inside.sum()
+    if total == 0:
+        return Partition(adapted_rand_error=np.nan, voi_split=np.nan, voi_merge=np.nan)
+    with np.errstate(invalid="ignore"):  # no pair of pixels at all: NaN
+        rand_error, _, _ = adapted_rand_error(table=inside)
+    # scikit-image compares the shapes of the images also where it only uses the table.
+    split, merge = variation_of_information(np.zeros(1), np.zeros(1), table=inside / total)
+    return Partition(adapted_rand_error=float(rand_error), voi_split=float(split), voi_merge=float(merge))
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else float("nan")

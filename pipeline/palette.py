@@ -1,0 +1,37 @@
+"""Colours of classes and of errors: the same in the pictures, the legends and the figures of the review page.
+
+All are of Okabe and Ito (2008), which the colour-blind tell apart, also on grey and on stained tissue.
+"""
+
+from __future__ import annotations
+
+RGB = tuple[int, int, int]
+
+_CLASS_RGB: tuple[RGB, ...] = (
+    (0, 158, 115),  # bluish green
+    (230, 159, 0),  # orange
+    (204, 121, 167),  # reddish purple
+    (0, 114, 178),  # blue
+    (240, 228, 66),  # yellow
+    (86, 180, 233),  # sky blue
+    (213, 94, 0),  # vermillion
+)
+BACKGROUND_RGB: RGB = (128, 128, 128)
+
+EXTRA_RGB: RGB = (213, 94, 0)
+MISSED_RGB: RGB = (86, 180, 233)
+CONFUSED_RGB: RGB = (240, 228, 66)
+
+
+def class_rgb(index: int) -> RGB:
+    """Return the colour of a class: grey for class 0, then seven that differ, then the same again, darker."""
+    if index == 0:
+        return BACKGROUND_RGB
+    turn, place = divmod(index - 1, len(_CLASS_RGB))
+    red, green, blue = (round(part * 0.6**turn) for part in _CLASS_RGB[place])
+    return red, green, blue
+
+
+def css(colour: RGB) -> str:
+    """Return a colour as CSS writes it: ``#009e73``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

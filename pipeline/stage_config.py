@@ -1,0 +1,120 @@
+"""The part of the configuration that each stage is told, as one JSON object.
+
+A changed setting so runs again exactly the rules that use it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.config import (
+    ClassName,
+    EnsembleConfig,
+    ImageConfig,
+    Index,
+    LossConfig,
+    MetricsConfig,
+    ModelConfig,
+    Section,
+    Settings,
+    explain,
+)
+from pipeline.errors import ConfigError
+
+Part = TypeVar("Part", bound=Section)
+
+
+class LabelConfig(Section):
+    """How a label image becomes a class map."""
+
+    classes: list[ClassName]
+    kind: Literal["instances", "classes"]
+    values: list[int] | None = None
+
+
+class TileConfig(Section):
+    """What the stage ``tile`` is told."""
+
+    image: ImageConfig
+    tile_px: int
+
+
+class WeighConfig(Section):
+    """What the stage ``weigh`` is told."""
+
+    labels: LabelConfig
+    loss: LossConfig
+
+
+class TrainConfig(Section):
+    """What the stage ``train`` is told."""
+
+    labels: LabelConfig
+    channels: list[Index]
+    model: ModelConfig
+    validation: float
+
+
+class InspectConfig(Section):
+    """What the stage ``inspect`` is told."""
+
+    channels: list[Index]
+
+
+class EvaluateConfig(Section):
+    """What the stage ``evaluate`` is told."""
+
+    labels: LabelConfig
+    metrics: MetricsConfig
+
+
+class PredictConfig(Section):
+    """What the stage ``predict`` is told."""
+
+    classes: list[ClassName]
+    probabilities: bool
+
+
+class ObjectsConfig(Section):
+    """What the stage ``objects`` is told."""
+
+    classes: list[ClassName]
+    channels: list[Index]
+
+
+def parse_stage_config(kind: type[Part], text: str) -> Part:
+    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` as above."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--config: {explain(error, kind)}") from None
+
+
+def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
+    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON."""
+    labels = LabelConfig(
+        classes=settings.classes, kind=settings.training.kind, values=settings.training.values
+    ).model_dump()
+    network = settings.models.get(model or "", ModelConfig())
+    if network.pretrained in settings.models:
+        network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
+    sections: dict[str, Section] = {
+        "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
+        "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
+        "train": TrainConfig(
+            labels=LabelConfig(**labels),
+            channels=settings.image.channels,
+            model=network,
+            validation=settings.training.validation,
+        ),
+        "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
+        "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
+        "stitch": settings.masks,
+        "inspect": InspectConfig(channels=settings.image.channels),
+        "evaluate": EvaluateConfig(labels=LabelConfig(**labels), metrics=settings.metrics),
+        "objects": ObjectsConfig(classes=settings.classes, channels=settings.image.channels),
+        "report": settings,
+    }
+    return sections[stage].model_dump_json()

@@ -1,0 +1,27 @@
+"""Look at a slide: brightness, contrast, colour, focus, saturation, how much is on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.appearance import appearance, windows
+from pipeline.errors import SlideError
+from pipeline.files import provenance, write_json
+from pipeline.slides import open_slide
+from pipeline.stage_config import InspectConfig
+
+
+def run(*, slide: Path, output: Path, memory_mb: int, config: InspectConfig) -> None:
+    """Write the appearance of a slide (JSON), from up to 16 windows of it.
+
+    A slide that cannot be read gets the reason instead; its plan has it too, so that it is reported once.
+    """
+    look: dict[str, float] = {}
+    error = ""
+    try:
+        with open_slide(slide, memory_mb=memory_mb) as opened:
+            channels = opened.select(config.channels)
+            look = appearance([opened.read(rows, columns)[channels] for rows, columns in windows(opened.shape)])
+    except SlideError as reason:
+        error = str(reason)
+    write_json(output, {"appearance": look, "error": error, "provenance": provenance("inspect", config)})

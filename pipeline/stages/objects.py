@@ -1,0 +1,175 @@
+"""List the objects of one mask: a row of a table and a polygon each."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.errors import SlideError
+from pipeline.files import provenance, replacing, sha256
+from pipeline.instances import find_objects
+from pipeline.objects import ObjectTable, Ring, measure_objects, trace_objects
+from pipeline.palette import class_rgb
+from pipeline.slides import Array, PixelSize, Slide, open_slide
+from pipeline.stage_config import ObjectsConfig
+
+_AGAIN = "remove the mask, so that it is made again"
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
+
+Columns = dict[str, NDArray[Any]]
+
+
+def run(
+    *, sample: str, slide: Path, mask: Path, table: Path, annotations: Path, memory_mb: int, config: ObjectsConfig
+) -> None:
+    """Write the objects of one mask as a table (CSV) and as polygons for QuPath (GeoJSON).
+
+    The columns and properties are described in docs/contracts.md.
+    """
+    channels = list(dict.fromkeys(config.channels))
+    with (
+        open_slide(slide, memory_mb=memory_mb) as image,
+        open_slide(mask, memory_mb=memory_mb) as labels,
+        replacing(table) as table_file,
+        replacing(annotations) as annotations_file,
+        tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
+        _open_instances(labels, Path(scratch)) as instances,
+    ):
+        objects = _measure(image, labels, instances, image.select(channels))
+        if (highest := int(objects.classes.max(initial=0))) >= len(config.classes):
+            raise SlideError(
+                f"{mask}: class {highest} (counted from 0) is in the mask, {len(config.classes)} classes are "
+                f"configured; {_AGAIN}"
+            )
+        columns = _columns(objects, config.classes, channels, labels.pixel_size_um)
+        pd.DataFrame(columns).to_csv(table_file, index=False)
+        features = (
+            _feature(sample, columns, index, rings, class_rgb(int(objects.classes[index])))
+            for index, rings in trace_objects(instances, objects)
+        )
+        _write_features(annotations_file, features, provenance("objects", config, mask=sha256(mask)))
+
+
+@contextmanager
+def _open_instances(mask: Slide, scratch: Path) -> Iterator[Array]:
+    """Open the object ids of a mask; find the objects where it has no image of them (``masks.instances: false``)."""
+    with ExitStack() as stack:
+        try:
+            tiff = stack.enter_context(tifffile.TiffFile(mask.path))
+            images = {series.name: series for series in tiff.series}
+            if "classes" not in images:  # so it is with a plain TIFF, and with the front part of a mask
+                raise ValueError(f"no image 'classes' among {', '.join(map(repr, images))}")
+            store = stack.enter_context(images["instances"].aszarr(level=0)) if "instances" in images else None
+            ids = None if store is None else zarr.open_array(store, mode="r")
+        except Exception as error:  # tifffile raises anything
+            raise SlideError(f"{mask.path}: not a whole mask of Slidemill: {error}; {_AGAIN}") from error
+        if ids is None:
+            yield find_objects(_class_map(mask), scratch=scratch)
+        else:
+            yield _Plane(mask.path, ids.shape, ids.dtype, lambda *region: np.asarray(ids[region]))
+
+
+class _Plane:
+    """An image of a mask as an array of rows and columns. Pixels that cannot be decoded are a fault of the file."""
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        read: Callable[[slice, slice], NDArray[Any]],
+    ) -> None:
+        self.shape, self.dtype = shape, dtype
+        self._path, self._read = path, read
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return self._read(*(key if isinstance(key, tuple) else (key, slice(None))))
+        except SlideError:
+            raise
+        except Exception as error:  # decoders of damaged files raise anything
+            raise SlideError(f"{self._path}: cannot be read: {error}; {_AGAIN}") from error
+
+
+def _class_map(mask: Slide) -> _Plane:
+    return _Plane(mask.path, mask.shape, mask.levels[0].array.dtype, lambda *region: mask.read(*region)[0])
+
+
+def _measure(image: Slide, labels: Slide, instances: Array, channels: list[int]) -> ObjectTable:
+    if not labels.shape == instances.shape == image.shape or labels.channels != 1 or instances.dtype != np.uint32:
+        raise SlideError(
+            f"{labels.path}: the mask has {labels.shape} px in {labels.channels} channels and object ids of "
+            f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {_AGAIN}"
+        )
+    try:
+        return measure_objects(
+            instances, _class_map(labels), lambda *region: image.read(*region)[channels], channels=len(channels)
+        )
+    except ValueError as error:
+        raise SlideError(f"{labels.path}: {error}; {_AGAIN}") from error
+
+
+def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixel_size_um: PixelSize | None) -> Columns:
+    """Return the columns of the table."""
+    pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
+    return {
+        "id": objects.ids,
+        "class": np.array(classes, dtype=object)[objects.classes],
+        "area_px": objects.areas_px,
+        "area_um2": objects.areas_px * pixel_um2,
+        **{f"centroid_{axis}_px": objects.centroids_px[:, n] for n, axis in enumerate(("row", "column"))},
+        **{f"{side}_px": objects.boxes_px[:, n] for n, side in enumerate(("top", "left", "bottom", "right"))},
+        "eccentricity": objects.eccentricities,
+        **{f"mean_intensity_{channel}": objects.intensities[:, n] for n, channel in enumerate(channels)},
+    }
+
+
+def _feature(sample: str, columns: Columns, index: int, rings: list[Ring], rgb: tuple[int, int, int]) -> dict[str, Any]:
+    """Return one object as QuPath reads and writes it, since version 0.4."""
+    number = columns["id"].item(index)
+    values = {shown: columns[name].item(index) for name in columns if (shown := _measurement(name))}
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{sample}/{number}")),
+        "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
+        "properties": {
+            "objectType": "detection",
+            "name": str(number),
+            "classification": {"name": columns["class"].item(index), "color": rgb},
+            "measurements": {name: value for name, value in values.items() if math.isfinite(value)},
+        },
+    }
+
+
+def _measurement(column: str) -> str | None:
+    """Return the name of a column among the measurements in QuPath, None for those that it has otherwise."""
+    if column.startswith("mean_intensity_"):
+        return column.replace("mean_intensity_", "Mean intensity, channel ")
+    return {"area_px": "Area px", "area_um2": "Area µm^2", "eccentricity": "Eccentricity"}.get(column)
+
+
+def _write_features(path: Path, features: Iterable[dict[str, Any]], origin: dict[str, Any]) -> None:
+    """Write a FeatureCollection, a feature a line, as they come."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f'{{"type":"FeatureCollection","provenance":{_json(origin)},"features":[')
+        separator = "\n"
+        for feature in features:
+            file.write(separator + _json(feature))
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
