@@ -9,7 +9,7 @@ const collator = new Intl.Collator(undefined, { numeric: true });
 // A number, a text, or null where the cell is empty.
 function contentOf(row, index) {
   const cell = row.cells[index];
-  if (!cell) return null;
+  if (!cell) return further[placeOf(row)][index - row.cells.length];
   if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
   return cell.textContent.trim() || null;
 }
@@ -89,30 +89,15 @@ function resetTable() {
   table.tBodies[0].append(...worstFirst);
   box.scrollTop = 0;
   applyFilters();
+  watchRows();
 }
 
-// Columns that are not shown at first get their cells when they are: there may be hundreds in each row.
-function addFurtherCells() {
-  const columns = headers.filter((header) => header.matches(".more"));
-  JSON.parse(byId("further").textContent).forEach((values, place) => {
-    worstFirst[place].append(...values.map((value, index) => {
-      const cell = document.createElement("td");
-      const isNumber = typeof value === "number";
-      if (isNumber) cell.dataset.value = value;
-      cell.textContent = isNumber ? value.toFixed(columns[index].dataset.digits) : value;
-      cell.classList.add("more");
-      cell.classList.toggle("long", cell.textContent.length > 40);
-      return cell;
-    }));
-  });
-}
-
-for (const all of document.querySelectorAll("#samples .all-columns")) {
-  all.addEventListener("change", addFurtherCells, { once: true });
-  all.addEventListener("change", applyFilters);
-}
 table.tHead.addEventListener("input", applyFilters);
-table.tHead.addEventListener("click", () => showPosition());
+table.tHead.addEventListener("click", (event) => {
+  if (!event.target.closest(".sort")) return;
+  showPosition();
+  watchRows();
+});
 byId("reset").addEventListener("click", resetTable);
 for (const button of document.querySelectorAll("[data-state]")) {
   button.addEventListener("click", () => {
@@ -121,21 +106,50 @@ for (const button of document.querySelectorAll("[data-state]")) {
   });
 }
 
-// ---- Pictures ----
+// ---- Rows in sight ----
 
 const pictures = JSON.parse(byId("pictures").textContent);
-const picturesOf = (row) => pictures[Number(row.id.slice(1))];
+const further = JSON.parse(byId("further").textContent); // values of the columns that are not shown at first
+const furtherHeaders = headers.filter((header) => header.matches(".more"));
+const allColumns = document.querySelector("#samples .all-columns");
+const placeOf = (row) => Number(row.id.slice(1));
+const picturesOf = (row) => pictures[placeOf(row)];
 const url = (name, base64) => `data:image/${name === "image" ? "webp" : "png"};base64,${base64}`;
 
-// Only what is in sight is decoded: a page may have hundreds of pictures.
+function furtherCells(row) {
+  return further[placeOf(row)].map((value, index) => {
+    const cell = document.createElement("td");
+    const isNumber = typeof value === "number";
+    if (isNumber) cell.dataset.value = value;
+    cell.textContent = isNumber ? value.toFixed(furtherHeaders[index].dataset.digits) : value;
+    cell.classList.add("more");
+    cell.classList.toggle("long", cell.textContent.length > 40);
+    return cell;
+  });
+}
+
+// Hundreds of pictures and of columns would be slow: only rows in sight have theirs.
 const sight = new IntersectionObserver((changes) => {
-  for (const { isIntersecting, target } of changes) {
+  for (const { isIntersecting, target: row } of changes) {
     if (!isIntersecting) continue;
-    sight.unobserve(target);
-    target.src = url("image", picturesOf(target.closest("tr")).image);
+    const thumbnail = row.querySelector(".thumbnail:not([src])");
+    if (thumbnail) thumbnail.src = url("image", picturesOf(row).image);
+    if (allColumns && allColumns.checked && !row.querySelector(".more")) row.append(...furtherCells(row));
   }
 }, { root: box, rootMargin: "300px" });
-for (const row of worstFirst) if (picturesOf(row)) sight.observe(row.querySelector(".thumbnail"));
+
+function watchRows() {
+  sight.disconnect(); // it tells of changes only, so it begins anew
+  for (const row of worstFirst) {
+    for (const cell of row.querySelectorAll(".more")) cell.remove();
+    sight.observe(row);
+  }
+}
+
+if (allColumns) {
+  allColumns.addEventListener("change", watchRows);
+  allColumns.addEventListener("change", applyFilters);
+}
 
 // ---- Viewer ----
 
@@ -289,5 +303,6 @@ window.addEventListener("hashchange", () => {
 
 showLayers();
 applyFilters();
+watchRows();
 const first = worstFirst.find((row) => picturesOf(row)) || worstFirst[0];
 if (first) select(first);

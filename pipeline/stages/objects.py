@@ -32,7 +32,15 @@ Columns = dict[str, NDArray[Any]]
 
 
 def run(
-    *, sample: str, slide: Path, mask: Path, table: Path, annotations: Path, memory_mb: int, config: ObjectsConfig
+    *,
+    sample: str,
+    model: str,
+    slide: Path,
+    mask: Path,
+    table: Path,
+    annotations: Path,
+    memory_mb: int,
+    config: ObjectsConfig,
 ) -> None:
     """Write the objects of one mask as a table (CSV) and as polygons for QuPath (GeoJSON).
 
@@ -56,7 +64,7 @@ def run(
         columns = _columns(objects, config.classes, channels, labels.pixel_size_um)
         pd.DataFrame(columns).to_csv(table_file, index=False)
         features = (
-            _feature(sample, columns, index, rings, class_rgb(int(objects.classes[index])))
+            _feature(f"{model}/{sample}", columns, index, rings, class_rgb(int(objects.classes[index])))
             for index, rings in trace_objects(instances, objects)
         )
         _write_features(annotations_file, features, provenance("objects", config, mask=sha256(mask)))
@@ -136,13 +144,13 @@ def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixe
     }
 
 
-def _feature(sample: str, columns: Columns, index: int, rings: list[Ring], rgb: tuple[int, int, int]) -> dict[str, Any]:
+def _feature(name: str, columns: Columns, index: int, rings: list[Ring], rgb: tuple[int, int, int]) -> dict[str, Any]:
     """Return one object as QuPath reads and writes it, since version 0.4."""
     number = columns["id"].item(index)
     values = {shown: columns[name].item(index) for name in columns if (shown := _measurement(name))}
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{sample}/{number}")),
+        "id": str(uuid.uuid5(_NAMESPACE, f"{name}/{number}")),
         "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
         "properties": {
             "objectType": "detection",

@@ -16,7 +16,7 @@ FAILED = [SCRIPT, FORMULA, BREAKOUT]
 LOADED_S, LARGEST_BYTES = 3.0, 20e6
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """The file of a page of 500 samples: 3 failed, every tenth flagged, Dice from 0.5 to 1."""
     folder = tmp_path_factory.mktemp("report")
@@ -36,7 +36,7 @@ def report(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert program, "no Chromium on the PATH; install it (Debian: apt-get install chromium)"
@@ -220,9 +220,13 @@ def test_zoom_keeps_the_point_under_the_pointer_and_dragging_moves(opened):
 def test_all_columns_appear_by_their_switch_and_filter_only_while_they_do(opened):
     header = opened.locator("#samples th", has=opened.locator("button", has_text="pixels"))
     expect(header).to_be_hidden()
+    expect(opened.locator("#samples td.more")).to_have_count(0)
     opened.locator("#samples .all-columns").check()
     expect(header).to_be_visible()
-    assert shown(opened, 5)[10] == "4096"
+    row = opened.locator("#samples tbody tr").nth(4)
+    expect(row.locator("td.more").first).to_have_text("4096")
+    header.locator("button").click()
+    expect(row.locator("td.more").first).to_have_text("4096")
     opened.get_by_label("filter error", exact=True).fill("cut short")
     expect(opened.locator(".counter")).to_have_text("3 of 500")
     opened.locator("#samples .all-columns").uncheck()

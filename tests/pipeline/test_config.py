@@ -4,11 +4,10 @@ import json
 
 import pytest
 
+from pipeline.__main__ import STAGES
 from pipeline.config import Settings, parse_settings
 from pipeline.errors import ConfigError
 from pipeline.stage_config import TileConfig, parse_stage_config, stage_config
-
-STAGES = ["tile", "weigh", "train", "combine", "predict", "stitch", "evaluate", "report"]
 
 
 def test_an_empty_configuration_is_the_defaults():

@@ -271,6 +271,7 @@ def write(folder, classes, slide, *, instances=True, pixel_size_um=(0.5, 0.25)):
     images = {"classes": classes} | ({"instances": numbered(classes)} if instances else {})
     write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=pixel_size_um, annotations={})
     return {
+        "model": "unet",
         "sample": "plate/a",
         "slide": folder / "slide.tif",
         "mask": folder / "mask.ome.tiff",

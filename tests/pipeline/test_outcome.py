@@ -10,6 +10,7 @@ from pipeline.config import Settings
 from pipeline.errors import error_line
 from pipeline.outcome import outcomes
 
+MADE = (project.MASK, project.OBJECTS, project.ANNOTATIONS)
 NAMES = {"sample": "a", "model": "unet", "batch": "a"}
 
 
@@ -17,10 +18,10 @@ NAMES = {"sample": "a", "model": "unet", "batch": "a"}
 def folder(tmp_path, monkeypatch):
     """A project with one slide and everything that its mask is made from."""
     monkeypatch.chdir(tmp_path)
-    for pattern in ("data/slides/a.tif", project.WEIGHTS, project.PLAN, project.MASK):
+    for pattern in ("data/slides/a.tif", project.WEIGHTS, project.PLAN, *MADE):
         put(pattern)
     (tmp_path / project.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
-    touch_all(project.WEIGHTS, project.PLAN, project.MASK)
+    touch_all(project.WEIGHTS, project.PLAN, *MADE)
     return tmp_path
 
 
@@ -57,6 +58,12 @@ class TestOutcome:
         put(project.METRICS)
         assert only().status == "done"
         assert only().metrics
+
+    @pytest.mark.parametrize("pattern", [project.OBJECTS, project.ANNOTATIONS])
+    def test_a_mask_without_its_objects_failed(self, pattern):
+        remove(pattern)
+        put(project.OBJECTS_LOG, error_line("objects", "disk full"))
+        assert (only().status, only().stage, only().error) == ("failed", "objects", "disk full")
 
     def test_metrics_of_a_reference_that_is_gone_are_not_shown(self):
         put(project.METRICS)

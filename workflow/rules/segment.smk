@@ -100,8 +100,8 @@ rule objects:
     params:
         config=config_of("objects"),
     shell:
-        "python -m pipeline objects --sample={wildcards.sample:q} --slide {input.slide:q} --mask {input.mask:q}"
-        " --table {output.table:q} --annotations {output.annotations:q} --memory-mb {resources.decode_mb}"
+        "python -m pipeline objects --sample={wildcards.sample:q} --model={wildcards.model:q} --slide {input.slide:q}"
+        " --mask {input.mask:q} --table {output.table:q} --annotations {output.annotations:q} --memory-mb {resources.decode_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
 
 
