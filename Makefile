@@ -7,7 +7,7 @@ CORES ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 compare dsb2018 test lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 test browser lint docs bench clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,8 +28,11 @@ demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an exam
 	@snakemake --cores $(CORES) --directory projects/$@
 	@python config/examples/show.py projects/$@
 
-test: lint ## check style and run all tests
+test: lint browser ## check style and run all tests
 	python -m pytest
+
+browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
+	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 lint: $(VENV)/dev ## check style, types, rules
 	ruff check .

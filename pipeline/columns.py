@@ -23,7 +23,7 @@ _IDENTITY = [
     Column(name="sample", about="Path of the slide below the drop folder, without its suffix."),
     Column(name="model", about="Name of the network in the configuration."),
     Column(name="group", about="Group of the sample sheet: an animal, a patient, a field.", leading=False),
-    Column(name="status", about="done, or failed."),
+    Column(name="status", about="done, or failed.", leading=False),
     Column(name="stage", about="The stage that failed.", leading=False),
     Column(name="error", about="Why it failed.", leading=False),
     Column(name="flags", about="What makes the sample doubtful, without a reference."),
@@ -105,10 +105,10 @@ def columns(classes: list[str]) -> list[Column]:
 def _by_class(name: str, classes: list[str], about: str | None = None) -> list[Column]:
     meaning = about or _ABOUT[name]
     mean = f"Mean over the classes that have a value: {meaning}."
-    leading = name in ("dice", "jaccard")
+    leading = name == "dice"
     return [Column(name=f"{name}_mean", about=mean, digits=4, leading=leading)] + [
-        Column(name=f"{name}_{label}", about=f"Of {label}: {meaning}.", digits=4, leading=name == "dice")
-        for label in classes
+        Column(name=f"{name}_{label}", about=f"Of {label}: {meaning}.", digits=4, leading=leading and index > 0)
+        for index, label in enumerate(classes)
     ]
 
 

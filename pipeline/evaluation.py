@@ -32,7 +32,6 @@ Row = dict[str, float | int | str]
 POOLED = ("dice", "jaccard")
 SURFACE = ("hausdorff95", "surface_distance", "surface_dice", "boundary_iou")
 
-_BLOCK_PX = 512
 _BAND_PX = 2**22
 
 
@@ -68,7 +67,9 @@ def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
     classes, objects = (_scratch(scratch / name, reference.shape, kind) for name, kind in _MAPS.items())
     for rows, band in _bands(reference):
         classes[rows] = class_map(band, config, source=reference.path)
-        objects[rows] = np.where(band == 0, 0, np.searchsorted(ids, band) + 1)
+        for left in range(0, band.shape[1], surface.BLOCK_PX):  # positions are 64 bits wide
+            part = band[:, left : left + surface.BLOCK_PX]
+            objects[rows, left : left + surface.BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
     return Side(classes=classes, objects=objects, count=len(ids))
 
 
@@ -93,7 +94,7 @@ def measure(
         Distances are in µm with it, in px without.
     probabilities : (classes, rows, columns) float16 array or None
     """
-    regions = list(surface.blocks(truth.classes.shape, _BLOCK_PX))
+    regions = list(surface.blocks(truth.classes.shape, surface.BLOCK_PX))
 
     def count(region: tuple[slice, slice]) -> Counts:
         return confusion(truth.classes[region], predicted.classes[region], num_classes=len(classes))
@@ -220,11 +221,11 @@ def _side_of_classes(slide: Slide, meaning: Any, scratch: Path) -> Side:
 
 def _bands(slide: Slide) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield the rows of the first channel in bands of whole chunks."""
-    height = _BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // _BLOCK_PX)
+    height = surface.BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // surface.BLOCK_PX)
     for top in range(0, slide.shape[0], height):
         rows = slice(top, min(top + height, slide.shape[0]))
         yield rows, slide.read(rows, slice(0, slide.shape[1]))[0]
 
 
 def _scratch(path: Path, shape: tuple[int, int], dtype: str) -> zarr.Array[Any]:
-    return zarr.create_array(path, shape=shape, chunks=(_BLOCK_PX, _BLOCK_PX), dtype=dtype, fill_value=0)
+    return zarr.create_array(path, shape=shape, chunks=(surface.BLOCK_PX, surface.BLOCK_PX), dtype=dtype, fill_value=0)

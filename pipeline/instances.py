@@ -51,8 +51,11 @@ def find_objects(labels: Array, *, scratch: Path, band_px: int = _BAND_PX) -> Ob
     """
     rows, columns = labels.shape
     band_rows = max(1, band_px // columns)
+    if band_rows > _CHUNK_PX:  # a band is whole chunks, so that none is written twice
+        band_rows -= band_rows % _CHUNK_PX
+    chunks = (min(band_rows, _CHUNK_PX), _CHUNK_PX)
     provisional = zarr.create_array(
-        scratch / "provisional.zarr", shape=(rows, columns), chunks=(_CHUNK_PX, _CHUNK_PX), dtype="uint32", fill_value=0
+        scratch / "provisional.zarr", shape=(rows, columns), chunks=chunks, dtype="uint32", fill_value=0
     )
     touching: list[NDArray[np.int64]] = []
     count = 0

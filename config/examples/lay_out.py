@@ -58,8 +58,8 @@ def isbi2012(project: Path) -> None:
 
 
 def dsb2018(project: Path) -> None:
-    """Fluorescence images, split by field of view."""
-    source = _data() / "dsb2018"
+    """Fluorescence images, split by field of view, which the sample sheet names as their groups."""
+    source, sheet = _data() / "dsb2018", ["sample,group"]
     for row in _rows(source / "index.csv"):
         if row["modality"] != "fluorescence":
             continue
@@ -73,6 +73,10 @@ def dsb2018(project: Path) -> None:
         )
         _copy(source / "images" / f"{row['id']}.tif", project / "data" / images / name)
         _copy(source / "labels" / f"{row['id']}.tif", project / "data" / labels / name)
+        if not training:
+            sheet.append(f"fields/{name.removesuffix('.tif')},{folder}")
+    (project / "config").mkdir(parents=True, exist_ok=True)
+    (project / "config" / "samples.csv").write_text("\n".join([*sheet, ""]), encoding="utf-8")
 
 
 _EXAMPLES = {"demo": demo, "isbi2012": isbi2012, "compare": isbi2012, "dsb2018": dsb2018}

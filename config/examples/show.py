@@ -26,8 +26,9 @@ _RANKED = [
 def show(project: Path) -> None:
     """Print the table of the samples, then the places."""
     table = pd.read_csv(project / "results" / "metrics.csv")
-    scores = [name for name in table.columns if name.startswith(("dice_", "jaccard_"))]
-    print("\n" + table[["sample", "model", "status", *scores]].to_string(index=False, float_format="%.4f", na_rep=""))
+    scores = [name for name in table.columns if name.startswith("dice_") and name != "dice_pooled"]
+    shown = ["sample", "model", "status", *scores, "objects_f1_50", "adapted_rand_error", "flags"]
+    print("\n" + table[shown].to_string(index=False, float_format="%.4f", na_rep=""))
     ranking = pd.read_csv(project / "results" / "comparison.csv")
     if len(ranking) > 1:
         print("\n" + ranking[_RANKED].to_string(index=False, float_format="%.4f", na_rep=""))

@@ -19,7 +19,8 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-_CACHED_TREES = 32
+BLOCK_PX = 1024
+_CACHED_TREES = 12
 
 Points = NDArray[np.float64]
 
@@ -117,7 +118,7 @@ def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def surface_distances(
-    truth: ClassMap, predicted: ClassMap, index: int, *, spacing: tuple[float, float], block_px: int = 512
+    truth: ClassMap, predicted: ClassMap, index: int, *, spacing: tuple[float, float], block_px: int = BLOCK_PX
 ) -> tuple[Distances, Distances]:
     """Return the distances of each true boundary pixel of class ``index`` to the predicted boundary, and the reverse.
 
@@ -135,7 +136,7 @@ def surface_distances(
 
 
 def boundary_overlap(
-    truth: ClassMap, predicted: ClassMap, index: int, *, width_px: int, block_px: int = 512
+    truth: ClassMap, predicted: ClassMap, index: int, *, width_px: int, block_px: int = BLOCK_PX
 ) -> tuple[int, int]:
     """Return intersection and union, in pixels, of the inner bands of both sides of class ``index``.
 
