@@ -7,7 +7,7 @@ CORES ?= 2
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 compare dsb2018 test browser lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 test browser napari lint docs bench clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ test: lint browser ## check style and run all tests
 
 browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
 	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+napari: $(VENV)/demo ## open SLIDE=... and MASK=... in napari
+	@python -c "import napari" 2> /dev/null || python -m pip install --quiet --editable '.[viewer]'
+	@python -m pipeline view --slide "$(SLIDE)" --mask "$(MASK)"
 
 lint: $(VENV)/dev ## check style, types, rules
 	ruff check .

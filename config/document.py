@@ -1,7 +1,8 @@
 """Write what the code knows best: ``make docs``.
 
-config/README.md and workflow/schemas/config.schema.json come from pipeline/config.py, docs/models.md from measurements
-of every architecture. With ``--check`` nothing is written; the exit status says whether the files are up to date.
+config/README.md and workflow/schemas/config.schema.json come from pipeline/config.py, docs/metrics.md from
+pipeline/columns.py, docs/models.md from measurements of every architecture. With ``--check`` nothing is written; the exit
+status says whether the files are up to date.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pipeline.columns import columns
 from pipeline.config import EnsembleConfig, ModelConfig, Settings
 from pipeline.stages.models import markdown
 
 ROOT = Path(__file__).parents[1]
 README, SCHEMA = ROOT / "config" / "README.md", ROOT / "workflow" / "schemas" / "config.schema.json"
-MODELS = ROOT / "docs" / "models.md"
+MODELS, METRICS = ROOT / "docs" / "models.md", ROOT / "docs" / "metrics.md"
 
 _HEAD = """# Configuration
 
@@ -116,6 +118,80 @@ def models_page() -> str:
     return _MODELS.replace("{table}", "\n".join(markdown()))
 
 
+_METRICS = """# Metrics
+
+The columns of `results/metrics.csv`, in their order; `results/metrics/{model}/{sample}.csv` has those that compare a mask
+with its reference. `make docs` writes this page. `{class}` stands for each class in the order of `classes`, the first one
+(background) included. A is the class in the reference, B in the mask.
+
+## What is not there
+
+One policy everywhere: a ratio is empty where its denominator is zero, and a distance is empty where one side has no
+boundary. So
+
+| class | Dice, Jaccard | precision | recall | distances | surface Dice, boundary IoU |
+|---|---|---|---|---|---|
+| in both | value | value | value | value | value |
+| only in the reference | 0 | empty | 0 | empty | 0 |
+| only in the mask | 0 | 0 | empty | empty | 0 |
+| in neither | empty | empty | empty | empty | empty |
+
+A mean over classes is over those that have a value. An empty cell is never counted as 0 or 1.
+
+## How they are counted
+
+All counts are summed over blocks, so that a slide larger than memory has the numbers of the whole image, exactly.
+
+- **Boundaries** are pixels of a class with a 4-neighbour of another class, or at the edge of the image, as in MONAI.
+  Distances are in um where the pixel size is known (`distance_unit`), and exact: no distance map is cut off.
+- **Objects** are the ids of the reference (`kind: instances`) or the 4-connected components of each class but the first;
+  those of the mask are always components. An object only matches one of its own class; pairs are one to one.
+- **Partitions** (adapted Rand error, variation of information) are over the pixels of true objects, as in the ISBI 2012
+  challenge; predicted background there is one region.
+- **Probabilities** are measured with `prediction: {probabilities: true}`, on the float16 values that are kept.
+
+Checked in the tests against scikit-learn (overlap, average precision), stardist (objects), scikit-image (partitions), MONAI
+and SciPy (surfaces), each on 200 random pairs with empty, full and single-pixel masks among them.
+
+## A cohort
+
+`results/cohort.csv` has mean, median and a 95 % interval of the mean per model, measure and class: a percentile bootstrap
+(9,999 draws) over groups, so that ten fields of one animal do not count as ten animals. `results/paired.csv` compares
+every two models on the samples that both have a score of, with Wilcoxon's signed-rank test over groups. Groups come
+from `config/samples.csv` (columns `sample`, `group`); without it every sample is its own.
+
+## Without a reference
+
+`flags` says in words what makes a sample doubtful. A number is far when it is more than four robust deviations from the
+median of what it is compared with, and beyond the range of that by a tenth.
+
+| compared | with |
+|---|---|
+| brightness, contrast, skewness of intensities, sharpness, saturated pixels, content, colour | the training images; where there are fewer than eight, the other slides |
+| objects per area, their median area, share of uncertain pixels | the other slides of the model, if there are at least eight |
+| tile mismatch | 2 % |
+
+Sharpness is the energy of the Laplacian relative to the contrast; content is the share of 16 px squares with more than
+noise in them. Slides are looked at in up to 16 windows of 512 px. A slide that is as unusual as one in the training set
+is not flagged.
+
+## Columns
+
+| column | meaning |
+|---|---|
+{table}
+"""
+
+
+def metrics_page() -> str:
+    """Return the text of docs/metrics.md."""
+    rows = []
+    for column in columns(["{class}"]):
+        about = column.about.replace("|", "\\|")
+        rows.append(f"| `{column.name}` | {about} |")
+    return _METRICS.replace("{table}", "\n".join(rows))
+
+
 def schema() -> str:
     """Return the JSON schema, for editors that complete and check YAML."""
     content = Settings.model_json_schema()
@@ -168,7 +244,7 @@ def _limits(kind: type[BaseModel], name: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write or check the files; return the exit status."""
     stale = []
-    for path, text in ((README, readme()), (SCHEMA, schema()), (MODELS, models_page())):
+    for path, text in ((README, readme()), (SCHEMA, schema()), (METRICS, metrics_page()), (MODELS, models_page())):
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in arguments:

@@ -34,7 +34,8 @@ STAGES = {
     "evaluate": "pipeline.stages.evaluate",
     "report": "pipeline.stages.report",
 }
-COMMANDS = STAGES | {"models": "pipeline.stages.models"}  # what a user types; the workflow runs the stages
+# What a user types; the workflow runs the stages.
+COMMANDS = STAGES | {"models": "pipeline.stages.models", "view": "pipeline.stages.view"}
 
 log = logging.getLogger("pipeline")
 
