@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from pipeline.config import MetricsConfig
 from pipeline.instances import find_objects
 from pipeline.labels import class_map
 from pipeline.metrics import surface
+from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
@@ -67,9 +66,9 @@ def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
     classes, objects = (_scratch(scratch / name, reference.shape, kind) for name, kind in _MAPS.items())
     for rows, band in _bands(reference):
         classes[rows] = class_map(band, config, source=reference.path)
-        for left in range(0, band.shape[1], surface.BLOCK_PX):  # positions are 64 bits wide
-            part = band[:, left : left + surface.BLOCK_PX]
-            objects[rows, left : left + surface.BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
+        for left in range(0, band.shape[1], BLOCK_PX):  # positions are 64 bits wide
+            part = band[:, left : left + BLOCK_PX]
+            objects[rows, left : left + BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
     return Side(classes=classes, objects=objects, count=len(ids))
 
 
@@ -94,7 +93,7 @@ def measure(
         Distances are in µm with it, in px without.
     probabilities : (classes, rows, columns) float16 array or None
     """
-    regions = list(surface.blocks(truth.classes.shape, surface.BLOCK_PX))
+    regions = list(blocks(truth.classes.shape))
 
     def count(region: tuple[slice, slice]) -> Counts:
         return confusion(truth.classes[region], predicted.classes[region], num_classes=len(classes))
@@ -107,11 +106,6 @@ def measure(
         | (_probability_row(truth.classes, probabilities, regions, classes) if probabilities is not None else {})
         | _count_row(counts, classes)
     )
-
-
-def in_threads(function: Any, regions: list[tuple[slice, slice]]) -> list[Any]:
-    """Call a function for every region, in as many threads as dask is set to."""
-    return list(compute(*(delayed(function)(region) for region in regions), scheduler="threads"))  # type: ignore[no-untyped-call]
 
 
 def _overlap_row(counts: Counts, classes: list[str]) -> Row:
@@ -221,11 +215,11 @@ def _side_of_classes(slide: Slide, meaning: Any, scratch: Path) -> Side:
 
 def _bands(slide: Slide) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield the rows of the first channel in bands of whole chunks."""
-    height = surface.BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // surface.BLOCK_PX)
+    height = BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // BLOCK_PX)
     for top in range(0, slide.shape[0], height):
         rows = slice(top, min(top + height, slide.shape[0]))
         yield rows, slide.read(rows, slice(0, slide.shape[1]))[0]
 
 
 def _scratch(path: Path, shape: tuple[int, int], dtype: str) -> zarr.Array[Any]:
-    return zarr.create_array(path, shape=shape, chunks=(surface.BLOCK_PX, surface.BLOCK_PX), dtype=dtype, fill_value=0)
+    return zarr.create_array(path, shape=shape, chunks=(BLOCK_PX, BLOCK_PX), dtype=dtype, fill_value=0)

@@ -7,33 +7,20 @@ distance map nor a list of all boundary pixels is ever in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
 
 import numpy as np
 import scipy.ndimage
-from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-BLOCK_PX = 1024
+from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
+from pipeline.slides import Array
+
 _CACHED_TREES = 12
 
 Points = NDArray[np.float64]
-
-
-class ClassMap(Protocol):
-    """A (rows, columns) class map: an array, or something that reads like one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Return a region."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +105,7 @@ def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def surface_distances(
-    truth: ClassMap, predicted: ClassMap, index: int, *, spacing: tuple[float, float], block_px: int = BLOCK_PX
+    truth: Array, predicted: Array, index: int, *, spacing: tuple[float, float], block_px: int = BLOCK_PX
 ) -> tuple[Distances, Distances]:
     """Return the distances of each true boundary pixel of class ``index`` to the predicted boundary, and the reverse.
 
@@ -136,7 +123,7 @@ def surface_distances(
 
 
 def boundary_overlap(
-    truth: ClassMap, predicted: ClassMap, index: int, *, width_px: int, block_px: int = BLOCK_PX
+    truth: Array, predicted: Array, index: int, *, width_px: int, block_px: int = BLOCK_PX
 ) -> tuple[int, int]:
     """Return intersection and union, in pixels, of the inner bands of both sides of class ``index``.
 
@@ -148,24 +135,17 @@ def boundary_overlap(
         first, second = (_band(labels, index, region, width_px) for labels in (truth, predicted))
         return np.asarray([(first & second).sum(), (first | second).sum()])
 
-    intersection, union = np.sum(_map(count, blocks(truth.shape, block_px)), axis=0)
+    intersection, union = np.sum(in_threads(count, blocks(truth.shape, block_px)), axis=0)
     return int(intersection), int(union)
-
-
-def blocks(shape: tuple[int, ...], side: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the regions of ``side`` x ``side`` pixels that cover ``shape``, row by row."""
-    for top in range(0, shape[0], side):
-        for left in range(0, shape[1], side):
-            yield slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1]))
 
 
 class _Boundary:
     """The boundary of one class as points, found block by block when asked for."""
 
-    def __init__(self, labels: ClassMap, index: int, spacing: tuple[float, float], block_px: int) -> None:
+    def __init__(self, labels: Array, index: int, spacing: tuple[float, float], block_px: int) -> None:
         self._labels, self._index, self._spacing = labels, index, spacing
         regions = list(blocks(labels.shape, block_px))
-        boxes = _map(self._box, regions)
+        boxes = in_threads(self._box, regions)
         occupied = [number for number, box in enumerate(boxes) if box is not None]
         self.regions = [regions[number] for number in occupied]
         self.boxes = np.asarray([boxes[number] for number in occupied]).reshape(-1, 2, 2)  # block, (low, high), axis
@@ -203,10 +183,10 @@ class _Boundary:
 
 
 def _directed(here: _Boundary, there: _Boundary) -> Distances:
-    return Distances.merge(_map(lambda region: Distances.of(there.nearest(here.points(region))), here.regions))
+    return Distances.merge(in_threads(lambda region: Distances.of(there.nearest(here.points(region))), here.regions))
 
 
-def _band(labels: ClassMap, index: int, region: tuple[slice, slice], width_px: int) -> NDArray[np.bool_]:
+def _band(labels: Array, index: int, region: tuple[slice, slice], width_px: int) -> NDArray[np.bool_]:
     """Return the inner band of a class in a region."""
     missing, around = [], []
     for side, length in zip(region, labels.shape, strict=True):
@@ -218,8 +198,3 @@ def _band(labels: ClassMap, index: int, region: tuple[slice, slice], width_px: i
     own = (slice(width_px, -width_px), slice(width_px, -width_px))
     band: NDArray[np.bool_] = mask[own] & (eroded[own] == 0)
     return band
-
-
-def _map(function: Callable[[Any], Any], regions: Any) -> list[Any]:
-    """Call a function for every region, in threads as many as the caller's dask scheduler has."""
-    return list(compute(*(delayed(function)(region) for region in regions), scheduler="threads"))  # type: ignore[no-untyped-call]
