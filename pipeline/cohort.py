@@ -6,7 +6,6 @@ Samples of one group (an animal, a patient, a field) are not independent: groups
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,12 @@ import pandas as pd
 import scipy.stats
 from numpy.typing import NDArray
 
-from pipeline.errors import SlidemillError
-
 MEASURES = ("dice", "jaccard", "surface_dice", "objects_f1_50", "aggregated_jaccard", "adapted_rand_error")
 COHORT_COLUMNS = ["model", "measure", "class", "samples", "groups", "mean", "median", "low", "high"]
 PAIRED_COLUMNS = ["measure", "model", "other", "samples", "groups", "median_difference", "p_value"]
 
 _PER_CLASS = ("dice", "jaccard", "surface_dice")
 _RESAMPLES = 9999
-
-
-def read_groups(sheet: Path) -> dict[str, str]:
-    """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without one.
-
-    Raises
-    ------
-    SlidemillError
-        If a column is missing, a cell is empty or a sample is named twice.
-    """
-    if not sheet.is_file():
-        return {}
-    try:
-        table = pd.read_csv(sheet, dtype=str)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
-    if missing := {"sample", "group"} - set(table.columns):
-        raise SlidemillError(f"{sheet}: no column {sorted(missing)[0]!r}; a sample sheet has sample and group")
-    if (empty := table[["sample", "group"]].isna().any(axis=1).to_numpy()).any():
-        raise SlidemillError(f"{sheet}: line {empty.argmax() + 2} has an empty cell; fill it or remove the line")
-    if (twice := table["sample"].duplicated()).any():
-        raise SlidemillError(f"{sheet}: {table['sample'][twice].iloc[0]!r} is named twice; remove one of the lines")
-    return dict(zip(table["sample"], table["group"], strict=True))
 
 
 def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -> pd.DataFrame:

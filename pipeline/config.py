@@ -214,7 +214,7 @@ class Settings(Section):
     samples: str = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the columns `sample` and `group` (animal, patient, field): "
-        "confidence intervals and tests count groups, not samples. No job but the report reads it.",
+        "confidence intervals and tests count groups, not samples. A changed sheet renews the report alone.",
     )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."

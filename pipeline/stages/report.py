@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import figures, files, project
-from pipeline.cohort import pair, read_groups, summarize
+from pipeline.cohort import pair, summarize
 from pipeline.columns import columns
 from pipeline.comparison import compare
 from pipeline.config import Settings
@@ -23,6 +23,7 @@ from pipeline.outcome import Outcome, outcomes
 from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
 from pipeline.pictures import layers_of, picture_shape, shrink, side_px
 from pipeline.results import results_table
+from pipeline.sample_sheet import read_groups
 from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
 
@@ -66,7 +67,7 @@ def run(
     origin = collect_provenance(found, config)
     if provenance is not None:
         write_json(provenance, origin)
-    groups = read_groups(Path(config.samples))
+    groups = read_groups(Path(config.samples), {outcome.sample for outcome in found})
     table = results_table(found, config, groups)
     ranking = compare(table, config)
     summary, pairs = summarize(table, config.classes, groups), pair(table, groups)

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from pipeline.cohort import COHORT_COLUMNS, PAIRED_COLUMNS, pair, read_groups, summarize
-from pipeline.errors import SlidemillError
+from pipeline.cohort import COHORT_COLUMNS, PAIRED_COLUMNS, pair, summarize
 
 
 def table_of(**scores):
@@ -77,26 +76,3 @@ def test_equal_networks_and_strangers_have_no_p_value():
     same = {"a": 0.5, "b": 0.6}
     assert pair(table_of(unet=same, fcn=same), {})["p_value"].isna().all()
     assert pair(table_of(unet={"a": 0.5}, fcn={"b": 0.6}), {}).empty
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("sample,animal\na,1\n", "no column 'group'"),
-        ("sample,group\na,1\nb,\n", "line 3 has an empty cell"),
-        ("sample,group\na,1\na,2\n", "'a' is named twice"),
-        ('sample,group\n"a', "not a readable CSV file"),
-    ],
-)
-def test_a_wrong_sample_sheet_is_one_line(tmp_path, text, message):
-    sheet = tmp_path / "samples.csv"
-    sheet.write_text(text)
-    with pytest.raises(SlidemillError, match=message) as refused:
-        read_groups(sheet)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_sample_sheet_is_optional(tmp_path):
-    assert read_groups(tmp_path / "none.csv") == {}
-    (tmp_path / "samples.csv").write_text("sample,group\n001,7\n")
-    assert read_groups(tmp_path / "samples.csv") == {"001": "7"}

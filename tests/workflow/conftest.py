@@ -59,6 +59,9 @@ class Project:
     def comparison(self) -> pd.DataFrame:
         return pd.read_csv(self.folder / "results" / "comparison.csv").set_index("model")
 
+    def cohort(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "results" / "cohort.csv")
+
     def masks(self) -> dict[str, int]:
         """Modification time of every mask."""
         folder = self.folder / "results" / "masks" / "net"

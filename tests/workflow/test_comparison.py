@@ -67,6 +67,20 @@ def test_a_model_that_is_removed_leaves_the_ranking_and_no_other_runs_again(comp
     assert compared.planned() == {"report": 1, "all": 1}
 
 
+def test_a_changed_sample_sheet_renews_the_report_alone(compared):
+    sheet = compared.folder / "config" / "samples.csv"
+    sheet.write_text("sample,group\nplate/0,mouse\nplate/1,mouse\n")
+    assert compared.planned() == {"report": 1, "all": 1}
+    assert compared.snakemake().returncode == 0
+    cohort = compared.cohort().query("model == 'exact' and measure == 'dice' and `class` == 'mean'").iloc[0]
+    assert (cohort["samples"], cohort["groups"]) == (2, 1)
+    sheet.write_text("sample,group\nplate/O,mouse\n")
+    refused = compared.snakemake("--dry-run")
+    assert refused.returncode != 0
+    assert "config/samples.csv: line 2: no slide 'plate/O'; mend or remove the line" in refused.stderr
+    sheet.unlink()
+
+
 def test_an_ensemble_is_one_more_network_that_follows_its_members(compared):
     members = dict.fromkeys(("one", "two"), MODELS["exact"])
     compared.configure(models=MODELS | members, ensembles={"all": {"members": ["one", "two"], "symmetries": "flips"}})

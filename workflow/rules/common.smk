@@ -10,6 +10,7 @@ from pipeline.config import parse_settings
 from pipeline.stage_config import stage_config
 from pipeline.errors import SlidemillError
 from pipeline.project import SUFFIXES, batch_of, find_images, find_pairs
+from pipeline.sample_sheet import read_groups
 
 try:
     settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
@@ -19,6 +20,7 @@ try:
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
         )
     references = find_images(Path(settings.references))
+    groups = read_groups(Path(settings.samples), slides)
     trained = [name for name, model in settings.models.items() if not model.checkpoint]
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
 except SlidemillError as error:
@@ -117,11 +119,6 @@ def results_of_all(wildcards):
 
 def train_minutes(wildcards, attempt):
     return int(settings.models[wildcards.model].max_minutes * 1.2 + 30) * attempt
-
-
-def sample_sheet():
-    path = Path(settings.samples)
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def report_failures():

@@ -73,7 +73,7 @@ rule report:
     params:
         names=sorted(slides),
         references=sorted(references),
-        sheet=sample_sheet(),
+        groups=groups,
         drawings="results/figures",
         config=config_of("report"),
     shell:
