@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pipeline.appearance import appearance, windows
@@ -24,4 +25,6 @@ def run(*, slide: Path, output: Path, memory_mb: int, config: InspectConfig) -> 
             look = appearance([opened.read(rows, columns)[channels] for rows, columns in windows(opened.shape)])
     except SlideError as reason:
         error = str(reason)
+    if not all(math.isfinite(number) for number in look.values()):
+        look, error = {}, f"{slide}: pixels are NaN or infinite"
     write_json(output, {"appearance": look, "error": error, "provenance": provenance("inspect", config)})

@@ -5,6 +5,8 @@ import html
 import numpy as np
 import tifffile
 
+REPORT = {"report": 1, "all": 1}
+MASKS = {count: {"stitch": count, "objects": count} for count in (1, 3, 5)}
 ODD = '-it\'s; "ünïcode" $(x) µm'
 
 
@@ -43,7 +45,7 @@ def test_a_comment_in_the_configuration_is_nothing(project):
 
 def test_a_new_slide_is_its_own_jobs_and_the_report(project, micrograph):
     project.drop("slides/new.tif", micrograph.T.copy())
-    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
+    assert project.planned() == {"tile": 1, "predict": 1, **MASKS[1], "inspect": 1, **REPORT}
     before = project.masks()
     assert project.snakemake().returncode == 0
     after = project.masks()
@@ -54,7 +56,7 @@ def test_a_new_slide_is_its_own_jobs_and_the_report(project, micrograph):
 
 def test_a_slide_added_to_a_folder_is_predicted_with_its_folder(project, micrograph):
     project.drop("slides/plate 1/b.tif", micrograph[::-1].copy())
-    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 3, "report": 1, "all": 1}
+    assert project.planned() == {"tile": 1, "predict": 1, **MASKS[3], "inspect": 1, **REPORT}
     before = project.masks()
     assert project.snakemake().returncode == 0
     after = project.masks()
@@ -65,7 +67,7 @@ def test_a_slide_added_to_a_folder_is_predicted_with_its_folder(project, microgr
 
 def test_a_replaced_slide_leaves_those_of_other_batches(project, micrograph):
     project.drop("slides/new.tif", micrograph[:30, :30])
-    assert project.planned() == {"tile": 1, "predict": 1, "stitch": 1, "report": 1, "all": 1}
+    assert project.planned() == {"tile": 1, "predict": 1, **MASKS[1], "inspect": 1, **REPORT}
     before = project.masks()
     assert project.snakemake().returncode == 0
     after = project.masks()
@@ -75,14 +77,20 @@ def test_a_replaced_slide_leaves_those_of_other_batches(project, micrograph):
 
 def test_a_new_reference_is_evaluated_without_the_network(project, micrograph):
     project.drop("references/new.tif", (micrograph[:30, :30] > 99).astype(np.uint8))
-    assert project.planned() == {"evaluate": 1, "report": 1, "all": 1}
+    assert project.planned() == {"evaluate": 1, **REPORT}
     assert project.snakemake().returncode == 0
     assert project.metrics().loc["new", "pixels"] == 900
 
 
+def test_a_setting_of_metrics_needs_no_network(project):
+    project.configure(metrics={"tolerance_px": 3.0})
+    assert project.planned() == {"evaluate": 2, **REPORT}
+    project.configure()
+
+
 def test_a_mask_setting_neither_trains_nor_plans(project):
     project.configure(masks={"instances": False})
-    assert project.planned() == {"predict": 3, "stitch": 5, "evaluate": 2, "report": 1, "all": 1}
+    assert project.planned() == {"predict": 3, **MASKS[5], "evaluate": 2, **REPORT}
     project.configure()
     assert project.planned() == {}
 
@@ -90,7 +98,7 @@ def test_a_mask_setting_neither_trains_nor_plans(project):
 def test_deleted_slides_leave_the_report_and_nothing_else_runs(project):
     (project.folder / "data" / "slides" / "new.tif").unlink()
     (project.folder / "data" / "slides" / "plate 1" / "b.tif").unlink()
-    assert project.planned() == {"report": 1, "all": 1}
+    assert project.planned() == REPORT
     assert project.snakemake().returncode == 0
     assert sorted(project.metrics().index) == sorted(["alone", "plate 1/a", f"plate 1/{ODD}"])
 

@@ -48,9 +48,8 @@ def check_contracts(project, sample, reference):
     assert ((instances > 0) == (classes > 0)).all()
     row = pd.read_csv(results / "metrics" / "net" / f"{sample}.csv").iloc[0]
     expected = sklearn.metrics.f1_score(reference.ravel(), classes.ravel(), average=None)
-    np.testing.assert_allclose(
-        row[[name for name in row.index if name.startswith("dice_") and name != "dice_mean"]].astype(float), expected
-    )
+    labels = [name.removeprefix("pixels_truth_") for name in row.index if name.startswith("pixels_truth_")]
+    np.testing.assert_allclose(row[[f"dice_{label}" for label in labels]].astype(float), expected)
     assert row["pixels"] == reference.size
     assert project.metrics().loc[sample, "status"] == "done"
     assert project.planned() == {}

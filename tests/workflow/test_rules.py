@@ -21,9 +21,9 @@ def body_of(rule):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_rule_passes_every_parameter_of_its_stage(stage):
-    shell = body_of(stage).split("shell:")[1]
-    assert f'"python -m pipeline {stage} ' in shell
-    flags = set(re.findall(r"--([a-z-]+)", shell))
+    body = body_of(stage)
+    assert f'"python -m pipeline {stage} ' in body.split("shell:")[1]
+    flags = set(re.findall(r"--([a-z-]+)", body))
     run = import_module(STAGES[stage]).run
     assert flags == {name.replace("_", "-") for name in inspect.signature(run).parameters}
 
