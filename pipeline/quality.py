@@ -43,7 +43,7 @@ APPEARANCE: Mapping[str, Scale] = {
     ),
     "focus": Scale(float, 0.05, "less sharp than the training images", ""),
     "saturated": Scale(float, 0.01, "", "more saturated pixels than the training images"),
-    "tissue": Scale(float, 0.03, "less in it than in the training images", ""),
+    "tissue": Scale(float, 0.1, "less in it than in the training images", ""),
     "colour": Scale(float, 0.01, "another colour than the training images", "another colour than the training images"),
 }
 COHORT: Mapping[str, Scale] = {

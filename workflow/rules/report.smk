@@ -74,7 +74,7 @@ rule report:
         names=sorted(slides),
         references=sorted(references),
         groups=groups,
-        drawings="results/figures",
+        drawings=lambda wildcards, output: str(Path(output.learning).parent),
         config=config_of("report"),
     shell:
         "python -m pipeline report --output {output.table:q} --comparison {output.comparison:q} --cohort {output.cohort:q}"
