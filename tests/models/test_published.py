@@ -122,8 +122,10 @@ def test_deeplabv3_is_that_of_torchvision():
         deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=4, aux_loss=True)
     ).eval()
     network = models.build("deeplabv3", in_channels=3, num_classes=4).eval()
-    # Both list their layers in the order of the paper's figure.
-    own, other = network.state_dict(keep_vars=True), theirs.state_dict()
+    # Both list their layers in the order of the paper's figure, torchvision with the auxiliary head last.
+    layers = network.state_dict(keep_vars=True).items()
+    own = dict(sorted(layers, key=lambda item: item[0].startswith("auxiliary")))
+    other = theirs.state_dict()
     assert [value.shape for value in own.values()] == [value.shape for value in other.values()]
     for target, value in zip(own.values(), other.values(), strict=True):
         target.copy_(value)

@@ -35,7 +35,10 @@ def squares(seed):
 def train(**settings):
     torch.manual_seed(0)
     network = models.build(
-        "unet", in_channels=1, num_classes=2, options=settings.pop("options", {"width": 4, "depth": 2})
+        settings.get("architecture", "unet"),
+        in_channels=1,
+        num_classes=2,
+        options=settings.pop("options", {"width": 4, "depth": 2}),
     )
     history = []
     best = train_network(
