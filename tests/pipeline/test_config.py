@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pipeline.__main__ import STAGES
-from pipeline.config import Settings, parse_settings
+from pipeline.config import ImageConfig, Settings, parse_settings
 from pipeline.errors import ConfigError
-from pipeline.stage_config import TileConfig, parse_stage_config, stage_config
+from pipeline.stage_config import ObjectsConfig, TileConfig, parse_stage_config, stage_config
 
 
 def test_an_empty_configuration_is_the_defaults():
@@ -47,6 +47,12 @@ def test_a_stage_reads_back_the_slice_it_is_given(stage):
     text = stage_config(Settings(), stage, "unet")
     assert json.loads(text)
     assert stage_config(Settings(), stage, "unet") == text
+
+
+def test_objects_are_told_classes_and_channels():
+    settings = Settings(classes=["background", "cell"], image=ImageConfig(channels=[2, 0]))
+    config = parse_stage_config(ObjectsConfig, stage_config(settings, "objects"))
+    assert (config.classes, config.channels) == (["background", "cell"], [2, 0])
 
 
 def test_a_slice_holds_only_what_concerns_the_stage():

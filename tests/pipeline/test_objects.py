@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.config import ImageConfig, Settings
 from pipeline.errors import SlideError
 from pipeline.objects import _add, _table, _totals_dtype, _with_room, measure_objects, trace_objects
 from pipeline.ome import write_label_images
 from pipeline.palette import class_rgb
-from pipeline.stage_config import ObjectsConfig, parse_stage_config, stage_config
+from pipeline.stage_config import ObjectsConfig
 from pipeline.stages.objects import run
 
 CLASSES = ["background", "nucleus", "cell"]
@@ -394,9 +393,3 @@ def test_what_does_not_fit_is_one_line_and_writes_nothing(tmp_path, generator, s
         run(**places)
     assert not places["table"].exists()
     assert not places["annotations"].exists()
-
-
-def test_the_stage_reads_back_its_slice_of_the_configuration():
-    settings = Settings(classes=CLASSES[:2], image=ImageConfig(channels=[2, 0]))
-    config = parse_stage_config(ObjectsConfig, stage_config(settings, "objects"))
-    assert (config.classes, config.channels) == (CLASSES[:2], [2, 0])
