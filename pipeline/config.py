@@ -186,11 +186,35 @@ class PredictionConfig(Section):
 
 
 class MaskConfig(Section):
-    """What is written into the masks."""
+    """What is written into the masks. Areas are of pixels side by side (4-connected), over the whole slide."""
 
-    instances: bool = Field(
-        True, description="Add an image of object ids: 4-connected components of each class but background."
+    instances: Literal["none", "components", "watershed"] = Field(
+        "components",
+        description="The image of object ids: `components` numbers the 4-connected components of each class but "
+        "background; `watershed` also parts those that touch, by the probabilities and the outline; `none` leaves "
+        "the image out.",
     )
+    neck: float = Field(
+        0.85,
+        gt=0,
+        lt=1,
+        description="For `instances: watershed`: two parts of an object come apart where it is less deep between them "
+        "than this share of the depth of the shallower one. Depth is the distance to the outline times the "
+        "probability. Lower values part less.",
+    )
+    min_object_um2: NonNegative = Field(
+        0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
+    )
+    max_hole_um2: NonNegative = Field(
+        0.0,
+        description="Background of at most this area (µm²) within one class becomes that class, after small objects "
+        "are gone; 0 fills none. Needs the pixel size of the slide.",
+    )
+
+    @property
+    def cleans(self) -> bool:
+        """Whether anything is removed or filled."""
+        return self.min_object_um2 > 0 or self.max_hole_um2 > 0
 
 
 class MetricsConfig(Section):
@@ -238,6 +262,11 @@ class Settings(Section):
     def networks(self) -> dict[str, str | None]:
         """Names of all that predicts, models and then ensembles, each with its checkpoint, if it has one."""
         return {name: model.checkpoint for name, model in self.models.items()} | dict.fromkeys(self.ensembles)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether prediction writes them: to be kept, or for the watershed alone."""
+        return self.prediction.probabilities or self.masks.instances == "watershed"
 
     def weights_of(self, model: str) -> str:
         """Return the path of the weights of a network."""

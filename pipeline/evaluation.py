@@ -6,27 +6,31 @@ and memory is set by the block, whatever the format of the reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.config import MetricsConfig
 from pipeline.instances import find_objects
 from pipeline.labels import class_map
+from pipeline.masks import Mask, Plane
 from pipeline.metrics import surface
 from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
+from pipeline.scratch import scratch_array
 from pipeline.slides import Array, PixelSize, Slide
 from pipeline.stage_config import LabelConfig
 
 Row = dict[str, float | int | str]
+_MAPS = {"classes": "uint8", "objects": "uint32"}
+
+Meaning = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 POOLED = ("dice", "jaccard")
 SURFACE = ("hausdorff95", "surface_distance", "surface_dice", "boundary_iou")
@@ -52,24 +56,27 @@ class Side:
     count: int
 
 
-def predicted_side(mask: Slide, scratch: Path) -> Side:
-    """Copy the class map of a mask, and number its objects."""
-    return _side_of_classes(mask, lambda band: band.astype(np.uint8), scratch)
+def predicted_side(mask: Mask, scratch: Path) -> Side:
+    """Copy the class map and the object ids of a mask; without ids, its objects are the components of each class."""
+
+    def plain(band: NDArray[Any]) -> NDArray[np.uint8]:
+        return band.astype(np.uint8)
+
+    if mask.instances is None:
+        return _side_of_classes(mask.classes, plain, scratch)
+    return _side_of_instances(mask.classes, plain, mask.instances, scratch)
 
 
 def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
     """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
+
+    def meaning(band: NDArray[Any]) -> NDArray[np.uint8]:
+        return class_map(band, config, source=reference.path)
+
+    pixels = Plane(reference)
     if config.kind == "classes":
-        return _side_of_classes(reference, lambda band: class_map(band, config, source=reference.path), scratch)
-    ids = np.unique(np.concatenate([np.unique(band) for _, band in _bands(reference)]))
-    ids = ids[ids != 0]
-    classes, objects = (_scratch(scratch / name, reference.shape, kind) for name, kind in _MAPS.items())
-    for rows, band in _bands(reference):
-        classes[rows] = class_map(band, config, source=reference.path)
-        for left in range(0, band.shape[1], BLOCK_PX):  # positions are 64 bits wide
-            part = band[:, left : left + BLOCK_PX]
-            objects[rows, left : left + BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
-    return Side(classes=classes, objects=objects, count=len(ids))
+        return _side_of_classes(pixels, meaning, scratch)
+    return _side_of_instances(pixels, meaning, pixels, scratch)
 
 
 def measure(
@@ -202,24 +209,35 @@ def _by_class(name: str, values: NDArray[np.float64], classes: list[str]) -> Row
     return row | {f"{name}_{label}": float(value) for label, value in zip(classes, values, strict=True)}
 
 
-_MAPS = {"classes": "uint8", "objects": "uint32"}
+def _side_of_classes(labels: Array, meaning: Meaning, scratch: Path) -> Side:
+    """Copy a class map and number its components."""
+    classes = _scratch(scratch / "classes", labels.shape, "uint8")
+    for rows in _bands(labels.shape):
+        classes[rows] = meaning(labels[rows])
+    objects, count = find_objects(classes, scratch=scratch)
+    return Side(classes=classes, objects=objects, count=count)
 
 
-def _side_of_classes(slide: Slide, meaning: Any, scratch: Path) -> Side:
-    classes = _scratch(scratch / "classes", slide.shape, "uint8")
-    for rows, band in _bands(slide):
-        classes[rows] = meaning(band)
-    objects = find_objects(classes, scratch=scratch)
-    return Side(classes=classes, objects=objects, count=objects.count)
+def _side_of_instances(labels: Array, meaning: Meaning, instances: Array, scratch: Path) -> Side:
+    """Copy a class map and an image of ids, which may be any numbers; they become 1, 2, 3, ..."""
+    ids = np.unique(np.concatenate([np.unique(instances[rows]) for rows in _bands(instances.shape)]))
+    ids = ids[ids != 0]
+    classes, objects = (_scratch(scratch / name, labels.shape, kind) for name, kind in _MAPS.items())
+    for rows in _bands(labels.shape):
+        band = instances[rows]
+        classes[rows] = meaning(band if labels is instances else labels[rows])
+        for left in range(0, band.shape[1], BLOCK_PX):  # positions are 64 bits wide
+            part = band[:, left : left + BLOCK_PX]
+            objects[rows, left : left + BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
+    return Side(classes=classes, objects=objects, count=len(ids))
 
 
-def _bands(slide: Slide) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield the rows of the first channel in bands of whole chunks."""
-    height = BLOCK_PX * max(1, _BAND_PX // slide.shape[1] // BLOCK_PX)
-    for top in range(0, slide.shape[0], height):
-        rows = slice(top, min(top + height, slide.shape[0]))
-        yield rows, slide.read(rows, slice(0, slide.shape[1]))[0]
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of an image in bands of whole chunks."""
+    height = BLOCK_PX * max(1, _BAND_PX // shape[1] // BLOCK_PX)
+    for top in range(0, shape[0], height):
+        yield slice(top, min(top + height, shape[0]))
 
 
-def _scratch(path: Path, shape: tuple[int, int], dtype: str) -> zarr.Array[Any]:
-    return zarr.create_array(path, shape=shape, chunks=(BLOCK_PX, BLOCK_PX), dtype=dtype, fill_value=0)
+def _scratch(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
+    return scratch_array(path, shape, dtype, chunks=(BLOCK_PX, BLOCK_PX))

@@ -1,7 +1,6 @@
-"""Objects of a stitched label image: connected components that know no tile borders.
+"""Objects of a class map larger than memory: connected components, cleaned by area, parted by a watershed if asked.
 
-Bands of rows are labelled one by one and united where they touch, so memory is set by the band and the number of
-objects. The result equals that of labelling the whole image at once, numbers included.
+Every result is that of the whole image at once, numbers included, whatever the blocks.
 """
 
 from __future__ import annotations
@@ -10,34 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import skimage.measure
-import zarr
 from numpy.typing import NDArray
 
+from pipeline.components import BLOCK_PX, cleaned_classes, find_parts, unite_objects
+from pipeline.config import MaskConfig
 from pipeline.slides import Array
-
-_BAND_PX = 2**22
-_CHUNK_PX = 512
+from pipeline.watershed import split_objects
 
 
-class Objects:
-    """Object ids of a label image, (rows, columns) uint32, 0 = background; resolved where they are read."""
+class Lookup:
+    """Numbers that stand for others, (rows, columns), looked up where they are read."""
 
-    dtype = np.dtype(np.uint32)
+    def __init__(self, numbers: Array, table: NDArray[Any]) -> None:
+        self._numbers = numbers
+        self._table = table
+        self.shape, self.dtype = numbers.shape, table.dtype
 
-    def __init__(self, provisional: zarr.Array[Any], final: NDArray[np.uint32]) -> None:
-        self._provisional = provisional
-        self._final = final
-        self.shape: tuple[int, ...] = provisional.shape
-        self.count = int(final.max())
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint32]:
-        numbers: NDArray[np.uint32] = self._final[np.asarray(self._provisional[key])]
-        return numbers
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        found: NDArray[Any] = self._table[np.asarray(self._numbers[key])]
+        return found
 
 
-def find_objects(labels: Array, *, scratch: Path, band_px: int = _BAND_PX) -> Objects:
+def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOCK_PX) -> tuple[Lookup, int]:
     """Number the 4-connected components of each class but background, in the order of their first pixels.
 
     Parameters
@@ -45,47 +38,65 @@ def find_objects(labels: Array, *, scratch: Path, band_px: int = _BAND_PX) -> Ob
     labels : (rows, columns) array of uint8
         Class map, 0 = background.
     scratch : Path
-        A folder for the provisional numbers; it must live as long as the result.
-    band_px : int
-        About how many pixels are labelled at once.
+        A folder for provisional numbers; it must live as long as the result.
+    block_px : (rows, columns)
+        How much is labelled at once.
+
+    Returns
+    -------
+    (rows, columns) uint32 array
+        Object ids, 0 = background; resolved where they are read.
+    int
+        Number of objects.
     """
-    rows, columns = labels.shape
-    band_rows = max(1, band_px // columns)
-    if band_rows > _CHUNK_PX:  # a band is whole chunks, so that none is written twice
-        band_rows -= band_rows % _CHUNK_PX
-    chunks = (min(band_rows, _CHUNK_PX), _CHUNK_PX)
-    provisional = zarr.create_array(
-        scratch / "provisional.zarr", shape=(rows, columns), chunks=chunks, dtype="uint32", fill_value=0
-    )
-    touching: list[NDArray[np.int64]] = []
-    count = 0
-    above: tuple[NDArray[Any], NDArray[Any]] | None = None
-    for top in range(0, rows, band_rows):
-        classes = np.asarray(labels[top : top + band_rows])
-        numbers = skimage.measure.label(classes, background=0, connectivity=1)
-        numbers[numbers > 0] += count
-        provisional[top : top + band_rows] = numbers
-        if above is not None:
-            touching.append(_touching(above, (classes[0], numbers[0])))
-        count = max(count, int(numbers.max()))
-        above = (classes[-1], numbers[-1])
-    return Objects(provisional, _unite(count, touching))
+    parts = find_parts(labels, scratch=scratch, block_px=block_px)
+    numbers, objects = unite_objects(parts, parts.table["class"])
+    return Lookup(parts.numbers, numbers.astype(np.uint32)), len(objects)
 
 
-def _touching(above: tuple[NDArray[Any], NDArray[Any]], below: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[np.int64]:
-    """Return the pairs of numbers, (n, 2), that one object got in two bands."""
-    same = (above[0] == below[0]) & (above[0] > 0)
-    return np.unique(np.stack([above[1][same], below[1][same]], axis=1), axis=0).astype(np.int64)
+def mask_images(
+    labels: Array, probabilities: Array | None, config: MaskConfig, *, pixel_um2: float | None, scratch: Path
+) -> dict[str, Array]:
+    """Return the images of a mask by name: ``classes`` and, if asked, ``instances``.
+
+    Parameters
+    ----------
+    labels : (rows, columns) array of uint8
+        Predicted class map, 0 = background.
+    probabilities : (classes, rows, columns) float16 array or None
+        Needed for ``instances: watershed``.
+    config : MaskConfig
+        What is removed, filled and parted; areas in µm².
+    pixel_um2 : float or None
+        Area of a pixel in µm²; needed for areas.
+    scratch : Path
+        A folder for provisional numbers; it must live as long as the result.
+
+    Returns
+    -------
+    dict of (rows, columns) arrays, uint8 and uint32
+        Objects are numbered from 1 in the order of their first pixels.
+    """
+    if config.instances == "none" and not config.cleans:
+        return {"classes": labels}
+    parts = find_parts(labels, scratch=scratch)
+    classes = parts.table["class"]
+    if pixel_um2 is not None and config.cleans:
+        smallest_px, largest_px = config.min_object_um2 / pixel_um2, config.max_hole_um2 / pixel_um2
+        classes = cleaned_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
+    images: dict[str, Array] = {"classes": Lookup(parts.numbers, classes)}
+    if config.instances != "none":
+        numbers, objects = unite_objects(parts, classes)
+        images["instances"] = Lookup(parts.numbers, numbers.astype(np.uint32))
+    if config.instances == "watershed" and probabilities is not None:
+        split = split_objects(images["instances"], objects, probabilities, neck=config.neck, scratch=scratch)
+        images["instances"] = Lookup(split, _in_order(split.firsts))
+    return images
 
 
-def _unite(count: int, touching: list[NDArray[np.int64]]) -> NDArray[np.uint32]:
-    """Return the final number of each provisional one, (count + 1,), counted in the order of first pixels."""
-    pairs = np.concatenate(touching) if touching else np.empty((0, 2), dtype=np.int64)
-    graph = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), pairs.T), shape=(count + 1, count + 1))
-    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    # Provisional numbers rise along rows and bands, so the smallest of a component is that of its first pixel.
-    _, first = np.unique(component, return_index=True)
-    rank = np.empty(len(first), dtype=np.uint32)
-    rank[component[np.sort(first)]] = np.arange(len(first), dtype=np.uint32)
-    final: NDArray[np.uint32] = rank[component]
-    return final
+def _in_order(firsts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Number what is met from 1 in the order in which it is; what never is (-1) is 0."""
+    met = np.flatnonzero(firsts >= 0)
+    numbers = np.zeros(len(firsts), np.uint32)
+    numbers[met[np.argsort(firsts[met])]] = np.arange(1, len(met) + 1)
+    return numbers

@@ -7,17 +7,23 @@ version 6 of the format, which QuPath, Fiji (Bio-Formats) and napari read.
 from __future__ import annotations
 
 import json
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+import zarr
 from numpy.typing import NDArray
 
+from pipeline.scratch import scratch_array
 from pipeline.slides import Array, PixelSize
 
 _TILE_PX = 512
+_BLOCK_COLUMNS = 16 * _TILE_PX  # of a row of tiles, read together
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
 
 
 def write_label_images(
@@ -34,39 +40,51 @@ def write_label_images(
     pixel_size_um : (row, column) or None
         Left out where it is not known.
     annotations : dict
-        JSON types; kept as one map annotation per key.
+        JSON types; kept as one map annotation per key. Where the file is from: the same content with the same
+        annotations gives the same bytes, UUID included.
     """
     largest_bytes = sum(2 * int(np.prod(image.shape)) * image.dtype.itemsize for image in images.values())
-    with tifffile.TiffWriter(path, ome=True, bigtiff=largest_bytes > 2**31) as tiff:
+    shapes = {name: image.shape for name, image in images.items()}
+    of_the_file = {
+        "MapAnnotation": {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in annotations.items()
+        },
+        "UUID": str(uuid.uuid5(_NAMESPACE, json.dumps([annotations, shapes, pixel_size_um]))),
+    }
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent) as scratch,
+        tifffile.TiffWriter(path, ome=True, bigtiff=largest_bytes > 2**31) as tiff,
+    ):
         for name, image in images.items():
-            metadata = {"axes": "YX", "Name": name} | _physical_size(pixel_size_um)
-            if name == next(iter(images)):
-                metadata["MapAnnotation"] = {
-                    key: value if isinstance(value, str) else json.dumps(value) for key, value in annotations.items()
-                }
-            _write_pyramid(tiff, image, metadata, pixel_size_um)
+            metadata = {"axes": "YX", "Name": name} | _physical_size(pixel_size_um) | of_the_file
+            of_the_file = {}  # it stands with the first image
+            _write_pyramid(tiff, image, metadata, pixel_size_um, Path(scratch) / name)
 
 
 def _write_pyramid(
-    tiff: tifffile.TiffWriter, image: Array, metadata: dict[str, Any], pixel_size_um: PixelSize | None
+    tiff: tifffile.TiffWriter, image: Array, metadata: dict[str, Any], pixel_size_um: PixelSize | None, scratch: Path
 ) -> None:
+    """Write the levels of an image, each from the one before, which is read once."""
     steps = _steps(image.shape)
-    for step in steps:
-        rows, columns = (-(-length // step) for length in image.shape)
+    for index, step in enumerate(steps):
         per_cm = None if pixel_size_um is None else (1e4 / step / pixel_size_um[1], 1e4 / step / pixel_size_um[0])
+        below = _room_for_half(image, scratch / f"{step}") if step != steps[-1] else None
         tiff.write(
-            _tiles(image, step),
-            shape=(rows, columns),
+            _tiles(image, below),
+            shape=image.shape,
             dtype=image.dtype,
             tile=(_TILE_PX, _TILE_PX),
             compression="zlib",
+            maxworkers=1,
             photometric="minisblack",
-            subifds=len(steps) - 1 if step == 1 else None,
-            subfiletype=0 if step == 1 else 1,
-            metadata=metadata if step == 1 else None,
+            subifds=len(steps) - 1 if index == 0 else None,
+            subfiletype=0 if index == 0 else 1,
+            metadata=metadata if index == 0 else None,
             resolution=per_cm,
             resolutionunit=None if per_cm is None else "CENTIMETER",
         )
+        if below is not None:
+            image = below
 
 
 def _steps(shape: tuple[int, ...]) -> list[int]:
@@ -77,24 +95,23 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
-def _tiles(image: Array, step: int) -> Iterator[NDArray[Any]]:
-    """Yield the tiles of a level. It holds every ``step``-th pixel: labels are picked, never mixed."""
-    side = _TILE_PX * step
-    for top in range(0, image.shape[0], side):
-        for left in range(0, image.shape[1], side):
-            block = _pick(image, top, left, step)
-            missing = [(0, _TILE_PX - length) for length in block.shape]
-            yield np.ascontiguousarray(np.pad(block, missing))
+def _room_for_half(image: Array, path: Path) -> zarr.Array[Any]:
+    """Return a scratch array for every second pixel of an image, in chunks of what half a tile row gives."""
+    shape = tuple(-(-length // 2) for length in image.shape)
+    return scratch_array(path, shape, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
 
 
-def _pick(image: Array, top: int, left: int, step: int) -> NDArray[Any]:
-    """Read every ``step``-th pixel of a square in strips of tile height, so that memory does not grow with the step."""
-    side = _TILE_PX * step
-    strips = [
-        np.asarray(image[row : min(row + _TILE_PX, top + side), left : left + side])[::step, ::step]
-        for row in range(top, min(top + side, image.shape[0]), max(_TILE_PX, step))
-    ]
-    return np.concatenate(strips)
+def _tiles(image: Array, below: zarr.Array[Any] | None) -> Iterator[NDArray[Any]]:
+    """Yield the tiles of a level; on the way, put every second pixel into the next: labels are picked, never mixed."""
+    rows, columns = image.shape
+    for top in range(0, rows, _TILE_PX):
+        for left in range(0, columns, _BLOCK_COLUMNS):
+            region = slice(top, min(top + _TILE_PX, rows)), slice(left, min(left + _BLOCK_COLUMNS, columns))
+            block = np.asarray(image[region])
+            if below is not None:
+                below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
+            for start in range(0, block.shape[1], _TILE_PX):
+                yield block[:, start : start + _TILE_PX]  # tifffile fills up those at the edges
 
 
 def _physical_size(pixel_size_um: PixelSize | None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             validation=settings.training.validation,
         ),
         "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
-        "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
+        "predict": PredictConfig(classes=settings.classes, probabilities=settings.needs_probabilities),
         "stitch": settings.masks,
         "inspect": InspectConfig(channels=settings.image.channels),
         "evaluate": EvaluateConfig(labels=LabelConfig(**labels), metrics=settings.metrics),

@@ -13,6 +13,7 @@ from pipeline import __version__
 from pipeline.errors import SlideError
 from pipeline.evaluation import measure, predicted_side, true_side
 from pipeline.files import replacing, sha256, spreadsheet_text
+from pipeline.masks import open_mask
 from pipeline.predictions import open_prediction
 from pipeline.slides import Array, open_slide
 from pipeline.stage_config import EvaluateConfig
@@ -36,12 +37,13 @@ def run(
     """
     labels = config.labels
     with ExitStack() as stack:
-        predicted = stack.enter_context(open_slide(mask, memory_mb=memory_mb))
+        predicted = stack.enter_context(open_mask(mask, memory_mb=memory_mb))
         truth = stack.enter_context(open_slide(reference, memory_mb=memory_mb))
-        if predicted.shape != truth.shape or truth.channels != 1:
+        shape = predicted.slide.shape
+        if shape != truth.shape or truth.channels != 1:
             raise SlideError(
                 f"{reference}: the reference has {truth.shape} px and {truth.channels} channels, "
-                f"the mask of {sample!r} has {predicted.shape} px and 1; give it the shape of its slide"
+                f"the mask of {sample!r} has {shape} px and 1; give it the shape of its slide"
             )
         stack.enter_context(dask.config.set(num_workers=threads))
         temporary = stack.enter_context(replacing(output))
@@ -54,7 +56,7 @@ def run(
             predicted_side(predicted, scratch / "predicted"),
             classes=labels.classes,
             config=config.metrics,
-            pixel_size_um=predicted.pixel_size_um,
+            pixel_size_um=predicted.slide.pixel_size_um,
             probabilities=probabilities,
         )
         origin = {"version": __version__, "mask_sha256": sha256(mask), "reference_sha256": sha256(reference)}

@@ -6,26 +6,23 @@ import json
 import math
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tifffile
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import SlideError
 from pipeline.files import provenance, replacing, sha256
 from pipeline.instances import find_objects
+from pipeline.masks import AGAIN, Mask, open_mask
 from pipeline.objects import ObjectTable, Ring, measure_objects, trace_objects
 from pipeline.palette import class_rgb
 from pipeline.slides import Array, PixelSize, Slide, open_slide
 from pipeline.stage_config import ObjectsConfig
 
-_AGAIN = "remove the mask, so that it is made again"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
 
 Columns = dict[str, NDArray[Any]]
@@ -49,19 +46,21 @@ def run(
     channels = list(dict.fromkeys(config.channels))
     with (
         open_slide(slide, memory_mb=memory_mb) as image,
-        open_slide(mask, memory_mb=memory_mb) as labels,
+        open_mask(mask, memory_mb=memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
         tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
-        _open_instances(labels, Path(scratch)) as instances,
     ):
+        instances = labels.instances
+        if instances is None:
+            instances, _ = find_objects(labels.classes, scratch=Path(scratch))
         objects = _measure(image, labels, instances, image.select(channels))
         if (highest := int(objects.classes.max(initial=0))) >= len(config.classes):
             raise SlideError(
                 f"{mask}: class {highest} (counted from 0) is in the mask, {len(config.classes)} classes are "
-                f"configured; {_AGAIN}"
+                f"configured; {AGAIN}"
             )
-        columns = _columns(objects, config.classes, channels, labels.pixel_size_um)
+        columns = _columns(objects, config.classes, channels, labels.slide.pixel_size_um)
         pd.DataFrame(columns).to_csv(table_file, index=False)
         features = (
             _feature(f"{model}/{sample}", columns, index, rings, class_rgb(int(objects.classes[index])))
@@ -70,63 +69,19 @@ def run(
         _write_features(annotations_file, features, provenance("objects", config, mask=sha256(mask)))
 
 
-@contextmanager
-def _open_instances(mask: Slide, scratch: Path) -> Iterator[Array]:
-    """Open the object ids of a mask; find the objects where it has no image of them (``masks.instances: false``)."""
-    with ExitStack() as stack:
-        try:
-            tiff = stack.enter_context(tifffile.TiffFile(mask.path))
-            images = {series.name: series for series in tiff.series}
-            if "classes" not in images:  # so it is with a plain TIFF, and with the front part of a mask
-                raise ValueError(f"no image 'classes' among {', '.join(map(repr, images))}")
-            store = stack.enter_context(images["instances"].aszarr(level=0)) if "instances" in images else None
-            ids = None if store is None else zarr.open_array(store, mode="r")
-        except Exception as error:  # tifffile raises anything
-            raise SlideError(f"{mask.path}: not a whole mask of Slidemill: {error}; {_AGAIN}") from error
-        if ids is None:
-            yield find_objects(_class_map(mask), scratch=scratch)
-        else:
-            yield _Plane(mask.path, ids.shape, ids.dtype, lambda *region: np.asarray(ids[region]))
-
-
-class _Plane:
-    """An image of a mask as an array of rows and columns. Pixels that cannot be decoded are a fault of the file."""
-
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        read: Callable[[slice, slice], NDArray[Any]],
-    ) -> None:
-        self.shape, self.dtype = shape, dtype
-        self._path, self._read = path, read
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        try:
-            return self._read(*(key if isinstance(key, tuple) else (key, slice(None))))
-        except SlideError:
-            raise
-        except Exception as error:  # decoders of damaged files raise anything
-            raise SlideError(f"{self._path}: cannot be read: {error}; {_AGAIN}") from error
-
-
-def _class_map(mask: Slide) -> _Plane:
-    return _Plane(mask.path, mask.shape, mask.levels[0].array.dtype, lambda *region: mask.read(*region)[0])
-
-
-def _measure(image: Slide, labels: Slide, instances: Array, channels: list[int]) -> ObjectTable:
-    if not labels.shape == instances.shape == image.shape or labels.channels != 1 or instances.dtype != np.uint32:
+def _measure(image: Slide, mask: Mask, instances: Array, channels: list[int]) -> ObjectTable:
+    path, shape = mask.slide.path, mask.slide.shape
+    if not shape == instances.shape == image.shape or mask.slide.channels != 1 or instances.dtype != np.uint32:
         raise SlideError(
-            f"{labels.path}: the mask has {labels.shape} px in {labels.channels} channels and object ids of "
-            f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {_AGAIN}"
+            f"{path}: the mask has {shape} px in {mask.slide.channels} channels and object ids of "
+            f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {AGAIN}"
         )
     try:
         return measure_objects(
-            instances, _class_map(labels), lambda *region: image.read(*region)[channels], channels=len(channels)
+            instances, mask.classes, lambda *region: image.read(*region)[channels], channels=len(channels)
         )
     except ValueError as error:
-        raise SlideError(f"{labels.path}: {error}; {_AGAIN}") from error
+        raise SlideError(f"{path}: {error}; {AGAIN}") from error
 
 
 def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixel_size_um: PixelSize | None) -> Columns:

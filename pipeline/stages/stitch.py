@@ -9,7 +9,7 @@ from pipeline.checkpoint import read_card
 from pipeline.config import MaskConfig
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, replacing, sha256
-from pipeline.instances import find_objects
+from pipeline.instances import mask_images
 from pipeline.ome import write_label_images
 from pipeline.plan import read_plan
 from pipeline.predictions import open_prediction
@@ -24,6 +24,12 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     planned = read_plan(plan)
     if planned.slide is None:
         raise SlidemillError(planned.error, stage="tile")
+    pixel_size_um = planned.slide.pixel_size_um
+    if config.cleans and pixel_size_um is None:
+        raise SlidemillError(
+            f"{planned.slide.slide}: has no pixel size, which masks.min_object_um2 ({config.min_object_um2:g}) and "
+            f"masks.max_hole_um2 ({config.max_hole_um2:g}) need; set image.fallback_pixel_size_um, or both to 0"
+        )
     card = read_card(model)
     origin = provenance("stitch", config, slide=planned.slide.slide_sha256, model_json=sha256(model))
     with (
@@ -31,13 +37,17 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
         replacing(output) as temporary,
         tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
     ):
+        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
+        if config.instances == "watershed" and probabilities is None:
+            raise SlidemillError(
+                f"{prediction}: has no probabilities, which masks.instances 'watershed' needs; predict again with them"
+            )
         labels: Array = group["labels"]  # type: ignore[assignment]
-        images = {"classes": labels}
-        if config.instances:
-            images["instances"] = find_objects(labels, scratch=Path(scratch))
+        pixel_um2 = None if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
+        images = mask_images(labels, probabilities, config, pixel_um2=pixel_um2, scratch=Path(scratch))
         write_label_images(
             temporary,
             images,
-            pixel_size_um=planned.slide.pixel_size_um,
+            pixel_size_um=pixel_size_um,
             annotations={"sample": sample, "classes": ", ".join(card.classes), **origin},
         )

@@ -1,0 +1,119 @@
+"""Measure the stage stitch: ``python tests/benchmarks/stitch.py``; one JSON line per figure.
+
+The prediction is made of the annotated nuclei that the package stardist carries, mirrored to size, with probabilities
+that fall off over the borders. Every figure is taken in a process of its own.
+
+stitch: seconds and megapixels per second of the stage without imports, on 8,192 x 8,192 px, for each kind of objects.
+stitch_memory: peak memory for slides of 2,048 columns and 10,000, 40,000 and 100,000 rows.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy.ndimage import gaussian_filter
+
+from pipeline.checkpoint import ModelCard
+from pipeline.config import MaskConfig
+from pipeline.files import write_json
+from pipeline.intensity import NORMALIZATION
+from pipeline.plan import Plan, SlidePlan
+from pipeline.predictions import write_predictions
+from pipeline.stages import stitch
+from pipeline.tiling import Grid
+
+_TILE_PX = 1024
+_CARD = dict.fromkeys(ModelCard.__annotations__) | {
+    "classes": ["background", "nucleus"],
+    "normalization": NORMALIZATION,
+    "stride_px": 16,
+    "context_px": 94,
+    "margin_px": 0,
+    "remainder_px": 0,
+}
+_KINDS = {
+    "components": {},
+    "watershed": {"instances": "watershed"},
+    "cleaned": {"min_object_um2": 10.0, "max_hole_um2": 10.0},
+}
+
+
+def main() -> None:
+    """Print every figure."""
+    for kind in _KINDS:
+        measured = _in_a_process(kind, 8192, 8192)
+        print(json.dumps({"figure": "stitch", "kind": kind} | measured), flush=True)
+    for rows in (10_000, 40_000, 100_000):
+        measured = _in_a_process("components", rows, 2048)
+        print(json.dumps({"figure": "stitch_memory", "rows": rows} | measured), flush=True)
+
+
+def _in_a_process(kind: str, rows: int, columns: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        _make(Path(folder), rows, columns, probabilities=kind == "watershed")
+        words = [sys.executable, __file__, folder, kind]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured | {"megapixels_per_s": rows * columns / 1e6 / measured["wall_s"]}
+
+
+def measure(folder: Path, kind: str) -> None:
+    """Stitch what :func:`_make` wrote and print how long it took."""
+    start = time.perf_counter()
+    stitch.run(
+        sample="slide",
+        prediction=folder / "slide.zarr.zip",
+        plan=folder / "plan.json",
+        model=folder / "model.json",
+        output=folder / "mask.ome.tiff",
+        config=MaskConfig(**_KINDS[kind]),
+    )
+    wall_s = time.perf_counter() - start
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    size_mb = (folder / "mask.ome.tiff").stat().st_size / 1e6
+    print(json.dumps({"wall_s": wall_s, "peak_mb": peak_mb, "file_mb": size_mb}))
+
+
+def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None:
+    """Write prediction, plan and model.json of a slide."""
+    patch = _probabilities()
+    grid = Grid(shape=(rows, columns), tile=(_TILE_PX, _TILE_PX), halo_px=96, stride_px=16)
+    slide = SlidePlan(
+        slide=folder / "slide.tif", slide_sha256="", grid=grid, channels=[0], statistics=[], pixel_size_um=(0.5, 0.5)
+    )
+    write_json(folder / "plan.json", Plan(sample="slide", slide=slide).to_dict())
+    write_json(folder / "model.json", _CARD)
+    with write_predictions(folder / "slide.zarr.zip", num_classes=2, probabilities=probabilities) as writer:
+        writer.begin("slide", grid)
+        for tile in grid.tiles():
+            height, width = tile.write.shape
+            part = patch[:height, :width]
+            kept = np.stack([1 - part, part]).astype(np.float16) if probabilities else None
+            writer.write("slide", tile.write, (part > 0.5).astype(np.uint8), kept)
+        writer.finish({})
+
+
+def _probabilities() -> np.ndarray:
+    """Return one tile of foreground probabilities."""
+    spec = find_spec("stardist")
+    assert spec is not None
+    assert spec.origin is not None
+    labels = tifffile.imread(Path(spec.origin).parent / "data" / "images" / "mask2d.tif")
+    soft = gaussian_filter((labels > 0).astype(np.float32), 1)
+    return np.pad(soft, [(0, _TILE_PX - side) for side in soft.shape], mode="symmetric")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        measure(Path(sys.argv[1]), sys.argv[2])
+    else:
+        main()
