@@ -31,7 +31,7 @@ Every key has a default, so a configuration states what differs. An unknown key,
 range stops the workflow before the first job, with one line that names it.
 
 A changed setting runs again the stages that use it and what depends on them; a changed comment runs nothing.
-`snakemake --cores 4 --config 'masks={instances: false}'` overrides a key for one run.
+`snakemake --cores 4 --config 'masks={instances: none}'` overrides a key for one run.
 
 Paths are relative to the project folder, the one that `snakemake` runs in (or `--directory`). Ready configurations are
 in `config/examples/`. `make docs` writes this page and `workflow/schemas/config.schema.json` from `pipeline/config.py`.
@@ -144,8 +144,9 @@ All counts are summed over blocks, so that a slide larger than memory has the nu
 
 - **Boundaries** are pixels of a class with a 4-neighbour of another class, or at the edge of the image, as in MONAI.
   Distances are in um where the pixel size is known (`distance_unit`), and exact: no distance map is cut off.
-- **Objects** are the ids of the reference (`kind: instances`) or the 4-connected components of each class but the first;
-  those of the mask are always components. An object only matches one of its own class; pairs are one to one.
+- **Objects** of the mask are those of its image `instances`, which the stage `objects` lists too; of the reference, its ids
+  (`kind: instances`). Where there are no ids (`masks.instances: none`, `kind: classes`), they are the 4-connected
+  components of each class but the first. An object only matches one of its own class; pairs are one to one.
 - **Partitions** (adapted Rand error, variation of information) are over the pixels of true objects, as in the ISBI 2012
   challenge; predicted background there is one region.
 - **Probabilities** are measured with `prediction: {probabilities: true}`, on the float16 values that are kept.

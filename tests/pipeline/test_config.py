@@ -7,7 +7,7 @@ import pytest
 from pipeline.__main__ import STAGES
 from pipeline.config import ImageConfig, Settings, parse_settings
 from pipeline.errors import ConfigError
-from pipeline.stage_config import ObjectsConfig, TileConfig, parse_stage_config, stage_config
+from pipeline.stage_config import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config, stage_config
 
 
 def test_an_empty_configuration_is_the_defaults():
@@ -58,7 +58,9 @@ def test_objects_are_told_classes_and_channels():
 def test_a_slice_holds_only_what_concerns_the_stage():
     """So that a changed setting runs again exactly the rules that use it."""
     before = parse_settings({"models": {"a": {}, "b": {}}}, source="")
-    after = parse_settings({"models": {"a": {"learning_rate": 0.1}, "b": {}}, "masks": {"instances": False}}, source="")
+    after = parse_settings(
+        {"models": {"a": {"learning_rate": 0.1}, "b": {}}, "masks": {"instances": "none"}}, source=""
+    )
     changed = {
         (stage, model)
         for stage in STAGES
@@ -66,6 +68,12 @@ def test_a_slice_holds_only_what_concerns_the_stage():
         if stage_config(before, stage, model) != stage_config(after, stage, model)
     }
     assert changed == {("train", "a"), ("stitch", "a"), ("stitch", "b"), ("report", "a"), ("report", "b")}
+
+
+def test_the_watershed_makes_predict_write_probabilities():
+    for masks, asked, written in (("components", False, False), ("watershed", False, True), ("components", True, True)):
+        settings = parse_settings({"masks": {"instances": masks}, "prediction": {"probabilities": asked}}, source="")
+        assert parse_stage_config(PredictConfig, stage_config(settings, "predict")).probabilities == written
 
 
 def test_a_stage_names_what_is_wrong_with_its_slice():

@@ -37,11 +37,10 @@ def side_of(classes):
     return Side(classes=classes, objects=objects, count=int(objects.max()))
 
 
-def evaluate(folder, truth, predicted, *, config=CONFIG, pixel_size_um=None, more=()):
+def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_size_um=None, more=()):
     """The row that the stage writes of a reference and a mask on disk."""
-    write_label_images(
-        folder / "mask.ome.tiff", {"classes": predicted}, pixel_size_um=pixel_size_um, annotations={"sample": "a"}
-    )
+    images = {"classes": predicted} | ({} if instances is None else {"instances": instances})
+    write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=pixel_size_um, annotations={"sample": "a"})
     tifffile.imwrite(folder / "truth.tif", truth, compression="zlib", rowsperstrip=7)
     words = ["--sample", "=a", "--model", "unet", "--mask", str(folder / "mask.ome.tiff"), *more]
     words += ["--reference", str(folder / "truth.tif"), "--output", str(folder / "a.csv")]
@@ -81,6 +80,18 @@ def test_ids_of_objects_may_be_any_and_may_touch(tmp_path, generator):
     assert (row["objects_truth"], row["objects_predicted"]) == (theirs.n_true, theirs.n_pred)
     assert row["objects_matched_50"] == theirs.tp
     assert row["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(objects, found)[0])
+
+
+def test_the_objects_of_a_mask_are_those_of_its_own_image(tmp_path, generator):
+    """As a watershed leaves them: objects of one class that touch; and ids with gaps, as after an edit by hand."""
+    truth = large(generator)
+    objects = skimage.measure.label(truth, connectivity=1).astype(np.uint32)
+    objects[:, 300:][objects[:, 300:] > 0] += 1000
+    row = evaluate(tmp_path, truth, truth, instances=objects)
+    count = len(np.unique(objects)) - 1
+    assert row["objects_predicted"] == count > row["objects_truth"]
+    assert row["objects_matched_50"] < count
+    assert evaluate(tmp_path, truth, truth)["objects_predicted"] == row["objects_truth"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
-from pipeline.config import Settings
+from pipeline.config import MaskConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
 from pipeline.predictions import open_prediction
@@ -22,6 +22,7 @@ from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, write_network
 from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
+from .test_watershed import split_the_whole
 
 SETTINGS = Settings(classes=CLASSES)
 
@@ -102,6 +103,53 @@ def test_probabilities_are_kept_on_request(tmp_path, generator):
     decided = np.abs(probabilities[1] - 0.5) > 1e-3
     classes = tifffile.imread(masks["a"], series=0)
     np.testing.assert_array_equal(classes[decided], probabilities.argmax(axis=0)[decided])
+
+
+def write_slide(folder, generator, shape=(90, 120)):
+    (folder / "slides").mkdir()
+    tifffile.imwrite(folder / "slides" / "a.tif", generator.integers(0, 255, shape).astype(np.uint8))
+
+
+def with_masks(**masks):
+    return SETTINGS.model_copy(update={"masks": MaskConfig(**masks)})
+
+
+def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator):
+    """From slide to mask: predict writes the probabilities, stitch parts the objects by them; twice the same bytes."""
+    weights = write_network(tmp_path / "network", width=2, depth=2)
+    write_slide(tmp_path, generator)
+    settings = with_masks(instances="watershed")
+    masks = segment(tmp_path, weights, settings)
+    content = masks["a"].read_bytes()
+    classes, instances = (tifffile.imread(masks["a"], series=index) for index in (0, 1))
+    with open_prediction(tmp_path / "batch.zarr.zip", "batch/a") as group:
+        labels, probabilities = group["labels"][:], group["probabilities"][:]
+    np.testing.assert_array_equal(classes, labels)
+    np.testing.assert_array_equal(instances, split_the_whole(labels, probabilities))
+    assert segment(tmp_path, weights, settings)["a"].read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"instances": "watershed"}, "has no probabilities, which masks.instances 'watershed' needs; predict again"),
+        (
+            {"min_object_um2": 3.0},
+            r"a.tif: has no pixel size, which masks.min_object_um2 \(3\) and .* need; set image.fa",
+        ),
+    ],
+)
+def test_what_a_mask_setting_needs_and_does_not_have_is_one_line(tmp_path, generator, capsys, masks, message):
+    weights = write_network(tmp_path / "network", width=2, depth=2)
+    write_slide(tmp_path, generator)
+    segment(tmp_path, weights)
+    words = ["--sample", "batch/a", "--prediction", str(tmp_path / "batch.zarr.zip")]
+    words += ["--plan", str(tmp_path / "plans/batch/a.json"), "--model", str(weights.with_name("model.json"))]
+    config = stage_config(with_masks(**masks), "stitch")
+    assert main(["stitch", *words, "--output", str(tmp_path / "a.ome.tiff"), "--config", config]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(f"^error: stitch: .*{message}", last)
+    assert not (tmp_path / "a.ome.tiff").exists()
 
 
 def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, generator, capsys):

@@ -33,26 +33,33 @@ def random_prediction(generator, shape, *, classes=1, sigma=3.0, step=None):
 
 def split_the_whole(labels, probabilities, neck=NECK):
     """The oracle: all objects of a class in one landscape, flooded at once by scikit-image; numbered by first pixel."""
-    parts, count = np.zeros(labels.shape, np.int64), 0
+    parts = np.zeros(labels.shape, np.int64)
     for kind in range(1, len(probabilities)):
         inside = labels == kind
         distance = scipy.ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
         depth = distance * np.clip(probabilities[kind].astype(np.float64), 0.5, 1)
         markers = np.zeros(labels.shape, np.int64)
         objects = label(inside, connectivity=1)
-        for number in range(1, objects.max() + 1):  # a marker belongs to one object
-            own = np.where(objects == number, depth, 0)
-            maxima = local_maxima(reconstruction(own * neck, own)) & (objects == number)
-            markers += np.where(maxima, label(maxima) + markers.max(), 0)
+        for number, box in enumerate(scipy.ndimage.find_objects(objects), start=1):  # a marker is of one object
+            own = np.where(objects[box] == number, depth[box], 0)
+            own = np.pad(own, 1)
+            maxima = label(local_maxima(reconstruction(own * neck, own)))[1:-1, 1:-1]
+            for maximum in range(1, maxima.max() + 1):
+                deepest = np.argmax(np.where(maxima == maximum, depth[box], -1))
+                markers[box].flat[deepest] = markers.max() + 1
         landscape = -depth
-        landscape[markers > 0] = np.arange(-np.count_nonzero(markers), 0) - depth.max(initial=0)
+        landscape[markers > 0] = markers[markers > 0] - markers.max() - 1 - depth.max(initial=0)
         flooded = watershed(landscape, markers, mask=inside)
-        parts[inside] = flooded[inside] + count
-        count = parts.max()
-    _, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
-    first[0 if (parts == 0).any() else len(first) :] = -1
-    rank = np.argsort(np.argsort(first))
-    return rank[inverse].reshape(parts.shape) + (0 if (parts == 0).any() else 1)
+        parts[inside] = flooded[inside] + parts.max()
+    return by_first_pixel(parts)
+
+
+def by_first_pixel(numbers):
+    """Number anew, from 1 in the order of first pixels; 0 stays."""
+    old, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    rank = np.zeros(len(old), np.int64)
+    rank[np.argsort(np.where(old == 0, -1, first))] = np.arange(len(old)) + (old[0] != 0)
+    return rank[inverse].reshape(numbers.shape)
 
 
 def split_by_window(labels, probabilities, folder, window_px, block_px=(16, 16)):
@@ -60,30 +67,30 @@ def split_by_window(labels, probabilities, folder, window_px, block_px=(16, 16))
     numbers, table = unite_objects(parts, parts.table["class"])
     objects = Lookup(parts.numbers, numbers.astype(np.uint32))
     found = split_objects(objects, table, probabilities, neck=NECK, scratch=folder, window_px=window_px)
-    order = np.argsort(np.argsort(np.where(found.firsts < 0, -1, found.firsts), kind="stable"), kind="stable")
-    return (order - np.count_nonzero(found.firsts < 0) + 1).clip(0)[found[:]]
+    return by_first_pixel(found[:])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 60),
     columns=st.integers(1, 60),
     classes=st.integers(1, 2),
     step=st.sampled_from([None, 0.1]),
-    window_px=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    window_px=st.tuples(st.integers(8, 70), st.integers(8, 70)),
 )
 def test_windows_equal_the_whole(seed, rows, columns, classes, step, window_px, tmp_path_factory):
     generator = np.random.default_rng(seed)
     probabilities, labels = random_prediction(generator, (rows, columns), classes=classes, step=step)
     found = split_by_window(labels, probabilities, tmp_path_factory.mktemp("scratch"), window_px)
     np.testing.assert_array_equal(found, split_the_whole(labels, probabilities))
+    assert label(found, connectivity=1).max() == found.max()  # as outlines need it, each part is 4-connected
 
 
 @pytest.mark.parametrize("step", [None, 0.1])
 def test_a_whole_mask_equals_the_whole_image(tmp_path, generator, step):
-    """Larger than a block of rows, with objects across the borders of blocks and windows."""
-    probabilities, labels = random_prediction(generator, (1300, 700), sigma=5, step=step)
+    """Higher than a block and a window, with objects across their borders."""
+    probabilities, labels = random_prediction(generator, (600, 500), sigma=5, step=step)
     config = MaskConfig(instances="watershed")
     images = mask_images(labels, probabilities, config, pixel_um2=None, scratch=tmp_path)
     expected = split_the_whole(labels, probabilities)
@@ -117,10 +124,22 @@ def test_probabilities_part_what_the_outline_does_not_show():
     assert (found[:, 16:] == 2).all()
 
 
-def test_a_filled_hole_does_not_part_its_object():
+def test_equal_neighbours_share_a_plateau_evenly():
+    """A bar that levels off at probability 1 with two dark lines: each pixel goes to the marker on its side."""
+    probability = np.ones((9, 31))
+    probability[:, 10] = probability[:, 20] = 0.5
+    found = split(np.ones((9, 31), bool), probability, neck=NECK)
+    assert [np.unique(found[:, part]).tolist() for part in (slice(0, 10), slice(11, 20), slice(21, 31))] == [
+        [1],
+        [2],
+        [3],
+    ]
+
+
+def test_a_small_filled_hole_does_not_part_its_object():
     inside = disks(0)
     probability = np.ones(inside.shape)
-    probability[18:23, 18:23] = 0
+    probability[19:22, 19:22] = 0
     assert split(inside, probability, neck=NECK).max() == 1
 
 

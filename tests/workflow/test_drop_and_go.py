@@ -89,7 +89,7 @@ def test_a_setting_of_metrics_needs_no_network(project):
 
 
 def test_a_mask_setting_neither_trains_nor_plans(project):
-    project.configure(masks={"instances": False})
+    project.configure(masks={"instances": "none"})
     assert project.planned() == {"predict": 3, **MASKS[5], "evaluate": 2, **REPORT}
     project.configure()
     assert project.planned() == {}
