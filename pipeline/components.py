@@ -104,9 +104,9 @@ def _touching(window: NDArray[np.int64]) -> Pairs:
     """Return each pair of different numbers side by side once; -1 is beyond the image."""
     pairs = []
     for before, after in ((window[1:, :-1], window[1:, 1:]), (window[:-1, 1:], window[1:, 1:])):
-        here = (before != after) & (before >= 0)
+        here = before != after
         one, other = before[here], after[here]
-        pairs.append(np.minimum(one, other) << 32 | np.maximum(one, other))
+        pairs.append((np.minimum(one, other) << 32 | np.maximum(one, other))[one >= 0])
     found = np.unique(np.concatenate(pairs))
     return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1)
 
