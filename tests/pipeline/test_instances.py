@@ -1,9 +1,12 @@
 """Objects found, cleaned and parted block by block are those of the whole image, numbers included."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.ndimage
 import skimage.measure
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,6 +15,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from pipeline.components import cleaned_classes, find_parts
 from pipeline.config import MaskConfig
 from pipeline.instances import Lookup, find_objects, mask_images
+from pipeline.ome import write_label_images
 
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 2))
 two_classes = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 1))
@@ -117,3 +121,32 @@ def test_a_mask_has_the_images_that_are_asked_for(tmp_path, generator, instances
     images = mask_images(labels, None, MaskConfig(instances=instances), pixel_um2=None, scratch=tmp_path)
     assert list(images) == names
     np.testing.assert_array_equal(images["classes"][:], labels)
+
+
+class Stripes:
+    """A long class map without pixels in memory: an object of 400 rows in every 512."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, rows):
+        self.shape = (rows, 300)
+
+    def __getitem__(self, key):
+        rows, columns = (range(*part.indices(length)) for part, length in zip(key, self.shape, strict=True))
+        return np.broadcast_to((np.array(rows) % 512 < 400)[:, None], (len(rows), len(columns))).astype(np.uint8)
+
+
+def peak_bytes(rows, folder):
+    config = MaskConfig(min_object_um2=1.0)
+    folder.mkdir()
+    tracemalloc.start()
+    images = mask_images(Stripes(rows), None, config, pixel_um2=0.25, scratch=folder / "scratch")
+    write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=(0.5, 0.5), annotations={})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tifffile.imread(folder / "mask.ome.tiff", series=1).max() == rows // 512
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
+    assert peak_bytes(512 * 30, tmp_path / "long") < 1.2 * peak_bytes(512 * 4, tmp_path / "short")
