@@ -23,6 +23,7 @@ from pipeline.tiling import Grid, Tile, read_mirrored
 
 log = logging.getLogger(__name__)
 
+_NO_MEMORY = "can't allocate memory"  # what torch says on a processor, where it has no class for it
 _UNCERTAIN = math.log(3)  # between logits: with two classes, the better one has a probability below 0.75
 
 
@@ -63,7 +64,9 @@ def logits_within_memory(network: SegmentationModel, windows: Tensor, cut_px: in
     """
     try:
         return logits_of(network, windows, cut_px)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+            raise
         pieces = _halves(windows, network.geometry, cut_px)
         if pieces is None:
             rows, columns = windows.shape[-2:]

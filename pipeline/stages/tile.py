@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from pipeline.checkpoint import ModelCard, read_card
-from pipeline.errors import SlideError
+from pipeline.errors import ConfigError, SlideError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
 from pipeline.memory import largest_window_px
@@ -65,7 +65,10 @@ def _grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int 
         tile_px = _BLENDED_PX
     if tile_px is not None:
         return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
-    return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+    try:
+        return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+    except ValueError as error:
+        raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
 
 
 def _coarsest_with_enough_pixels(slide: Slide) -> int:

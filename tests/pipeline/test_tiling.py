@@ -60,6 +60,18 @@ def test_windows_are_never_larger_than_memory_allows(shape, stride, context, win
     assert all(tile.read.shape[0] * tile.read.shape[1] <= window_px for tile in grid.tiles())
 
 
+@given(shape=st.tuples(st.integers(1, 5000), st.integers(1, 500)), window_px=st.integers(300**2, 1000**2))
+def test_memory_does_not_grow_with_the_number_of_rows(shape, window_px):
+    geometry = Geometry(stride_px=16, context_px=94)
+    grids = [
+        Grid.within((rows, shape[1]), geometry=geometry, window_px=window_px) for rows in (shape[0], 10 * shape[0])
+    ]
+    lengths = [max(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles()) for grid in grids]
+    assert max(lengths) <= window_px
+    if grids[0].tile[0] < shape[0] and grids[0].tile[1] == grids[1].tile[1]:
+        assert lengths[0] == lengths[1]
+
+
 @given(grid=grids())
 def test_redundancy_is_what_the_windows_add_up_to(grid):
     read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
