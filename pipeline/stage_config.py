@@ -38,7 +38,7 @@ class TileConfig(Section):
     """What the stage ``tile`` is told."""
 
     image: ImageConfig
-    tile_px: int
+    tile_px: int | None
 
 
 class WeighConfig(Section):
@@ -74,6 +74,7 @@ class PredictConfig(Section):
     """What the stage ``predict`` is told."""
 
     classes: list[ClassName]
+    precision: Literal["float32", "bfloat16"]
     probabilities: bool
 
 
@@ -110,7 +111,11 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             validation=settings.training.validation,
         ),
         "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
-        "predict": PredictConfig(classes=settings.classes, probabilities=settings.needs_probabilities),
+        "predict": PredictConfig(
+            classes=settings.classes,
+            precision=settings.prediction.precision,
+            probabilities=settings.needs_probabilities,
+        ),
         "stitch": settings.masks,
         "inspect": InspectConfig(channels=settings.image.channels),
         "evaluate": EvaluateConfig(labels=LabelConfig(**labels), metrics=settings.metrics),

@@ -7,6 +7,7 @@ slide as one pass over the whole of it would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -72,18 +73,44 @@ class Grid:
     @classmethod
     def plan(cls, shape: tuple[int, int], *, geometry: Geometry, tile_px: int) -> Self:
         """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
-        largest = max(tile_px // geometry.stride_px, 1) * geometry.stride_px
-        rows, columns = (round_up(-(-length // -(-length // largest)), geometry.stride_px) for length in shape)
+        stride = geometry.stride_px
+        largest = max(tile_px // stride, 1) * stride
+        rows, columns = (round_up(-(-length // -(-length // largest)), stride) for length in shape)
         overlap_px = 0
         if geometry.context_px is None:
-            overlap_px = round_up(max(rows, columns) // _OVERLAP, geometry.stride_px)
+            overlap_px = round_up(max(rows, columns) // _OVERLAP, stride)
         return cls(
             shape=shape,
             tile=(rows, columns),
             halo_px=geometry.halo_px + overlap_px,
-            stride_px=geometry.stride_px,
+            stride_px=stride,
             overlap_px=overlap_px,
         )
+
+    @classmethod
+    def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
+        """Cover a slide with the tiles that compute least beside it, their windows having up to ``window_px`` pixels.
+
+        Tiles of a slide that is higher than one of them are as high as that allows, so that they, and the memory that
+        they take, are the same for all slides of one width.
+
+        Raises
+        ------
+        ValueError
+            If the smallest tile of the network has a larger window.
+        """
+        stride, halo = geometry.stride_px, geometry.halo_px
+        grids = []
+        for count in range(1, -(-shape[1] // stride) + 1):
+            columns = round_up(-(-shape[1] // count), stride)
+            rows = (window_px // (columns + 2 * halo) - 2 * halo) // stride * stride
+            if rows >= stride:
+                tile = min(rows, round_up(shape[0], stride)), columns
+                grids.append(cls(shape=shape, tile=tile, halo_px=halo, stride_px=stride))
+        if not grids:
+            least = (stride + 2 * halo) ** 2
+            raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
+        return min(grids, key=lambda grid: grid.redundancy)
 
     @property
     def cut_px(self) -> int:
@@ -95,6 +122,16 @@ class Grid:
         """Number of tiles."""
         rows, columns = (-(-length // side) for length, side in zip(self.shape, self.tile, strict=True))
         return rows * columns
+
+    @property
+    def redundancy(self) -> float:
+        """Pixels that the network computes per pixel of the slide."""
+        read_px = 1
+        for length, side in zip(self.shape, self.tile, strict=True):
+            count = -(-length // side)
+            last = length - (count - 1) * side
+            read_px *= (count - 1) * side + round_up(last, self.stride_px) + count * 2 * self.halo_px
+        return read_px / math.prod(self.shape)
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles row by row."""

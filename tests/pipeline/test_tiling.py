@@ -1,5 +1,7 @@
 """The write regions of a grid partition the slide; a window read with mirrored pixels is numpy's reflect padding."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +45,62 @@ def test_every_window_is_aligned_and_reaches_a_halo_beyond_what_it_writes(grid):
 def test_a_tile_is_never_larger_than_asked_for(shape, stride, tile_px):
     grid = Grid.plan(shape, geometry=Geometry(stride_px=stride, context_px=0), tile_px=tile_px)
     assert max(grid.tile) <= tile_px
+
+
+@given(
+    shape=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    stride=strides,
+    context=st.integers(0, 100),
+    window_px=st.integers(300**2, 2000**2),
+)
+def test_windows_are_never_larger_than_memory_allows(shape, stride, context, window_px):
+    grid = Grid.within(shape, geometry=Geometry(stride_px=stride, context_px=context), window_px=window_px)
+    sides = [side + 2 * grid.halo_px for side in grid.tile]
+    assert sides[0] * sides[1] <= window_px
+    assert all(tile.read.shape[0] * tile.read.shape[1] <= window_px for tile in grid.tiles())
+
+
+@given(shape=st.tuples(st.integers(1, 5000), st.integers(1, 500)), window_px=st.integers(300**2, 1000**2))
+def test_memory_does_not_grow_with_the_number_of_rows(shape, window_px):
+    geometry = Geometry(stride_px=16, context_px=94)
+    grids = [
+        Grid.within((rows, shape[1]), geometry=geometry, window_px=window_px) for rows in (shape[0], 10 * shape[0])
+    ]
+    lengths = [max(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles()) for grid in grids]
+    assert max(lengths) <= window_px
+    if grids[0].tile[0] < shape[0] and grids[0].tile[1] == grids[1].tile[1]:
+        assert lengths[0] == lengths[1]
+
+
+@given(grid=grids())
+def test_redundancy_is_what_the_windows_add_up_to(grid):
+    read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
+    assert grid.redundancy == pytest.approx(read_px / (grid.shape[0] * grid.shape[1]), rel=1e-12)
+
+
+def test_a_window_below_the_smallest_of_the_network_is_refused():
+    with pytest.raises(ValueError, match=r"windows of 40000 px are too small .* smallest has 43264 px"):
+        Grid.within((500, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=200**2)
+
+
+def test_a_narrow_slide_is_cut_one_way_into_windows_that_are_longer():
+    grid = Grid.within((100_000, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=1500**2)
+    assert grid.tile[1] == 512
+    assert 704 * (grid.tile[0] + 192 + 16) > 0.97 * 1500**2
+
+
+@given(
+    shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    context=st.integers(0, 20),
+    window_px=st.integers(60**2, 200**2),
+)
+def test_no_other_tiles_that_fit_compute_less(shape, context, window_px):
+    geometry = Geometry(stride_px=8, context_px=context)
+    chosen = Grid.within(shape, geometry=geometry, window_px=window_px)
+    for rows, columns in itertools.product(range(8, 312, 8), repeat=2):
+        grid = Grid(shape=shape, tile=(rows, columns), halo_px=geometry.halo_px, stride_px=8)
+        if (rows + 2 * grid.halo_px) * (columns + 2 * grid.halo_px) <= window_px:
+            assert chosen.redundancy <= grid.redundancy + 1e-12
 
 
 @given(grid=grids())
