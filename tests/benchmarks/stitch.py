@@ -1,4 +1,4 @@
-"""Measure the stage stitch: ``python tests/benchmarks/stitch.py``; one JSON line per figure.
+"""Measure the stage stitch: ``python -m tests.benchmarks.stitch``; one JSON line per figure.
 
 The prediction is made of the annotated nuclei that the package stardist carries, mirrored to size, with probabilities
 that fall off over the borders. Every figure is taken in a process of its own.
