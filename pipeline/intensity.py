@@ -91,22 +91,30 @@ def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, in
     return lambda: (read(slice(top, min(top + rows, shape[0])), slice(0, shape[1])) for top in range(0, shape[0], rows))
 
 
-def normalize(pixels: NDArray[Any], statistics: list[Statistics]) -> NDArray[np.float32]:
+def normalize(
+    pixels: NDArray[Any], statistics: list[Statistics], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Map the low percentile of each channel to 0 and the high one to 1, without clipping.
 
     Parameters
     ----------
     pixels : (channels, rows, columns) array
     statistics : list of Statistics, one per channel
+    out : (channels, rows, columns) float32 array, optional
+        What to write into, and return.
 
     Returns
     -------
     (channels, rows, columns) float32 array
     """
+    normalized = np.empty(pixels.shape, dtype=np.float32) if out is None else out
     exact = np.result_type(pixels.dtype, np.float32)  # float64 only where float32 would round the pixels
-    low = np.array([channel.low for channel in statistics], dtype=exact)[:, None, None]
-    scale = np.array([channel.scale for channel in statistics], dtype=exact)[:, None, None]
-    normalized: NDArray[np.float32] = ((pixels - low) / scale).astype(np.float32, copy=False)
+    for plane, channel, target in zip(pixels, statistics, normalized, strict=True):
+        if exact == np.float32:
+            np.subtract(plane, exact.type(channel.low), out=target)
+            np.divide(target, exact.type(channel.scale), out=target)
+        else:
+            target[:] = (plane - channel.low) / channel.scale
     return normalized
 
 

@@ -6,6 +6,8 @@ Which windows share a batch follows from the plans alone. A slide that turns out
 
 from __future__ import annotations
 
+import math
+import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -124,14 +126,17 @@ class _OpenSlides:
         for sample in list(self._open):
             self._close(sample)
 
-    def read(self, place: Place) -> NDArray[np.float32] | Unreadable | None:
-        """Return the normalized pixels of a window, or why there are none; None where that was said before."""
+    def read(self, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32] | Unreadable | None:
+        """Write the normalized pixels of a window into ``out`` and return it, or why there are none.
+
+        None where that was said before.
+        """
         with self._lock:
             self._left.setdefault(place.sample, place.plan.grid.count)
             if place.sample in self._failed:
                 return None
         try:
-            return self._window(self._slide(place), place)
+            return self._window(self._slide(place), place, out)
         except SlideError as error:
             with self._lock:
                 known = place.sample in self._failed
@@ -154,12 +159,12 @@ class _OpenSlides:
             raise SlideError(f"{place.plan.slide}: {slide.shape} px, planned with {place.plan.grid.shape}; run again")
         return slide
 
-    def _window(self, slide: Slide, place: Place) -> NDArray[np.float32]:
+    def _window(self, slide: Slide, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32]:
         plan = place.plan
         pixels = read_mirrored(slide.read, slide.shape, place.tile.read)[plan.channels]
         if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
             raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
-        return normalize(pixels, plan.statistics)
+        return normalize(pixels, plan.statistics, out)
 
     def _close(self, sample: str) -> None:
         if sample in self._open:
@@ -169,10 +174,20 @@ class _OpenSlides:
 
 def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     """Read the windows of one batch."""
-    read = [(place, opened.read(place)) for place in places]
-    windows = [(place, pixels) for place, pixels in read if isinstance(pixels, np.ndarray)]
+    pixels = _outside_the_heap((len(places), len(places[0].plan.channels), *places[0].tile.read.shape))
+    read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
+    good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
     return Batch(
-        places=[place for place, _ in windows],
-        pixels=np.stack([pixels for _, pixels in windows]) if windows else np.empty((0, 0, 0, 0), dtype=np.float32),
-        unreadable=[reason for _, reason in read if isinstance(reason, Unreadable)],
+        places=[places[index] for index in good],
+        pixels=pixels if len(good) == len(places) else pixels[good],
+        unreadable=[result for result in read if isinstance(result, Unreadable)],
     )
+
+
+def _outside_the_heap(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return an array whose memory goes back when it is dropped.
+
+    The heap is kept (:mod:`pipeline.device`). Windows that come and go in it at any time, from threads, would cut it
+    up, and it would grow from pass to pass of the network.
+    """
+    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=np.float32).reshape(shape)

@@ -16,8 +16,8 @@ from pipeline.stage_config import stage_config
 
 from ..networks import CLASSES, write_network
 
-MEMORY_MB = 2000
-LIMIT_MB = 2400  # of address space for data, some of which the libraries reserve without ever touching it
+MEMORY_MB = 1500
+LIMIT_MB = 2000  # of address space for data, some of which the libraries reserve without ever touching it
 COLUMNS, ROWS = 2048, (10_000, 100_000)
 JOB = """
 import sys
@@ -46,7 +46,7 @@ def peak_of(stage, *flags):
 def peaks_of(folder, rows, generator):
     """Write a slide of blobs, take it from plan to mask; return the peak of every stage."""
     weights = write_network(folder / "network", width=2)
-    square = np.kron(generator.integers(0, 255, (64, 64), dtype=np.uint8), np.ones((8, 8), np.uint8))
+    square = np.kron(generator.integers(0, 255, (16, 16), dtype=np.uint8), np.ones((32, 32), np.uint8))
     slide, plan, prediction = folder / "slide.tif", folder / "plans" / "a.json", folder / "a.zarr.zip"
     tiles = (square for _ in range(-(-rows // 512) * (COLUMNS // 512)))
     tifffile.imwrite(slide, tiles, shape=(rows, COLUMNS), dtype=np.uint8, tile=(512, 512), compression="zlib")
