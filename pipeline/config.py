@@ -20,6 +20,7 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -52,12 +53,39 @@ class TrainingConfig(Section):
 
 
 class ImageConfig(Section):
-    """How slides are read."""
+    """What is read of slides and training images. Label images and references are read as they are."""
 
-    channels: list[Index] = Field([0], min_length=1, description="Channels that the network sees, counted from 0.")
-    fallback_pixel_size_um: Positive | None = Field(
-        None, description="Pixel size in µm of slides whose file states none; null leaves them without one."
+    channels: list[Index | Name] = Field(
+        [0], min_length=1, description="Channels that the network sees: numbers, counted from 0, or names in the file."
     )
+    z: Index | Literal["max"] | None = Field(
+        None,
+        description="Plane of a stack, counted from 0, or `max`: the highest value along it (maximum projection). "
+        "null: there is one plane; a stack is an error. Pages of a TIFF that does not say what they are count as z.",
+    )
+    t: Index | None = Field(None, description="Time point, counted from 0. null: there is one; more are an error.")
+    series: Index | Name = Field(
+        0, description="Series, scene or position of files with several images: a number, counted from 0, or a name."
+    )
+    level: Index = Field(0, description="Resolution of a pyramid that is segmented, counted from 0, the finest.")
+    pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm to segment at: read from the coarsest resolution that is at least as fine, then "
+        "averaged over area (or interpolated, where none is as fine). null: as in the file. It goes for training "
+        "images too, so that all have the size the network learned. Label images and references may have the shape of "
+        "the file or that of the result; they are picked at pixel centres, never mixed.",
+    )
+    fallback_pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm of images whose file states none; null leaves them without one. A sample sheet "
+        "can state one per slide.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_the_resolution(self) -> Self:
+        if self.level and self.pixel_size_um is not None:
+            raise ValueError("level and pixel_size_um both choose the resolution; set one of them")
+        return self
 
 
 class TilingConfig(Section):
@@ -67,7 +95,9 @@ class TilingConfig(Section):
         512, ge=16, description="Largest side in px of what a tile contributes; the halo comes on top."
     )
     memory_mb: int = Field(
-        4000, ge=16, description="Most memory in MB that decoding one piece of a file (tile, strip, PNG) may take."
+        4000,
+        ge=16,
+        description="Most memory in MB that decoding one piece of a file (tile, strip, chunk, plane; PNG) may take.",
     )
 
 

@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.config import MetricsConfig
+from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
 from pipeline.labels import class_map
 from pipeline.metrics import surface
@@ -23,7 +24,7 @@ from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
-from pipeline.slides import Array, PixelSize, Slide
+from pipeline.slides import Slide
 from pipeline.stage_config import LabelConfig
 
 Row = dict[str, float | int | str]

@@ -69,7 +69,11 @@ def spreadsheet_text(text: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of the content of a file, in hexadecimal."""
+    """Return the SHA-256 of the content of a file, in hexadecimal; of a folder, that of the names and content in it."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        names = (f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+        return hashlib.sha256("".join(names).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,7 +15,7 @@ import skimage.measure
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.slides import Array
+from pipeline.formats.image import Array
 
 _BAND_PX = 2**22
 _CHUNK_PX = 512

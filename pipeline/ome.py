@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from pipeline.slides import Array, PixelSize
+from pipeline.formats.image import Array, PixelSize
 
 _TILE_PX = 512
 

@@ -47,11 +47,11 @@ def read_windows(slides: Iterable[tuple[str, SlidePlan]], *, memory_mb: int) -> 
     """Read the windows of slides (sample id and plan), one slide after the other."""
     for sample, plan in slides:
         try:
-            with open_slide(plan.slide, memory_mb=memory_mb) as slide:
+            with open_slide(plan.slide, memory_mb=memory_mb, view=plan.view) as slide:
                 if slide.shape != plan.grid.shape:
                     raise SlideError(f"{plan.slide}: {slide.shape} px, planned with {plan.grid.shape}; run again")
                 for tile in plan.grid.tiles():
-                    pixels = read_mirrored(slide.read, slide.shape, tile.read)[plan.channels]
+                    pixels = read_mirrored(slide.read, slide.shape, tile.read)
                     if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
                         raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
                     yield Window(sample=sample, tile=tile, pixels=normalize(pixels, plan.statistics))

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SlideError
 from pipeline.files import provenance, replacing, sha256
+from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
 from pipeline.objects import ObjectTable, Ring, measure_objects, trace_objects
 from pipeline.palette import class_rgb
-from pipeline.slides import Array, PixelSize, Slide, open_slide
+from pipeline.slides import Slide, open_slide, slide_step
 from pipeline.stage_config import ObjectsConfig
 
 _AGAIN = "remove the mask, so that it is made again"
@@ -46,16 +47,17 @@ def run(
 
     The columns and properties are described in docs/contracts.md.
     """
-    channels = list(dict.fromkeys(config.channels))
+    channels = list(dict.fromkeys(config.image.channels))
+    view = config.image.model_copy(update={"channels": channels})
     with (
-        open_slide(slide, memory_mb=memory_mb) as image,
+        open_slide(slide, memory_mb=memory_mb, view=view) as image,
         open_slide(mask, memory_mb=memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
         tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
         _open_instances(labels, Path(scratch)) as instances,
     ):
-        objects = _measure(image, labels, instances, image.select(channels))
+        objects = _measure(image, labels, instances)
         if (highest := int(objects.classes.max(initial=0))) >= len(config.classes):
             raise SlideError(
                 f"{mask}: class {highest} (counted from 0) is in the mask, {len(config.classes)} classes are "
@@ -65,7 +67,7 @@ def run(
         pd.DataFrame(columns).to_csv(table_file, index=False)
         features = (
             _feature(f"{model}/{sample}", columns, index, rings, class_rgb(int(objects.classes[index])))
-            for index, rings in trace_objects(instances, objects)
+            for index, rings in _in_file(trace_objects(instances, objects), slide_step(image))
         )
         _write_features(annotations_file, features, provenance("objects", config, mask=sha256(mask)))
 
@@ -112,24 +114,33 @@ class _Plane:
 
 
 def _class_map(mask: Slide) -> _Plane:
-    return _Plane(mask.path, mask.shape, mask.levels[0].array.dtype, lambda *region: mask.read(*region)[0])
+    return _Plane(mask.path, mask.shape, mask.levels[0].dtype, lambda *region: mask.read(*region)[0])
 
 
-def _measure(image: Slide, labels: Slide, instances: Array, channels: list[int]) -> ObjectTable:
+def _measure(image: Slide, labels: Slide, instances: Array) -> ObjectTable:
     if not labels.shape == instances.shape == image.shape or labels.channels != 1 or instances.dtype != np.uint32:
         raise SlideError(
             f"{labels.path}: the mask has {labels.shape} px in {labels.channels} channels and object ids of "
             f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {_AGAIN}"
         )
     try:
-        return measure_objects(
-            instances, _class_map(labels), lambda *region: image.read(*region)[channels], channels=len(channels)
-        )
+        return measure_objects(instances, _class_map(labels), image.read, channels=image.channels)
     except ValueError as error:
         raise SlideError(f"{labels.path}: {error}; {_AGAIN}") from error
 
 
-def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixel_size_um: PixelSize | None) -> Columns:
+def _in_file(
+    outlines: Iterable[tuple[int, list[Ring]]], step: tuple[float, float]
+) -> Iterator[tuple[int, list[NDArray[Any]]]]:
+    """Yield outlines (x, y) in pixels of the finest level of the file, which is where other programs draw them."""
+    rows, columns = step
+    for index, rings in outlines:
+        yield index, [ring if rows == columns == 1 else ring * (columns, rows) for ring in rings]
+
+
+def _columns(
+    objects: ObjectTable, classes: list[str], channels: list[int | str], pixel_size_um: PixelSize | None
+) -> Columns:
     """Return the columns of the table."""
     pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
     return {
@@ -144,7 +155,9 @@ def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixe
     }
 
 
-def _feature(name: str, columns: Columns, index: int, rings: list[Ring], rgb: tuple[int, int, int]) -> dict[str, Any]:
+def _feature(
+    name: str, columns: Columns, index: int, rings: list[NDArray[Any]], rgb: tuple[int, int, int]
+) -> dict[str, Any]:
     """Return one object as QuPath reads and writes it, since version 0.4."""
     number = columns["id"].item(index)
     values = {shown: columns[name].item(index) for name in columns if (shown := _measurement(name))}

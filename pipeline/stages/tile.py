@@ -35,24 +35,24 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
 
 
 def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
-    with open_slide(path, memory_mb=memory_mb) as slide:
-        channels = slide.select(config.image.channels)
+    with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
         grid = Grid.plan(slide.shape, geometry=card.geometry, tile_px=config.tile_px)
         level = _coarsest_with_enough_pixels(slide)
-        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level)[channels], slide.levels[level].shape)
+        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
         try:
-            statistics = measure(bands, slide.levels[level].array.dtype)
+            statistics = measure(bands, slide.levels[level].dtype)
         except ValueError as error:
             raise SlideError(f"{path}: {error}") from error
-        fallback = config.image.fallback_pixel_size_um
-        log.info("%s: %s px, %d tiles of %s px, intensities %s", path, slide.shape, grid.count, grid.tile, statistics)
+        names = ", ".join(slide.channel_names)
+        log.info("%s: %s px, channels %s, %d tiles of %s px", path, slide.shape, names, grid.count, grid.tile)
+        log.info("intensities %s", statistics)
         return SlidePlan(
             slide=path,
             slide_sha256=sha256(path),
             grid=grid,
-            channels=channels,
+            view=config.image,
             statistics=statistics,
-            pixel_size_um=slide.pixel_size_um or ((fallback, fallback) if fallback else None),
+            pixel_size_um=slide.pixel_size_um,
         )
 
 

@@ -20,6 +20,7 @@ import tifffile
 import torch
 
 import models
+from pipeline.config import ImageConfig
 from pipeline.device import prepare
 from pipeline.inference import labels_of, logits_of, to_device
 from pipeline.intensity import measure, row_bands
@@ -57,7 +58,7 @@ def bench_predict(nuclei: np.ndarray, device: torch.device) -> None:
             slide=path,
             slide_sha256="",
             grid=Grid.plan(pixels.shape, geometry=network.geometry, tile_px=TILE_PX),
-            channels=[0],
+            view=ImageConfig(),
             statistics=statistics,
             pixel_size_um=None,
         )
