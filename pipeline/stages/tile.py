@@ -10,6 +10,7 @@ from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
 from pipeline.plan import Plan, SlidePlan
+from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
@@ -48,7 +49,7 @@ def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> Sl
         log.info("intensities %s", statistics)
         return SlidePlan(
             slide=path,
-            slide_sha256=sha256(path),
+            slide_sha256=sha256(path, *parts_of(path)),
             grid=grid,
             view=config.image,
             statistics=statistics,
