@@ -237,14 +237,15 @@ class MetricsConfig(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    slides: str = Field("data/slides", description="Drop folder: image files, or folders of them (one GPU job each).")
+    slides: str = Field("data/slides", description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job each).")
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )
     samples: str = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the columns `sample` and `group` (animal, patient, field): "
-        "confidence intervals and tests count groups, not samples. A changed sheet renews the report alone.",
+        "confidence intervals and tests count groups, not samples. A column `pixel_size_um` states it for slides whose "
+        "file does not; a cell may be empty. A changed group renews the report alone.",
     )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."

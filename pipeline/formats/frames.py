@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,11 @@ class Frames:
         frame_bytes = max(1, math.prod(self._frame) * dtype.itemsize)
         check_budget("a plane", frame_bytes, budget_bytes)
         self._read = lru_cache(maxsize=min(_MOST_KEPT, budget_bytes // frame_bytes))(read)
+        self._one_at_a_time = Lock()  # these libraries seek and read in one open file
 
     def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        plane = self._read(key[: self._leading])
+        with self._one_at_a_time:
+            plane = self._read(key[: self._leading])
         if plane.shape != self._frame or plane.dtype != self.dtype:
             raise ValueError(f"a plane of {plane.shape} {plane.dtype}, the header says {self._frame} {self.dtype}")
         return np.array(plane[key[self._leading :]])  # a copy, since the plane may be a part of the open file
