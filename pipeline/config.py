@@ -237,7 +237,10 @@ class MetricsConfig(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    slides: str = Field("data/slides", description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job each).")
+    slides: str = Field(
+        "data/slides",
+        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job each).",
+    )
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )

@@ -313,6 +313,18 @@ def test_a_table_and_polygons_by_hand(tmp_path):
     assert first["id"] != second["id"]
 
 
+def test_outlines_are_in_pixels_of_the_file_and_the_table_in_those_of_the_mask(tmp_path):
+    """The mask is of 2 x 3 px of 1 µm, the file of 4 x 6 px of half a µm."""
+    places = write(tmp_path, np.array([[0, 1, 1], [0, 0, 0]], np.uint8), np.arange(24, dtype=np.uint8).reshape(4, 6))
+    view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.5)
+    run(**places | {"config": ObjectsConfig(classes=CLASSES, image=view)})
+    (feature,) = json.loads(places["annotations"].read_text(encoding="utf-8"))["features"]
+    assert feature["geometry"]["coordinates"] == [[[2, 0], [6, 0], [6, 2], [2, 2], [2, 0]]]
+    table = pd.read_csv(places["table"])
+    assert table[["area_px", "left_px", "right_px"]].to_numpy().tolist() == [[2, 1, 3]]
+    assert table["mean_intensity_0"].item() == pytest.approx((5.5 + 7.5) / 2, abs=0.5)  # rounded to whole numbers
+
+
 @pytest.mark.parametrize("instances", [True, False])
 def test_files_hold_what_regionprops_says(tmp_path, generator, instances):
     """Larger than a tile of the mask, two channels of a colour slide, with and without an image of object ids."""

@@ -1,6 +1,7 @@
 """The stages by hand, without Snakemake: files in, files out, and the first law from a slide to its mask."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
-from pipeline.config import Settings
+from pipeline.config import ImageConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
 from pipeline.predictions import open_prediction
@@ -88,6 +89,28 @@ def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, paddin
         classes = tifffile.imread(masks[name], series=0)
         assert 0.01 < classes.mean() < 0.99
         assert_equal_but_for_ties(classes, whole)
+
+
+def test_a_whole_slide_at_another_pixel_size_equals_one_pass_over_it(tmp_path, data):
+    """From an SVS to a mask with a pyramid and the pixel size that was asked for."""
+    weights = write_network(tmp_path / "network", width=4)
+    network, _ = load_network(weights)
+    (tmp_path / "slides").mkdir()
+    slide = Path(shutil.copy(data / "wsi" / "CMU-1-Small-Region.svs", tmp_path / "slides" / "slide.svs"))
+    view = ImageConfig(channels=[1], pixel_size_um=2.3)
+    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 208})
+    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling, "image": view}))
+    with open_slide(slide, memory_mb=1000, view=view) as opened:
+        image = opened.read_all()
+    low, high = np.percentile(image, [1, 99.8], method="inverted_cdf")
+    statistics = Statistics(minimum=0, maximum=0, mean=0, low=float(low), high=float(high))
+    with tifffile.TiffFile(masks["slide"]) as mask:
+        assert mask.series[0].shape == (round(2967 * 0.499 / 2.3), round(2220 * 0.499 / 2.3))
+        assert len(mask.series[0].levels) > 1
+        assert 'PhysicalSizeX="2.3"' in mask.ome_metadata
+        assert_equal_but_for_ties(
+            mask.series[0].asarray(), logits_of_the_whole(network, normalize(image, [statistics]))
+        )
 
 
 def test_probabilities_are_kept_on_request(tmp_path, generator):
