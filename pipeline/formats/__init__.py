@@ -1,7 +1,7 @@
 """Image formats: a table says which reader opens a file. What a file is follows from its first bytes, not its name.
 
-Only formats of several files, and of databases, are known by their suffix: there the first bytes say little. A reader is
-a function ``(path, budget_bytes, stack) -> list[Series]``: it looks at the header, refuses pieces that decode to more
+Only formats of several files, and databases, are known by their suffix: there the first bytes say little. A reader is a
+function ``(path, budget_bytes, stack) -> list[Series]``: it looks at the header, refuses pieces that decode to more
 than the budget, may leave what is to be closed on ``stack``, and may raise anything.
 """
 
