@@ -133,9 +133,9 @@ def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(proj
     project.configure()
     reason = "data/training/labels/a.tif: labels of (70, 89) px (rows, columns) for an image of (70, 90) px"
     assert done.returncode != 0
-    assert f"error: train: {reason}" in done.stderr
+    assert f"error: weigh: {reason}" in done.stderr
     table = project.metrics()
     assert len(table) > 0
-    assert (table["stage"] == "train").all()
+    assert (table["stage"] == "weigh").all()
     assert table["error"].str.startswith(reason).all()
     assert project.comparison().loc["trained", ["rank", "dice_mean", "train_minutes", "parameters"]].isna().all()
