@@ -95,7 +95,7 @@ def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:
 def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:
     kinds = _parameters(run)
     return {
-        name: parse_stage_config(kinds[name], value) if issubclass(kinds[name], BaseModel) else value
+        name: parse_stage_config(kinds[name], value) if value and issubclass(kinds[name], BaseModel) else value
         for name, value in flags.items()
     }
 

@@ -17,8 +17,8 @@ import scipy.sparse
 import skimage.measure
 from numpy.typing import NDArray
 
+from pipeline.formats.image import Array
 from pipeline.scratch import scratch_array
-from pipeline.slides import Array
 
 BLOCK_PX = (512, 8192)
 _CHUNK_PX = (512, 512)

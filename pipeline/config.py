@@ -20,6 +20,7 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -52,12 +53,39 @@ class TrainingConfig(Section):
 
 
 class ImageConfig(Section):
-    """How slides are read."""
+    """What is read of slides and training images. Label images and references are read as they are."""
 
-    channels: list[Index] = Field([0], min_length=1, description="Channels that the network sees, counted from 0.")
-    fallback_pixel_size_um: Positive | None = Field(
-        None, description="Pixel size in µm of slides whose file states none; null leaves them without one."
+    channels: list[Index | Name] = Field(
+        [0], min_length=1, description="Channels that the network sees: numbers, counted from 0, or names in the file."
     )
+    z: Index | Literal["max"] | None = Field(
+        None,
+        description="Plane of a stack, counted from 0, or `max`: the highest value along it (maximum projection). "
+        "null: there is one plane; a stack is an error. Pages of a TIFF that does not say what they are count as z.",
+    )
+    t: Index | None = Field(None, description="Time point, counted from 0. null: there is one; more are an error.")
+    series: Index | Name = Field(
+        0, description="Series, scene or position of files with several images: a number, counted from 0, or a name."
+    )
+    level: Index = Field(0, description="Resolution of a pyramid that is segmented, counted from 0, the finest.")
+    pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm to segment at: read from the coarsest resolution that is at least as fine, then "
+        "averaged over area (or interpolated, where none is as fine). null: as in the file. It goes for training "
+        "images too, so that all have the size the network learned. Label images and references may have the shape of "
+        "the file or that of the result; they are picked at pixel centres, never mixed.",
+    )
+    fallback_pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm of images whose file states none; null leaves them without one. A sample sheet "
+        "can state one per slide.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_the_resolution(self) -> Self:
+        if self.level and self.pixel_size_um is not None:
+            raise ValueError("level and pixel_size_um both choose the resolution; set one of them")
+        return self
 
 
 class TilingConfig(Section):
@@ -69,8 +97,8 @@ class TilingConfig(Section):
         4000,
         ge=1000,
         description="Memory in MB that a job which reads or predicts slides may take. Tiles are as large as it allows, "
-        "since every tile computes its halo beside itself; a file whose pieces (tiles, strips, a whole PNG) do not fit "
-        "is refused before it is decoded.",
+        "since every tile computes its halo beside itself; a file whose pieces (tiles, strips, chunks, planes, a whole "
+        "PNG) do not fit is refused before it is decoded.",
     )
     tile_px: int | None = Field(
         None,
@@ -246,14 +274,18 @@ class MetricsConfig(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    slides: str = Field("data/slides", description="Drop folder: image files, or folders of them (one GPU job each).")
+    slides: str = Field(
+        "data/slides",
+        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job each).",
+    )
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )
     samples: str = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the columns `sample` and `group` (animal, patient, field): "
-        "confidence intervals and tests count groups, not samples. A changed sheet renews the report alone.",
+        "confidence intervals and tests count groups, not samples. A column `pixel_size_um` states it for slides whose "
+        "file does not; a cell may be empty. A changed group renews the report alone.",
     )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import MetricsConfig
+from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
 from pipeline.labels import class_map
 from pipeline.masks import Mask, Plane
@@ -24,7 +25,7 @@ from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partitio
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
 from pipeline.scratch import scratch_array
-from pipeline.slides import Array, PixelSize, Slide
+from pipeline.slides import Slide
 from pipeline.stage_config import LabelConfig
 
 Row = dict[str, float | int | str]

@@ -68,10 +68,19 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of the content of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, *parts: Path) -> str:
+    """Return the SHA-256 of the content of a file, in hexadecimal.
+
+    Of a folder, or of a file with ``parts`` (files and folders) beside it, it is that of a list of all files in them:
+    a line with SHA-256, two spaces and the path for each.
+    """
+    if not parts and not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    root = path if path.is_dir() else path.parent
+    files = {file for place in (path, *parts) for file in (place.rglob("*") if place.is_dir() else (place,))}
+    lines = (f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in sorted(files) if file.is_file())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def provenance(stage: str, config: BaseModel | None = None, /, **inputs: str) -> dict[str, Any]:

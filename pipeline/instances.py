@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.components import BLOCK_PX, cleaned_classes, find_parts, unite_objects
 from pipeline.config import MaskConfig
-from pipeline.slides import Array
+from pipeline.formats.image import Array
 from pipeline.watershed import split_objects
 
 

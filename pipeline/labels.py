@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
 from pipeline.errors import SlideError
-from pipeline.slides import read_plane
+from pipeline.slides import Slide, read_plane
 from pipeline.stage_config import LabelConfig
 
 
@@ -59,9 +59,9 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
 
 
 def read_training_labels(
-    path: Path, config: LabelConfig, *, memory_mb: int
+    path: Path, config: LabelConfig, *, memory_mb: int, like: Slide | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Read a label image for training: its classes, and its objects for the weight map.
+    """Read a label image for training on the grid of its image: its classes, and its objects for the weight map.
 
     Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
     components of each class but background.
@@ -71,7 +71,7 @@ def read_training_labels(
     classes : (rows, columns) uint8 array
     objects : (rows, columns) int32 array, 0 = background
     """
-    labels = read_plane(path, memory_mb=memory_mb)
+    labels = read_plane(path, memory_mb=memory_mb, like=like)
     classes = class_map(labels, config, source=path)
     if config.kind == "classes":
         return classes, skimage.measure.label(classes, background=0, connectivity=1).astype(np.int32)

@@ -14,7 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import SlideError
-from pipeline.slides import Array, Slide, open_slide
+from pipeline.formats.image import Array
+from pipeline.slides import Slide, open_slide
 
 AGAIN = "remove the mask, so that it is made again"
 
@@ -74,7 +75,7 @@ class Plane:
 
     def __init__(self, slide: Slide) -> None:
         self.shape: tuple[int, ...] = slide.shape
-        self.dtype: np.dtype[Any] = slide.levels[0].array.dtype
+        self.dtype: np.dtype[Any] = slide.levels[0].dtype
         self._slide = slide
 
     def __getitem__(self, key: Any) -> NDArray[Any]:

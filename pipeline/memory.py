@@ -6,6 +6,13 @@ ahead of it. All but the first grow with the pixels of a window, so the budget s
 
 from __future__ import annotations
 
+import math
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 from pipeline.checkpoint import ModelCard
 from pipeline.errors import ConfigError
 
@@ -34,3 +41,13 @@ def largest_window_px(card: ModelCard, memory_mb: int) -> int:
         )
     per_px = round(_HEAP * card.bytes_per_px) + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
     return free // per_px
+
+
+def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array whose memory goes back when it is dropped.
+
+    The heap is kept (:mod:`pipeline.device`). What stays in it from one pass of the network to the next cuts it up, and
+    it would grow from pass to pass.
+    """
+    size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)

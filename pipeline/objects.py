@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.slides import Array, Pixels
+from pipeline.formats.image import Array
+from pipeline.planes import Pixels
 
 # A row of tiles of a mask, so that no tile is decoded twice, and 4 million pixels.
 _BAND_ROWS, _BLOCK_COLUMNS = 512, 8192

@@ -18,8 +18,8 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.formats.image import Array, PixelSize
 from pipeline.scratch import scratch_array
-from pipeline.slides import Array, PixelSize
 
 _TILE_PX = 512
 _BLOCK_COLUMNS = 16 * _TILE_PX  # of a row of tiles, read together

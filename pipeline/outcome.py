@@ -84,7 +84,7 @@ def _outcome(
 
 def _current(path: Path, made_from: list[Path | None]) -> Path | None:
     """Return ``path`` if it and all it is made from exist, and it is not older than any of them."""
-    if not path.is_file() or not all(source and source.is_file() for source in made_from):
+    if not path.is_file() or not all(source and source.exists() for source in made_from):
         return None
     newest = max((source.stat().st_mtime_ns for source in made_from if source), default=0)
     return path if path.stat().st_mtime_ns >= newest else None

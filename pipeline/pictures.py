@@ -50,7 +50,6 @@ def picture_shape(shape: tuple[int, int], side_px: int) -> tuple[int, int]:
 
 def layers_of(
     slide: Slide,
-    channels: list[int],
     mask: Slide,
     truth: NDArray[Any] | None,
     *,
@@ -62,9 +61,8 @@ def layers_of(
     Parameters
     ----------
     slide, mask : Slide
-        The image and its predicted classes (channel 0).
-    channels : list of int
-        Of the slide; their mean is shown in grey. Three channels of 8 bits are shown in colour instead.
+        The image and its predicted classes (channel 0). Three channels of 8 bits are shown in colour, of all others
+        the mean in grey.
     truth : (rows, columns) integer array or None
         True classes, shrunk to ``picture_shape(slide.shape, side_px)``; ``num_classes`` and above: not counted.
     side_px : int
@@ -86,7 +84,7 @@ def layers_of(
     colours = [class_rgb(index) for index in range(num_classes)]
     wrong = None if truth is None else error_map(truth, predicted, num_classes=num_classes)
     return Layers(
-        image=_webp(_picture(slide, channels, shape)),
+        image=_webp(_picture(slide, shape)),
         predicted=_png(_shown(predicted, num_classes), colours),
         truth=None if truth is None else _png(_shown(truth, num_classes), colours),
         error=None if wrong is None else _png(wrong, [BACKGROUND_RGB, EXTRA_RGB, MISSED_RGB, CONFUSED_RGB]),
@@ -138,15 +136,14 @@ def _centres(length: int, count: int) -> NDArray[np.intp]:
     return ((np.arange(count) + 0.5) * length / count).astype(np.intp)
 
 
-def _picture(slide: Slide, channels: list[int], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def _picture(slide: Slide, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the slide as (rows, columns, 3) in its colours, or as (rows, columns) in grey."""
     rows, columns = shape
     picked = shrink(slide, (rows * _SAMPLES, columns * _SAMPLES))
     means = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
     if slide.channels == 3 and picked.dtype == np.uint8:
         return _bytes(means.transpose(1, 2, 0))
-    image = means[channels]
-    grey = normalize(image, measure(lambda: iter([image]), image.dtype)).mean(axis=0)
+    grey = normalize(means, measure(lambda: iter([means]), means.dtype)).mean(axis=0)
     return _bytes(grey.clip(0, 1) * 255)
 
 

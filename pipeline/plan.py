@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.config import ImageConfig
 from pipeline.errors import SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
@@ -22,7 +23,7 @@ class SlidePlan:
     slide: Path
     slide_sha256: str
     grid: Grid
-    channels: list[int]
+    view: ImageConfig
     statistics: list[Statistics]
     pixel_size_um: tuple[float, float] | None
 
@@ -32,7 +33,7 @@ class SlidePlan:
             "slide": str(self.slide),
             "slide_sha256": self.slide_sha256,
             "grid": self.grid.to_dict(),
-            "channels": self.channels,
+            "view": self.view.model_dump(mode="json"),
             "statistics": [channel.to_dict() for channel in self.statistics],
             "pixel_size_um": self.pixel_size_um,
         }
@@ -45,7 +46,7 @@ class SlidePlan:
             slide=Path(content["slide"]),
             slide_sha256=content["slide_sha256"],
             grid=Grid.from_dict(content["grid"]),
-            channels=list(content["channels"]),
+            view=ImageConfig.model_validate(content["view"]),
             statistics=[Statistics.from_dict(channel) for channel in content["statistics"]],
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import SlidemillError
 
-_COLUMNS = ("sample", "group")
+_COLUMNS = ("group", "pixel_size_um")
 
 
 def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
-    """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without one.
+    """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without them.
 
     Parameters
     ----------
@@ -26,23 +27,58 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
     SlidemillError
         If the file cannot be read, a column is missing, a cell is empty, or a sample is unknown or named twice.
     """
+    groups = {}
+    for number, line in _read_lines(sheet, samples):
+        if "group" in line:
+            if not line["group"]:
+                raise SlidemillError(f"{sheet}: line {number} has no group; fill it in or remove the line")
+            groups[line["sample"]] = line["group"]
+    return groups
+
+
+def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
+    """Return the pixel size in µm of each sample that the sheet states one of, in the column pixel_size_um.
+
+    Raises
+    ------
+    SlidemillError
+        As above, or if a cell is neither empty nor a positive number.
+    """
+    sizes = {}
+    for number, line in _read_lines(sheet, samples):
+        if not (text := (line.get("pixel_size_um") or "").strip()):
+            continue
+        try:
+            size = float(text)
+        except ValueError:
+            size = math.nan
+        if not 0 < size < math.inf:
+            raise SlidemillError(f"{sheet}: line {number}: pixel_size_um is a positive number, got {text!r}; mend it")
+        sizes[line["sample"]] = size
+    return sizes
+
+
+def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a sheet by their numbers, each about a sample of its own."""
     if not sheet.is_file():
-        return {}
-    known, groups = set(samples), dict[str, str]()
+        return []
     try:
         with sheet.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file, strict=True))
+            lines = list(enumerate(csv.DictReader(file, strict=True), start=2))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
-    for number, line in enumerate(lines, start=2):
-        for column in _COLUMNS:
-            if column not in line:
-                raise SlidemillError(f"{sheet}: no column {column!r}; a sample sheet has {' and '.join(_COLUMNS)}")
-            if not line[column]:
-                raise SlidemillError(f"{sheet}: line {number} has no {column}; fill it in or remove the line")
-        if line["sample"] in groups:
+    known, seen = set(samples), set[str]()
+    for number, line in lines:
+        if "sample" not in line or not set(_COLUMNS) & set(line):
+            missing = "sample" if "sample" not in line else "group"
+            raise SlidemillError(
+                f"{sheet}: no column {missing!r}; a sample sheet has sample and group (or pixel_size_um)"
+            )
+        if not line["sample"]:
+            raise SlidemillError(f"{sheet}: line {number} has no sample; fill it in or remove the line")
+        if line["sample"] in seen:
             raise SlidemillError(f"{sheet}: line {number} names {line['sample']!r} again; remove one of the lines")
         if line["sample"] not in known:
             raise SlidemillError(f"{sheet}: line {number}: no slide {line['sample']!r}; mend or remove the line")
-        groups[line["sample"]] = line["group"]
-    return groups
+        seen.add(line["sample"])
+    return lines

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.interface import SegmentationModel
 from pipeline.blending import Blend, Probabilities
 from pipeline.inference import crop_slices, labels_of, logits_within_memory, probabilities_of, to_device, uncertain_of
+from pipeline.memory import outside_the_heap
 from pipeline.plan import SlidePlan
 from pipeline.predictions import PredictionWriter
 from pipeline.speed import Speed
@@ -32,8 +34,8 @@ Value = TypeVar("Value")
 class Scores(NamedTuple):
     """What the network says of windows, (N, ...): labels, or probabilities to blend, or both to keep."""
 
-    labels: torch.Tensor | None
-    uncertain: torch.Tensor | None
+    labels: NDArray[np.uint8] | None
+    uncertain: NDArray[np.bool_] | None
     probabilities: Probabilities | None
 
 
@@ -85,7 +87,14 @@ def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -
     if grid.overlap_px:
         return Scores(None, None, probabilities_of(logits))
     probabilities = probabilities_of(logits) if keep_probabilities else None
-    return Scores(labels_of(logits).cpu(), uncertain_of(logits).cpu(), probabilities)
+    return Scores(_to_host(labels_of(logits)), _to_host(uncertain_of(logits)), probabilities)
+
+
+def _to_host(values: torch.Tensor) -> NDArray[Any]:
+    """Copy small integers from the device; they are still being written while the next windows are in the network."""
+    host = outside_the_heap(tuple(values.shape), np.bool_ if values.dtype == torch.bool else np.uint8)
+    torch.from_numpy(host).copy_(values)
+    return host
 
 
 @contextmanager
@@ -150,7 +159,7 @@ class _Sink:
         inside = crop_slices(place.tile)
         kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
         self.uncertain_px[place.sample] += int(scores.uncertain[index, *inside].sum())
-        self.writer.write(place.sample, place.tile.write, scores.labels[index, *inside].numpy(), kept)
+        self.writer.write(place.sample, place.tile.write, scores.labels[index, *inside], kept)
 
     def _blend(self, place: Place, probabilities: Probabilities) -> None:
         for region, blended in self.blends[place.sample].add(place.tile, probabilities):

@@ -13,7 +13,6 @@ from pipeline.config import (
     ClassName,
     EnsembleConfig,
     ImageConfig,
-    Index,
     LossConfig,
     MetricsConfig,
     ModelConfig,
@@ -45,6 +44,7 @@ class WeighConfig(Section):
     """What the stage ``weigh`` is told."""
 
     labels: LabelConfig
+    image: ImageConfig
     loss: LossConfig
 
 
@@ -52,7 +52,7 @@ class TrainConfig(Section):
     """What the stage ``train`` is told."""
 
     labels: LabelConfig
-    channels: list[Index]
+    image: ImageConfig
     model: ModelConfig
     validation: float
 
@@ -60,13 +60,14 @@ class TrainConfig(Section):
 class InspectConfig(Section):
     """What the stage ``inspect`` is told."""
 
-    channels: list[Index]
+    image: ImageConfig
 
 
 class EvaluateConfig(Section):
     """What the stage ``evaluate`` is told."""
 
     labels: LabelConfig
+    image: ImageConfig = ImageConfig()
     metrics: MetricsConfig
 
 
@@ -82,7 +83,7 @@ class ObjectsConfig(Section):
     """What the stage ``objects`` is told."""
 
     classes: list[ClassName]
-    channels: list[Index]
+    image: ImageConfig
 
 
 def parse_stage_config(kind: type[Part], text: str) -> Part:
@@ -93,8 +94,19 @@ def parse_stage_config(kind: type[Part], text: str) -> Part:
         raise ConfigError(f"--config: {explain(error, kind)}") from None
 
 
-def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
-    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON."""
+def view_of(settings: Settings, pixel_size_um: float | None) -> ImageConfig:
+    """Return how a slide is read whose pixel size the sample sheet states (µm), if it does."""
+    return settings.image.model_copy(update={"fallback_pixel_size_um": pixel_size_um} if pixel_size_um else {})
+
+
+def stage_config(
+    settings: Settings, stage: str, model: str | None = None, *, pixel_size_um: float | None = None
+) -> str:
+    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON.
+
+    ``pixel_size_um`` is what the sample sheet says of a slide; it takes the place of ``fallback_pixel_size_um``.
+    """
+    image = view_of(settings, pixel_size_um)
     labels = LabelConfig(
         classes=settings.classes, kind=settings.training.kind, values=settings.training.values
     ).model_dump()
@@ -102,11 +114,11 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
     if network.pretrained in settings.models:
         network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
     sections: dict[str, Section] = {
-        "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
-        "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
+        "tile": TileConfig(image=image, tile_px=settings.tiling.tile_px),
+        "weigh": WeighConfig(labels=LabelConfig(**labels), image=image, loss=network.loss),
         "train": TrainConfig(
             labels=LabelConfig(**labels),
-            channels=settings.image.channels,
+            image=image,
             model=network,
             validation=settings.training.validation,
         ),
@@ -117,9 +129,9 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             probabilities=settings.needs_probabilities,
         ),
         "stitch": settings.masks,
-        "inspect": InspectConfig(channels=settings.image.channels),
-        "evaluate": EvaluateConfig(labels=LabelConfig(**labels), metrics=settings.metrics),
-        "objects": ObjectsConfig(classes=settings.classes, channels=settings.image.channels),
+        "inspect": InspectConfig(image=image),
+        "evaluate": EvaluateConfig(labels=LabelConfig(**labels), image=image, metrics=settings.metrics),
+        "objects": ObjectsConfig(classes=settings.classes, image=image),
         "report": settings,
     }
     return sections[stage].model_dump_json()

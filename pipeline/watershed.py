@@ -33,8 +33,8 @@ from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
+from pipeline.formats.image import Array
 from pipeline.scratch import scratch_array
-from pipeline.slides import Array
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ Which windows share a batch follows from the plans alone. A slide that turns out
 
 from __future__ import annotations
 
-import math
-import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SlideError
 from pipeline.intensity import normalize
+from pipeline.memory import outside_the_heap
 from pipeline.plan import SlidePlan
 from pipeline.slides import Slide, open_slide
 from pipeline.tiling import Tile, read_mirrored
@@ -151,8 +150,8 @@ class _OpenSlides:
     def _slide(self, place: Place) -> Slide:
         with self._lock:
             if place.sample not in self._open:
-                stack = ExitStack()
-                slide = stack.enter_context(open_slide(place.plan.slide, memory_mb=self._memory_mb))
+                stack, plan = ExitStack(), place.plan
+                slide = stack.enter_context(open_slide(plan.slide, memory_mb=self._memory_mb, view=plan.view))
                 self._open[place.sample] = slide, stack
             slide, _ = self._open[place.sample]
         if slide.shape != place.plan.grid.shape:
@@ -161,7 +160,7 @@ class _OpenSlides:
 
     def _window(self, slide: Slide, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32]:
         plan = place.plan
-        pixels = read_mirrored(slide.read, slide.shape, place.tile.read)[plan.channels]
+        pixels = read_mirrored(slide.read, slide.shape, place.tile.read)
         if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
             raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
         return normalize(pixels, plan.statistics, out)
@@ -174,7 +173,8 @@ class _OpenSlides:
 
 def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     """Read the windows of one batch."""
-    pixels = _outside_the_heap((len(places), len(places[0].plan.channels), *places[0].tile.read.shape))
+    shape = len(places), len(places[0].plan.view.channels), *places[0].tile.read.shape
+    pixels = outside_the_heap(shape, np.float32)
     read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
     good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
     return Batch(
@@ -182,12 +182,3 @@ def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
         pixels=pixels if len(good) == len(places) else pixels[good],
         unreadable=[result for result in read if isinstance(result, Unreadable)],
     )
-
-
-def _outside_the_heap(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return an array whose memory goes back when it is dropped.
-
-    The heap is kept (:mod:`pipeline.device`). Windows that come and go in it at any time, from threads, would cut it
-    up, and it would grow from pass to pass of the network.
-    """
-    return np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=np.float32).reshape(shape)

@@ -63,4 +63,4 @@ def invented_layers(folder: Path, generator: np.random.Generator, *, side_px: in
         open_slide(folder / "image.tif", memory_mb=100) as slide,
         open_slide(folder / "mask.tif", memory_mb=100) as labels,
     ):
-        return layers_of(slide, [0], labels, truth[np.ix_(*pick)], side_px=picture_px, num_classes=len(CLASSES))
+        return layers_of(slide, labels, truth[np.ix_(*pick)], side_px=picture_px, num_classes=len(CLASSES))

@@ -11,7 +11,7 @@ import yaml
 from pipeline.config import parse_settings
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "openslide-bin": "openslide"}
 
 
 def test_the_conda_environment_has_the_ranges_of_pyproject():

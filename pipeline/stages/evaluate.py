@@ -13,9 +13,10 @@ from pipeline import __version__
 from pipeline.errors import SlideError
 from pipeline.evaluation import measure, predicted_side, true_side
 from pipeline.files import replacing, sha256, spreadsheet_text
+from pipeline.formats.image import Array
 from pipeline.masks import open_mask
 from pipeline.predictions import open_prediction
-from pipeline.slides import Array, open_slide
+from pipeline.slides import on_grid_of, open_slide
 from pipeline.stage_config import EvaluateConfig
 
 
@@ -24,6 +25,7 @@ def run(
     sample: str,
     model: str,
     mask: Path,
+    slide: Path,
     reference: Path,
     output: Path,
     threads: int,
@@ -33,18 +35,18 @@ def run(
 ) -> None:
     """Write the metrics of one sample, a CSV of one row; the columns are described in docs/metrics.md.
 
+    A reference has the shape of the mask, or that of the file of the ``slide``, from which it is then picked.
     With the ``prediction`` of its batch, if that keeps probabilities, they are measured too.
     """
     labels = config.labels
     with ExitStack() as stack:
         predicted = stack.enter_context(open_mask(mask, memory_mb=memory_mb))
         truth = stack.enter_context(open_slide(reference, memory_mb=memory_mb))
-        shape = predicted.slide.shape
-        if shape != truth.shape or truth.channels != 1:
-            raise SlideError(
-                f"{reference}: the reference has {truth.shape} px and {truth.channels} channels, "
-                f"the mask of {sample!r} has {shape} px and 1; give it the shape of its slide"
-            )
+        if truth.channels != 1:
+            raise SlideError(f"{reference}: a reference has 1 channel, this file has {truth.channels}; save it in grey")
+        if truth.shape != predicted.slide.shape:
+            with open_slide(slide, memory_mb=memory_mb, view=config.image) as image:
+                truth = on_grid_of(image, truth)
         stack.enter_context(dask.config.set(num_workers=threads))
         temporary = stack.enter_context(replacing(output))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))

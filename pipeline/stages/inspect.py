@@ -20,9 +20,8 @@ def run(*, slide: Path, output: Path, memory_mb: int, config: InspectConfig) -> 
     look: dict[str, float] = {}
     error = ""
     try:
-        with open_slide(slide, memory_mb=memory_mb) as opened:
-            channels = opened.select(config.channels)
-            look = appearance([opened.read(rows, columns)[channels] for rows, columns in windows(opened.shape)])
+        with open_slide(slide, memory_mb=memory_mb, view=config.image) as opened:
+            look = appearance([opened.read(rows, columns) for rows, columns in windows(opened.shape)])
     except SlideError as reason:
         error = str(reason)
     if not all(math.isfinite(number) for number in look.values()):

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SlideError
 from pipeline.files import provenance, replacing, sha256
+from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
 from pipeline.masks import AGAIN, Mask, open_mask
 from pipeline.objects import ObjectTable, Ring, measure_objects, trace_objects
 from pipeline.palette import class_rgb
-from pipeline.slides import Array, PixelSize, Slide, open_slide
+from pipeline.slides import Slide, open_slide, slide_step
 from pipeline.stage_config import ObjectsConfig
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
@@ -43,9 +44,10 @@ def run(
 
     The columns and properties are described in docs/contracts.md.
     """
-    channels = list(dict.fromkeys(config.channels))
+    channels = list(dict.fromkeys(config.image.channels))
+    view = config.image.model_copy(update={"channels": channels})
     with (
-        open_slide(slide, memory_mb=memory_mb) as image,
+        open_slide(slide, memory_mb=memory_mb, view=view) as image,
         open_mask(mask, memory_mb=memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
@@ -54,7 +56,7 @@ def run(
         instances = labels.instances
         if instances is None:
             instances, _ = find_objects(labels.classes, scratch=Path(scratch))
-        objects = _measure(image, labels, instances, image.select(channels))
+        objects = _measure(image, labels, instances)
         if (highest := int(objects.classes.max(initial=0))) >= len(config.classes):
             raise SlideError(
                 f"{mask}: class {highest} (counted from 0) is in the mask, {len(config.classes)} classes are "
@@ -64,12 +66,12 @@ def run(
         pd.DataFrame(columns).to_csv(table_file, index=False)
         features = (
             _feature(f"{model}/{sample}", columns, index, rings, class_rgb(int(objects.classes[index])))
-            for index, rings in trace_objects(instances, objects)
+            for index, rings in _in_file(trace_objects(instances, objects), slide_step(image))
         )
         _write_features(annotations_file, features, provenance("objects", config, mask=sha256(mask)))
 
 
-def _measure(image: Slide, mask: Mask, instances: Array, channels: list[int]) -> ObjectTable:
+def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
     path, shape = mask.slide.path, mask.slide.shape
     if not shape == instances.shape == image.shape or mask.slide.channels != 1 or instances.dtype != np.uint32:
         raise SlideError(
@@ -77,14 +79,23 @@ def _measure(image: Slide, mask: Mask, instances: Array, channels: list[int]) ->
             f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {AGAIN}"
         )
     try:
-        return measure_objects(
-            instances, mask.classes, lambda *region: image.read(*region)[channels], channels=len(channels)
-        )
+        return measure_objects(instances, mask.classes, image.read, channels=image.channels)
     except ValueError as error:
         raise SlideError(f"{path}: {error}; {AGAIN}") from error
 
 
-def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixel_size_um: PixelSize | None) -> Columns:
+def _in_file(
+    outlines: Iterable[tuple[int, list[Ring]]], step: tuple[float, float]
+) -> Iterator[tuple[int, list[NDArray[Any]]]]:
+    """Yield outlines (x, y) in pixels of the finest level of the file, which is where other programs draw them."""
+    rows, columns = step
+    for index, rings in outlines:
+        yield index, [ring if rows == columns == 1 else ring * (columns, rows) for ring in rings]
+
+
+def _columns(
+    objects: ObjectTable, classes: list[str], channels: list[int | str], pixel_size_um: PixelSize | None
+) -> Columns:
     """Return the columns of the table."""
     pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
     return {
@@ -99,7 +110,9 @@ def _columns(objects: ObjectTable, classes: list[str], channels: list[int], pixe
     }
 
 
-def _feature(name: str, columns: Columns, index: int, rings: list[Ring], rgb: tuple[int, int, int]) -> dict[str, Any]:
+def _feature(
+    name: str, columns: Columns, index: int, rings: list[NDArray[Any]], rgb: tuple[int, int, int]
+) -> dict[str, Any]:
     """Return one object as QuPath reads and writes it, since version 0.4."""
     number = columns["id"].item(index)
     values = {shown: columns[name].item(index) for name in columns if (shown := _measurement(name))}

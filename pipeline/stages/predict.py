@@ -108,10 +108,10 @@ def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iter
 
 def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
     """Refuse a plan that was made for another network; warn where pixels are larger or smaller than in training."""
-    if (plan.grid.stride_px, len(plan.channels)) != (card.geometry.stride_px, card.in_channels):
+    if (plan.grid.stride_px, len(plan.view.channels)) != (card.geometry.stride_px, card.in_channels):
         raise SlidemillError(
-            f"the plan of {sample!r} (stride {plan.grid.stride_px}, {len(plan.channels)} channels) is not for this "
-            f"network (stride {card.geometry.stride_px}, {card.in_channels} channels); mend image.channels"
+            f"the plan of {sample!r} (stride {plan.grid.stride_px}, {len(plan.view.channels)} channels) is not for "
+            f"this network (stride {card.geometry.stride_px}, {card.in_channels} channels); mend image.channels"
         )
     if card.pixel_size_um and plan.pixel_size_um:
         ratio = plan.pixel_size_um[0] / card.pixel_size_um[0]

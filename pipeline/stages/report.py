@@ -15,13 +15,14 @@ from pipeline import figures, files, project
 from pipeline.cohort import pair, summarize
 from pipeline.columns import columns
 from pipeline.comparison import compare
-from pipeline.config import Settings
-from pipeline.errors import SlideError
+from pipeline.config import ImageConfig, Settings
+from pipeline.errors import SlidemillError
 from pipeline.files import replacing, sha256, spreadsheet_text, write_json, write_text
 from pipeline.labels import class_map
 from pipeline.outcome import Outcome, outcomes
 from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
 from pipeline.pictures import layers_of, picture_shape, shrink, side_px
+from pipeline.plan import read_plan
 from pipeline.results import results_table
 from pipeline.sample_sheet import read_groups
 from pipeline.slides import open_slide
@@ -159,15 +160,20 @@ def _layers(outcome: Outcome, config: Settings, side: int) -> Layers | None:
     memory_mb = config.tiling.memory_mb
     try:
         with (
-            open_slide(outcome.slide, memory_mb=memory_mb) as slide,
+            open_slide(outcome.slide, memory_mb=memory_mb, view=_view(outcome)) as slide,
             open_slide(outcome.mask, memory_mb=memory_mb) as mask,
         ):
             truth = _truth(outcome, picture_shape(slide.shape, side), config)
-            channels = config.image.channels
-            return layers_of(slide, channels, mask, truth, side_px=side, num_classes=len(config.classes))
-    except (SlideError, ValueError) as error:
+            return layers_of(slide, mask, truth, side_px=side, num_classes=len(config.classes))
+    except (SlidemillError, ValueError) as error:
         log.warning("no picture of %s: %s", outcome.sample, error)
         return None
+
+
+def _view(outcome: Outcome) -> ImageConfig | None:
+    """Return how the slide was read; its plan says it, the pixel size of the sample sheet included."""
+    plan = read_plan(Path(project.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
+    return plan.view if plan else None
 
 
 def _truth(outcome: Outcome, shape: tuple[int, int], config: Settings) -> np.ndarray[Any, Any] | None:

@@ -9,11 +9,11 @@ from pipeline.checkpoint import read_card
 from pipeline.config import MaskConfig
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, replacing, sha256
+from pipeline.formats.image import Array
 from pipeline.instances import mask_images
 from pipeline.ome import write_label_images
 from pipeline.plan import read_plan
 from pipeline.predictions import open_prediction
-from pipeline.slides import Array
 
 
 def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:

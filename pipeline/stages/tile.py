@@ -11,6 +11,7 @@ from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
 from pipeline.memory import largest_window_px
 from pipeline.plan import Plan, SlidePlan
+from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
@@ -37,25 +38,24 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
 
 
 def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
-    with open_slide(path, memory_mb=memory_mb) as slide:
-        channels = slide.select(config.image.channels)
+    with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
         grid = _grid(slide.shape, card, memory_mb, config.tile_px)
         level = _coarsest_with_enough_pixels(slide)
-        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level)[channels], slide.levels[level].shape)
+        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
         try:
-            statistics = measure(bands, slide.levels[level].array.dtype)
+            statistics = measure(bands, slide.levels[level].dtype)
         except ValueError as error:
             raise SlideError(f"{path}: {error}") from error
-        fallback = config.image.fallback_pixel_size_um
-        log.info("%s: %s px, intensities %s", path, slide.shape, statistics)
+        names = ", ".join(slide.channel_names)
+        log.info("%s: %s px, channels %s, intensities %s", path, slide.shape, names, statistics)
         log.info("%d tiles of %s px, %.2f pixels computed per pixel", grid.count, grid.tile, grid.redundancy)
         return SlidePlan(
             slide=path,
-            slide_sha256=sha256(path),
+            slide_sha256=sha256(path, *parts_of(path)),
             grid=grid,
-            channels=channels,
+            view=config.image,
             statistics=statistics,
-            pixel_size_um=slide.pixel_size_um or ((fallback, fallback) if fallback else None),
+            pixel_size_um=slide.pixel_size_um,
         )
 
 

@@ -13,15 +13,17 @@ import torch
 import models
 from models.interface import SegmentationModel
 from pipeline.appearance import appearance, windows
+from pipeline.config import ImageConfig
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import provenance, replacing, sha256
+from pipeline.formats.image import PixelSize
 from pipeline.intensity import measure, normalize, row_bands
 from pipeline.labels import read_training_labels
 from pipeline.patches import Annotated
 from pipeline.pretrained import start_from
 from pipeline.project import TrainingPair, find_pairs, split_pairs
-from pipeline.slides import PixelSize, open_slide
+from pipeline.slides import open_slide
 from pipeline.stage_config import TrainConfig
 from pipeline.training import Record, train_network
 from pipeline.weights_file import save_network
@@ -71,7 +73,7 @@ def run(
         output,
         network,
         classes=config.labels.classes,
-        pixel_size_um=_common_pixel_size(pairs, memory_mb),
+        pixel_size_um=_common_pixel_size(pairs, memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
         appearance=[annotated.appearance for annotated in (*training, *validation)],
@@ -83,7 +85,7 @@ def _build(config: TrainConfig) -> SegmentationModel:
     try:
         return models.build(
             config.model.architecture,
-            in_channels=len(config.channels),
+            in_channels=len(config.image.channels),
             num_classes=len(config.labels.classes),
             options=config.model.options,
         )
@@ -93,15 +95,9 @@ def _build(config: TrainConfig) -> SegmentationModel:
 
 def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:
     """Read one pair into memory, normalized as slides are."""
-    with open_slide(pair.image, memory_mb=memory_mb) as slide:
-        channels = slide.select(config.channels)
-        pixels = slide.read_all()[channels]
-    classes, _ = read_training_labels(pair.labels, config.labels, memory_mb=memory_mb)
-    if classes.shape != pixels.shape[1:]:
-        raise SlideError(
-            f"{pair.labels}: labels of {classes.shape} px (rows, columns) for an image of {pixels.shape[1:]} px "
-            f"({pair.image}); give them the same shape"
-        )
+    with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
+        pixels = slide.read_all()
+        classes, _ = read_training_labels(pair.labels, config.labels, like=slide, memory_mb=memory_mb)
     try:
         statistics = measure(row_bands(lambda rows, columns: pixels[:, rows, columns], classes.shape), pixels.dtype)
     except ValueError as error:
@@ -115,11 +111,11 @@ def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig
     )
 
 
-def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int) -> PixelSize | None:
+def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:
     """Return the median pixel size of the training images, µm; None where no file states one."""
     sizes = []
     for pair in pairs:
-        with open_slide(pair.image, memory_mb=memory_mb) as slide:
+        with open_slide(pair.image, memory_mb=memory_mb, view=view) as slide:
             if slide.pixel_size_um:
                 sizes.append(slide.pixel_size_um)
     if not sizes:

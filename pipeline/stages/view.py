@@ -10,14 +10,17 @@ import dask.array
 import tifffile
 import zarr
 
+from pipeline.config import ImageConfig
 from pipeline.errors import SlidemillError
 from pipeline.palette import class_rgb
-from pipeline.slides import Level, Slide, open_slide
+from pipeline.planes import Level
+from pipeline.slides import Slide, open_slide
 
 
-def run(*, slide: Path, mask: Path, memory_mb: int = 4000) -> None:
+def run(*, slide: Path, mask: Path, memory_mb: int = 4000, config: ImageConfig | None = None) -> None:
     """Show ``slide`` with the classes and objects of ``mask`` above it until the window is closed.
 
+    ``config`` is the section ``image`` that the mask was made with; without it the slide is shown as it is.
     Needs the extra ``viewer``: ``pip install 'slidemill[viewer]'``.
     """
     try:
@@ -25,7 +28,8 @@ def run(*, slide: Path, mask: Path, memory_mb: int = 4000) -> None:
     except ImportError as error:
         raise SlidemillError("napari is not installed; pip install 'slidemill[viewer]'") from error
     with ExitStack() as stack:
-        image, labels = (stack.enter_context(open_slide(path, memory_mb=memory_mb)) for path in (slide, mask))
+        image = stack.enter_context(open_slide(slide, memory_mb=memory_mb, view=config))
+        labels = stack.enter_context(open_slide(mask, memory_mb=memory_mb))
         file = stack.enter_context(tifffile.TiffFile(mask))
         fill(napari.Viewer(title=slide.name), image, labels, file)
         napari.run()
@@ -35,7 +39,7 @@ def fill(viewer: Any, image: Slide, labels: Slide, file: tifffile.TiffFile) -> N
     """Add the slide, its classes in their colours, and its objects (hidden) to a napari viewer, all of it lazily."""
     unit = "um" if labels.pixel_size_um else "pixel"
     place: dict[str, Any] = {"scale": labels.pixel_size_um or (1.0, 1.0), "units": (unit, unit), "multiscale": True}
-    colour = image.channels == 3 and image.levels[0].array.dtype == "uint8"
+    colour = image.channels == 3 and image.levels[0].dtype == "uint8"
     levels = [_lazy(_Channels(level)) for level in image.levels]  # each (channels, rows, columns)
     if colour:
         levels = [level.transpose(1, 2, 0) for level in levels]
@@ -56,7 +60,7 @@ class _Channels:
 
     def __init__(self, level: Level) -> None:
         self._level = level
-        self.shape, self.dtype = (level.channels, *level.shape), level.array.dtype
+        self.shape, self.dtype = (level.channels, *level.shape), level.dtype
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> Any:
         return self._level.read(key[1], key[2])[key[0]]

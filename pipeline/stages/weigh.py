@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.files import provenance, replacing, sha256
 from pipeline.labels import class_map, read_training_labels
 from pipeline.project import TrainingPair, find_pairs
-from pipeline.slides import read_plane
+from pipeline.slides import open_slide, read_plane
 from pipeline.stage_config import WeighConfig
 from pipeline.weights import class_weights, weight_map
 
@@ -25,7 +25,8 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
     balance = _class_balance(pairs, config, memory_mb)
     log.info("%d label images, class weights %s", len(pairs), balance)
     for pair in pairs:
-        classes, objects = read_training_labels(pair.labels, config.labels, memory_mb=memory_mb)
+        with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image:
+            classes, objects = read_training_labels(pair.labels, config.labels, like=image, memory_mb=memory_mb)
         weights = weight_map(
             classes,
             objects,
@@ -49,6 +50,8 @@ def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: in
         return np.ones(num_classes)
     counts = np.zeros(num_classes, dtype=np.int64)
     for pair in pairs:
-        labels = class_map(read_plane(pair.labels, memory_mb=memory_mb), config.labels, source=pair.labels)
-        counts += np.bincount(labels.ravel(), minlength=num_classes)
+        with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image:
+            labels = read_plane(pair.labels, memory_mb=memory_mb, like=image)
+        classes = class_map(labels, config.labels, source=pair.labels)
+        counts += np.bincount(classes.ravel(), minlength=num_classes)
     return class_weights(counts)

@@ -24,7 +24,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from pipeline.checkpoint import ModelCard
-from pipeline.config import MaskConfig
+from pipeline.config import ImageConfig, MaskConfig
 from pipeline.files import write_json
 from pipeline.intensity import NORMALIZATION
 from pipeline.plan import Plan, SlidePlan
@@ -89,7 +89,12 @@ def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None
     patch = _probabilities()
     grid = Grid(shape=(rows, columns), tile=(_TILE_PX, _TILE_PX), halo_px=96, stride_px=16)
     slide = SlidePlan(
-        slide=folder / "slide.tif", slide_sha256="", grid=grid, channels=[0], statistics=[], pixel_size_um=(0.5, 0.5)
+        slide=folder / "slide.tif",
+        slide_sha256="",
+        grid=grid,
+        view=ImageConfig(),
+        statistics=[],
+        pixel_size_um=(0.5, 0.5),
     )
     write_json(folder / "plan.json", Plan(sample="slide", slide=slide).to_dict())
     write_json(folder / "model.json", _CARD)

@@ -52,7 +52,7 @@ def test_a_stage_reads_back_the_slice_it_is_given(stage):
 def test_objects_are_told_classes_and_channels():
     settings = Settings(classes=["background", "cell"], image=ImageConfig(channels=[2, 0]))
     config = parse_stage_config(ObjectsConfig, stage_config(settings, "objects"))
-    assert (config.classes, config.channels) == (["background", "cell"], [2, 0])
+    assert (config.classes, config.image.channels) == (["background", "cell"], [2, 0])
 
 
 def test_a_slice_holds_only_what_concerns_the_stage():

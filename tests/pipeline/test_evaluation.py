@@ -43,7 +43,14 @@ def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_s
     write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=pixel_size_um, annotations={"sample": "a"})
     tifffile.imwrite(folder / "truth.tif", truth, compression="zlib", rowsperstrip=7)
     words = ["--sample", "=a", "--model", "unet", "--mask", str(folder / "mask.ome.tiff"), *more]
-    words += ["--reference", str(folder / "truth.tif"), "--output", str(folder / "a.csv")]
+    words += [
+        "--slide",
+        str(folder / "slide.tif"),
+        "--reference",
+        str(folder / "truth.tif"),
+        "--output",
+        str(folder / "a.csv"),
+    ]
     words += ["--threads", "2", "--memory-mb", "100", "--config", config.model_dump_json()]
     assert main(["evaluate", *words]) == 0
     return pd.read_csv(folder / "a.csv").iloc[0]
@@ -159,7 +166,8 @@ import numpy as np, tifffile
 from pathlib import Path
 from pipeline.__main__ import main
 folder, side = Path(sys.argv[1]), int(sys.argv[2])
-words = ["--sample", "a", "--model", "unet", "--mask", f"{folder}/mask.tif", "--reference", f"{folder}/truth.tif"]
+words = ["--sample", "a", "--model", "unet", "--mask", f"{folder}/mask.tif", "--slide", "none"]
+words += ["--reference", f"{folder}/truth.tif"]
 words += ["--output", f"{folder}/{side}.csv", "--threads", "2", "--memory-mb", "100", "--config", sys.argv[3]]
 assert main(["evaluate", *words]) == 0
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))

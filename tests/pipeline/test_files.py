@@ -58,3 +58,18 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
 def test_sha256_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"slide")
     assert sha256(tmp_path / "x") == hashlib.sha256(b"slide").hexdigest()
+
+
+def test_sha256_of_a_folder_or_a_set_is_that_of_names_and_contents(tmp_path):
+    """As `sha256sum` lists them, in the order of their paths."""
+    (tmp_path / "x.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "x.zarr" / "0" / "chunk").write_bytes(b"pixels")
+    (tmp_path / "x.zarr" / ".zattrs").write_bytes(b"{}")
+    lines = f"{hashlib.sha256(b'{}').hexdigest()}  .zattrs\n{hashlib.sha256(b'pixels').hexdigest()}  0/chunk\n"
+    assert sha256(tmp_path / "x.zarr") == hashlib.sha256(lines.encode()).hexdigest()
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    alone, together = sha256(tmp_path / "a"), sha256(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"changed")
+    assert alone == sha256(tmp_path / "a")
+    assert together != sha256(tmp_path / "a", tmp_path / "b")

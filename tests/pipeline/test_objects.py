@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.config import ImageConfig
 from pipeline.errors import SlideError
 from pipeline.objects import _add, _table, _totals_dtype, _with_room, measure_objects, trace_objects
 from pipeline.ome import write_label_images
@@ -277,7 +278,7 @@ def write(folder, classes, slide, *, instances=True, pixel_size_um=(0.5, 0.25)):
         "table": folder / "out" / "a.csv",
         "annotations": folder / "out" / "a.geojson",
         "memory_mb": 1000,
-        "config": ObjectsConfig(classes=CLASSES, channels=[0]),
+        "config": ObjectsConfig(classes=CLASSES, image=ImageConfig()),
     }
 
 
@@ -312,13 +313,25 @@ def test_a_table_and_polygons_by_hand(tmp_path):
     assert first["id"] != second["id"]
 
 
+def test_outlines_are_in_pixels_of_the_file_and_the_table_in_those_of_the_mask(tmp_path):
+    """The mask is of 2 x 3 px of 1 µm, the file of 4 x 6 px of half a µm."""
+    places = write(tmp_path, np.array([[0, 1, 1], [0, 0, 0]], np.uint8), np.arange(24, dtype=np.uint8).reshape(4, 6))
+    view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.5)
+    run(**places | {"config": ObjectsConfig(classes=CLASSES, image=view)})
+    (feature,) = json.loads(places["annotations"].read_text(encoding="utf-8"))["features"]
+    assert feature["geometry"]["coordinates"] == [[[2, 0], [6, 0], [6, 2], [2, 2], [2, 0]]]
+    table = pd.read_csv(places["table"])
+    assert table[["area_px", "left_px", "right_px"]].to_numpy().tolist() == [[2, 1, 3]]
+    assert table["mean_intensity_0"].item() == pytest.approx((5.5 + 7.5) / 2, abs=0.5)  # rounded to whole numbers
+
+
 @pytest.mark.parametrize("instances", [True, False])
 def test_files_hold_what_regionprops_says(tmp_path, generator, instances):
     """Larger than a tile of the mask, two channels of a colour slide, with and without an image of object ids."""
     classes = blobs(generator, (600, 700), sigma=6)
     slide = generator.integers(0, 255, (600, 700, 3)).astype(np.uint8)
     places = write(tmp_path, classes, slide, instances=instances, pixel_size_um=None)
-    run(**places | {"config": ObjectsConfig(classes=CLASSES, channels=[2, 0, 2])})
+    run(**places | {"config": ObjectsConfig(classes=CLASSES, image=ImageConfig(channels=[2, 0, 2]))})
     table = pd.read_csv(places["table"])
     expected = skimage.measure.regionprops_table(
         numbered(classes).astype(np.int64), slide, properties=["label", "area", "centroid", "bbox", "intensity_mean"]
@@ -380,8 +393,14 @@ def test_damaged_object_ids_are_one_line(tmp_path, generator):
             lambda places: tifffile.imwrite(places["mask"], np.zeros((3, 90, 80), np.uint8)),
             "not a whole mask .* no image",
         ),
-        (lambda places: places.update(config=ObjectsConfig(classes=CLASSES[:2], channels=[0])), "class 2 .*2 classes"),
-        (lambda places: places.update(config=ObjectsConfig(classes=CLASSES, channels=[1])), "channel 1 asked for"),
+        (
+            lambda places: places.update(config=ObjectsConfig(classes=CLASSES[:2], image=ImageConfig())),
+            "class 2 .*2 classes",
+        ),
+        (
+            lambda places: places.update(config=ObjectsConfig(classes=CLASSES, image=ImageConfig(channels=[1]))),
+            "channel 1 asked for",
+        ),
         (lambda places: places["mask"].write_bytes(b""), "the file is empty"),
         *((lambda places, share=share: cut(places, share), "cut short|not a whole mask") for share in (0.2, 0.5, 0.99)),
     ],

@@ -15,7 +15,7 @@ from pipeline.pictures import error_map, layers_of, picture_shape, shrink, side_
 from pipeline.slides import open_slide
 
 
-def layers(folder, image, mask, truth, *, side=64, num_classes=3, channels=(0,)):
+def layers(folder, image, mask, truth, *, side=64, num_classes=3):
     """Write an image and a mask and return their layers."""
     photometric = "rgb" if image.ndim == 3 and image.shape[2] == 3 else "minisblack"
     tifffile.imwrite(folder / "image.tif", image, photometric=photometric)
@@ -24,7 +24,7 @@ def layers(folder, image, mask, truth, *, side=64, num_classes=3, channels=(0,))
         open_slide(folder / "image.tif", memory_mb=100) as slide,
         open_slide(folder / "mask.tif", memory_mb=100) as labels,
     ):
-        return layers_of(slide, list(channels), labels, truth, side_px=side, num_classes=num_classes)
+        return layers_of(slide, labels, truth, side_px=side, num_classes=num_classes)
 
 
 def pixels(content):

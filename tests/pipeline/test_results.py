@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import project
 from pipeline.columns import columns
-from pipeline.config import Settings
+from pipeline.config import ImageConfig, Settings
 from pipeline.files import write_json
 from pipeline.outcome import Outcome
 from pipeline.plan import Plan, SlidePlan
@@ -36,7 +36,9 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     for path in places.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=0, stride_px=1)
-    slide = SlidePlan(slide=Path("a.tif"), slide_sha256="0", grid=grid, channels=[0], statistics=[], pixel_size_um=None)
+    slide = SlidePlan(
+        slide=Path("a.tif"), slide_sha256="0", grid=grid, view=ImageConfig(), statistics=[], pixel_size_um=None
+    )
     write_json(places["PLAN"], Plan(sample=sample, slide=slide).to_dict())
     write_json(places["APPEARANCE"], {"appearance": look})
     places["OBJECTS"].write_text("id,area_px\n" + "".join(f"{index},{area}\n" for index, area in enumerate(areas, 1)))

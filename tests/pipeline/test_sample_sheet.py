@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import SlidemillError
-from pipeline.sample_sheet import read_groups
+from pipeline.sample_sheet import read_groups, read_pixel_sizes
 
 SAMPLES = ["001", "a", "b", "plate/c"]
 
@@ -12,6 +12,7 @@ SAMPLES = ["001", "a", "b", "plate/c"]
     ("text", "message"),
     [
         ("sample,animal\na,1\n", "no column 'group'; a sample sheet has sample and group"),
+        ("group\n1\n", "no column 'sample'"),
         ("sample,group\na,1\nb,\n", "line 3 has no group"),
         ("sample,group\na\n", "line 2 has no group"),
         ("sample,group\na,1\na,2\n", "line 3 names 'a' again"),
@@ -38,3 +39,20 @@ def test_a_sheet_is_optional_and_other_columns_are_left_alone(tmp_path):
     sheet = tmp_path / "samples.csv"
     sheet.write_text("\ufeffstain,sample,group\nDAPI,001,7\nDAPI,plate/c,7\n", encoding="utf-8")
     assert read_groups(sheet, SAMPLES) == {"001": "7", "plate/c": "7"}
+
+
+def test_a_sheet_can_state_pixel_sizes_with_or_without_groups(tmp_path):
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text("sample,pixel_size_um\na,0.5\nb,\nplate/c, 1e-1 \n")
+    assert read_pixel_sizes(sheet, SAMPLES) == {"a": 0.5, "plate/c": 0.1}
+    assert read_groups(sheet, SAMPLES) == {}
+    sheet.write_text("sample,group,pixel_size_um\na,x,2\n")
+    assert (read_groups(sheet, SAMPLES), read_pixel_sizes(sheet, SAMPLES)) == ({"a": "x"}, {"a": 2.0})
+    assert read_pixel_sizes(tmp_path / "none.csv", SAMPLES) == {}
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "nan", "inf", "0.5 um"])
+def test_a_pixel_size_that_is_none_is_one_line(tmp_path, cell):
+    (tmp_path / "samples.csv").write_text(f"sample,pixel_size_um\na,{cell}\n")
+    with pytest.raises(SlidemillError, match=f"line 2: pixel_size_um is a positive number, got '{cell}'"):
+        read_pixel_sizes(tmp_path / "samples.csv", SAMPLES)

@@ -1,8 +1,5 @@
 """Slides open, regions equal the whole, and whatever is wrong with a file is one line that names it."""
 
-import csv
-import time
-
 import imagecodecs
 import numpy as np
 import pytest
@@ -43,7 +40,7 @@ def test_a_tiff_is_what_was_written(tmp_path, generator, shape, options, dtype):
 @pytest.mark.parametrize("kept_mb", [256, 0])
 def test_a_region_equals_that_of_the_whole(tmp_path, generator, monkeypatch, kept_mb):
     """Both for a level that is kept in memory and for one that is decoded piece by piece."""
-    monkeypatch.setattr("pipeline.slides._KEPT_MB", kept_mb)
+    monkeypatch.setattr("pipeline.formats.tiff._KEPT_MB", kept_mb)
     pixels = generator.integers(0, 60_000, (2, 100, 90)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "x.ome.tif", pixels, tile=(16, 32), metadata={"axes": "CYX"})
     with open_slide(tmp_path / "x.ome.tif", memory_mb=MEMORY_MB) as slide:
@@ -106,10 +103,11 @@ def _pyramid(data):
     ("name", "content", "message"),
     [
         ("empty.tif", b"", "empty .0 bytes.; copy it again"),
-        ("text.tif", b"This is no image", "not a TIFF file"),
-        ("text.png", b"This is no image", "not a PNG file, it begins with b'This is '"),
+        ("text.tif", b"This is no image", "no image: it begins with b'This is ', which no known format does"),
+        ("short.png", b"\x89PNG\r\n\x1a\n", "a PNG header that is cut short"),
         ("header.tif", b"II*\0\x08\0\0\0", "a TIFF header without an image behind it"),
-        ("slide.xyz", b"?", "no reader for this suffix; known: .ome.tiff"),
+        ("x.companion.ome", b"<OME/>", "it names no TIFF file"),
+        ("y.companion.ome", b'<UUID FileName="gone.tif"/>', "its file gone.tif is not beside it"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, name, content, message):
@@ -140,7 +138,7 @@ def test_a_file_cut_short_is_found_from_its_header(tmp_path, generator):
 
 def test_stacks_and_other_types_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.ome.tif", np.zeros((5, 8, 8), np.uint8), metadata={"axes": "ZYX"})
-    with pytest.raises(SlideError, match="5 planes along axis Z"):
+    with pytest.raises(SlideError, match="5 planes along axis Z; choose with image.z .0 to 4, or max."):
         read(tmp_path / "stack.ome.tif")
     tifffile.imwrite(tmp_path / "complex.tif", np.zeros((8, 8), np.complex64))
     with pytest.raises(SlideError, match="pixels of type complex64 cannot be read"):
@@ -150,15 +148,6 @@ def test_stacks_and_other_types_are_refused(tmp_path):
         read_plane(tmp_path / "rgb.tif", memory_mb=MEMORY_MB)
 
 
-def test_a_channel_that_is_not_there_is_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 8), np.uint8))
-    with (
-        open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB) as slide,
-        pytest.raises(SlideError, match="channel 2 asked for"),
-    ):
-        slide.select([0, 2])
-
-
 def test_a_bomb_is_refused_before_it_is_decoded(data):
     bomb = data / "bad" / "crafted" / "decompression_bomb_900MB.tif"
     with (
@@ -166,23 +155,3 @@ def test_a_bomb_is_refused_before_it_is_decoded(data):
         open_slide(bomb, memory_mb=MEMORY_MB),
     ):
         pass
-
-
-def test_hostile_files_end_as_their_index_expects(data):
-    """Every crafted or fuzzed TIFF either reads, or raises SlideError in one line; none hangs, none crashes."""
-    with (data / "bad" / "index.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["path"].endswith((".tif", ".tiff", ".png"))]
-    assert len(rows) > 150
-    must_fail = 0
-    for row in rows:
-        start = time.monotonic()
-        try:
-            pixels = read(data / "bad" / row["path"])
-        except SlideError as error:
-            assert "\n" not in str(error), row["path"]
-        else:
-            assert row["expect"] != "fail", row["path"]
-            assert pixels.size > 0
-        must_fail += row["expect"] == "fail"
-        assert time.monotonic() - start < 30, row["path"]
-    assert must_fail > 15

@@ -1,6 +1,7 @@
 """The stages by hand, without Snakemake: files in, files out, and the first law from a slide to its mask."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,15 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
-from pipeline.config import MaskConfig, Settings
+from pipeline.config import ImageConfig, MaskConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
 from pipeline.predictions import open_prediction
+from pipeline.project import find_pairs
 from pipeline.slides import open_slide
 from pipeline.speed import read_speed
-from pipeline.stage_config import stage_config
+from pipeline.stage_config import TrainConfig, parse_stage_config, stage_config
+from pipeline.stages.train import _load
 from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, write_network
@@ -89,6 +92,55 @@ def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, paddin
         classes = tifffile.imread(masks[name], series=0)
         assert 0.01 < classes.mean() < 0.99
         assert_equal_but_for_ties(classes, whole)
+
+
+def test_a_whole_slide_at_another_pixel_size_equals_one_pass_over_it(tmp_path, data):
+    """From an SVS to a mask with a pyramid and the pixel size that was asked for."""
+    weights = write_network(tmp_path / "network", width=4)
+    network, _ = load_network(weights)
+    (tmp_path / "slides").mkdir()
+    slide = Path(shutil.copy(data / "wsi" / "CMU-1-Small-Region.svs", tmp_path / "slides" / "slide.svs"))
+    view = ImageConfig(channels=[1], pixel_size_um=2.3)
+    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 208})
+    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling, "image": view}))
+    with open_slide(slide, memory_mb=1000, view=view) as opened:
+        image = opened.read_all()
+    low, high = np.percentile(image, [1, 99.8], method="inverted_cdf")
+    statistics = Statistics(minimum=0, maximum=0, mean=0, low=float(low), high=float(high))
+    with tifffile.TiffFile(masks["slide"]) as mask:
+        assert mask.series[0].shape == (round(2967 * 0.499 / 2.3), round(2220 * 0.499 / 2.3))
+        assert len(mask.series[0].levels) > 1
+        assert 'PhysicalSizeX="2.3"' in mask.ome_metadata
+        assert_equal_but_for_ties(
+            mask.series[0].asarray(), logits_of_the_whole(network, normalize(image, [statistics]))
+        )
+
+
+def test_training_sees_the_grid_of_the_view(tmp_path, generator):
+    """Images of half a µm, learned at 1 µm; labels have the shape of the file, or already that of the view."""
+    image = generator.integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    labels = {"fine": np.kron(generator.integers(0, 3, (20, 30)), np.ones((2, 2), int)).astype(np.uint8)}
+    labels["coarse"] = labels["fine"][::2, ::2]
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, of_image in labels.items():
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image, photometric="rgb")
+        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", of_image)
+    view = ImageConfig(channels=[2, 0], pixel_size_um=1.0, fallback_pixel_size_um=0.5)
+    settings = SETTINGS.model_copy(update={"image": view})
+    places = ["--images", str(tmp_path / "images"), "--labels", str(tmp_path / "labels"), "--memory-mb", "100"]
+    output = ["--output", str(tmp_path / "weights")]
+    assert main(["weigh", *places, *output, "--config", stage_config(settings, "weigh")]) == 0
+    config = parse_stage_config(TrainConfig, stage_config(settings, "train"))
+    fine, coarse = (
+        _load(pair, tmp_path / "weights", 100, config)
+        for pair in reversed(find_pairs(tmp_path / "images", tmp_path / "labels"))
+    )
+    assert fine.image.shape == (2, 20, 30)
+    np.testing.assert_array_equal(fine.image, coarse.image)
+    np.testing.assert_array_equal(fine.classes, coarse.classes)
+    np.testing.assert_array_equal(fine.weights, coarse.weights)
+    assert fine.weights.shape == (20, 30)
 
 
 def test_probabilities_are_kept_on_request(tmp_path, generator):

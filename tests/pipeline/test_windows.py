@@ -9,6 +9,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import ImageConfig
 from pipeline.intensity import Statistics
 from pipeline.plan import SlidePlan
 from pipeline.tiling import Grid
@@ -19,7 +20,7 @@ UNIT = Statistics(minimum=0, maximum=1, mean=0.5, low=0, high=1)
 
 def plan_of(path, shape, side=32):
     grid = Grid(shape=shape, tile=(side, side), halo_px=16, stride_px=16)
-    return SlidePlan(slide=path, slide_sha256="", grid=grid, channels=[0], statistics=[UNIT], pixel_size_um=None)
+    return SlidePlan(slide=path, slide_sha256="", grid=grid, view=ImageConfig(), statistics=[UNIT], pixel_size_um=None)
 
 
 @given(

@@ -7,11 +7,11 @@ import tifffile
 GOOD = ["good", "plate/good"]
 BAD = {
     "empty": ("tile", "data/slides/empty.tif: cannot be read: the file is empty (0 bytes)"),
-    "text": ("tile", "data/slides/text.tif: cannot be read: not a TIFF file"),
+    "text": ("tile", "data/slides/text.tif: cannot be read: no image: it begins with"),
     "plate/short": ("tile", "data/slides/plate/short.tif: cannot be read: the file is cut short"),
     "plate/nan": ("tile", "data/slides/plate/nan.tif: 1 pixels are NaN or infinite"),
-    "plate/stack": ("tile", "data/slides/plate/stack.tif: cannot be read: 3 planes along axis"),
-    "misfit": ("evaluate", "the reference has (5, 5) px and 1 channels, the mask of 'misfit' has (70, 90) px and 1"),
+    "plate/stack": ("tile", "data/slides/plate/stack.tif: 3 planes along axis Z; choose with image.z"),
+    "misfit": ("evaluate", "labels of (5, 5) px (rows, columns) for an image of (70, 90) px"),
 }
 
 
@@ -133,9 +133,9 @@ def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(proj
     project.configure()
     reason = "data/training/labels/a.tif: labels of (70, 89) px (rows, columns) for an image of (70, 90) px"
     assert done.returncode != 0
-    assert f"error: train: {reason}" in done.stderr
+    assert f"error: weigh: {reason}" in done.stderr
     table = project.metrics()
     assert len(table) > 0
-    assert (table["stage"] == "train").all()
+    assert (table["stage"] == "weigh").all()
     assert table["error"].str.startswith(reason).all()
     assert project.comparison().loc["trained", ["rank", "dice_mean", "train_minutes", "parameters"]].isna().all()

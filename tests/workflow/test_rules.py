@@ -41,7 +41,9 @@ def test_only_the_network_asks_for_a_gpu(stage):
     assert ("gpu=1" in body_of(stage)) == (stage in {"train", "predict"})
 
 
-@pytest.mark.parametrize("name", [name for name in dir(paths) if name.isupper() and name != "SUFFIXES"])
+@pytest.mark.parametrize(
+    "name", [name for name in dir(paths) if name.isupper() and not name.startswith("_") and name != "SUFFIXES"]
+)
 def test_the_project_and_the_rules_name_the_same_paths(name):
     pattern = getattr(paths, name)
     written = RULES.replace("{{model}}", "{model}").replace("{pair.name}", "{name}")

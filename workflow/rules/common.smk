@@ -10,7 +10,7 @@ from pipeline.config import parse_settings
 from pipeline.stage_config import stage_config
 from pipeline.errors import SlidemillError
 from pipeline.project import SUFFIXES, batch_of, find_images, find_pairs
-from pipeline.sample_sheet import read_groups
+from pipeline.sample_sheet import read_groups, read_pixel_sizes
 
 try:
     settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
@@ -21,6 +21,7 @@ try:
         )
     references = find_images(Path(settings.references))
     groups = read_groups(Path(settings.samples), slides)
+    pixel_sizes = read_pixel_sizes(Path(settings.samples), slides)
     trained = [name for name, model in settings.models.items() if not model.checkpoint]
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
 except SlidemillError as error:
@@ -103,7 +104,12 @@ def plans_folder(wildcards):
 
 
 def config_of(stage):
-    return lambda wildcards: stage_config(settings, stage, getattr(wildcards, "model", None))
+    return lambda wildcards: stage_config(
+        settings,
+        stage,
+        getattr(wildcards, "model", None),
+        pixel_size_um=pixel_sizes.get(getattr(wildcards, "sample", None)),
+    )
 
 
 def results_of_all(wildcards):

@@ -132,6 +132,7 @@ rule evaluate:
     """Compare one mask with its reference."""
     input:
         mask="results/masks/{model}/{sample}.ome.tiff",
+        slide=slide_of,
         reference=reference_of,
         prediction=probabilities_of,
     output:
@@ -158,5 +159,5 @@ rule evaluate:
         config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
-        " --reference {input.reference:q} {params.prediction} --output {output.metrics:q} --threads {threads}"
+        " --slide {input.slide:q} --reference {input.reference:q} {params.prediction} --output {output.metrics:q} --threads {threads}"
         " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
