@@ -61,13 +61,19 @@ class ImageConfig(Section):
 
 
 class TilingConfig(Section):
-    """How slides are cut for the network. Changes speed and memory, never the result."""
+    """How slides are cut for the network. Changes speed and memory; never the result, but for glass that is skipped."""
 
     tile_px: int = Field(
         512, ge=16, description="Largest side in px of what a tile contributes; the halo comes on top."
     )
     memory_mb: int = Field(
         4000, ge=16, description="Most memory in MB that decoding one piece of a file (tile, strip, PNG) may take."
+    )
+    skip_glass: bool = Field(
+        True,
+        description="Leave tiles of nothing but glass to the first class instead of asking the network. Only on 8-bit "
+        "RGB slides from 4 million pixels on whose background is bright and colourless; all others are segmented "
+        "whole. The log of `tile` says how many tiles are skipped.",
     )
 
 

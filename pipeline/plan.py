@@ -5,19 +5,27 @@ A slide that could not be read has a plan too: it carries the reason instead of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
-from pipeline.tiling import Grid
+from pipeline.tiling import Grid, Tile
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePlan:
-    """What is known of a readable slide."""
+    """What is known of a readable slide.
+
+    ``tissue`` says which tiles are segmented, as runs [first, stop) of their numbers, row by row; None: all of them.
+    """
 
     slide: Path
     slide_sha256: str
@@ -25,6 +33,21 @@ class SlidePlan:
     channels: list[int]
     statistics: list[Statistics]
     pixel_size_um: tuple[float, float] | None
+    tissue: list[tuple[int, int]] | None = None
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles to segment, row by row."""
+        return compress(self.grid.tiles(), self._holds_tissue())
+
+    def glass(self) -> Iterator[Tile]:
+        """Yield the other tiles: they are background."""
+        return compress(self.grid.tiles(), ~self._holds_tissue())
+
+    def _holds_tissue(self) -> NDArray[np.bool_]:
+        holds = np.full(self.grid.count, self.tissue is None)
+        for first, stop in self.tissue or []:
+            holds[first:stop] = True
+        return holds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -35,12 +58,13 @@ class SlidePlan:
             "channels": self.channels,
             "statistics": [channel.to_dict() for channel in self.statistics],
             "pixel_size_um": self.pixel_size_um,
+            "tissue": self.tissue,
         }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Read what :meth:`to_dict` returned."""
-        pixel_size = content["pixel_size_um"]
+        pixel_size, tissue = content["pixel_size_um"], content["tissue"]
         return cls(
             slide=Path(content["slide"]),
             slide_sha256=content["slide_sha256"],
@@ -48,6 +72,7 @@ class SlidePlan:
             channels=list(content["channels"]),
             statistics=[Statistics.from_dict(channel) for channel in content["statistics"]],
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
+            tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
         )
 
 

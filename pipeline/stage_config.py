@@ -39,6 +39,7 @@ class TileConfig(Section):
 
     image: ImageConfig
     tile_px: int
+    skip_glass: bool
 
 
 class WeighConfig(Section):
@@ -101,7 +102,9 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
     if network.pretrained in settings.models:
         network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
     sections: dict[str, Section] = {
-        "tile": TileConfig(image=settings.image, tile_px=settings.tiling.tile_px),
+        "tile": TileConfig(
+            image=settings.image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass
+        ),
         "weigh": WeighConfig(labels=LabelConfig(**labels), loss=network.loss),
         "train": TrainConfig(
             labels=LabelConfig(**labels),

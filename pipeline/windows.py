@@ -50,7 +50,7 @@ def read_windows(slides: Iterable[tuple[str, SlidePlan]], *, memory_mb: int) -> 
             with open_slide(plan.slide, memory_mb=memory_mb) as slide:
                 if slide.shape != plan.grid.shape:
                     raise SlideError(f"{plan.slide}: {slide.shape} px, planned with {plan.grid.shape}; run again")
-                for tile in plan.grid.tiles():
+                for tile in plan.tiles():
                     pixels = read_mirrored(slide.read, slide.shape, tile.read)[plan.channels]
                     if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
                         raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")

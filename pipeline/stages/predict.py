@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,8 @@ def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iter
             continue
         _check_fit(plan.sample, plan.slide, card)
         writer.begin(plan.sample, plan.slide.grid)
+        for tile in plan.slide.glass():
+            writer.skip(plan.sample, tile.write)
         yield plan.sample, plan.slide
 
 
@@ -124,6 +127,7 @@ class _Progress:
         self.network_s = 0.0
         self.pixels = dict.fromkeys((sample for sample, _ in slides), 0)
         self.uncertain_px = dict.fromkeys(self.pixels, 0)
+        self.slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
         self.blends = {sample: Blend(plan.grid, num_classes) for sample, plan in slides if plan.grid.overlap_px}
 
     def write(self, window: Window, scores: _Scores) -> None:
@@ -150,7 +154,11 @@ class _Progress:
             compared_px=sum(blend.mismatch.compared_px for blend in self.blends.values()),
             device=str(next(network.parameters()).device),
             threads=torch.get_num_threads(),
-            uncertain={sample: self.uncertain_px[sample] / pixels for sample, pixels in self.pixels.items() if pixels},
+            uncertain={
+                sample: self.uncertain_px[sample] / self.slide_px[sample]
+                for sample, pixels in self.pixels.items()
+                if pixels
+            },
             mismatch={sample: blend.mismatch.share for sample, blend in self.blends.items()},
         )
 

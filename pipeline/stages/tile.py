@@ -13,6 +13,7 @@ from pipeline.plan import Plan, SlidePlan
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
+from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> Sl
             statistics = measure(bands, slide.levels[level].array.dtype)
         except ValueError as error:
             raise SlideError(f"{path}: {error}") from error
+        tissue = _tissue(slide, grid) if config.skip_glass else None
         fallback = config.image.fallback_pixel_size_um
         log.info("%s: %s px, %d tiles of %s px, intensities %s", path, slide.shape, grid.count, grid.tile, statistics)
         return SlidePlan(
@@ -53,7 +55,19 @@ def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> Sl
             channels=channels,
             statistics=statistics,
             pixel_size_um=slide.pixel_size_um or ((fallback, fallback) if fallback else None),
+            tissue=tissue,
         )
+
+
+def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
+    """Return the tiles to segment; None for all, always where tiles are blended: each needs its neighbours."""
+    found = None if grid.overlap_px else find_tissue(slide)
+    if found is None:
+        return None
+    runs = runs_with_tissue(found, grid)
+    skipped = grid.count - sum(stop - first for first, stop in runs)
+    log.info("%s: %d of %d tiles (%.0f %%) are glass", slide.path, skipped, grid.count, 100 * skipped / grid.count)
+    return runs
 
 
 def _coarsest_with_enough_pixels(slide: Slide) -> int:
