@@ -70,7 +70,7 @@ def test_a_slice_holds_only_what_concerns_the_stage():
 
 def test_a_stage_names_what_is_wrong_with_its_slice():
     with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
-        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "til": 1}')
+        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "skip_glass": true, "til": 1}')
 
 
 @pytest.mark.parametrize(
