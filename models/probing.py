@@ -7,6 +7,7 @@ gradient if and only if the logits can depend on it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.geometry import Geometry, round_up
@@ -79,6 +82,51 @@ def gflops_per_mpx(network: nn.Module, *, in_channels: int, sampling: Geometry) 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, in_channels, length, length, device=device))
     return float(counter.get_total_flops()) / 1e9 / (length**2 / 1e6)
+
+
+def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) -> int:
+    """Return the most memory that float32 activations take at a time, per pixel of a window, without gradients.
+
+    ``network`` may be on the device ``meta``: shapes are enough.
+    """
+    length = sampling.input_px(_FLOP_INPUT_PX)
+    device = next(network.parameters()).device
+    network.eval()
+    image = torch.empty(1, in_channels, length, length, device=device)
+    with torch.no_grad(), _LiveBytes() as live:
+        network(image)
+    most = live.most + int(image.untyped_storage().nbytes())
+    return -(-most // (length * length))
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations make, while these live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.most: int = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation, then count what it made."""
+        made = func(*args, **dict(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._seen:
+                self._seen.add(storage)
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
+        return made
+
+    def _add(self, count: int) -> None:
+        self.now += count
+        self.most = max(self.most, self.now)
 
 
 def _make_averaging(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import models
 from models.geometry import Geometry
-from models.probing import count_parameters, gflops_per_mpx
+from models.probing import bytes_per_px, count_parameters, gflops_per_mpx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Sheet:
         Number of weights.
     gflops_per_mpx
         10⁹ floating-point operations per 10⁶ pixels of input; a multiply-add is two.
+    bytes_per_px
+        Memory of its float32 activations per pixel of a window, at the moment that takes most.
     geometry
         Stride and measured context.
     options
@@ -35,6 +37,7 @@ class Sheet:
     name: str
     parameters: int
     gflops_per_mpx: float
+    bytes_per_px: int
     geometry: Geometry
     options: Mapping[str, object]
     paper: str
@@ -57,6 +60,7 @@ def describe(
         name=name,
         parameters=count_parameters(network),
         gflops_per_mpx=round(gflops_per_mpx(network, in_channels=in_channels, sampling=geometry), 1),
+        bytes_per_px=bytes_per_px(network, in_channels=in_channels, sampling=geometry),
         geometry=geometry,
         options={key: defaults[key].default for key in type(network).options() if key in defaults},
         paper=network.paper,

@@ -32,6 +32,7 @@ STAGES = {
     "objects": "pipeline.stages.objects",
     "inspect": "pipeline.stages.inspect",
     "evaluate": "pipeline.stages.evaluate",
+    "verify": "pipeline.stages.verify",
     "report": "pipeline.stages.report",
 }
 # What a user types; the workflow runs the stages.

@@ -15,6 +15,8 @@ from pipeline.errors import SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import NORMALIZATION
 
+_MANY_BYTES_PER_PX = 2000  # more than any network of the table, for cards from before this was measured
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
@@ -31,6 +33,7 @@ class ModelCard:
     validation: list[str]
     appearance: list[dict[str, float]]
     parameters: int | None = None
+    bytes_per_px: int = _MANY_BYTES_PER_PX
     gflops_per_mpx: float | None = None
     paper: str | None = None
 
@@ -51,6 +54,7 @@ class ModelCard:
             "validation": self.validation,
             "appearance": self.appearance,
             "parameters": self.parameters,
+            "bytes_per_px": self.bytes_per_px,
             "gflops_per_mpx": self.gflops_per_mpx,
             "paper": self.paper,
         }
@@ -76,6 +80,7 @@ class ModelCard:
             validation=content["validation"],
             appearance=content.get("appearance", []),
             parameters=content.get("parameters"),
+            bytes_per_px=content.get("bytes_per_px", _MANY_BYTES_PER_PX),
             gflops_per_mpx=content.get("gflops_per_mpx"),
             paper=content.get("paper"),
         )

@@ -61,13 +61,22 @@ class ImageConfig(Section):
 
 
 class TilingConfig(Section):
-    """How slides are cut for the network. Changes speed and memory; never the result, but for glass that is skipped."""
+    """How slides are cut for the network. Changes speed and memory; the result only of networks with global context,
+    and where glass is skipped.
+    """
 
-    tile_px: int = Field(
-        512, ge=16, description="Largest side in px of what a tile contributes; the halo comes on top."
-    )
     memory_mb: int = Field(
-        4000, ge=16, description="Most memory in MB that decoding one piece of a file (tile, strip, PNG) may take."
+        4000,
+        ge=1000,
+        description="Memory in MB that a job which reads or predicts slides may take. Tiles are as large as it allows, "
+        "since every tile computes its halo beside itself; a file whose pieces (tiles, strips, a whole PNG) do not fit "
+        "is refused before it is decoded.",
+    )
+    tile_px: int | None = Field(
+        None,
+        ge=16,
+        description="Largest side in px of what a tile contributes, the halo comes on top; null: what `memory_mb` "
+        "allows, or 512 for networks with global context.",
     )
     skip_glass: bool = Field(
         True,
@@ -186,8 +195,14 @@ class EnsembleConfig(Section):
 
 
 class PredictionConfig(Section):
-    """What prediction keeps."""
+    """How slides are predicted, and what is kept."""
 
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Arithmetic of the network. `float32` is exact: tiles give what one pass over the slide gives. "
+        "`bfloat16` is faster on GPUs and on processors that compute it in hardware (AVX512-BF16, AMX), and changes "
+        "some labels along boundaries.",
+    )
     probabilities: bool = Field(False, description="Keep class probabilities (float16) beside the labels.")
 
 

@@ -8,15 +8,20 @@ import sys
 
 import torch
 
+from pipeline.lease import lease
+
 log = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def choose_device() -> torch.device:
-    """Return the first CUDA device, else Apple's GPU (MPS), else the processor."""
+    """Return a CUDA device that no other job of this machine holds, else Apple's GPU (MPS), else the processor."""
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+        return torch.device("cuda", lease(names))
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
@@ -27,6 +32,8 @@ def prepare(threads: int) -> torch.device:
     torch.set_num_threads(threads)
     _keep_heap()
     device = choose_device()
+    if device.type == "cuda":  # float32 as it is defined; TF32 keeps 10 bits of 23, and tiles would not equal the whole
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
     return device
 

@@ -7,6 +7,7 @@ for networks with global context: their windows are blended.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -14,9 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.geometry import Geometry
 from models.interface import SegmentationModel
 from pipeline.blending import Blend
+from pipeline.errors import SlidemillError
 from pipeline.tiling import Grid, Tile, read_mirrored
+
+log = logging.getLogger(__name__)
 
 _UNCERTAIN = math.log(3)  # between logits: with two classes, the better one has a probability below 0.75
 
@@ -45,6 +50,45 @@ def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tenso
     return logits[..., first : first + rows - 2 * cut_px, first : first + columns - 2 * cut_px]
 
 
+def logits_within_memory(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tensor:
+    """As :func:`logits_of`, in smaller pieces where the memory of the device does not hold all at once.
+
+    Batches are halved, then single windows: into two that overlap by what is cut off, which is exact. Windows of
+    networks with global context cannot be cut.
+
+    Raises
+    ------
+    SlidemillError
+        If the smallest piece does not fit either.
+    """
+    try:
+        return logits_of(network, windows, cut_px)
+    except torch.OutOfMemoryError:
+        pieces = _halves(windows, network.geometry, cut_px)
+        if pieces is None:
+            rows, columns = windows.shape[-2:]
+            raise SlidemillError(
+                f"the memory of {windows.device} does not hold a window of {rows} x {columns} px; "
+                "lower tiling.memory_mb or tiling.tile_px"
+            ) from None
+    log.warning("%s has too little memory for %s windows; going on with halves", windows.device, tuple(windows.shape))
+    halves, axis = pieces
+    return torch.cat([logits_within_memory(network, half, cut_px) for half in halves], dim=axis)
+
+
+def _halves(windows: Tensor, geometry: Geometry, cut_px: int) -> tuple[list[Tensor], int] | None:
+    """Return two halves of a batch, or of its only window, and the axis along which their logits join."""
+    if len(windows) > 1:
+        return list(windows.tensor_split(2)), 0
+    axis = 2 if windows.shape[2] >= windows.shape[3] else 3
+    written = windows.shape[axis] - 2 * cut_px
+    first = written // 2 // geometry.stride_px * geometry.stride_px
+    if first == 0 or geometry.context_px is None:
+        return None
+    around = 2 * cut_px
+    return [windows.narrow(axis, 0, first + around), windows.narrow(axis, first, written - first + around)], axis
+
+
 def predict_image(
     network: SegmentationModel, image: NDArray[np.float32], *, num_classes: int, tile_px: int
 ) -> NDArray[np.uint8]:
@@ -66,12 +110,12 @@ def predict_image(
     """
     shape = (image.shape[1], image.shape[2])
     grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
     blend = Blend(grid, num_classes) if grid.overlap_px else None
     labels = np.empty(shape, dtype=np.uint8)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        logits = logits_of(network, to_device(window[None], device), grid.cut_px)
+        logits = logits_of(network, to_device(window[None], weight), grid.cut_px)
         if blend is None:
             labels[tile.write.slices] = crop_to(labels_of(logits), tile)[0].cpu().numpy()
             continue
@@ -80,9 +124,13 @@ def predict_image(
     return labels
 
 
-def to_device(windows: NDArray[np.float32], device: torch.device) -> Tensor:
-    """Copy windows to the device in the memory order that convolutions like best."""
-    return torch.from_numpy(windows).to(device).contiguous(memory_format=torch.channels_last)
+def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
+    """Copy windows to the device and precision of the weights, in the memory order that convolutions like best."""
+    pixels = torch.from_numpy(windows)
+    if weight.device.type == "cuda":
+        pixels = pixels.pin_memory()
+    pixels = pixels.to(weight.device, non_blocking=True)
+    return pixels.to(weight.dtype, memory_format=torch.channels_last)
 
 
 def labels_of(logits: Tensor) -> Tensor:
@@ -98,8 +146,8 @@ def probabilities_of(logits: Tensor) -> NDArray[np.float32]:
 
 def uncertain_of(logits: Tensor) -> Tensor:
     """Say where the best class is less than three times as probable as the second, as bool (N, rows, columns)."""
-    best = logits.topk(2, dim=1).values
-    return best[:, 0] - best[:, 1] < _UNCERTAIN
+    near = logits > logits.amax(dim=1, keepdim=True) - _UNCERTAIN  # the best itself always is
+    return near.sum(dim=1, dtype=torch.uint8) > 1
 
 
 def crop_to(values: Tensor, tile: Tile) -> Tensor:

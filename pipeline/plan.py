@@ -35,6 +35,11 @@ class SlidePlan:
     pixel_size_um: tuple[float, float] | None
     tissue: list[tuple[int, int]] | None = None
 
+    @property
+    def count(self) -> int:
+        """Number of tiles to segment."""
+        return int(self._holds_tissue().sum())
+
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles to segment, row by row."""
         return compress(self.grid.tiles(), self._holds_tissue())

@@ -23,7 +23,9 @@ class Speed:
     differing_px, compared_px
         The tile mismatch of a network with global context: pixels whose label differs between two windows, of those
         that two windows were compared at. Both 0 for exact networks, whose windows agree.
-    device, threads
+    reading_s, writing_s
+        Time that the network waited for windows, and for labels to be written.
+    device, precision, threads
         What it ran on.
     uncertain
         By sample: share of its pixels whose best class is less than three times as probable as the second.
@@ -34,9 +36,12 @@ class Speed:
     pixels: int
     wall_s: float
     network_s: float
+    reading_s: float
+    writing_s: float
     differing_px: int
     compared_px: int
     device: str
+    precision: str
     threads: int
     uncertain: dict[str, float]
     mismatch: dict[str, float]

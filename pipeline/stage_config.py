@@ -38,7 +38,7 @@ class TileConfig(Section):
     """What the stage ``tile`` is told."""
 
     image: ImageConfig
-    tile_px: int
+    tile_px: int | None
     skip_glass: bool
 
 
@@ -75,7 +75,14 @@ class PredictConfig(Section):
     """What the stage ``predict`` is told."""
 
     classes: list[ClassName]
+    precision: Literal["float32", "bfloat16"]
     probabilities: bool
+
+
+class VerifyConfig(Section):
+    """What the stage ``verify`` is told."""
+
+    classes: list[ClassName]
 
 
 class ObjectsConfig(Section):
@@ -113,7 +120,12 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             validation=settings.training.validation,
         ),
         "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
-        "predict": PredictConfig(classes=settings.classes, probabilities=settings.prediction.probabilities),
+        "predict": PredictConfig(
+            classes=settings.classes,
+            precision=settings.prediction.precision,
+            probabilities=settings.prediction.probabilities,
+        ),
+        "verify": VerifyConfig(classes=settings.classes),
         "stitch": settings.masks,
         "inspect": InspectConfig(channels=settings.image.channels),
         "evaluate": EvaluateConfig(labels=LabelConfig(**labels), metrics=settings.metrics),

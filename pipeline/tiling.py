@@ -7,6 +7,7 @@ slide as one pass over the whole of it would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -72,16 +73,47 @@ class Grid:
     @classmethod
     def plan(cls, shape: tuple[int, int], *, geometry: Geometry, tile_px: int) -> Self:
         """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
-        largest = max(tile_px // geometry.stride_px, 1) * geometry.stride_px
-        rows, columns = (round_up(-(-length // -(-length // largest)), geometry.stride_px) for length in shape)
+        return cls._cover(shape, geometry, (tile_px, tile_px))
+
+    @classmethod
+    def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
+        """Cover a slide with tiles whose windows have at most ``window_px`` pixels, halos included, and few of these.
+
+        Windows are squares, since of all shapes these have the least halo; but a slide that is narrower than such a
+        square is cut one way only, into windows that are as much longer.
+
+        Raises
+        ------
+        ValueError
+            If the smallest tile of the network has a larger window.
+        """
+        around = 2 * geometry.halo_px
+        square = math.isqrt(window_px) - around
+        short = 0 if shape[0] <= shape[1] else 1
+        largest = [square, square]
+        if shape[short] <= square:
+            largest[short] = round_up(shape[short], geometry.stride_px)
+            largest[1 - short] = window_px // (largest[short] + around) - around
+        if min(largest) < geometry.stride_px:
+            least = (geometry.stride_px + around) ** 2
+            raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
+        return cls._cover(shape, geometry, (largest[0], largest[1]))
+
+    @classmethod
+    def _cover(cls, shape: tuple[int, int], geometry: Geometry, largest: tuple[int, int]) -> Self:
+        stride = geometry.stride_px
+        sides = (max(side // stride, 1) * stride for side in largest)
+        rows, columns = (
+            round_up(-(-length // -(-length // side)), stride) for length, side in zip(shape, sides, strict=True)
+        )
         overlap_px = 0
         if geometry.context_px is None:
-            overlap_px = round_up(max(rows, columns) // _OVERLAP, geometry.stride_px)
+            overlap_px = round_up(max(rows, columns) // _OVERLAP, stride)
         return cls(
             shape=shape,
             tile=(rows, columns),
             halo_px=geometry.halo_px + overlap_px,
-            stride_px=geometry.stride_px,
+            stride_px=stride,
             overlap_px=overlap_px,
         )
 
@@ -95,6 +127,16 @@ class Grid:
         """Number of tiles."""
         rows, columns = (-(-length // side) for length, side in zip(self.shape, self.tile, strict=True))
         return rows * columns
+
+    @property
+    def redundancy(self) -> float:
+        """Pixels that the network computes per pixel of the slide."""
+        read_px = 1
+        for length, side in zip(self.shape, self.tile, strict=True):
+            count = -(-length // side)
+            last = length - (count - 1) * side
+            read_px *= (count - 1) * side + round_up(last, self.stride_px) + count * 2 * self.halo_px
+        return read_px / math.prod(self.shape)
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles row by row."""

@@ -58,6 +58,7 @@ def save_network(
         validation=list(validation),
         appearance=list(appearance),
         parameters=sheet.parameters,
+        bytes_per_px=sheet.bytes_per_px,
         gflops_per_mpx=sheet.gflops_per_mpx,
         paper=sheet.paper,
     )

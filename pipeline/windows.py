@@ -1,14 +1,18 @@
-"""Windows of slides on their way to the network: read ahead in a thread, put together into batches.
+"""Windows of slides on their way to the network: put together into batches, read ahead in threads.
 
-A slide that turns out to be damaged while it is read becomes an :class:`Unreadable` in the stream; the others go on.
+Which windows share a batch follows from the plans alone. A slide that turns out to be damaged while it is read is
+:class:`Unreadable` in its batches; the other windows of these go on.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,22 +21,19 @@ from numpy.typing import NDArray
 from pipeline.errors import SlideError
 from pipeline.intensity import normalize
 from pipeline.plan import SlidePlan
-from pipeline.slides import open_slide
+from pipeline.slides import Slide, open_slide
 from pipeline.tiling import Tile, read_mirrored
 
-_READ_AHEAD = 8  # windows decoded while the network is busy
-_BATCH_PX = 640**2  # smaller windows go through the network together, up to about this many pixels
-
-Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """The pixels of one tile, (channels, rows, columns) float32, normalized."""
+class Place:
+    """Which window: a tile of a slide."""
 
     sample: str
+    plan: SlidePlan
     tile: Tile
-    pixels: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,64 +44,135 @@ class Unreadable:
     error: str
 
 
-def read_windows(slides: Iterable[tuple[str, SlidePlan]], *, memory_mb: int) -> Iterator[Window | Unreadable]:
-    """Read the windows of slides (sample id and plan), one slide after the other."""
-    for sample, plan in slides:
-        try:
-            with open_slide(plan.slide, memory_mb=memory_mb) as slide:
-                if slide.shape != plan.grid.shape:
-                    raise SlideError(f"{plan.slide}: {slide.shape} px, planned with {plan.grid.shape}; run again")
-                for tile in plan.tiles():
-                    pixels = read_mirrored(slide.read, slide.shape, tile.read)[plan.channels]
-                    if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
-                        raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
-                    yield Window(sample=sample, tile=tile, pixels=normalize(pixels, plan.statistics))
-        except SlideError as error:
-            yield Unreadable(sample=sample, error=str(error))
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read."""
+
+    places: list[Place]
+    pixels: NDArray[np.float32]
+    unreadable: list[Unreadable]
 
 
-def batched(windows: Iterable[Window | Unreadable]) -> Iterator[list[Window] | Unreadable]:
+def read_batches(
+    slides: Iterable[tuple[str, SlidePlan]], *, batch_px: int, memory_mb: int, threads: int, ahead: int
+) -> Iterator[Batch]:
+    """Read the windows of slides (sample id and plan), one slide after the other.
+
+    Parameters
+    ----------
+    slides : iterable of (str, SlidePlan)
+    batch_px : int
+        Windows go together up to this many pixels, at least one.
+    memory_mb : int
+        Most memory that decoding one piece of a slide may take.
+    threads : int
+        Batches that are read at the same time.
+    ahead : int
+        Batches that are read, or being read, while one is in use.
+    """
+    with _OpenSlides(memory_mb) as opened:
+        tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px))
+        yield from in_order(tasks, threads=threads, ahead=ahead)
+
+
+def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[list[Place]]:
     """Put consecutive windows of one shape together, also of several slides."""
-    group: list[Window] = []
-    for window in windows:
-        if isinstance(window, Unreadable):
-            yield window
-            continue
-        if group and (window.pixels.shape != group[0].pixels.shape or _is_full(group)):
-            yield group
-            group = []
-        group.append(window)
+    group: list[Place] = []
+    for sample, plan in slides:
+        for tile in plan.tiles():
+            rows, columns = tile.read.shape
+            if group and (tile.read.shape != group[0].tile.read.shape or (len(group) + 1) * rows * columns > batch_px):
+                yield group
+                group = []
+            group.append(Place(sample=sample, plan=plan, tile=tile))
     if group:
         yield group
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Run an iterator in a thread of its own, a few items ahead, so that reading and computing overlap.
+def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) -> Iterator[Value]:
+    """Run tasks in threads, a few ahead of what is asked for; yield what they return, in their order.
 
-    What the iterator raises is raised here, after the items before it.
+    What a task raises is raised here, in its turn; tasks that have not begun by then are never run.
     """
-    waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=_READ_AHEAD)
+    waiting: deque[Future[Value]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def fill() -> None:
+
+class _OpenSlides:
+    """Slides that are being read. Each is opened once and closed after its last window; an error is found once."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self._memory_mb = memory_mb
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[Slide, ExitStack]] = {}
+        self._left: dict[str, int] = {}
+        self._failed: set[str] = set()
+
+    def __enter__(self) -> _OpenSlides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sample in list(self._open):
+            self._close(sample)
+
+    def read(self, place: Place) -> NDArray[np.float32] | Unreadable | None:
+        """Return the normalized pixels of a window, or why there are none; None where that was said before."""
+        with self._lock:
+            self._left.setdefault(place.sample, place.plan.count)
+            if place.sample in self._failed:
+                return None
         try:
-            for item in items:
-                waiting.put(item)
-            waiting.put(_End())
-        except BaseException as error:
-            waiting.put(_End(error))
+            return self._window(self._slide(place), place)
+        except SlideError as error:
+            with self._lock:
+                known = place.sample in self._failed
+                self._failed.add(place.sample)
+            return None if known else Unreadable(sample=place.sample, error=str(error))
+        finally:
+            with self._lock:
+                self._left[place.sample] -= 1
+                if self._left[place.sample] == 0:
+                    self._close(place.sample)
 
-    threading.Thread(target=fill, daemon=True).start()
-    while not isinstance(item := waiting.get(), _End):
-        yield item
-    if item.error is not None:
-        raise item.error
+    def _slide(self, place: Place) -> Slide:
+        with self._lock:
+            if place.sample not in self._open:
+                stack = ExitStack()
+                slide = stack.enter_context(open_slide(place.plan.slide, memory_mb=self._memory_mb))
+                self._open[place.sample] = slide, stack
+            slide, _ = self._open[place.sample]
+        if slide.shape != place.plan.grid.shape:
+            raise SlideError(f"{place.plan.slide}: {slide.shape} px, planned with {place.plan.grid.shape}; run again")
+        return slide
+
+    def _window(self, slide: Slide, place: Place) -> NDArray[np.float32]:
+        plan = place.plan
+        pixels = read_mirrored(slide.read, slide.shape, place.tile.read)[plan.channels]
+        if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
+            raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
+        return normalize(pixels, plan.statistics)
+
+    def _close(self, sample: str) -> None:
+        if sample in self._open:
+            _, stack = self._open.pop(sample)
+            stack.close()
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None = None
-
-
-def _is_full(group: list[Window]) -> bool:
-    _, rows, columns = group[0].pixels.shape
-    return bool((len(group) + 1) * rows * columns > _BATCH_PX)
+def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
+    """Read the windows of one batch."""
+    read = [(place, opened.read(place)) for place in places]
+    windows = [(place, pixels) for place, pixels in read if isinstance(pixels, np.ndarray)]
+    return Batch(
+        places=[place for place, _ in windows],
+        pixels=np.stack([pixels for _, pixels in windows]) if windows else np.empty((0, 0, 0, 0), dtype=np.float32),
+        unreadable=[reason for _, reason in read if isinstance(reason, Unreadable)],
+    )

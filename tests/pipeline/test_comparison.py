@@ -62,7 +62,16 @@ def write_card(path, *, context_px, **more):
 
 
 def write_speed(batch, *, model="a", **measured):
-    nothing = {"network_s": 0.0, "differing_px": 0, "compared_px": 0, "device": "cpu", "threads": 1}
+    nothing = {
+        "network_s": 0.0,
+        "reading_s": 0.0,
+        "writing_s": 0.0,
+        "precision": "float32",
+        "differing_px": 0,
+        "compared_px": 0,
+        "device": "cpu",
+        "threads": 1,
+    }
     nothing |= {"uncertain": {}, "mismatch": {}}
     write_json(Path(project.SPEED.format(model=model, batch=batch)), Speed(**nothing | measured).to_dict())
 

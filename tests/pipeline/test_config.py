@@ -18,7 +18,7 @@ def test_an_empty_configuration_is_the_defaults():
     ("config", "message"),
     [
         ({"slide": "x"}, r"config.yaml: unknown key 'slide' \(value 'x'\); known keys here: slides, references"),
-        ({"tiling": {"tile": 5}}, r"unknown key 'tiling.tile' \(value 5\); known keys here: tile_px, memory_mb"),
+        ({"tiling": {"tile": 5}}, r"unknown key 'tiling.tile' \(value 5\); known keys here: memory_mb, tile_px"),
         (
             {"models": {"a": {"loss": {"focal": 1}}}},
             r"unknown key 'models.a.loss.focal' \(value 1\); known keys here: cross_e",

@@ -10,7 +10,8 @@ import torch
 
 import models
 from models.geometry import round_up
-from pipeline.inference import crop_to, logits_of, predict_image
+from pipeline.errors import SlidemillError
+from pipeline.inference import crop_to, logits_of, logits_within_memory, predict_image, uncertain_of
 from pipeline.intensity import measure, normalize
 from pipeline.tiling import Grid, read_mirrored
 
@@ -83,6 +84,59 @@ def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, d
     whole = logits_of_the_whole(network, image)
     labels = predict_image(network, image, num_classes=3, tile_px=192)
     assert_equal_but_for_ties(labels, whole)
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Return a function that makes the memory of the device too small for more than so many pixels."""
+
+    def limit(network, largest_px):
+        assert network.geometry.stride_px  # measured on a network of the same class, before that is changed
+        shapes, forward = [], type(network).forward
+
+        def checked(self, image):
+            if image.shape[0] * image.shape[2] * image.shape[3] > largest_px:
+                raise torch.OutOfMemoryError("pretended")
+            shapes.append(tuple(image.shape))
+            return forward(self, image)
+
+        monkeypatch.setattr(type(network), "forward", checked)
+        return shapes
+
+    return limit
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_too_little_memory_halves_batches_then_windows_and_the_logits_stay(padding, small_memory):
+    network = lived_in_network("unet", num_classes=3, width=2, padding=padding).double()
+    windows = torch.randn(3, 1, 192 + 16 * 9, 192 + 16 * 5, dtype=torch.float64)
+    expected = logits_of(network, windows, 96)
+    shapes = small_memory(network, windows[0].numel() * 4 // 5)
+    logits = logits_within_memory(network, windows, 96)
+    assert len(shapes) > 3
+    assert {shape[0] for shape in shapes} == {1}
+    assert logits.shape == expected.shape
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+
+
+def test_memory_that_holds_no_piece_is_one_clear_line(small_memory):
+    network = lived_in_network("unet", width=2)
+    small_memory(network, 0)
+    with pytest.raises(SlidemillError, match=r"memory of cpu does not hold a window of 208 x 208 px; lower tiling"):
+        logits_within_memory(network, torch.zeros(2, 1, 208, 224), 96)
+
+
+def test_windows_of_global_context_are_not_cut(small_memory):
+    network = lived_in_network("pspnet", width=4)
+    small_memory(network, 64 * 64 - 1)
+    with pytest.raises(SlidemillError, match="does not hold a window of 64 x 64 px"):
+        logits_within_memory(network, torch.zeros(2, 1, 64, 64), 0)
+
+
+def test_a_pixel_is_uncertain_below_three_to_one(generator):
+    logits = torch.from_numpy(generator.normal(size=(2, 4, 30, 31)))
+    best, second = logits.softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
+    np.testing.assert_array_equal(uncertain_of(logits), best < 3 * second)
 
 
 def assert_equal_but_for_ties(labels, whole):

@@ -43,7 +43,16 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     speed = json.loads(places["SPEED"].read_text()) if places["SPEED"].is_file() else {"uncertain": {}, "mismatch": {}}
     speed["uncertain"][sample] = uncertain
     speed["mismatch"] |= {} if mismatch is None else {sample: mismatch}
-    counted = {"pixels": 1, "wall_s": 1.0, "network_s": 1.0, "differing_px": 0, "compared_px": 0}
+    counted = {
+        "pixels": 1,
+        "wall_s": 1.0,
+        "network_s": 1.0,
+        "reading_s": 0.0,
+        "writing_s": 0.0,
+        "precision": "float32",
+        "differing_px": 0,
+        "compared_px": 0,
+    }
     write_json(places["SPEED"], Speed(**counted, device="cpu", threads=1, **by_sample(speed)).to_dict())
     return Outcome(
         sample=sample,

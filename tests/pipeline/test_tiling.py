@@ -45,6 +45,36 @@ def test_a_tile_is_never_larger_than_asked_for(shape, stride, tile_px):
     assert max(grid.tile) <= tile_px
 
 
+@given(
+    shape=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    stride=strides,
+    context=st.integers(0, 100),
+    window_px=st.integers(300**2, 2000**2),
+)
+def test_windows_are_never_larger_than_memory_allows(shape, stride, context, window_px):
+    grid = Grid.within(shape, geometry=Geometry(stride_px=stride, context_px=context), window_px=window_px)
+    sides = [side + 2 * grid.halo_px for side in grid.tile]
+    assert sides[0] * sides[1] <= window_px
+    assert all(tile.read.shape[0] * tile.read.shape[1] <= window_px for tile in grid.tiles())
+
+
+@given(grid=grids())
+def test_redundancy_is_what_the_windows_add_up_to(grid):
+    read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
+    assert grid.redundancy == pytest.approx(read_px / (grid.shape[0] * grid.shape[1]), rel=1e-12)
+
+
+def test_a_window_below_the_smallest_of_the_network_is_refused():
+    with pytest.raises(ValueError, match=r"windows of 40000 px are too small .* smallest has 43264 px"):
+        Grid.within((500, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=200**2)
+
+
+def test_a_narrow_slide_is_cut_one_way_into_windows_that_are_longer():
+    grid = Grid.within((100_000, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=1500**2)
+    assert grid.tile[1] == 512
+    assert 704 * (grid.tile[0] + 192 + 16) > 0.97 * 1500**2
+
+
 @given(grid=grids())
 def test_a_grid_survives_json(grid):
     assert Grid.from_dict(grid.to_dict()) == grid

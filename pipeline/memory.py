@@ -1,0 +1,35 @@
+"""How much of the memory budget a window may take: what is planned here is what prediction then needs.
+
+Memory is the process itself, the activations of the windows that are in the network, and the windows that are read
+ahead of it. All but the first grow with the pixels of a window, so the budget says how many a window may have.
+"""
+
+from __future__ import annotations
+
+from pipeline.checkpoint import ModelCard
+from pipeline.errors import ConfigError
+
+AHEAD = 2  # batches that are read while the network is busy
+_PROCESS_BYTES = 650 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
+_WEIGHT_BYTES = 12  # of a weight, its folded copy, and the reordered one that convolutions keep
+_RAW_BYTES = 8 + 4  # of a pixel and channel while it is decoded and normalized: float64 at worst, then float32
+_SCORE_BYTES = 24  # of a pixel once it is scored: best logit, label, whether it is uncertain, and their copies
+
+
+def largest_window_px(card: ModelCard, memory_mb: int) -> int:
+    """Return how many pixels the windows of one batch may have, halos included.
+
+    Raises
+    ------
+    ConfigError
+        If the process alone needs more than ``memory_mb``.
+    """
+    fixed = _PROCESS_BYTES + _WEIGHT_BYTES * (card.parameters or 0)
+    free = memory_mb * 10**6 - fixed
+    if free <= 0:
+        raise ConfigError(
+            f"tiling.memory_mb is {memory_mb}, of which this network and its libraries alone take {fixed // 10**6}; "
+            "raise it"
+        )
+    per_px = card.bytes_per_px + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
+    return free // per_px

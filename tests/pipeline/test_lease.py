@@ -1,0 +1,51 @@
+"""Jobs on few devices never share one; a killed job gives its device back."""
+
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from itertools import pairwise
+
+JOB = """
+import sys, time
+from pipeline.lease import lease
+device = lease(["gpu-a", "gpu-b"])
+print(device, time.monotonic(), flush=True)
+time.sleep(float(sys.argv[1]))
+print(device, time.monotonic(), flush=True)
+"""
+
+
+def start(tmp_path, seconds):
+    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PATH": ""}
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB, str(seconds)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_eight_jobs_on_two_devices_never_share_one(tmp_path):
+    jobs = [start(tmp_path, 0.3) for _ in range(8)]
+    spans = defaultdict(list)
+    for job in jobs:
+        (device, begin), (_, end) = (line.split() for line in job.communicate(timeout=60)[0].splitlines())
+        spans[device].append((float(begin), float(end)))
+    assert set(spans) == {"0", "1"}
+    assert sum(map(len, spans.values())) == 8
+    for used in spans.values():
+        used.sort()
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(used))
+
+
+def test_a_killed_job_frees_its_device(tmp_path):
+    holders = [start(tmp_path, 1000) for _ in range(2)]
+    held = {job.stdout.readline().split()[0]: job for job in holders}
+    assert set(held) == {"0", "1"}
+    waiting = start(tmp_path, 0)
+    time.sleep(1.5)
+    assert waiting.poll() is None
+    held["1"].kill()
+    assert waiting.communicate(timeout=60)[0].split()[0] == "1"
+    held["0"].kill()
+    for job in holders:
+        job.wait()
+        job.stdout.close()
