@@ -14,10 +14,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checkpoint import ModelCard
 from pipeline.errors import SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
+from pipeline.memory import largest_window_px
 from pipeline.tiling import Grid, Tile
+
+_BLENDED_PX = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,15 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         return {"sample": self.sample, "error": self.error, "slide": self.slide.to_dict() if self.slide else None}
+
+
+def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
+    """Return the largest tiles that the settings allow; blended ones stay small, as training patches are."""
+    if tile_px is None and card.geometry.context_px is None:
+        tile_px = _BLENDED_PX
+    if tile_px is not None:
+        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
+    return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
 
 
 def read_plan(path: Path) -> Plan:

@@ -128,7 +128,7 @@ def compare(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, 
 
 
 def mismatch_of(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, *, num_classes: int) -> float:
-    """Return the share of pixels that blended tiles label otherwise than one pass does: the law does not apply."""
+    """Return the share of pixels that blended tiles label otherwise than one pass over the bare image does."""
     whole = labels_of(one_pass(network, image, grid))
     tiled = predict_image(network, image, num_classes=num_classes, tile_px=max(grid.tile))
     return float((whole[0].numpy() != tiled).mean())

@@ -9,8 +9,7 @@ from pipeline.checkpoint import ModelCard, read_card
 from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
-from pipeline.memory import largest_window_px
-from pipeline.plan import Plan, SlidePlan
+from pipeline.plan import Plan, SlidePlan, plan_grid
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
@@ -18,7 +17,6 @@ from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
 
-_BLENDED_PX = 512
 _ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
@@ -40,7 +38,7 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
 def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
     with open_slide(path, memory_mb=memory_mb) as slide:
         channels = slide.select(config.image.channels)
-        grid = _grid(slide.shape, card, memory_mb, config.tile_px)
+        grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
         level = _coarsest_with_enough_pixels(slide)
         bands = row_bands(lambda rows, columns: slide.read(rows, columns, level)[channels], slide.levels[level].shape)
         try:
@@ -60,15 +58,6 @@ def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> Sl
             pixel_size_um=slide.pixel_size_um or ((fallback, fallback) if fallback else None),
             tissue=tissue,
         )
-
-
-def _grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
-    """Return the largest tiles that the settings allow; blended ones stay small, as training patches are."""
-    if tile_px is None and card.geometry.context_px is None:
-        tile_px = _BLENDED_PX
-    if tile_px is not None:
-        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
-    return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
 
 
 def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:

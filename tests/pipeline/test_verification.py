@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import read_json
 from pipeline.stage_config import stage_config
 from pipeline.tiling import Grid
-from pipeline.verification import Check, compare, mismatch_of, one_pass, richest_piece, small_grid
+from pipeline.verification import Check, compare, one_pass, richest_piece, small_grid
 
 from ..networks import CLASSES, lived_in_network, write_network
 from .test_inference import logits_of_the_whole
@@ -75,14 +75,6 @@ def test_a_network_with_global_context_is_measured_and_not_refused(tmp_path, gen
     proof = read_json(tmp_path / "proof.json")
     assert (proof["law"], proof["checks"]) == ("does not apply", [])
     assert 0 < proof["mismatch"] < 1
-
-
-def test_one_tile_of_a_network_with_global_context_is_one_pass(generator):
-    network = lived_in_network("pspnet", width=2)
-    image = generator.random((1, 100, 90)).astype(np.float32)
-    stride = network.geometry.stride_px
-    grid = Grid(shape=(100, 90), tile=(128, 128), halo_px=0, stride_px=stride)
-    assert mismatch_of(network, image, grid, num_classes=2) == 0
 
 
 def test_an_unreadable_slide_fails_with_the_reason_of_its_plan(tmp_path, capsys):
