@@ -51,7 +51,7 @@ docs: $(VENV)/dev ## write config/README.md and the schema from pipeline/config.
 	python config/document.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	python tests/benchmarks/bench.py
+	@for figure in weights predict sliding_window memory; do python -m tests.benchmarks.$$figure || exit 1; done
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

@@ -93,10 +93,11 @@ def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) ->
     device = next(network.parameters()).device
     network.eval()
     image = torch.empty(1, in_channels, length, length, device=device)
-    with torch.no_grad(), _LiveBytes() as live:
+    live = _LiveBytes()
+    with torch.no_grad(), live:
         network(image)
-    most = live.most + int(image.untyped_storage().nbytes())
-    return -(-most // (length * length))
+    most = live.most + image.untyped_storage().nbytes()
+    return -(-most // length**2)
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

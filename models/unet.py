@@ -89,7 +89,9 @@ class UNet(SegmentationModel):
         image = self.encoder[-1](image)
         for up, decode in zip(self.up, self.decoder, strict=True):
             image = up(image, indices.pop())
-            image = decode(torch.cat([_crop_like(skips.pop(), image), image], dim=1))
+            image = torch.cat([_crop_like(skips.pop(), image), image], dim=1)
+            for layer in decode.children():  # one by one: a call of all would hold the largest map to its end
+                image = layer(image)
         logits: Tensor = self.head(image)
         return logits
 

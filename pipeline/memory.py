@@ -10,8 +10,9 @@ from pipeline.checkpoint import ModelCard
 from pipeline.errors import ConfigError
 
 AHEAD = 2  # batches that are read while the network is busy
-_PROCESS_BYTES = 650 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
-_WEIGHT_BYTES = 12  # of a weight, its folded copy, and the reordered one that convolutions keep
+_PROCESS_BYTES = 850 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
+_HEAP = 2.0  # the kept heap takes so much more than lives in it, since freed and wanted pieces differ in size
+_WEIGHT_BYTES = 12  # of a weight, of the copy on which folding is tried, and of the one that convolutions reorder
 _RAW_BYTES = 8 + 4  # of a pixel and channel while it is decoded and normalized: float64 at worst, then float32
 _SCORE_BYTES = 24  # of a pixel once it is scored: best logit, label, whether it is uncertain, and their copies
 
@@ -44,4 +45,4 @@ def _fixed_bytes(card: ModelCard) -> int:
 
 
 def _bytes_per_px(card: ModelCard) -> int:
-    return card.bytes_per_px + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
+    return round(_HEAP * card.bytes_per_px) + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint import ModelCard
-from pipeline.errors import SlidemillError
+from pipeline.errors import ConfigError, SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
 from pipeline.memory import largest_window_px
@@ -108,7 +108,10 @@ def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: 
         tile_px = _BLENDED_PX
     if tile_px is not None:
         return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
-    return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+    try:
+        return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+    except ValueError as error:
+        raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
 
 
 def read_plan(path: Path) -> Plan:

@@ -38,7 +38,7 @@ _UNITS_UM = {
     "m": 1e6,
     "inch": 25_400.0,
 }
-_KEPT_MB = 256  # a level up to this size is decoded once and kept; windows overlap, and strips span rows
+_KEPT_MB = 16  # a level up to this size is decoded once and kept; windows overlap, and strips span rows
 _LARGEST_PIXEL_UM = 100.0  # above it a TIFF resolution is that of a printer (72 dpi = 353 µm), not of a microscope
 
 

@@ -73,39 +73,9 @@ class Grid:
     @classmethod
     def plan(cls, shape: tuple[int, int], *, geometry: Geometry, tile_px: int) -> Self:
         """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
-        return cls._cover(shape, geometry, (tile_px, tile_px))
-
-    @classmethod
-    def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
-        """Cover a slide with tiles whose windows have at most ``window_px`` pixels, halos included, and few of these.
-
-        Windows are squares, since of all shapes these have the least halo; but a slide that is narrower than such a
-        square is cut one way only, into windows that are as much longer.
-
-        Raises
-        ------
-        ValueError
-            If the smallest tile of the network has a larger window.
-        """
-        around = 2 * geometry.halo_px
-        square = math.isqrt(window_px) - around
-        short = 0 if shape[0] <= shape[1] else 1
-        largest = [square, square]
-        if shape[short] <= square:
-            largest[short] = round_up(shape[short], geometry.stride_px)
-            largest[1 - short] = window_px // (largest[short] + around) - around
-        if min(largest) < geometry.stride_px:
-            least = (geometry.stride_px + around) ** 2
-            raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
-        return cls._cover(shape, geometry, (largest[0], largest[1]))
-
-    @classmethod
-    def _cover(cls, shape: tuple[int, int], geometry: Geometry, largest: tuple[int, int]) -> Self:
         stride = geometry.stride_px
-        sides = (max(side // stride, 1) * stride for side in largest)
-        rows, columns = (
-            round_up(-(-length // -(-length // side)), stride) for length, side in zip(shape, sides, strict=True)
-        )
+        largest = max(tile_px // stride, 1) * stride
+        rows, columns = (round_up(-(-length // -(-length // largest)), stride) for length in shape)
         overlap_px = 0
         if geometry.context_px is None:
             overlap_px = round_up(max(rows, columns) // _OVERLAP, stride)
@@ -116,6 +86,31 @@ class Grid:
             stride_px=stride,
             overlap_px=overlap_px,
         )
+
+    @classmethod
+    def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
+        """Cover a slide with the tiles that compute least beside it, their windows having up to ``window_px`` pixels.
+
+        Tiles of a slide that is higher than one of them are as high as that allows, so that they, and the memory that
+        they take, are the same for all slides of one width.
+
+        Raises
+        ------
+        ValueError
+            If the smallest tile of the network has a larger window.
+        """
+        stride, halo = geometry.stride_px, geometry.halo_px
+        grids = []
+        for count in range(1, -(-shape[1] // stride) + 1):
+            columns = round_up(-(-shape[1] // count), stride)
+            rows = (window_px // (columns + 2 * halo) - 2 * halo) // stride * stride
+            if rows >= stride:
+                tile = min(rows, round_up(shape[0], stride)), columns
+                grids.append(cls(shape=shape, tile=tile, halo_px=halo, stride_px=stride))
+        if not grids:
+            least = (stride + 2 * halo) ** 2
+            raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
+        return min(grids, key=lambda grid: grid.redundancy)
 
     @property
     def cut_px(self) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from models.folding import fold_batch_norm
 from pipeline.checkpoint import ModelCard
-from pipeline.device import PRECISIONS, prepare
+from pipeline.device import PRECISIONS, computes_bfloat16, prepare
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.memory import AHEAD, largest_window_px
@@ -48,6 +48,8 @@ def run(
     network, card = load_network(weights)
     if card.classes != config.classes:
         raise SlidemillError(f"{weights}: its classes are {card.classes}, the configuration has {config.classes}")
+    if config.precision == "bfloat16" and not computes_bfloat16(device):
+        log.warning("%s does not compute bfloat16 in hardware: prediction.precision float32 is far faster here", device)
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
     network.to(device, PRECISIONS[config.precision]).to(memory_format=torch.channels_last)
     found = batch_plans(plans, batch)
@@ -55,7 +57,7 @@ def run(
         slides = list(_begin(found, card, writer))
         batches = read_batches(
             slides,
-            batch_px=min(largest_window_px(card, memory_mb), _BATCH_PX[device.type]),
+            batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
             memory_mb=memory_mb,
             threads=max(1, threads // 2),
             ahead=AHEAD,
@@ -74,6 +76,11 @@ def run(
     if measured.compared_px:
         share = 100 * measured.differing_px / measured.compared_px
         log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
+
+
+def batch_limit_px(window_px: int, device: torch.device) -> int:
+    """Return up to how many pixels windows go together, if memory allows ``window_px``."""
+    return min(window_px, _BATCH_PX[device.type])
 
 
 def batch_plans(plans: Path, batch: str) -> list[Plan]:

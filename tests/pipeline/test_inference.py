@@ -86,8 +86,8 @@ def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, d
     assert_equal_but_for_ties(labels, whole)
 
 
-@pytest.fixture
-def small_memory(monkeypatch):
+@pytest.fixture(params=[torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def small_memory(monkeypatch, request):
     """Return a function that makes the memory of the device too small for more than so many pixels."""
 
     def limit(network, largest_px):
@@ -96,7 +96,7 @@ def small_memory(monkeypatch):
 
         def checked(self, image):
             if image.shape[0] * image.shape[2] * image.shape[3] > largest_px:
-                raise torch.OutOfMemoryError("pretended")
+                raise request.param
             shapes.append(tuple(image.shape))
             return forward(self, image)
 
@@ -124,6 +124,11 @@ def test_memory_that_holds_no_piece_is_one_clear_line(small_memory):
     small_memory(network, 0)
     with pytest.raises(SlidemillError, match=r"memory of cpu does not hold a window of 208 x 208 px; lower tiling"):
         logits_within_memory(network, torch.zeros(2, 1, 208, 224), 96)
+
+
+def test_other_errors_of_the_network_are_not_taken_for_it():
+    with pytest.raises(RuntimeError, match="channels"):
+        logits_within_memory(lived_in_network("unet", width=2), torch.zeros(2, 3, 208, 224), 96)
 
 
 def test_windows_of_global_context_are_not_cut(small_memory):

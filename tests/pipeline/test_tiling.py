@@ -1,5 +1,7 @@
 """The write regions of a grid partition the slide; a window read with mirrored pixels is numpy's reflect padding."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,6 +60,18 @@ def test_windows_are_never_larger_than_memory_allows(shape, stride, context, win
     assert all(tile.read.shape[0] * tile.read.shape[1] <= window_px for tile in grid.tiles())
 
 
+@given(shape=st.tuples(st.integers(1, 5000), st.integers(1, 500)), window_px=st.integers(300**2, 1000**2))
+def test_memory_does_not_grow_with_the_number_of_rows(shape, window_px):
+    geometry = Geometry(stride_px=16, context_px=94)
+    grids = [
+        Grid.within((rows, shape[1]), geometry=geometry, window_px=window_px) for rows in (shape[0], 10 * shape[0])
+    ]
+    lengths = [max(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles()) for grid in grids]
+    assert max(lengths) <= window_px
+    if grids[0].tile[0] < shape[0] and grids[0].tile[1] == grids[1].tile[1]:
+        assert lengths[0] == lengths[1]
+
+
 @given(grid=grids())
 def test_redundancy_is_what_the_windows_add_up_to(grid):
     read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
@@ -73,6 +87,20 @@ def test_a_narrow_slide_is_cut_one_way_into_windows_that_are_longer():
     grid = Grid.within((100_000, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=1500**2)
     assert grid.tile[1] == 512
     assert 704 * (grid.tile[0] + 192 + 16) > 0.97 * 1500**2
+
+
+@given(
+    shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    context=st.integers(0, 20),
+    window_px=st.integers(60**2, 200**2),
+)
+def test_no_other_tiles_that_fit_compute_less(shape, context, window_px):
+    geometry = Geometry(stride_px=8, context_px=context)
+    chosen = Grid.within(shape, geometry=geometry, window_px=window_px)
+    for rows, columns in itertools.product(range(8, 312, 8), repeat=2):
+        grid = Grid(shape=shape, tile=(rows, columns), halo_px=geometry.halo_px, stride_px=8)
+        if (rows + 2 * grid.halo_px) * (columns + 2 * grid.halo_px) <= window_px:
+            assert chosen.redundancy <= grid.redundancy + 1e-12
 
 
 @given(grid=grids())

@@ -41,7 +41,7 @@ rule predict:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: round(1.25 * settings.tiling.memory_mb) * attempt,
         decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=1,

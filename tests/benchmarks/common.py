@@ -1,0 +1,173 @@
+"""What the benchmarks share: slides made of real micrographs, networks, jobs in processes of their own, figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+import models
+from pipeline.checkpoint import card_path
+from pipeline.config import Settings
+from pipeline.files import provenance
+from pipeline.stage_config import stage_config
+from pipeline.tiling import mirror
+from pipeline.weights_file import save_network
+
+CLASSES = ["background", "object"]
+DATA = Path(os.environ.get("SLIDEMILL_DATA", "../shared/data"))
+THREADS = 2
+
+
+def say(figure: str, **values: object) -> None:
+    """Print one figure as a JSON line."""
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}
+    print(json.dumps({"figure": figure, **rounded}), flush=True)
+
+
+def say_machine() -> None:
+    """Print what the figures were measured on."""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    say(
+        "machine",
+        processor=names[0] if names else platform.processor(),
+        cores=os.cpu_count(),
+        capability=torch.backends.cpu.get_cpu_capability(),
+        cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        torch=torch.__version__,
+        system=platform.platform(),
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def micrographs() -> np.ndarray:
+    """Return four electron micrographs side by side, (1024, 1024) uint8."""
+    slices = [tifffile.imread(DATA / "isbi2012" / "images" / f"{number:02d}.tif") for number in range(20, 24)]
+    return np.block([slices[:2], slices[2:]])
+
+
+def write_slide(path: Path, shape: tuple[int, int], *, side: int = 512) -> None:
+    """Write a tiled, compressed slide of any size, micrographs mirrored over and over, tile by tile."""
+    pixels = micrographs()
+    rows, columns = (mirror(0, -(-length // side) * side, 1024) for length in shape)
+
+    def tiles() -> Iterator[np.ndarray]:
+        for top in range(0, shape[0], side):
+            for left in range(0, shape[1], side):
+                yield pixels[rows[top : top + side]][:, columns[left : left + side]]
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=shape,
+        dtype=np.uint8,
+        tile=(side, side),
+        compression="zlib",
+        bigtiff=True,
+        resolution=(1e4 / 0.5, 1e4 / 0.5),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def write_network(folder: Path, *, width: int, architecture: str = "unet") -> Path:
+    """Write a network as it is after training, but for its weights; return the path of these."""
+    torch.manual_seed(0)
+    network = models.build(architecture, in_channels=1, num_classes=len(CLASSES), options={"width": width}).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    weights = folder / "model.safetensors"
+    save_network(
+        weights,
+        network,
+        classes=CLASSES,
+        pixel_size_um=None,
+        metrics={},
+        validation=[],
+        appearance=[],
+        origin=provenance("train", Settings(classes=CLASSES)),
+    )
+    return weights
+
+
+class Project:
+    """A folder with a network, whose stages run one by one as jobs, as the workflow runs them."""
+
+    def __init__(self, folder: Path, weights: Path, *, memory_mb: int = 4000, **settings: object) -> None:
+        self.folder, self.weights, self.memory_mb = folder, weights, memory_mb
+        self.settings = Settings.model_validate({"classes": CLASSES, **settings})
+
+    def tile(self, sample: str, slide: Path) -> tuple[float, int]:
+        """Plan a slide."""
+        return self._run(
+            "tile",
+            f"--sample={sample}",
+            *("--slide", slide, "--model", card_path(self.weights), "--output", self.plan(sample)),
+            *("--memory-mb", self.memory_mb),
+        )
+
+    def predict(self, batch: str) -> tuple[float, int]:
+        """Predict the planned slides of a batch."""
+        return self._run(
+            "predict",
+            *("--weights", self.weights, "--plans", self.folder / "plans", f"--batch={batch}"),
+            *("--output", self.prediction(batch), "--speed", self.speed(batch)),
+            *("--threads", THREADS, "--memory-mb", self.memory_mb),
+        )
+
+    def stitch(self, sample: str, batch: str) -> tuple[float, int]:
+        """Make the mask of a predicted slide."""
+        return self._run(
+            "stitch",
+            f"--sample={sample}",
+            *("--prediction", self.prediction(batch), "--plan", self.plan(sample)),
+            *("--model", card_path(self.weights), "--output", self.folder / f"masks/{sample}.ome.tiff"),
+        )
+
+    def plan(self, sample: str) -> Path:
+        """Return where the plan of a sample is."""
+        return self.folder / f"plans/{sample}.json"
+
+    def prediction(self, batch: str) -> Path:
+        """Return where the prediction of a batch is."""
+        return self.folder / f"{batch}.zarr.zip"
+
+    def speed(self, batch: str) -> Path:
+        """Return where the measured speed of a batch is."""
+        return self.folder / f"{batch}.json"
+
+    def _run(self, stage: str, *flags: object) -> tuple[float, int]:
+        """Run a stage in a process of its own; return its seconds and the most memory it held, in bytes."""
+        command = [stage, *map(str, flags), "--config", stage_config(self.settings, stage)]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _WITH_PEAK, *command], check=True, stdout=subprocess.PIPE, text=True
+        )
+        return time.perf_counter() - start, int(done.stdout.split()[-1])
+
+
+_WITH_PEAK = """
+import sys
+from pipeline.__main__ import main
+code = main(sys.argv[1:])
+with open("/proc/self/status") as file:
+    peak = next(line for line in file if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
+sys.exit(code)
+"""

@@ -1,0 +1,81 @@
+"""The second law: peak memory is set by the budget, not by the number of rows, and stays below it."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.checkpoint import card_path, read_card
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+from pipeline.memory import largest_window_px
+from pipeline.stage_config import stage_config
+
+from ..networks import CLASSES, write_network
+
+MEMORY_MB = 2000
+LIMIT_MB = 2400  # of address space for data, some of which the libraries reserve without ever touching it
+COLUMNS, ROWS = 2048, (10_000, 100_000)
+JOB = """
+import sys
+from pipeline.__main__ import main
+code = main(sys.argv[1:])
+with open("/proc/self/status") as file:
+    print(*(line.split()[1] for line in file if line.startswith("VmHWM")))
+sys.exit(code)
+"""
+
+
+def peak_of(stage, *flags):
+    """Run a stage in a process whose address space is limited; return its peak in MB."""
+    command = [sys.executable, "-c", JOB, stage, *map(str, flags)]
+    done = subprocess.run(
+        [*command, "--config", stage_config(Settings(classes=CLASSES), stage)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_MB * 10**6,) * 2),
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) * 1024 / 10**6
+
+
+def peaks_of(folder, rows, generator):
+    """Write a slide of blobs, take it from plan to mask; return the peak of every stage."""
+    weights = write_network(folder / "network", width=2)
+    square = np.kron(generator.integers(0, 255, (64, 64), dtype=np.uint8), np.ones((8, 8), np.uint8))
+    slide, plan, prediction = folder / "slide.tif", folder / "plans" / "a.json", folder / "a.zarr.zip"
+    tiles = (square for _ in range(-(-rows // 512) * (COLUMNS // 512)))
+    tifffile.imwrite(slide, tiles, shape=(rows, COLUMNS), dtype=np.uint8, tile=(512, 512), compression="zlib")
+    model, memory = ("--model", card_path(weights)), ("--memory-mb", MEMORY_MB)
+    sample = "--sample=a"
+    network = ("--weights", weights, "--plans", folder / "plans", "--batch=a", "--threads", 2)
+    results = ("--output", prediction, "--speed", folder / "a.json")
+    return {
+        "tile": peak_of("tile", sample, "--slide", slide, *model, "--output", plan, *memory),
+        "predict": peak_of("predict", *network, *results, *memory),
+        "stitch": peak_of(
+            "stitch", sample, "--prediction", prediction, "--plan", plan, *model, "--output", folder / "a.ome.tiff"
+        ),
+    }
+
+
+def test_peak_memory_does_not_grow_with_rows_and_stays_in_the_budget(tmp_path, generator):
+    peaks = {}
+    for rows in ROWS:
+        (tmp_path / str(rows)).mkdir()
+        peaks[rows] = peaks_of(tmp_path / str(rows), rows, generator)
+    for stage in ("tile", "predict", "stitch"):
+        values = [peaks[rows][stage] for rows in ROWS]
+        assert max(values) <= 1.05 * min(values), peaks
+        assert max(values) < MEMORY_MB, peaks
+
+
+def test_a_budget_below_what_the_libraries_need_is_one_clear_line(tmp_path):
+    card = read_card(card_path(write_network(tmp_path, width=2)))
+    assert largest_window_px(card, 2000) > largest_window_px(card, 1000) > 0
+    with pytest.raises(ConfigError, match=r"tiling.memory_mb is 800, of which .* alone take 850; raise it"):
+        largest_window_px(card, 800)
