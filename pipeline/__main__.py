@@ -1,6 +1,7 @@
 """The command line: ``python -m pipeline STAGE --flag value ...``.
 
-A stage is a module with a function ``run``; the names and types of its keyword-only parameters are the flags.
+A stage is a module with a function ``run``; the names and types of its keyword-only parameters are the flags, a list
+before them is what stands without a flag.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ STAGES = {
     "objects": "pipeline.stages.objects",
     "inspect": "pipeline.stages.inspect",
     "evaluate": "pipeline.stages.evaluate",
+    "verify": "pipeline.stages.verify",
     "report": "pipeline.stages.report",
 }
 # What a user types; the workflow runs the stages.
-COMMANDS = STAGES | {"models": "pipeline.stages.models", "view": "pipeline.stages.view"}
+COMMANDS = STAGES | {
+    "estimate": "pipeline.stages.estimate",
+    "models": "pipeline.stages.models",
+    "view": "pipeline.stages.view",
+}
 
 log = logging.getLogger("pipeline")
 
@@ -65,6 +71,9 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
     )
     for name, kind in _parameters(run).items():
         default = inspect.signature(run).parameters[name].default
+        if inspect.signature(run).parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            parser.add_argument(name, nargs="+", type=kind, metavar=name.upper())
+            continue
         required = default is inspect.Parameter.empty
         several = typing.get_origin(typing.get_type_hints(run)[name]) is list
         parser.add_argument(

@@ -89,8 +89,8 @@ class ImageConfig(Section):
 
 
 class TilingConfig(Section):
-    """How slides are cut for the network. Changes speed and memory, and the result of networks with global context
-    alone.
+    """How slides are cut for the network. Changes speed and memory; the result only of networks with global context,
+    and where glass is skipped.
     """
 
     memory_mb: int = Field(
@@ -105,6 +105,12 @@ class TilingConfig(Section):
         ge=16,
         description="Largest side in px of what a tile contributes, the halo comes on top; null: what `memory_mb` "
         "allows, or 512 for networks with global context.",
+    )
+    skip_glass: bool = Field(
+        True,
+        description="Leave tiles of nothing but glass to the first class instead of asking the network. Only on 8-bit "
+        "RGB slides from 4 million pixels on whose background is bright and colourless; all others are segmented "
+        "whole. The log of `tile` says how many tiles are skipped.",
     )
 
 

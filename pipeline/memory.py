@@ -32,15 +32,19 @@ def largest_window_px(card: ModelCard, memory_mb: int) -> int:
     ConfigError
         If the process alone needs more than ``memory_mb``.
     """
-    fixed = _PROCESS_BYTES + _WEIGHT_BYTES * (card.parameters or 0)
+    fixed = _fixed_bytes(card)
     free = memory_mb * 10**6 - fixed
     if free <= 0:
         raise ConfigError(
             f"tiling.memory_mb is {memory_mb}, of which this network and its libraries alone take {fixed // 10**6}; "
             "raise it"
         )
-    per_px = round(_HEAP * card.bytes_per_px) + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels
-    return free // per_px
+    return free // _bytes_per_px(card)
+
+
+def needed_mb(card: ModelCard, window_px: int) -> int:
+    """Return the memory that windows of ``window_px`` pixels take, as :func:`largest_window_px` plans it."""
+    return -(-(_fixed_bytes(card) + window_px * _bytes_per_px(card)) // 10**6)
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -51,3 +55,11 @@ def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """
     size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)
+
+
+def _fixed_bytes(card: ModelCard) -> int:
+    return _PROCESS_BYTES + _WEIGHT_BYTES * (card.parameters or 0)
+
+
+def _bytes_per_px(card: ModelCard) -> int:
+    return round(_HEAP * card.bytes_per_px) + _SCORE_BYTES + (_RAW_BYTES + 4 * AHEAD) * card.in_channels

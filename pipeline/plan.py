@@ -5,20 +5,32 @@ A slide that could not be read has a plan too: it carries the reason instead of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.checkpoint import ModelCard
 from pipeline.config import ImageConfig
-from pipeline.errors import SlidemillError
+from pipeline.errors import ConfigError, SlidemillError
 from pipeline.files import read_json
 from pipeline.intensity import Statistics
-from pipeline.tiling import Grid
+from pipeline.memory import largest_window_px
+from pipeline.tiling import Grid, Tile
+
+_BLENDED_PX = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePlan:
-    """What is known of a readable slide."""
+    """What is known of a readable slide.
+
+    ``tissue`` says which tiles are segmented, as runs [first, stop) of their numbers, row by row; None: all of them.
+    """
 
     slide: Path
     slide_sha256: str
@@ -26,6 +38,26 @@ class SlidePlan:
     view: ImageConfig
     statistics: list[Statistics]
     pixel_size_um: tuple[float, float] | None
+    tissue: list[tuple[int, int]] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of tiles to segment."""
+        return int(self._holds_tissue().sum())
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles to segment, row by row."""
+        return compress(self.grid.tiles(), self._holds_tissue())
+
+    def glass(self) -> Iterator[Tile]:
+        """Yield the other tiles: they are background."""
+        return compress(self.grid.tiles(), ~self._holds_tissue())
+
+    def _holds_tissue(self) -> NDArray[np.bool_]:
+        holds = np.full(self.grid.count, self.tissue is None)
+        for first, stop in self.tissue or []:
+            holds[first:stop] = True
+        return holds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -36,12 +68,13 @@ class SlidePlan:
             "view": self.view.model_dump(mode="json"),
             "statistics": [channel.to_dict() for channel in self.statistics],
             "pixel_size_um": self.pixel_size_um,
+            "tissue": self.tissue,
         }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Read what :meth:`to_dict` returned."""
-        pixel_size = content["pixel_size_um"]
+        pixel_size, tissue = content["pixel_size_um"], content["tissue"]
         return cls(
             slide=Path(content["slide"]),
             slide_sha256=content["slide_sha256"],
@@ -49,6 +82,7 @@ class SlidePlan:
             view=ImageConfig.model_validate(content["view"]),
             statistics=[Statistics.from_dict(channel) for channel in content["statistics"]],
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
+            tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
         )
 
 
@@ -67,6 +101,18 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         return {"sample": self.sample, "error": self.error, "slide": self.slide.to_dict() if self.slide else None}
+
+
+def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
+    """Return the largest tiles that the settings allow; blended ones stay small, as training patches are."""
+    if tile_px is None and card.geometry.context_px is None:
+        tile_px = _BLENDED_PX
+    if tile_px is not None:
+        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
+    try:
+        return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+    except ValueError as error:
+        raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
 
 
 def read_plan(path: Path) -> Plan:

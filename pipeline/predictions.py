@@ -49,6 +49,11 @@ class PredictionWriter:
         if probabilities is not None:
             self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
 
+    def skip(self, sample: str, region: Region) -> None:
+        """Leave a region to the background: no label is stored, since a missing chunk holds zeros."""
+        if self.keeps_probabilities:
+            self._arrays[sample]["probabilities"][(0, *region.slices)] = 1
+
     def fail(self, sample: str, *, stage: str, error: str) -> None:
         """Record that a sample has no prediction, why, and which stage found it."""
         self._number(sample)

@@ -7,6 +7,7 @@ measured.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,6 +137,7 @@ class _Sink:
         self.writer = writer
         self.pixels = dict.fromkeys((sample for sample, _ in slides), 0)
         self.uncertain_px = dict.fromkeys(self.pixels, 0)
+        self.slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
         self.blends = {sample: Blend(plan.grid, writer.num_classes) for sample, plan in slides if plan.grid.overlap_px}
 
     def write(self, scored: tuple[Batch, Scores | None]) -> None:
@@ -180,6 +182,10 @@ class _Sink:
             device=str(next(network.parameters()).device),
             precision=str(next(network.parameters()).dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
-            uncertain={sample: self.uncertain_px[sample] / pixels for sample, pixels in self.pixels.items() if pixels},
+            uncertain={
+                sample: self.uncertain_px[sample] / self.slide_px[sample]
+                for sample, pixels in self.pixels.items()
+                if pixels
+            },
             mismatch={sample: blend.mismatch.share for sample, blend in self.blends.items()},
         )

@@ -17,7 +17,7 @@ class Speed:
     Attributes
     ----------
     pixels
-        Of all slides of the batch.
+        Of all slides of the batch that went through the network; glass that was skipped did not.
     wall_s, network_s
         Time from the first window to the last, without imports; the part of it spent in the network.
     differing_px, compared_px

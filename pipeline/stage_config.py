@@ -38,6 +38,7 @@ class TileConfig(Section):
 
     image: ImageConfig
     tile_px: int | None
+    skip_glass: bool
 
 
 class WeighConfig(Section):
@@ -79,6 +80,12 @@ class PredictConfig(Section):
     probabilities: bool
 
 
+class VerifyConfig(Section):
+    """What the stage ``verify`` is told."""
+
+    classes: list[ClassName]
+
+
 class ObjectsConfig(Section):
     """What the stage ``objects`` is told."""
 
@@ -114,7 +121,7 @@ def stage_config(
     if network.pretrained in settings.models:
         network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
     sections: dict[str, Section] = {
-        "tile": TileConfig(image=image, tile_px=settings.tiling.tile_px),
+        "tile": TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass),
         "weigh": WeighConfig(labels=LabelConfig(**labels), image=image, loss=network.loss),
         "train": TrainConfig(
             labels=LabelConfig(**labels),
@@ -128,6 +135,7 @@ def stage_config(
             precision=settings.prediction.precision,
             probabilities=settings.needs_probabilities,
         ),
+        "verify": VerifyConfig(classes=settings.classes),
         "stitch": settings.masks,
         "inspect": InspectConfig(image=image),
         "evaluate": EvaluateConfig(labels=LabelConfig(**labels), image=image, metrics=settings.metrics),

@@ -80,7 +80,7 @@ def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[
     """Put consecutive windows of one shape together, also of several slides."""
     group: list[Place] = []
     for sample, plan in slides:
-        for tile in plan.grid.tiles():
+        for tile in plan.tiles():
             rows, columns = tile.read.shape
             if group and (tile.read.shape != group[0].tile.read.shape or (len(group) + 1) * rows * columns > batch_px):
                 yield group
@@ -131,7 +131,7 @@ class _OpenSlides:
         None where that was said before.
         """
         with self._lock:
-            self._left.setdefault(place.sample, place.plan.grid.count)
+            self._left.setdefault(place.sample, place.plan.count)
             if place.sample in self._failed:
                 return None
         try:

@@ -103,6 +103,8 @@ def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iter
             continue
         _check_fit(plan.sample, plan.slide, card)
         writer.begin(plan.sample, plan.slide.grid)
+        for tile in plan.slide.glass():
+            writer.skip(plan.sample, tile.write)
         yield plan.sample, plan.slide
 
 

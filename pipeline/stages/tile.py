@@ -6,19 +6,18 @@ import logging
 from pathlib import Path
 
 from pipeline.checkpoint import ModelCard, read_card
-from pipeline.errors import ConfigError, SlideError
+from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.intensity import measure, row_bands
-from pipeline.memory import largest_window_px
-from pipeline.plan import Plan, SlidePlan
+from pipeline.plan import Plan, SlidePlan, plan_grid
 from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid
+from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
 
-_BLENDED_PX = 512
 _ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
@@ -39,13 +38,14 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
 
 def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
     with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
-        grid = _grid(slide.shape, card, memory_mb, config.tile_px)
+        grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
         level = _coarsest_with_enough_pixels(slide)
         bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
         try:
             statistics = measure(bands, slide.levels[level].dtype)
         except ValueError as error:
             raise SlideError(f"{path}: {error}") from error
+        tissue = _tissue(slide, grid) if config.skip_glass else None
         names = ", ".join(slide.channel_names)
         log.info("%s: %s px, channels %s, intensities %s", path, slide.shape, names, statistics)
         log.info("%d tiles of %s px, %.2f pixels computed per pixel", grid.count, grid.tile, grid.redundancy)
@@ -56,19 +56,19 @@ def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> Sl
             view=config.image,
             statistics=statistics,
             pixel_size_um=slide.pixel_size_um,
+            tissue=tissue,
         )
 
 
-def _grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
-    """Return the largest tiles that the settings allow; blended ones stay small, as training patches are."""
-    if tile_px is None and card.geometry.context_px is None:
-        tile_px = _BLENDED_PX
-    if tile_px is not None:
-        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
-    try:
-        return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
-    except ValueError as error:
-        raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
+def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
+    """Return the tiles to segment; None for all, always where tiles are blended: each needs its neighbours."""
+    found = None if grid.overlap_px else find_tissue(slide)
+    if found is None:
+        return None
+    runs = runs_with_tissue(found, grid)
+    skipped = grid.count - sum(stop - first for first, stop in runs)
+    log.info("%s: %d of %d tiles (%.0f %%) are glass", slide.path, skipped, grid.count, 100 * skipped / grid.count)
+    return runs
 
 
 def _coarsest_with_enough_pixels(slide: Slide) -> int:

@@ -78,7 +78,7 @@ def test_the_watershed_makes_predict_write_probabilities():
 
 def test_a_stage_names_what_is_wrong_with_its_slice():
     with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
-        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "til": 1}')
+        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "skip_glass": true, "til": 1}')
 
 
 @pytest.mark.parametrize(

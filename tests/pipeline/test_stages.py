@@ -15,6 +15,7 @@ from pipeline.__main__ import STAGES, main
 from pipeline.config import ImageConfig, MaskConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
+from pipeline.plan import read_plan
 from pipeline.predictions import open_prediction
 from pipeline.project import find_pairs
 from pipeline.slides import open_slide
@@ -202,6 +203,50 @@ def test_what_a_mask_setting_needs_and_does_not_have_is_one_line(tmp_path, gener
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(f"^error: stitch: .*{message}", last)
     assert not (tmp_path / "a.ome.tiff").exists()
+
+
+def test_tiles_of_glass_are_background_and_all_others_as_if_nothing_was_skipped(tmp_path, generator, monkeypatch):
+    monkeypatch.setattr("pipeline.tissue._LEAST_PX", 1)
+    weights = write_network(tmp_path / "network", width=2, depth=2)
+    pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
+    pixels[150:260, 100:220] = generator.integers(60, 200, (110, 120, 3))
+    masks, speeds, kept = {}, {}, {}
+    for skip_glass in (True, False):
+        folder = tmp_path / str(skip_glass)
+        (folder / "slides").mkdir(parents=True)
+        tifffile.imwrite(folder / "slides" / "a.tif", pixels, photometric="rgb")
+        tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64, "skip_glass": skip_glass})
+        prediction = SETTINGS.prediction.model_copy(update={"probabilities": True})
+        settings = SETTINGS.model_copy(update={"tiling": tiling, "prediction": prediction})
+        masks[skip_glass] = tifffile.imread(segment(folder, weights, settings)["a"], series=0)
+        speeds[skip_glass] = read_speed(folder / "batch.json")
+        with open_prediction(folder / "batch.zarr.zip", "batch/a") as group:
+            kept[skip_glass] = group["probabilities"][:]
+    planned = read_plan(tmp_path / "True" / "plans" / "batch" / "a.json").slide
+    glass = np.zeros((400, 390), dtype=bool)
+    for tile in planned.glass():
+        glass[tile.write.slices] = True
+    assert 0.2 < glass.mean() < 0.9
+    assert not glass[150:260, 100:220].any()
+    assert masks[False][glass].any()  # this network calls glass an object
+    np.testing.assert_array_equal(masks[True], np.where(glass, 0, masks[False]))
+    background = np.array([1, 0])[:, None, None]
+    np.testing.assert_array_equal(kept[True], np.where(glass, background, kept[False]))
+    assert (speeds[True].pixels, speeds[False].pixels) == ((~glass).sum(), glass.size)
+    assert speeds[True].uncertain["batch/a"] <= speeds[False].uncertain["batch/a"]
+
+
+def test_nothing_is_skipped_where_tiles_are_blended(tmp_path, monkeypatch):
+    """The neighbours of a tile are part of what it becomes."""
+    monkeypatch.setattr("pipeline.tissue._LEAST_PX", 1)
+    weights = write_network(tmp_path / "network", "pspnet", width=2)
+    pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
+    pixels[150:260, 100:220] = 90
+    (tmp_path / "slides").mkdir()
+    tifffile.imwrite(tmp_path / "slides" / "a.tif", pixels, photometric="rgb")
+    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64})
+    segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling}))
+    assert read_plan(tmp_path / "plans" / "batch" / "a.json").slide.tissue is None
 
 
 def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, generator, capsys):
