@@ -31,10 +31,12 @@ def has_finite_context(name: str) -> bool:
     return models.build(name, in_channels=1, num_classes=1, options=thin_options(name)).geometry.context_px is not None
 
 
-def lived_in_network(name: str = "unet", *, num_classes: int = 2, **options: object) -> SegmentationModel:
+def lived_in_network(
+    name: str = "unet", *, in_channels: int = 1, num_classes: int = 2, **options: object
+) -> SegmentationModel:
     """A network in evaluation mode whose batch normalization does not happen to be the identity."""
     torch.manual_seed(0)
-    network = models.build(name, in_channels=1, num_classes=num_classes, options=options)
+    network = models.build(name, in_channels=in_channels, num_classes=num_classes, options=options)
     return randomize_statistics(network).eval()
 
 

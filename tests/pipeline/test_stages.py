@@ -29,6 +29,7 @@ from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
 from .test_watershed import split_the_whole
 
 SETTINGS = Settings(classes=CLASSES)
+COLOURED = SETTINGS.model_copy(update={"image": ImageConfig(channels=[0, 1, 2])})
 
 
 def segment(folder, weights, settings=SETTINGS):
@@ -207,7 +208,7 @@ def test_what_a_mask_setting_needs_and_does_not_have_is_one_line(tmp_path, gener
 
 def test_tiles_of_glass_are_background_and_all_others_as_if_nothing_was_skipped(tmp_path, generator, monkeypatch):
     monkeypatch.setattr("pipeline.tissue._LEAST_PX", 1)
-    weights = write_network(tmp_path / "network", width=2, depth=2)
+    weights = write_network(tmp_path / "network", in_channels=3, width=6, depth=2)
     pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
     pixels[150:260, 100:220] = generator.integers(60, 200, (110, 120, 3))
     masks, speeds, kept = {}, {}, {}
@@ -217,7 +218,7 @@ def test_tiles_of_glass_are_background_and_all_others_as_if_nothing_was_skipped(
         tifffile.imwrite(folder / "slides" / "a.tif", pixels, photometric="rgb")
         tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64, "skip_glass": skip_glass})
         prediction = SETTINGS.prediction.model_copy(update={"probabilities": True})
-        settings = SETTINGS.model_copy(update={"tiling": tiling, "prediction": prediction})
+        settings = COLOURED.model_copy(update={"tiling": tiling, "prediction": prediction})
         masks[skip_glass] = tifffile.imread(segment(folder, weights, settings)["a"], series=0)
         speeds[skip_glass] = read_speed(folder / "batch.json")
         with open_prediction(folder / "batch.zarr.zip", "batch/a") as group:
@@ -239,13 +240,13 @@ def test_tiles_of_glass_are_background_and_all_others_as_if_nothing_was_skipped(
 def test_nothing_is_skipped_where_tiles_are_blended(tmp_path, monkeypatch):
     """The neighbours of a tile are part of what it becomes."""
     monkeypatch.setattr("pipeline.tissue._LEAST_PX", 1)
-    weights = write_network(tmp_path / "network", "pspnet", width=2)
+    weights = write_network(tmp_path / "network", "pspnet", in_channels=3, width=2)
     pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
     pixels[150:260, 100:220] = 90
     (tmp_path / "slides").mkdir()
     tifffile.imwrite(tmp_path / "slides" / "a.tif", pixels, photometric="rgb")
     tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64})
-    segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling}))
+    segment(tmp_path, weights, COLOURED.model_copy(update={"tiling": tiling}))
     assert read_plan(tmp_path / "plans" / "batch" / "a.json").slide.tissue is None
 
 
