@@ -18,7 +18,7 @@ from ..networks import CLASSES, write_network
 
 MEMORY_MB = 1500
 LIMIT_MB = 2000  # of address space for data, some of which the libraries reserve without ever touching it
-COLUMNS, ROWS = 2048, (10_000, 100_000)
+COLUMNS, SHORT, LONG = 2048, 10_000, 100_000
 JOB = """
 import sys
 from pipeline.__main__ import main
@@ -63,15 +63,16 @@ def peaks_of(folder, rows, generator):
     }
 
 
-def test_peak_memory_does_not_grow_with_rows_and_stays_in_the_budget(tmp_path, generator):
-    peaks = {}
-    for rows in ROWS:
-        (tmp_path / str(rows)).mkdir()
-        peaks[rows] = peaks_of(tmp_path / str(rows), rows, generator)
+def test_ten_times_the_rows_take_no_more_memory_and_all_stay_in_the_budget(tmp_path, generator):
+    """Where freed memory lies differs from run to run by some percent, so the short slide is taken three times."""
+    peaks = []
+    for run, rows in enumerate((SHORT, SHORT, SHORT, LONG)):
+        (tmp_path / str(run)).mkdir()
+        peaks.append(peaks_of(tmp_path / str(run), rows, generator))
     for stage in ("tile", "predict", "stitch"):
-        values = [peaks[rows][stage] for rows in ROWS]
-        assert max(values) <= 1.05 * min(values), peaks
-        assert max(values) < MEMORY_MB, peaks
+        *short, long = (peak[stage] for peak in peaks)
+        assert long <= 1.05 * max(short), peaks
+        assert max(*short, long) < MEMORY_MB, peaks
 
 
 def test_a_budget_below_what_the_libraries_need_is_one_clear_line(tmp_path):

@@ -13,8 +13,10 @@ from hypothesis.extra import numpy as arrays
 from models.geometry import Geometry
 from pipeline import tissue
 from pipeline.config import ImageConfig
+from pipeline.formats.image import Image
 from pipeline.plan import SlidePlan
-from pipeline.slides import Level, Slide, open_slide
+from pipeline.planes import pick_planes
+from pipeline.slides import Slide, open_slide
 from pipeline.tiling import Grid, Region
 from pipeline.tissue import Tissue, find_tissue, glass_threshold, runs_with_tissue
 
@@ -24,7 +26,8 @@ GLASS = (243, 242, 244)
 
 def slide_of(*levels):
     """A slide of (rows, columns, channels) or (rows, columns) levels."""
-    return Slide(path=Path("a"), levels=tuple(Level(array=level, axes="YXS"[: level.ndim]) for level in levels))
+    planes, _ = pick_planes(Image(levels=levels, axes="YXS"[: levels[0].ndim]), None, Path("a"))
+    return Slide(path=Path("a"), levels=tuple(planes), file_shape=planes[0].shape)
 
 
 def glass(generator, colour=GLASS):
