@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from pipeline.columns import columns
-from pipeline.config import EnsembleConfig, ModelConfig, Settings
+from pipeline.config import Settings
+from pipeline.model_config import EnsembleConfig, ModelConfig
 from pipeline.stages.models import markdown
 
 ROOT = Path(__file__).parents[1]

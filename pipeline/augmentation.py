@@ -19,7 +19,7 @@ from monai.transforms import (
     Transform,
 )
 
-from pipeline.config import AugmentationConfig
+from pipeline.model_config import AugmentationConfig
 
 IMAGE, LABELS, WEIGHTS = "image", "labels", "weights"
 _ALL = (IMAGE, LABELS, WEIGHTS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from pipeline.augmentation import IMAGE, LABELS, WEIGHTS, augmentation, seed
-from pipeline.config import AugmentationConfig
+from pipeline.model_config import AugmentationConfig
 from pipeline.tiling import Region, read_mirrored
 
 Patch = tuple[Tensor, Tensor, Tensor]

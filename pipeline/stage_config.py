@@ -9,18 +9,10 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.config import (
-    ClassName,
-    EnsembleConfig,
-    ImageConfig,
-    LossConfig,
-    MetricsConfig,
-    ModelConfig,
-    Section,
-    Settings,
-    explain,
-)
+from pipeline.config import ImageConfig, MetricsConfig, Settings, explain
 from pipeline.errors import ConfigError
+from pipeline.model_config import EnsembleConfig, LossConfig, ModelConfig
+from pipeline.section import ClassName, Section
 
 Part = TypeVar("Part", bound=Section)
 

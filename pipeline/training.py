@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from models.geometry import Geometry
 from models.interface import SegmentationModel
-from pipeline.config import ModelConfig
 from pipeline.device import computes_bfloat16
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.losses import SegmentationLoss
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
+from pipeline.model_config import ModelConfig
 from pipeline.patches import Annotated, RandomPatches
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 import models
-from pipeline.config import EnsembleConfig
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256
+from pipeline.model_config import EnsembleConfig
 from pipeline.weights_file import load_network, save_network
 
 log = logging.getLogger(__name__)

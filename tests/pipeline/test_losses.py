@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.config import LossConfig
 from pipeline.losses import SegmentationLoss, weighted_cross_entropy
+from pipeline.model_config import LossConfig
 
 
 def test_weighted_cross_entropy_by_hand():

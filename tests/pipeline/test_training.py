@@ -9,10 +9,10 @@ import torch
 import models
 from models.geometry import Geometry
 from pipeline.augmentation import augmentation
-from pipeline.config import AugmentationConfig, ModelConfig
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.metrics.overlap import confusion, per_class
+from pipeline.model_config import AugmentationConfig, ModelConfig
 from pipeline.patches import Annotated, RandomPatches
 from pipeline.training import check_patch, parameter_groups, schedule, train_network
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.config import ConfigError, ImageConfig, parse_settings
-from pipeline.errors import SlideError
+from pipeline.config import ImageConfig, parse_settings
+from pipeline.errors import ConfigError, SlideError
 from pipeline.slides import on_grid_of, open_slide, read_plane, slide_step
 
 AXES = "TCZYX"

@@ -1,0 +1,141 @@
+"""The part of the configuration that says what is trained, and how: annotated images, networks, their averages."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+import models
+from pipeline.section import ModelName, NonNegative, Positive, Section
+
+
+class TrainingConfig(Section):
+    """The annotated images. Images and labels are paired by their path under the two folders, without suffix."""
+
+    images: str = Field("data/training/images", description="Folder of training images.")
+    labels: str = Field("data/training/labels", description="Folder of their label images.")
+    kind: Literal["instances", "classes"] = Field(
+        "instances",
+        description="What a label image holds: an id per object (0 = background; objects become the second class), "
+        "or a value per class. References are read in the same way.",
+    )
+    values: list[int] | None = Field(
+        None,
+        description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null: 0, 1, 2, ...",
+    )
+    validation: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held back for validation: the last ones by name, whole files, "
+        "at least one. Files of one subfolder are held back together.",
+    )
+
+
+class LossConfig(Section):
+    """The loss: a weighted sum of pixel-weighted cross-entropy and Dice."""
+
+    cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
+    dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
+    boundary_weight: float = Field(
+        10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
+    )
+    boundary_sigma_px: Positive = Field(5.0, description="Sigma in px of the U-Net weight map.")
+    class_balance: bool = Field(
+        False,
+        description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
+        "classes already; together they make rare classes too large.",
+    )
+
+    @model_validator(mode="after")
+    def _any_loss(self) -> Self:
+        if self.cross_entropy == self.dice == 0:
+            raise ValueError("cross_entropy and dice are both 0; at least one must be above 0")
+        return self
+
+
+class AugmentationConfig(Section):
+    """Random changes of the training patches. Each number says how far; 0 turns that change off."""
+
+    flip: bool = Field(True, description="Flips and quarter turns.")
+    rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
+    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size.")
+    elastic_px: float = Field(
+        3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation)."
+    )
+    brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
+    contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
+    gamma: float = Field(0.5, ge=0, lt=1, description="Largest relative change of gamma.")
+    noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
+    blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
+
+
+class ModelConfig(Section):
+    """One network: what it is, and how it is trained."""
+
+    architecture: str = Field(
+        "unet",
+        description=f"Name of the architecture: {', '.join(f'`{name}`' for name in models.available())}, or, with the "
+        "extra `zoo`, `smp/ARCHITECTURE/ENCODER` of segmentation_models_pytorch. See docs/models.md.",
+    )
+    options: dict[str, int | float | str | bool] = Field(
+        default_factory=dict,
+        description="Options of the architecture, such as `width`; docs/models.md lists those of each.",
+    )
+    pretrained: str | None = Field(
+        None,
+        description="What the weights start from instead of chance: `imagenet` (torchvision's, for architectures with "
+        "a backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
+        "file: a torchvision state dict (.pth) or a `model.safetensors`.",
+    )
+    encoder_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
+    )
+    loss: LossConfig = Field(LossConfig(), description="The loss.")
+    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
+    max_minutes: Positive = Field(15.0, description="Training ends after this time, validation included.")
+    max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
+    validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
+    patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
+    batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it rises, then falls as a cosine.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
+    checkpoint: str | None = Field(
+        None,
+        description="A trained `model.safetensors` with its `model.json` beside it; replaces training altogether.",
+    )
+
+    @model_validator(mode="after")
+    def _architecture_is_known(self) -> Self:
+        if not models.is_known(self.architecture):
+            raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
+        return self
+
+
+class EnsembleConfig(Section):
+    """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
+
+    members: list[ModelName] = Field(min_length=1, description="Names of entries of `models`.")
+    scales: list[float] = Field(
+        [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
+    )
+    symmetries: Literal["none", "flips", "all"] = Field(
+        "none",
+        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` also the quarter "
+        "turns (8). It takes as many times as long.",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_powers_of_two(cls, scales: list[float]) -> list[float]:
+        if unknown := [scale for scale in scales if scale not in {0.25, 0.5, 1, 2, 4}]:
+            raise ValueError(f"a scale is 0.25, 0.5, 1, 2 or 4, got {unknown[0]}")
+        return scales
