@@ -71,6 +71,34 @@ class AugmentationConfig(Section):
     blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
 
 
+class OptimizerConfig(Section):
+    """How the weights move. Rarely changed."""
+
+    kind: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="`adamw` (doi:10.48550/arXiv.1711.05101), or `sgd` with `momentum`, as the U-Net was published; "
+        "`sgd` wants a `learning_rate` of its own: `python -m pipeline find-lr`.",
+    )
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of `sgd`.")
+    weight_decay: NonNegative = Field(0.01, description="Decay of the weights per step, relative to the learning rate.")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine",
+        description="How the learning rate falls from its peak over the training: half a `cosine`, `poly` (what is "
+        "left to the power of 0.9), or not at all.",
+    )
+    warm_up: float = Field(
+        0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises from 0 to its peak."
+    )
+    largest_gradient: Positive = Field(1.0, description="Gradients whose norm is larger are scaled down to it.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of all weights and statistics; the average is what is "
+        "validated and kept. In the first steps it is shorter: min(average, (1 + step) / (10 + step)). 0 turns it off.",
+    )
+
+
 class ModelConfig(Section):
     """One network: what it is, and how it is trained."""
 
@@ -95,17 +123,36 @@ class ModelConfig(Section):
         le=1,
         description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
     )
+    frozen_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps at the start in which the encoder keeps its weights and statistics; for `pretrained`.",
+    )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
-    max_minutes: Positive = Field(15.0, description="Training ends after this time, validation included.")
+    max_minutes: Positive = Field(
+        15.0, description="Training ends after this time, validation included; interruptions do not count."
+    )
     max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
-    validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Training ends after this number of validations without a better mean Dice; null: never.",
+    )
+    validate_every: int = Field(
+        50,
+        ge=1,
+        description="Optimizer steps between two validations; more where the held-back images are so large that a "
+        "tenth of the computing would go into them.",
+    )
     patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
     batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
-    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it rises, then falls as a cosine.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate; it rises, then falls (`optimizer`).")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights move.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
+        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32. "
+        "`float16` scales the loss; only on CUDA.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     checkpoint: str | None = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from pipeline.augmentation import IMAGE, LABELS, WEIGHTS, augmentation, seed
 from pipeline.model_config import AugmentationConfig
@@ -39,29 +38,25 @@ class Annotated:
         return self.image.shape[1], self.image.shape[2]
 
 
-class RandomPatches(IterableDataset[Patch]):
-    """An endless stream of augmented patches: image (channels, P, P), target (P, P) int64, weights (P, P).
+class RandomPatches(Dataset[Patch]):
+    """Augmented patches by number: image (channels, P, P), target (P, P) int64, weights (P, P).
 
-    What it draws follows from ``seed`` and the number of the loading process alone. Images smaller than a patch are
-    mirrored beyond their edges.
+    Patch i follows from ``seed`` and i alone. Images smaller than a patch are mirrored beyond their edges.
     """
 
     def __init__(self, images: list[Annotated], *, patch_px: int, config: AugmentationConfig, seed: int) -> None:
         super().__init__()
         self.images = images
         self.patch_px = patch_px
-        self.config = config
         self.seed = seed
+        self._change = augmentation(config)
 
-    def __iter__(self) -> Iterator[Patch]:
-        worker = torch.utils.data.get_worker_info()
-        generator = np.random.default_rng([self.seed, worker.id if worker else 0])
-        change = augmentation(self.config)
-        seed(change, generator)
-        while True:
-            patch = change(self._draw(generator))
-            target = patch[LABELS][0].round().long()
-            yield patch[IMAGE], target, patch[WEIGHTS][0]
+    def __getitem__(self, index: int) -> Patch:
+        generator = np.random.default_rng([self.seed, index])
+        seed(self._change, generator)
+        patch = self._change(self._draw(generator))
+        target = patch[LABELS][0].round().long()
+        return patch[IMAGE], target, patch[WEIGHTS][0]
 
     def _draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
         annotated = self.images[generator.integers(len(self.images))]

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import tifffile
-import torch
 
-import models
-from models.interface import SegmentationModel
-from pipeline.appearance import appearance, windows
+from pipeline.annotated import read_pair
 from pipeline.config import ImageConfig
-from pipeline.device import prepare
-from pipeline.errors import SlideError, SlidemillError
-from pipeline.files import provenance, replacing, sha256
+from pipeline.device import choose_devices, set_up_process
+from pipeline.files import provenance, sha256
 from pipeline.formats.image import PixelSize
-from pipeline.intensity import measure, normalize, row_bands
-from pipeline.labels import read_training_labels
-from pipeline.patches import Annotated
-from pipeline.pretrained import start_from
+from pipeline.pretrained import build_network
 from pipeline.project import TrainingPair, find_pairs, split_pairs
 from pipeline.slides import open_slide
 from pipeline.stage_config import TrainConfig
-from pipeline.training import Record, train_network
+from pipeline.training import Task, forget, train_network
 from pipeline.weights_file import save_network
 
 log = logging.getLogger(__name__)
@@ -39,76 +33,53 @@ def run(
     output: Path,
     history: Path,
     threads: int,
+    devices: int,
     memory_mb: int,
     config: TrainConfig,
 ) -> None:
-    """Train on the folders ``images``, ``labels`` and ``weights``.
+    """Train on the folders ``images``, ``labels`` and ``weights``, with ``devices`` GPUs or processes.
 
-    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes.
+    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes. The
+    folder ``training`` beside ``output`` has the state, with which the same command goes on where it was interrupted.
     """
-    prepare(threads)
-    torch.manual_seed(config.model.seed)
+    set_up_process(threads)
     pairs, held_back = split_pairs(find_pairs(images, labels), config.validation)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
-    network = _build(config)
-    if config.model.pretrained:
-        start_from(network, config.model.pretrained)
-    training, validation = ([_load(pair, weights, memory_mb, config) for pair in part] for part in (pairs, held_back))
-    best = train_network(
-        network,
+    origin = _origin(config, [*pairs, *held_back])
+    training, validation = (
+        [read_pair(pair, weights, memory_mb, config) for pair in part] for part in (pairs, held_back)
+    )
+    task = Task(
+        network=build_network(config.model, channels=len(config.image.channels), classes=len(config.labels.classes)),
         training=training,
         validation=validation,
         classes=config.labels.classes,
         config=config.model,
-        on_record=lambda records: _write_history(history, records),
+        identity=hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
+        history=history,
+        folder=output.parent / "training",
     )
+    best = train_network(task, choose_devices(devices))
     log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
-
-    pairs = [*pairs, *held_back]
-    origin = provenance(
-        "train", config, **{str(path): sha256(path) for pair in pairs for path in (pair.image, pair.labels)}
-    )
     save_network(
         output,
-        network,
+        task.network,
         classes=config.labels.classes,
-        pixel_size_um=_common_pixel_size(pairs, memory_mb, config.image),
+        pixel_size_um=_common_pixel_size([*pairs, *held_back], memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
         appearance=[annotated.appearance for annotated in (*training, *validation)],
         origin=origin,
     )
+    forget(task)
 
 
-def _build(config: TrainConfig) -> SegmentationModel:
-    try:
-        return models.build(
-            config.model.architecture,
-            in_channels=len(config.image.channels),
-            num_classes=len(config.labels.classes),
-            options=config.model.options,
-        )
-    except ValueError as error:
-        raise SlidemillError(str(error)) from error
-
-
-def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:
-    """Read one pair into memory, normalized as slides are."""
-    with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
-        pixels = slide.read_all()
-        classes, _ = read_training_labels(pair.labels, config.labels, like=slide, memory_mb=memory_mb)
-    try:
-        statistics = measure(row_bands(lambda rows, columns: pixels[:, rows, columns], classes.shape), pixels.dtype)
-    except ValueError as error:
-        raise SlideError(f"{pair.image}: {error}") from error
-    return Annotated(
-        name=pair.name,
-        image=normalize(pixels, statistics),
-        classes=classes,
-        weights=np.asarray(tifffile.imread(weights / f"{pair.name}.tif"), dtype=np.float16),
-        appearance=appearance([pixels[:, rows, columns] for rows, columns in windows(classes.shape)]),
-    )
+def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:
+    """Return what the network follows from: settings, images, labels, and the weights that it starts from."""
+    start = Path(config.model.pretrained or "")
+    files = [path for pair in pairs for path in (pair.image, pair.labels)] + [start] * start.is_file()
+    return provenance("train", config, **{str(path): sha256(path) for path in files})
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:
@@ -122,8 +93,3 @@ def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageCon
         return None
     rows_um, columns_um = np.median(sizes, axis=0)
     return float(rows_um), float(columns_um)
-
-
-def _write_history(path: Path, records: list[Record]) -> None:
-    with replacing(path) as temporary:
-        pd.DataFrame(records).to_csv(temporary, index=False)
