@@ -40,6 +40,7 @@ STAGES = {
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
     "estimate": "pipeline.stages.estimate",
+    "find-lr": "pipeline.stages.find_lr",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
 }

@@ -12,6 +12,7 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
+from pipeline.annotated import read_pair
 from pipeline.config import ImageConfig, MaskConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
@@ -21,7 +22,6 @@ from pipeline.project import find_pairs
 from pipeline.slides import open_slide
 from pipeline.speed import read_speed
 from pipeline.stage_config import TrainConfig, parse_stage_config, stage_config
-from pipeline.stages.train import _load
 from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, write_network
@@ -135,7 +135,7 @@ def test_training_sees_the_grid_of_the_view(tmp_path, generator):
     assert main(["weigh", *places, *output, "--config", stage_config(settings, "weigh")]) == 0
     config = parse_stage_config(TrainConfig, stage_config(settings, "train"))
     fine, coarse = (
-        _load(pair, tmp_path / "weights", 100, config)
+        read_pair(pair, tmp_path / "weights", 100, config)
         for pair in reversed(find_pairs(tmp_path / "images", tmp_path / "labels"))
     )
     assert fine.image.shape == (2, 20, 30)
