@@ -41,11 +41,6 @@ class Batches(Iterator[list[Tensor]]):
     """
 
     def __init__(self, fabric: Fabric, patches: Dataset[Patch], *, batch_size: int, first: int) -> None:
-        if batch_size % fabric.world_size:
-            raise SlidemillError(
-                f"batch_size {batch_size} cannot be shared among {fabric.world_size} devices; "
-                f"make it a multiple of {fabric.world_size}, or ask for fewer devices"
-            )
         on_gpu = fabric.device.type != "cpu"
         numbers = PatchNumbers(first=first, batch_size=batch_size, rank=fabric.global_rank, processes=fabric.world_size)
         loader = DataLoader(

@@ -76,8 +76,9 @@ def overlay(image: NDArray[np.float32], truth: NDArray[np.uint8], predicted: NDA
     (rows, columns, 3) uint8 array, at most 512 px a side
     """
     rows, columns = (slice(max(0, (side - _EXAMPLE_PX) // 2), (side + _EXAMPLE_PX) // 2) for side in truth.shape)
-    shown = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
-    picture = (255 * np.clip(shown[:, rows, columns], 0, 1)).astype(np.uint8).transpose(1, 2, 0).copy()
+    pixels = image[:, rows, columns]
+    shown = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
+    picture = (255 * np.clip(shown, 0, 1)).astype(np.uint8).transpose(1, 2, 0).copy()
     for classes, colour in ((truth, MISSED_RGB), (predicted, EXTRA_RGB)):
         picture[find_boundaries(classes[rows, columns], mode="inner")] = colour
     return picture

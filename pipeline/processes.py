@@ -8,6 +8,7 @@ those of the sum of all losses, P L; DistributedDataParallel takes the mean over
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -76,7 +77,10 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
             fabric.launch()
             function(fabric, *arguments)
         else:
-            fabric.launch(_begin, threads, function, *arguments)  # type: ignore[arg-type]
+            copied = pickle.dumps(
+                (function, arguments)
+            )  # torch would give all processes the same weights, by reference
+            fabric.launch(_begin, threads, copied)  # type: ignore[arg-type]
     except ProcessRaisedException as error:
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if kind.startswith(SlidemillError.__module__):
@@ -86,10 +90,11 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
         raise SlidemillError(f"a process of the training ended: {error}; is there enough memory?") from error
 
 
-def _begin(fabric: Fabric, threads: int, function: Callable[..., None], *arguments: object) -> None:
+def _begin(fabric: Fabric, threads: int, copied: bytes) -> None:
     """Begin in a new process, which has nothing of what the first one set up."""
     start_logging(logging.INFO if fabric.is_global_zero else logging.WARNING)
     set_up_process(threads)
+    function, arguments = pickle.loads(copied)
     try:
         function(fabric, *arguments)
     finally:

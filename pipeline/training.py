@@ -93,8 +93,13 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     Raises
     ------
     SlidemillError
-        If the loss is no number, or a patch does not suit the network.
+        If the loss is no number, a patch does not suit the network, or a batch cannot be shared.
     """
+    if task.config.batch_size % len(devices):
+        raise SlidemillError(
+            f"batch_size {task.config.batch_size} cannot be shared among {len(devices)} devices; "
+            f"make it a multiple of {len(devices)}, or ask for fewer devices"
+        )
     fabric = start_fabric(devices, task.config.precision)
     run_processes(fabric, _train, task)
     state = read_state(task.folder / STATE, task.identity)

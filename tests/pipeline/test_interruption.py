@@ -115,13 +115,6 @@ def test_two_processes_have_the_losses_of_one(project):
     np.testing.assert_allclose(two["dice_mean"], one["dice_mean"], atol=1e-3)
 
 
-def test_a_batch_that_cannot_be_shared_is_one_line(project):
-    with project.start("three", devices=3) as job:
-        _, log = job.communicate()
-    assert job.returncode == 1
-    assert log.splitlines()[-1].startswith("error: train: batch_size 4 cannot be shared among 3 devices")
-
-
 @pytest.mark.parametrize(
     "settings",
     [

@@ -46,7 +46,7 @@ def train(tmp_path):
     return lambda **settings: train_in(next(folders), **settings)
 
 
-def train_in(folder, **settings):
+def train_in(folder, devices=CPU, **settings):
     torch.manual_seed(0)
     network = models.build(
         settings.get("architecture", "unet"),
@@ -64,7 +64,7 @@ def train_in(folder, **settings):
         history=folder / "history.csv",
         folder=folder / "training",
     )
-    best = train_network(task, CPU)
+    best = train_network(task, devices)
     return network, best, pd.read_csv(folder / "history.csv")
 
 
@@ -142,6 +142,11 @@ def test_time_of_earlier_tries_counts():
 def test_a_patch_that_does_not_suit_the_network_is_refused(patch_px, message):
     with pytest.raises(SlidemillError, match=message):
         check_patch(Geometry(stride_px=16, context_px=94, margin_px=92, remainder_px=12), patch_px)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    with pytest.raises(SlidemillError, match="batch_size 2 cannot be shared among 3 devices"):
+        train_in(tmp_path, devices=CPU * 3)
 
 
 def test_one_patch_at_a_time_is_too_few_for_averages_of_an_image(train):
