@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 import models
-from pipeline.section import ModelName, NonNegative, Positive, Section
+from pipeline.section import Name, NonNegative, Positive, Section
 
 
 class TrainingConfig(Section):
@@ -29,7 +29,14 @@ class TrainingConfig(Section):
         gt=0,
         lt=1,
         description="Share of the training images held back for validation: the last ones by name, whole files, "
-        "at least one. Files of one subfolder are held back together.",
+        "at least one. Images of one group are held back together. A model with `folds` does not use it.",
+    )
+    samples: str = Field(
+        "config/training.csv",
+        description="Optional sample sheet of the training images, a CSV with the columns `sample` (path below "
+        "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
+        "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
+        "from and held back.",
     )
 
 
@@ -107,6 +114,13 @@ class ModelConfig(Section):
         "auto",
         description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Cross-validation: this many networks are trained, each with another part of the images held back, "
+        "and the model is their average. See docs/cross-validation.md. null: one network, `training.validation` held "
+        "back.",
+    )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     checkpoint: str | None = Field(
         None,
@@ -119,11 +133,17 @@ class ModelConfig(Section):
             raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
         return self
 
+    @model_validator(mode="after")
+    def _folds_are_trained(self) -> Self:
+        if self.folds and self.checkpoint:
+            raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        return self
+
 
 class EnsembleConfig(Section):
     """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
 
-    members: list[ModelName] = Field(min_length=1, description="Names of entries of `models`.")
+    members: list[Name] = Field(min_length=1, description="Names of entries of `models`.")
     scales: list[float] = Field(
         [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
     )
