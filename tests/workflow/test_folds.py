@@ -89,7 +89,8 @@ def test_nothing_is_left_to_do_and_a_metric_option_trains_nothing(folded):
 def test_another_number_of_folds_leaves_the_weight_maps(folded):
     configure(folded, models={"net": NETWORK})
     planned = folded.planned()
-    assert (planned["train"], "weigh" in planned, "validate" in planned) == (1, False, False)
+    assert (planned["train"], planned["predict"]) == (1, 1)
+    assert not {"weigh", "validate", "combine"} & set(planned)
     configure(folded, models={"net": NETWORK | {"folds": 3}})
     refused = folded.snakemake("--dry-run")
     assert refused.returncode != 0

@@ -135,6 +135,8 @@ def results_of_all(wildcards):
     for sample in slides:
         yield f"results/appearance/{sample}.json"
     for name, (_, fold) in settings.trainings.items():
+        # Else a network that `combine` wrote under this name, before a change of `folds`, would do: see `train`.
+        yield f"results/models/{name}/history.csv"
         if fold:
             yield f"results/validation/{name}.csv"
     for model in settings.networks:
