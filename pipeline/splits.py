@@ -79,7 +79,7 @@ def fold_groups(groups: Groups, folds: int) -> list[list[str]]:
         run = [left.pop(0)]
         while len(left) > others and abs(_count(groups, [*run, left[0]]) - share) <= abs(_count(groups, run) - share):
             run.append(left.pop(0))
-        runs.append(run + (left if not others else []))
+        runs.append(run)
     return runs
 
 

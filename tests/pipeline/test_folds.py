@@ -5,11 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from pipeline.__main__ import main
 from pipeline.config import parse_settings
 from pipeline.folds import folds_columns, folds_table
+from pipeline.stage_config import stage_config
 from pipeline.stages.combine import cross_validation
+from pipeline.training import Best
 
+from ..networks import lived_in_network, write_network
 from .test_estimation import CARD
 
 SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
@@ -57,6 +62,35 @@ def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
     assert images == ["a", "b", "c"]
     metrics, _ = cross_validation([card(0.5, "b"), card(None, "a")])
     assert metrics == pytest.approx({"dice_mean": 0.5, "sd_dice_mean": np.nan}, nan_ok=True)
+
+
+@pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
+def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
+    network = lived_in_network(width=2, depth=1)
+    weight, best = next(network.parameters()), Best(last=last)
+    for step, dice in ((1, 0.9), (2, 0.1)):
+        torch.nn.init.constant_(weight, step)
+        best.offer(network, {"step": step, "dice_mean": dice})
+    assert best.record["step"] == kept
+    assert (best.state[next(iter(best.state))] == kept).all()
+
+
+def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    weights = write_network(tmp_path / "network", width=2, depth=1)  # nothing was held back from it
+    for name in ("a", "b"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{name}.tif").touch()
+    config = stage_config(parse_settings({"models": {"a": {"folds": 2}}}, source=""), "validate", "a/fold1")
+    flags = {"weights": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    assert main(["validate", *words, "--threads", "1", "--memory-mb", "1000"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        f"error: validate: {weights}: 0 images were held back from it, others than the 1 that are now"
+    )
+    assert not (tmp_path / "o.csv").exists()
 
 
 @pytest.mark.parametrize("cards", [[card(0.5, "a")], [card(0.5, "a"), card(0.9, "a")], [card(0.5, "a"), card(0.9)]])
