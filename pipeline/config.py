@@ -221,8 +221,8 @@ class Settings(Section):
                 if start in chain:
                     raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
                 chain.append(start)
-            for start in chain[1:2]:
-                self._check_folds_of_start(name, start)
+            if len(chain) > 1:
+                self._check_folds_of_start(name, chain[1])
         return self
 
     def _check_folds_of_start(self, name: str, start: str) -> None:

@@ -24,9 +24,11 @@ def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair]
     SlidemillError
         If there are fewer groups than folds (two without folds).
     """
-    if config.fold is None:
+    if config.validation is not None:
         held_back = _last(groups, config.validation)
     else:
+        assert config.folds is not None
+        assert config.fold is not None
         held_back = fold_groups(groups, config.folds)[config.fold - 1]
     sides: tuple[list[TrainingPair], list[TrainingPair]] = [], []
     for name, pairs in groups.items():

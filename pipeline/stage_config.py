@@ -42,16 +42,18 @@ class WeighConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which training images are held back: one of the folds (from 1), or without folds the last ``validation``."""
+    """Which training images are held back: number ``fold`` (from 1) of ``folds``, or the last ``validation`` of all."""
 
     samples: str
-    validation: float
-    folds: int = 1
+    validation: float | None = None
+    folds: int | None = None
     fold: int | None = None
 
     @model_validator(mode="after")
-    def _there_is_such_a_fold(self) -> Self:
-        if self.fold is not None and not 1 <= self.fold <= self.folds:
+    def _one_part_is_held_back(self) -> Self:
+        if (self.validation is None) == (self.folds is None) or (self.folds is None) != (self.fold is None):
+            raise ValueError(f"give validation, or folds and fold, got {self.validation}, {self.folds} and {self.fold}")
+        if self.folds and self.fold and not 1 <= self.fold <= self.folds:
             raise ValueError(f"fold must be from 1 to {self.folds}, got {self.fold}")
         return self
 
@@ -136,8 +138,10 @@ def start_of(settings: Settings, name: str) -> str | None:
 def split_of(settings: Settings, name: str) -> SplitConfig:
     """Return what is held back from the training of this name."""
     model, fold = settings.trainings.get(name, (name, None))
-    training, folds = settings.training, settings.models[model].folds if model in settings.models else None
-    return SplitConfig(samples=training.samples, validation=training.validation, folds=folds or 1, fold=fold)
+    training = settings.training
+    if fold is None:
+        return SplitConfig(samples=training.samples, validation=training.validation)
+    return SplitConfig(samples=training.samples, folds=settings.models[model].folds, fold=fold)
 
 
 def stage_config(

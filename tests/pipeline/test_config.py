@@ -122,7 +122,7 @@ def test_a_model_in_folds_is_the_average_of_its_trainings():
     assert list(settings.trainings) == ["a/fold1", "a/fold2", "b/fold1", "b/fold2"]
     assert settings.averages["b"].members == ["b/fold1", "b/fold2"]
     told = json.loads(stage_config(settings, "train", "b/fold2"))
-    assert told["split"] == {"samples": "config/training.csv", "validation": 0.2, "folds": 2, "fold": 2}
+    assert told["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
     assert told["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
     assert json.loads(stage_config(settings, "combine", "a"))["members"] == ["a/fold1", "a/fold2"]
 

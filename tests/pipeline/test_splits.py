@@ -28,7 +28,7 @@ def last(share):
 
 
 def fold(number, folds):
-    return SplitConfig(samples="", validation=0.2, folds=folds, fold=number)
+    return SplitConfig(samples="", folds=folds, fold=number)
 
 
 def sheet_of(folder, **groups):
@@ -123,6 +123,14 @@ def test_the_sheet_says_which_images_belong_together(tmp_path):
 def test_a_sheet_that_does_not_fit_is_one_line(tmp_path, groups, message):
     with pytest.raises(SlidemillError, match=message):
         group_pairs(pairs_named("1", "2"), sheet_of(tmp_path, **groups))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"validation": 0.2, "folds": 2, "fold": 1}, {"folds": 2}, {"folds": 2, "fold": 3}, {"fold": 1}]
+)
+def test_one_part_is_held_back(wrong):
+    with pytest.raises(ValueError, match="give validation, or folds and fold|fold must be from 1 to 2, got 3"):
+        SplitConfig(samples="", **wrong)
 
 
 def test_more_folds_than_groups_are_one_line():

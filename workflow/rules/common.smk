@@ -135,7 +135,7 @@ def results_of_all(wildcards):
     for sample in slides:
         yield f"results/appearance/{sample}.json"
     for name, (_, fold) in settings.trainings.items():
-        # Else a network that `combine` wrote under this name, before a change of `folds`, would do: see `train`.
+        # Not only the network: after a change of `folds` to null, that of `combine` is there under the same name.
         yield f"results/models/{name}/history.csv"
         if fold:
             yield f"results/validation/{name}.csv"
