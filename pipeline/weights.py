@@ -76,9 +76,14 @@ def weight_map(
     reach = reach_px(boundary_weight=boundary_weight, sigma_px=sigma_px)
     if reach:
         nearest, second = _two_nearest(objects, reach)
-        distance_sum = np.sqrt(nearest, dtype=np.float32) + np.sqrt(second, dtype=np.float32)
-        near = (second <= reach**2) & (classes < len(class_weight))
-        weights[near] += boundary_weight * np.exp(-np.square(distance_sum[near]) / (2 * sigma_px**2))
+        term = np.sqrt(nearest, dtype=np.float32)
+        term += np.sqrt(second, dtype=np.float32)
+        term *= term
+        term *= -1 / (2 * sigma_px**2)
+        np.exp(term, out=term)
+        term *= boundary_weight
+        term *= (second <= reach**2) & (classes < len(class_weight))
+        weights += term
     return weights
 
 
@@ -143,20 +148,22 @@ def _two_nearest(objects: NDArray[np.int32], reach: int) -> tuple[NDArray[np.int
         if box is None:
             continue
         around = tuple(_widened(side, reach, length) for side, length in zip(box, objects.shape, strict=True))
-        distance = _squared_distance(objects[around] == index)
+        distance = _squared_distance(objects[around] != index)
         first = nearest[around]
         np.minimum(second[around], np.maximum(first, distance), out=second[around])
         np.minimum(first, distance, out=first)
     return nearest, second
 
 
-def _squared_distance(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the square of the distance to the nearest pixel ``inside``: whole numbers, so exact.
+def _squared_distance(outside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the square of the distance to the nearest pixel that is not ``outside``: whole numbers, so exact.
 
     SciPy's own distances are floating point and take twice the time of the indices they are made from.
     """
-    rows, columns = scipy.ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    rows -= np.arange(inside.shape[0], dtype=np.int32)[:, None]
-    columns -= np.arange(inside.shape[1], dtype=np.int32)
-    squares: NDArray[np.int32] = rows**2 + columns**2
+    rows, columns = scipy.ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
+    rows -= np.arange(outside.shape[0], dtype=np.int32)[:, None]
+    columns -= np.arange(outside.shape[1], dtype=np.int32)
+    rows *= rows
+    columns *= columns
+    squares: NDArray[np.int32] = np.add(rows, columns, out=rows)
     return squares
