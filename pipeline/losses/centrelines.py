@@ -14,7 +14,7 @@ _SMOOTH = 1.0  # as in the authors' program
 def cl_dice(
     logits: Tensor,
     target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
+    weights: Tensor | None = None,
     ignore_index: int = IGNORED,
     *,
     iterations: int = 3,

@@ -11,10 +11,7 @@ from pipeline.losses.known import only_known
 
 
 def lovasz_softmax(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
-    ignore_index: int = IGNORED,
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED
 ) -> Tensor:
     """Return the mean of the Lovász extension of the Jaccard loss over the classes in the batch, over all its pixels.
 

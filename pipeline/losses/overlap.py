@@ -15,12 +15,7 @@ from pipeline.losses.known import memberships
 _SMOOTH = 1e-12
 
 
-def dice(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
-    ignore_index: int = IGNORED,
-) -> Tensor:
+def dice(logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED) -> Tensor:
     """Return the mean over classes of 1 - 2 sum(p t) / (sum(p) + sum(t)).
 
     References
@@ -31,12 +26,7 @@ def dice(
     return loss
 
 
-def jaccard(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
-    ignore_index: int = IGNORED,
-) -> Tensor:
+def jaccard(logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED) -> Tensor:
     """Return the mean over classes of 1 - sum(p t) / (sum(p) + sum(t) - sum(p t)).
 
     References
@@ -50,7 +40,7 @@ def jaccard(
 def tversky(
     logits: Tensor,
     target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
+    weights: Tensor | None = None,
     ignore_index: int = IGNORED,
     *,
     alpha: float = 0.3,
@@ -69,10 +59,7 @@ def tversky(
 
 
 def generalized_dice(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,  # noqa: ARG001
-    ignore_index: int = IGNORED,
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED
 ) -> Tensor:
     """Return 1 - 2 sum_c(v_c sum(p t)) / sum_c(v_c (sum(p) + sum(t))) with v_c = 1 / sum(t)^2 over the classes c.
 
