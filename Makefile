@@ -51,7 +51,7 @@ docs: $(VENV)/dev ## write config/README.md and the schema from pipeline/config.
 	python config/document.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	@for figure in weights predict sliding_window stitch memory; do python -m tests.benchmarks.$$figure || exit 1; done
+	@for figure in weights predict sliding_window stitch memory training; do python -m tests.benchmarks.$$figure || exit 1; done
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

@@ -77,9 +77,7 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
             fabric.launch()
             function(fabric, *arguments)
         else:
-            copied = pickle.dumps(
-                (function, arguments)
-            )  # torch would share the weights among processes
+            copied = pickle.dumps((function, arguments))  # torch would share the weights among processes
             fabric.launch(_begin, threads, copied)  # type: ignore[arg-type]
     except ProcessRaisedException as error:
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")

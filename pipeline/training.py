@@ -178,7 +178,7 @@ class _Recorder:
         images = self._task.validation
         scores, predicted = validate(self._learner.judged, images, self._task.classes)
         record |= scores
-        self._state.offer(self._learner.judged, record)
+        self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)

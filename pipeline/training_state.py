@@ -44,11 +44,14 @@ class TrainingState:
     scaler: dict[str, float] = field(default_factory=dict)
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def offer(self, network: nn.Module, record: Record) -> None:
-        """Add a record to the history, and keep the network if it scores higher than the best before it."""
+    def offer(self, network: nn.Module, record: Record, *, last: bool) -> None:
+        """Add a record to the history, and keep the network if it scores higher than the best before it.
+
+        With ``last`` it is kept whatever it scores: the held-back images must choose nothing.
+        """
         self.history.append(record)
         best = -math.inf if self.chosen is None else self.chosen["dice_mean"]
-        if record["dice_mean"] > best:
+        if last or record["dice_mean"] > best:
             self.chosen = record
             self.tensors["best"] = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 

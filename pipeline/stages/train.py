@@ -16,8 +16,9 @@ from pipeline.device import choose_devices, set_up_process
 from pipeline.files import provenance, sha256
 from pipeline.formats.image import PixelSize
 from pipeline.pretrained import build_network
-from pipeline.project import TrainingPair, find_pairs, split_pairs
+from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import open_slide
+from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
 from pipeline.training import Task, forget, train_network
 from pipeline.weights_file import save_network
@@ -43,7 +44,8 @@ def run(
     folder ``training`` beside ``output`` has the state, with which the same command goes on where it was interrupted.
     """
     set_up_process(threads)
-    pairs, held_back = split_pairs(find_pairs(images, labels), config.validation)
+    groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
+    pairs, held_back = split_pairs(groups, config.split)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     origin = _origin(config, [*pairs, *held_back])
