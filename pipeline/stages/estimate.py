@@ -49,12 +49,12 @@ def _card(config: Settings, name: str) -> ModelCard:
     model = config.models[name]
     shape = {"in_channels": len(config.image.channels), "num_classes": len(config.classes)}
     try:
-        sheet = describe(model.architecture, options=model.options, **shape)
+        sheet = describe(model.architecture, options=model.stated_options, **shape)
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     return ModelCard(
         architecture=model.architecture,
-        options=dict(model.options),
+        options=model.stated_options,
         classes=list(config.classes),
         in_channels=len(config.image.channels),
         geometry=sheet.geometry,
