@@ -39,6 +39,7 @@ STAGES = {
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
     "estimate": "pipeline.stages.estimate",
+    "explain": "pipeline.stages.explain",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.checkpoint import ModelCard, read_card
 from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
-from pipeline.intensity import measure, row_bands
+from pipeline.intensity import measure_slide
 from pipeline.plan import Plan, SlidePlan, plan_grid
 from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
@@ -17,8 +17,6 @@ from pipeline.tiling import Grid
 from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
-
-_ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
 def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, config: TileConfig) -> None:
@@ -39,12 +37,7 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
 def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
     with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
         grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
-        level = _coarsest_with_enough_pixels(slide)
-        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
-        try:
-            statistics = measure(bands, slide.levels[level].dtype)
-        except ValueError as error:
-            raise SlideError(f"{path}: {error}") from error
+        statistics = measure_slide(slide)
         tissue = _tissue(slide, grid) if config.skip_glass else None
         names = ", ".join(slide.channel_names)
         log.info("%s: %s px, channels %s, intensities %s", path, slide.shape, names, statistics)
@@ -69,9 +62,3 @@ def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
     skipped = grid.count - sum(stop - first for first, stop in runs)
     log.info("%s: %d of %d tiles (%.0f %%) are glass", slide.path, skipped, grid.count, 100 * skipped / grid.count)
     return runs
-
-
-def _coarsest_with_enough_pixels(slide: Slide) -> int:
-    return max(
-        (index for index, level in enumerate(slide.levels) if level.shape[0] * level.shape[1] >= _ENOUGH_PX), default=0
-    )

@@ -144,7 +144,7 @@ def test_the_patch_suits_every_network(architecture, options):
 @pytest.mark.parametrize(
     ("settings", "memory_mb", "message"),
     [
-        ({"options": THIN}, 1101, r"memory_mb is 1101, a step of 1 patches of \d+ px takes \d+; raise it"),
+        ({"options": THIN}, 1100, r"memory_mb is 1100, a step of 1 patches of \d+ px takes \d+; raise it"),
         ({"architecture": "segnet", "options": {"depth": "auto"}}, 8000, "'segnet' has no option 'depth'; available"),
         ({"architecture": "segnet", "options": {"normalization": "auto"}}, 8000, "no option 'normalization'"),
         ({"architecture": "pspnet", "options": {"depth": "auto"}}, 8000, "depth must be one of"),
