@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage.feature import peak_local_max
@@ -151,8 +152,9 @@ def responses(
     """
     modules = dict(_convolutions(network))
     kept = _Kept({id(modules[name].weight): name for name in layers})
-    with kept:
-        logits_of(network, to_device(window[None], next(network.parameters())), network.geometry.halo_px)
+    rows, columns = (network.geometry.input_px(length) for length in window.shape[1:])
+    with torch.inference_mode(), kept:
+        network(to_device(window[None, :, :rows, :columns], next(network.parameters())))
     return {name: kept.maps[name] for name in layers if name in kept.maps}
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -55,8 +57,11 @@ def occlusion_figure(
         axes.add_patch(Rectangle(corner, columns + 2, rows + 2, fill=False, edgecolor=css(class_rgb(class_index))))
         axes.set_axis_off()
     largest = max(float(np.abs(falls).max()), 1e-6)
-    image = mapped.imshow(falls, cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6)
-    figure.colorbar(image, ax=mapped, label="fall of the probability where this is hidden")
+    colours = ScalarMappable(Normalize(-largest, largest), cmap="RdBu_r")
+    mapped.imshow(
+        colours.to_rgba(falls), alpha=0.75 * np.abs(falls) / largest
+    )  # where nothing falls, the slide is seen
+    figure.colorbar(colours, ax=mapped, label="fall of the probability where this is hidden")
     figure.suptitle(title, fontsize=10, parse_math=False)
     return _png(figure)
 

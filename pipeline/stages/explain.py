@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _REGION_PX = 256
 _SQUARES = 24  # hidden one after the other along a side
 _LARGEST_BATCH = 16
-_CHANNELS, _PATCHES, _PATCH_PX = 8, 6, 48  # of each layer, of each channel, side
+_CHANNELS, _PATCHES, _PATCH_PX = 6, 6, 48  # of each layer, of each channel, side
 
 
 def run(

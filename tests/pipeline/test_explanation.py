@@ -1,5 +1,7 @@
 """What is shown of a network made by hand is what it was made to look at; every architecture can be shown."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,6 +9,7 @@ import torch
 from torch import nn
 
 import models
+from models.geometry import Geometry, round_up
 from models.interface import SegmentationModel
 from pipeline.__main__ import main
 from pipeline.explanation import (
@@ -20,16 +23,17 @@ from pipeline.explanation import (
 from pipeline.files import read_json
 from pipeline.tiling import Region
 
-from ..networks import has_finite_context, lived_in_network, thin_options, write_network
+from ..networks import lived_in_network, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
+PASS_ON = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 
 
 class Looker(SegmentationModel):
     """Calls a pixel an object if the pixels two rows above it and to the right are bright: nothing else counts."""
 
     paper = "made by hand"
-    thinnest = {}
+    thinnest = MappingProxyType({})
 
     def __init__(self, *, in_channels=1, num_classes=2):
         super().__init__()
@@ -37,7 +41,7 @@ class Looker(SegmentationModel):
         nn.init.zeros_(self.look.weight)
         nn.init.zeros_(self.look.bias)
         with torch.no_grad():
-            self.look.weight[1, :, 0, 2:4] = 4.0
+            self.look.weight[-1, :, 0, 2:4] = 4.0
         self.head = nn.Identity()
 
     def forward(self, image):
@@ -49,18 +53,16 @@ class Detector(SegmentationModel):
 
     paper = "made by hand"
     stride_px = 2
-    thinnest = {}
+    thinnest = MappingProxyType({})
 
     def __init__(self, *, in_channels=1, num_classes=2):
         super().__init__()
         self.first = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1, bias=False)
         self.second = nn.Conv2d(1, num_classes, kernel_size=3, stride=2, padding=1, bias=False)
         with torch.no_grad():
-            self.first.weight[:] = torch.zeros(3, 3).index_put(
-                (torch.tensor([1]), torch.tensor([1])), torch.tensor(1.0)
-            )
-            self.second.weight[0] = 0
-            self.second.weight[1] = torch.from_numpy(PATTERN)
+            self.first.weight[:] = torch.from_numpy(PASS_ON)
+            self.second.weight[:] = 0
+            self.second.weight[-1] = torch.from_numpy(PATTERN)
 
     def forward(self, image):
         return nn.functional.interpolate(self.second(self.first(image)), scale_factor=2.0, mode="nearest")
@@ -72,12 +74,12 @@ def region(top, left, rows, columns):
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_hiding_what_a_decision_depends_on_is_where_the_map_peaks(batch):
-    """Of a bright image, pixel (10, 10): only (8, 10) and (8, 11) count, each for half of the logit."""
+    """Pixel (10, 10) of the window is (8, 8) less the halo; only (8, 10) and (8, 11) count, 4 of the logit each."""
     network = Looker().eval()
     falls = occlusion_map(
         network,
         np.ones((1, 21, 24), np.float32),
-        lambda shown: shown[:, 1, 10, 10],
+        lambda shown: shown[:, 1, 8, 8],
         fill=[0.0],
         occluder_px=1,
         step_px=1,
@@ -94,7 +96,7 @@ def test_a_pixel_has_the_mean_of_the_squares_that_hid_it():
     falls = occlusion_map(
         network,
         np.ones((1, 21, 24), np.float32),
-        lambda shown: shown[:, 1, 10, 10],
+        lambda shown: shown[:, 1, 8, 8],
         fill=[0.0],
         occluder_px=2,
         step_px=1,
@@ -157,7 +159,7 @@ def test_the_field_of_a_global_network_is_the_region():
 
 
 def test_first_filters_are_the_weights_of_the_first_convolution():
-    np.testing.assert_array_equal(first_layer_filters(Detector())[0, 0], [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(first_layer_filters(Detector(in_channels=1)), PASS_ON[None, None])
     assert first_layer_filters(models.build("unet", in_channels=3, num_classes=2, options={"width": 5})).shape == (
         5,
         3,
@@ -195,29 +197,53 @@ def explain(folder, weights, *flags):
 
 
 @pytest.mark.parametrize("name", models.available())
-def test_every_architecture_can_be_explained(tmp_path, generator, name):
-    """Into figures and numbers; where the context is finite, what is found lies within it."""
-    weights = write_network(tmp_path / "network", name, **thin_options(name))
+def test_the_layers_of_every_architecture_can_be_shown(generator, name):
+    torch.manual_seed(0)
+    network = models.build(name, in_channels=1, num_classes=2, options=thin_options(name)).eval()
+    stride, margin = network.stride_px, network.margin_px
+    network.geometry = Geometry(  # not measured: how far it looks does not matter here
+        stride_px=stride, context_px=None, margin_px=margin, remainder_px=network.remainder_px
+    )
+    side = 2 * round_up(2 * margin + stride, stride)
+    maps = responses(network, generator.random((1, side, side)).astype(np.float32), chosen_layers(network))
+    assert list(maps) == chosen_layers(network)
+    assert len(maps) == 2
+    assert all(np.isfinite(values).all() and values.size for values in maps.values())
+    found = strongest_responses(maps, (side, side), channels=2, count=3, apart_px=4, border_px=0)
+    assert found
+    assert all(0 <= one.row < side and 0 <= one.column < side for one in found)
+    assert first_layer_filters(network).shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"depth": 1}),
+        ("unet", {"depth": 1, "padding": "valid"}),
+        ("unet", {"depth": 1, "normalization": "group"}),
+        ("sliding_window", {"hidden": 2}),
+    ],
+)
+def test_a_network_is_explained_in_figures_and_numbers(tmp_path, generator, name, options):
+    weights = write_network(tmp_path / "network", name, width=2, **options)
     tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (90, 100)).astype(np.uint8))
-    assert explain(tmp_path, weights, "--region", "10,20,40,40", "--place", "30,40", "--occluder-px", "64") == 0
+    assert explain(tmp_path, weights, "--region", "10,20,41,40", "--place", "30,40", "--occluder-px", "24") == 0
     written = sorted(path.name for path in (tmp_path / "shown").iterdir())
     assert written == ["explanation.json", "filters.png", "occlusion.png", "responses.png"]
-    content = read_json(tmp_path / "shown" / "explanation.json")
-    assert content["place"] == {"top": 30, "left": 40, "bottom": 31, "right": 41}
-    assert 0.5 <= content["occlusion"]["probability"] <= 1
-    assert content["responses"]
-    assert all(8 <= one["row"] < 52 + 32 and 0 <= one["column"] < 60 + 32 for one in content["responses"])
-    if has_finite_context(name):
-        card = read_json(weights.with_name("model.json"))
-        assert abs(content["occlusion"]["row"] - 30) <= card["context_px"] + 64 + card["stride_px"]
     for figure in written[1:]:
         assert (tmp_path / "shown" / figure).read_bytes().startswith(b"\x89PNG")
+    content, card = (read_json(path) for path in (tmp_path / "shown" / written[0], weights.with_name("model.json")))
+    assert content["place"] == {"top": 30, "left": 40, "bottom": 31, "right": 41}
+    assert 0.5 <= content["occlusion"]["probability"] <= 1
+    assert all(9 <= one["row"] <= 52 and 19 <= one["column"] <= 61 for one in content["responses"])
+    if card["context_px"] is not None:
+        assert abs(content["occlusion"]["row"] - 30) <= card["context_px"] + 24 + card["stride_px"]
 
 
 def test_an_ensemble_can_be_explained(tmp_path, generator):
-    network = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
+    member = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
     weights = write_network(
-        tmp_path / "network", "ensemble", members=[network, network], scales=[0.5, 1, 2], symmetries="flips"
+        tmp_path / "network", "ensemble", members=[member, member], scales=[1, 0.5, 2], symmetries="flips"
     )
     tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (70, 60)).astype(np.uint8))
     assert explain(tmp_path, weights, "--region", "8,8,32,32", "--occluder-px", "24") == 0
