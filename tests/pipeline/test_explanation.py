@@ -155,7 +155,7 @@ def test_the_field_is_whole_cells_and_their_halo(place, expected):
 
 def test_the_field_of_a_global_network_is_the_region():
     network = lived_in_network("unet", width=2, depth=2, normalization="group")
-    assert field_of(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 20, 20)
+    assert field_of(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
 
 
 def test_first_filters_are_the_weights_of_the_first_convolution():
