@@ -63,7 +63,8 @@ def describe_training_set(
     """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, _MOST_PAIRS).round().astype(int))
     sides, sizes, areas = list[int](), list[PixelSize](), list[NDArray[np.int64]]()
-    for pair in (pairs[index] for index in chosen):
+    ordered = sorted(pairs, key=lambda pair: pair.name)  # the same ones in every fold
+    for pair in (ordered[index] for index in chosen):
         with open_slide(pair.image, memory_mb=memory_mb, view=view) as slide:
             sides.append(min(slide.shape))
             if slide.pixel_size_um:

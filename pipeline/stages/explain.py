@@ -71,7 +71,9 @@ def run(
     network.to(device).to(memory_format=torch.channels_last)
     view = config or ImageConfig(channels=list(range(card.in_channels)))
     if len(view.channels) != card.in_channels:
-        raise SlidemillError(f"{weights}: the network sees {card.in_channels} channels, --config has {view.channels}")
+        raise SlidemillError(
+            f"{weights}: the network sees {card.in_channels} channels, --config has {len(view.channels)}"
+        )
     with open_slide(slide, memory_mb=memory_mb, view=view) as opened:
         largest_px = largest_window_px(card, memory_mb)
         eye = _Eye(network=network, slide=opened, statistics=measure_slide(opened), largest_px=largest_px)
