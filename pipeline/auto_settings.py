@@ -35,7 +35,7 @@ SMALLEST_BATCH, LARGEST_BATCH, USUAL_BATCH = 2, 16, 4
 
 _PROCESS_BYTES = 1100 * 10**6  # Python with torch, MONAI and Lightning
 _WEIGHT_BYTES = 24  # of a weight, its gradient, two moments of AdamW, and two copies of the weights that are kept
-_HEAP = 1.5  # what the process grows by, per byte of activations
+_HEAP = 2.0  # what the kept heap takes per byte that lives in it, as in prediction
 _LOADED_BYTES = 128  # of a pixel of the patches that are being made and wait
 
 

@@ -176,20 +176,21 @@ def test_memory_of_a_step_grows_with_the_width():
 
 
 PEAK = """
-import sys, numpy as np, models
+import sys, lightning.fabric, monai.losses, models, torch
 from pipeline.device import prepare
-from pipeline.model_config import SettledConfig
-from pipeline.patches import Annotated
-from pipeline.training import train_network
 prepare(1)
-classes = np.zeros((64, 64), np.uint8)
-classes[20:40, 20:40] = 1
-image = Annotated(name="a", image=classes[None].astype(np.float32), classes=classes, weights=np.ones((64, 64), "f2"))
 network = models.build("unet", in_channels=1, num_classes=2, options={"width": 16, "depth": 2})
-config = SettledConfig(patch_px=128, batch_size=int(sys.argv[1]), max_steps=3, validate_every=9, precision="float32")
-train_network(
-    network, training=[image], validation=[image], classes=["a", "b"], config=config, on_record=lambda records: None
-)
+network.to(memory_format=torch.channels_last)
+optimizer = torch.optim.AdamW(network.parameters())
+for _ in range(3):
+    image = torch.rand(int(sys.argv[1]), 1, 128, 128).to(memory_format=torch.channels_last)
+    target = (image[:, 0] > 0.5).long()
+    for weight, logits in network.logits_to_train(image):
+        loss = torch.nn.functional.cross_entropy(logits, target)
+        loss = weight * (loss + monai.losses.DiceLoss(softmax=True, to_onehot_y=True)(logits, target[:, None]))
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
