@@ -27,6 +27,7 @@ STAGES = {
     "tile": "pipeline.stages.tile",
     "weigh": "pipeline.stages.weigh",
     "train": "pipeline.stages.train",
+    "validate": "pipeline.stages.validate",
     "combine": "pipeline.stages.combine",
     "predict": "pipeline.stages.predict",
     "stitch": "pipeline.stages.stitch",
@@ -39,6 +40,7 @@ STAGES = {
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
     "estimate": "pipeline.stages.estimate",
+    "explain": "pipeline.stages.explain",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
 }

@@ -6,6 +6,7 @@ written from these classes by ``make docs``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self, get_args
 
@@ -178,9 +179,33 @@ class Settings(Section):
         """Whether prediction writes them: to be kept, or for the watershed alone."""
         return self.prediction.probabilities or self.masks.instances == "watershed"
 
-    def weights_of(self, model: str) -> str:
-        """Return the path of the weights of a network."""
-        return self.networks[model] or WEIGHTS.format(model=model)
+    @property
+    def trainings(self) -> dict[str, tuple[str, int | None]]:
+        """Names of all that is trained, each with its model and the fold that is held back (from 1), if there is one.
+
+        A fold is named ``unet/fold1``, which no model can be.
+        """
+        return {
+            f"{name}/fold{fold}" if fold else name: (name, fold)
+            for name, model in self.models.items()
+            if not model.checkpoint
+            for fold in (range(1, model.folds + 1) if model.folds else [None])
+        }
+
+    @property
+    def averages(self) -> dict[str, EnsembleConfig]:
+        """All that is put together from other networks: the ensembles, and the models that are trained in folds."""
+        return self.ensembles | {
+            name: EnsembleConfig(members=self.folds_of(name)) for name, model in self.models.items() if model.folds
+        }
+
+    def folds_of(self, model: str) -> list[str]:
+        """Return the names of the folds of a model; none where it is one network."""
+        return [name for name, (of, fold) in self.trainings.items() if of == model and fold]
+
+    def weights_of(self, network: str) -> str:
+        """Return the path of the weights of a network, or of a fold."""
+        return self.networks.get(network) or WEIGHTS.format(model=network)
 
     @model_validator(mode="after")
     def _names_refer_to_models(self) -> Self:
@@ -197,7 +222,18 @@ class Settings(Section):
                 if start in chain:
                     raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
                 chain.append(start)
+            if len(chain) > 1:
+                self._check_folds_of_start(name, chain[1])
         return self
+
+    def _check_folds_of_start(self, name: str, start: str) -> None:
+        """Refuse a start that has learned from what is held back: its folds must be the same."""
+        folds, others = self.models[name].folds, self.models[start].folds
+        if folds != others and not self.models[start].checkpoint:
+            raise ValueError(
+                f"models.{name}.pretrained: {start} has folds: {others or 'null'}, {name} {folds or 'null'}; it would "
+                "have learned from images that are held back; give both the same"
+            )
 
     @model_validator(mode="after")
     def _labels_fit_classes(self) -> Self:
@@ -213,6 +249,9 @@ class Settings(Section):
                 f"training.values must be {len(self.classes)} different values, one per class, got {values}"
             )
         return self
+
+
+_CHOICE = re.compile(r"constrained-|literal\[")  # what pydantic adds to the place of a value of several types
 
 
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
@@ -232,11 +271,15 @@ def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say the first mistake in one line."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
+    if place and _CHOICE.match(str(place[-1])):  # one of several types that the value could have
+        place = place[:-1]
+        messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
+    key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
         return f"unknown key {key!r} (value {first['input']!r}); known keys here: {known}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = " or ".join(messages)
     return f"{key}: {message}, got {first['input']!r}" if key else message
 
 
