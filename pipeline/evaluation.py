@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import MetricsConfig
+from pipeline.errors import SlideError
 from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
-from pipeline.labels import class_map
+from pipeline.labels import IGNORED, class_map
 from pipeline.masks import Mask, Plane
 from pipeline.metrics import surface
 from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
@@ -72,7 +73,12 @@ def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
     """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
 
     def meaning(band: NDArray[Any]) -> NDArray[np.uint8]:
-        return class_map(band, config, source=reference.path)
+        classes = class_map(band, config, source=reference.path)
+        if (classes == IGNORED).any():
+            raise SlideError(
+                f"{reference.path}: some pixels are not annotated (training.ignored); a reference is whole"
+            )
+        return classes
 
     pixels = Plane(reference)
     if config.kind == "classes":

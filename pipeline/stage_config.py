@@ -23,6 +23,7 @@ class LabelConfig(Section):
     classes: list[ClassName]
     kind: Literal["instances", "classes"]
     values: list[int] | None = None
+    ignored: int | None = None
 
 
 class TileConfig(Section):
@@ -48,6 +49,7 @@ class TrainConfig(Section):
     image: ImageConfig
     model: ModelConfig
     validation: float
+    allow_empty: bool = False
 
 
 class InspectConfig(Section):
@@ -107,7 +109,10 @@ def stage_config(
     """
     image = view_of(settings, pixel_size_um)
     labels = LabelConfig(
-        classes=settings.classes, kind=settings.training.kind, values=settings.training.values
+        classes=settings.classes,
+        kind=settings.training.kind,
+        values=settings.training.values,
+        ignored=settings.training.ignored,
     ).model_dump()
     network = settings.models.get(model or "", ModelConfig())
     if network.pretrained in settings.models:
@@ -120,6 +125,7 @@ def stage_config(
             image=image,
             model=network,
             validation=settings.training.validation,
+            allow_empty=settings.training.allow_empty,
         ),
         "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
         "predict": PredictConfig(

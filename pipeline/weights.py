@@ -41,6 +41,7 @@ def weight_map(
     Parameters
     ----------
     classes : (rows, columns) uint8 array
+        Pixels that are not annotated (255) have no class weight.
     objects : (rows, columns) int32 array
         Ids, 0 = background; with fewer than two objects there is no boundary term.
     class_weight : (number of classes,) float64 array
@@ -53,7 +54,7 @@ def weight_map(
     (rows, columns) float32 array
         Equal to the formula to 1e-6, the negligible part of the boundary term.
     """
-    weights = class_weight[classes]
+    weights = np.pad(class_weight, (0, 256 - len(class_weight)))[classes]
     if boundary_weight > NEGLIGIBLE:
         reach_px = sigma_px * math.sqrt(2 * math.log(boundary_weight / NEGLIGIBLE))
         distance_sum = _two_nearest(objects, reach_px=reach_px)

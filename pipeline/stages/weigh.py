@@ -10,9 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.files import provenance, replacing, sha256
-from pipeline.labels import class_map, read_training_labels
+from pipeline.labels import class_map, open_labels, read_training_labels
 from pipeline.project import TrainingPair, find_pairs
-from pipeline.slides import open_slide, read_plane
+from pipeline.slides import open_slide
 from pipeline.stage_config import WeighConfig
 from pipeline.weights import class_weights, weight_map
 
@@ -50,8 +50,10 @@ def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: in
         return np.ones(num_classes)
     counts = np.zeros(num_classes, dtype=np.int64)
     for pair in pairs:
-        with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image:
-            labels = read_plane(pair.labels, memory_mb=memory_mb, like=image)
-        classes = class_map(labels, config.labels, source=pair.labels)
-        counts += np.bincount(classes.ravel(), minlength=num_classes)
+        with (
+            open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image,
+            open_labels(pair.labels, config.labels, memory_mb=memory_mb, like=image) as labels,
+        ):
+            classes = class_map(labels.read_all()[0], config.labels, source=pair.labels)
+        counts += np.bincount(classes.ravel(), minlength=num_classes)[:num_classes]
     return class_weights(counts)
