@@ -27,7 +27,7 @@ from pipeline.project import ANNOTATION_SUFFIXES
 
 _PARSED_PER_BYTE = 10  # memory that a parsed file takes, relative to its size
 _KEPT = 32  # parsed files
-_OVAL_STEPS = 90  # to a quarter of an oval: a fiftieth of a px off the true one at 1,000 px
+_OVAL_POINTS = 361  # an oval 1,000 px across is a fiftieth of a px off the true one
 _POLYGONAL = ("Polygon", "MultiPolygon")
 _NO_AREA = {ROI_TYPE.LINE, ROI_TYPE.FREELINE, ROI_TYPE.POLYLINE, ROI_TYPE.ANGLE, ROI_TYPE.POINT, ROI_TYPE.NOROI}
 
@@ -127,9 +127,8 @@ def _rings(roi: ImagejRoi) -> list[NDArray[Any]]:
         left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
     if roi.roitype == ROI_TYPE.RECT:
         return [np.array(shapely.box(left, top, left + width, top + height).exterior.coords)]
-    angle = np.linspace(0, 2 * np.pi, 4 * _OVAL_STEPS, endpoint=False)
-    across, down = left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2
-    return [np.stack([across, down], axis=1)]
+    angle = np.linspace(0, 2 * np.pi, _OVAL_POINTS)
+    return [np.stack([left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2], axis=1)]
 
 
 def _valid(path: Path, number: int, area: Any) -> BaseGeometry:
