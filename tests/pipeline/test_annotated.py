@@ -150,7 +150,7 @@ def test_blank_labels_are_learned_where_that_is_meant(project):
 def test_missing_labels_are_told_together(project):
     for name in "ac":
         (project / "labels" / f"{name}.tif").unlink()
-    with pytest.raises(SlidemillError, match=r"a.tif: no label image .* \(2 of 3 images have none: a, c\)"):
+    with pytest.raises(SlidemillError, match=r"a.tif: no label image .*; 2 of 3 images have none: a, c"):
         opened(project)
 
 

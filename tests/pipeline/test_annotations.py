@@ -150,6 +150,7 @@ def test_shapes_of_imagej(tmp_path):
         bottom=6,
         right=6,
         name="stroma-2",
+        shape_roi_size=26,
         multi_coordinates=np.array(
             [0, 0, 0, 1, 6, 0, 1, 6, 6, 1, 0, 6, 4, 0, 2, 2, 1, 4, 2, 1, 4, 4, 1, 2, 4, 4], np.float32
         ),
