@@ -183,8 +183,8 @@ def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
         names = ", ".join(missing[:_TOLD]) + (", ..." if len(missing) > _TOLD else "")
         others = f"; {len(missing)} of {len(image_of)} images have none: {names}" if len(missing) > 1 else ""
         raise SlidemillError(
-            f"{image_of[missing[0]]}: no label image {missing[0]}.tif or .png in {labels}, nor outlines (.geojson, .roi, "
-            f".zip); add it, or remove the image{others}"
+            f"{image_of[missing[0]]}: no label image {missing[0]}.tif or .png in {labels}, nor outlines "
+            f"(.geojson, .roi, .zip); add it, or remove the image{others}"
         )
     pairs = [TrainingPair(name=name, image=image, labels=label_of[name]) for name, image in image_of.items()]
     if not pairs:
