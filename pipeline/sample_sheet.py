@@ -12,7 +12,7 @@ from pipeline.errors import SlidemillError
 _COLUMNS = ("group", "pixel_size_um")
 
 
-def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
+def read_groups(sheet: Path, samples: Iterable[str], *, what: str = "slide") -> dict[str, str]:
     """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without them.
 
     Parameters
@@ -21,6 +21,8 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
         It may be missing.
     samples : iterable of str
         Samples there are; a line about another one is most likely a misspelt one.
+    what : str
+        What a sample is, for the message.
 
     Raises
     ------
@@ -28,7 +30,7 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
         If the file cannot be read, a column is missing, a cell is empty, or a sample is unknown or named twice.
     """
     groups = {}
-    for number, line in _read_lines(sheet, samples):
+    for number, line in _read_lines(sheet, samples, what):
         if "group" in line:
             if not line["group"]:
                 raise SlidemillError(f"{sheet}: line {number} has no group; fill it in or remove the line")
@@ -45,7 +47,7 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
         As above, or if a cell is neither empty nor a positive number.
     """
     sizes = {}
-    for number, line in _read_lines(sheet, samples):
+    for number, line in _read_lines(sheet, samples, "slide"):
         if not (text := (line.get("pixel_size_um") or "").strip()):
             continue
         try:
@@ -58,7 +60,7 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     return sizes
 
 
-def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+def _read_lines(sheet: Path, samples: Iterable[str], what: str) -> list[tuple[int, dict[str, str]]]:
     """Return the lines of a sheet by their numbers, each about a sample of its own."""
     if not sheet.is_file():
         return []
@@ -79,6 +81,6 @@ def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str
         if line["sample"] in seen:
             raise SlidemillError(f"{sheet}: line {number} names {line['sample']!r} again; remove one of the lines")
         if line["sample"] not in known:
-            raise SlidemillError(f"{sheet}: line {number}: no slide {line['sample']!r}; mend or remove the line")
+            raise SlidemillError(f"{sheet}: line {number}: no {what} {line['sample']!r}; mend or remove the line")
         seen.add(line["sample"])
     return lines
