@@ -14,6 +14,7 @@ from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 from pipeline.config import ImageConfig
 from pipeline.drawing import Drawing
 from pipeline.errors import SlideError
+from pipeline.evaluation import open_reference, true_side
 from pipeline.labels import IGNORED, class_map, open_labels, read_training_labels
 from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
@@ -226,3 +227,21 @@ def test_lines_of_imagej_and_files_beyond_the_budget_are_refused(tmp_path):
         archive.writestr("1.roi", bytes(20_000_000))
     with pytest.raises(SlideError, match="20000000 bytes of outlines need more than 100 MB"):
         read(bomb, OBJECTS)
+
+
+def test_outlines_can_be_what_a_mask_is_measured_against(tmp_path):
+    """So it is with the held-back images of a fold; what is not annotated cannot be measured."""
+    path = geojson(tmp_path / "a.geojson", (box(0, 0, 4, 4), None, "Polygon"), (box(8, 0, 12, 4), None, "Polygon"))
+    expected = read(path, OBJECTS) > 0
+    for config in (OBJECTS, OBJECTS.model_copy(update={"ignored": 9})):
+        scratch = tmp_path / str(config.ignored)
+        with open_reference(
+            path, expected.shape, tmp_path / "image.tif", config, memory_mb=100, view=ImageConfig()
+        ) as truth:
+            if config.ignored is None:
+                side = true_side(truth, config, scratch)
+                assert side.count == 2
+                np.testing.assert_array_equal(side.classes[:] > 0, expected)
+            else:
+                with pytest.raises(SlideError, match="some pixels are not annotated .training.ignored."):
+                    true_side(truth, config, scratch)
