@@ -7,25 +7,43 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 import models
-from pipeline.section import Name, NonNegative, Positive, Section
+from pipeline.section import Name, NonNegative, Positive, Section, Share
+
+ChangeOfSpace = Literal["flip", "rotate_deg", "shift_px", "scale", "crop", "elastic_px"]
+ChangeOfColour = Literal["stain", "contrast", "brightness", "gamma", "blur_px", "noise", "channel_shuffle", "erase"]
+ChangeName = ChangeOfSpace | ChangeOfColour
 
 AUTO: Literal["auto"] = "auto"
 AUTO_OPTIONS = {"depth", "normalization"}
 
 
 class TrainingConfig(Section):
-    """The annotated images. Images and labels are paired by their path under the two folders, without suffix."""
+    """The annotated images. Images and labels are paired by their path under the two folders, without suffix.
+
+    Labels are images, or outlines drawn in QuPath (`.geojson`) or ImageJ (`.roi`, `.zip`).
+    """
 
     images: str = Field("data/training/images", description="Folder of training images.")
-    labels: str = Field("data/training/labels", description="Folder of their label images.")
+    labels: str = Field("data/training/labels", description="Folder of their label images or annotation files.")
     kind: Literal["instances", "classes"] = Field(
         "instances",
         description="What a label image holds: an id per object (0 = background; objects become the second class), "
-        "or a value per class. References are read in the same way.",
+        "or a value per class. References are read in the same way. Of an annotation file: every outline is an object, "
+        "or an area of its class.",
     )
     values: list[int] | None = Field(
         None,
         description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null: 0, 1, 2, ...",
+    )
+    ignored: int | None = Field(
+        None,
+        description="The pixel value of label images that means *not annotated*: such pixels are neither learned nor "
+        "scored. What lies outside all outlines of an annotation file is then not annotated either. null: everything "
+        "is annotated, and outside of the outlines is background.",
+    )
+    allow_empty: bool = Field(
+        False,
+        description="Learn from images whose labels are nothing but background, instead of taking them for forgotten.",
     )
     validation: float = Field(
         0.2,
@@ -47,6 +65,13 @@ class TrainingConfig(Section):
         description="Memory in MB that training may take. Patches and batches that are `auto` fit into it; a file "
         "whose pieces do not is refused before it is decoded.",
     )
+
+    @model_validator(mode="after")
+    def _ignored_is_no_class(self) -> Self:
+        classes = [0] if self.kind == "instances" else self.values or []
+        if self.ignored in classes:
+            raise ValueError(f"ignored: {self.ignored} is the value of a class; choose another")
+        return self
 
 
 class LossWeights(Section):
@@ -106,19 +131,44 @@ class LossConfig(LossWeights):
 
 
 class AugmentationConfig(Section):
-    """Random changes of the training patches. Each number says how far; 0 turns that change off."""
+    """Random changes of the training patches. Each number says how far; 0 turns that change off. docs/augmentation.md
+    shows them.
+    """
 
-    flip: bool = Field(True, description="Flips and quarter turns.")
+    flip: bool = Field(True, description="Flips and quarter turns, each of the eight as often.")
     rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
-    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size.")
+    shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches lie at random places anyway.")
+    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size, along each axis.")
+    crop: float = Field(0.0, ge=0, lt=1, description="Largest share of the side that is cut off; the rest is enlarged.")
     elastic_px: float = Field(
-        3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation)."
+        3.0, ge=0, description="Largest standard deviation in px of the random displacements of elastic deformation."
+    )
+    elastic_grid_px: float = Field(
+        32.0, ge=4, description="Distance in px of those displacements, between which it is smooth."
     )
     brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
     contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
     gamma: float = Field(0.5, ge=0, lt=1, description="Largest relative change of gamma.")
     noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
     blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
+    stain: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Largest relative change of each stain (haematoxylin, eosin, DAB) of a section, and its largest "
+        "shift in optical density; for RGB images. 0.05 is light, 0.2 strong.",
+    )
+    channel_shuffle: bool = Field(False, description="Channels in random order.")
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Largest side of a rectangle set to 0, as share of the patch; its labels stay."
+    )
+    probability: dict[ChangeName, Share] = Field(
+        {}, description="Chance of a change, by its key, where it is not 0.5 (1 for `flip`): `{noise: 0.2}`."
+    )
+
+    def chance(self, change: ChangeName) -> float:
+        """Return how often a change is made, in [0, 1]; 0 where it is turned off."""
+        return self.probability.get(change, 1.0 if change == "flip" else 0.5) if getattr(self, change) else 0.0
 
 
 class ModelConfig(Section):
@@ -155,6 +205,11 @@ class ModelConfig(Section):
         AUTO,
         description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
         "what `training.memory_mb` holds: [docs/auto.md](../docs/auto.md).",
+    )
+    balance: Share = Field(
+        0.5,
+        description="Share of the patches that are drawn at a pixel of a class, every class as often as any other; the "
+        "rest lie anywhere that is annotated.",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         AUTO,

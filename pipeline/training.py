@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from models.geometry import Geometry
 from models.interface import SegmentationModel
+from pipeline.annotated import Annotated
 from pipeline.device import computes_bfloat16
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.losses import SegmentationLoss
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.model_config import SettledConfig
-from pipeline.patches import Annotated, RandomPatches
+from pipeline.patches import RandomPatches
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def validate(network: SegmentationModel, images: list[Annotated], classes: list[
     network.eval()
     counts = sum(
         confusion(
-            image.classes,
+            image.classes[:],
             predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX),
             num_classes=len(classes),
         )
@@ -238,9 +239,13 @@ def _batches(
     fabric: Fabric, training: list[Annotated], config: SettledConfig
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Return endless batches on the device; on the processor they are made in between, elsewhere beside it."""
-    patches = RandomPatches(training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
+    patches = RandomPatches(
+        training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
+    )
     workers = 0 if fabric.device.type == "cpu" else torch.get_num_threads()
-    loader = fabric.setup_dataloaders(DataLoader(patches, batch_size=config.batch_size, num_workers=workers))
+    loader = fabric.setup_dataloaders(
+        DataLoader(patches, batch_size=config.batch_size, sampler=range(2**62), num_workers=workers)
+    )
     return iter(loader)  # type: ignore[arg-type]
 
 

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tifffile
 import torch
 
 import models
 from models.interface import SegmentationModel
-from pipeline.appearance import appearance, windows
+from pipeline.annotated import open_pairs
 from pipeline.auto_settings import settle
 from pipeline.config import ImageConfig
 from pipeline.device import prepare
-from pipeline.errors import SlideError, SlidemillError
+from pipeline.errors import SlidemillError
 from pipeline.files import provenance, replacing, sha256
 from pipeline.formats.image import PixelSize
-from pipeline.intensity import measure, normalize, row_bands
-from pipeline.labels import read_training_labels
-from pipeline.patches import Annotated
 from pipeline.pretrained import start_from
 from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import open_slide
@@ -61,7 +57,8 @@ def run(
     network = _build(config)
     if config.model.pretrained:
         start_from(network, config.model.pretrained)
-    training, validation = ([_load(pair, weights, memory_mb, config) for pair in part] for part in (pairs, held_back))
+    opened = open_pairs([*pairs, *held_back], weights, memory_mb=memory_mb, config=config)
+    training, validation = opened[: len(pairs)], opened[len(pairs) :]
     best = train_network(
         network,
         training=training,
@@ -83,7 +80,7 @@ def run(
         pixel_size_um=_common_pixel_size(pairs, memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
-        appearance=[annotated.appearance for annotated in (*training, *validation)],
+        appearance=[annotated.appearance for annotated in opened],
         origin=origin,
     )
 
@@ -97,24 +94,6 @@ def _build(config: TrainConfig) -> SegmentationModel:
 
 def _shape(config: TrainConfig) -> dict[str, int]:
     return {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
-
-
-def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:
-    """Read one pair into memory, normalized as slides are."""
-    with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
-        pixels = slide.read_all()
-        classes, _ = read_training_labels(pair.labels, config.labels, like=slide, memory_mb=memory_mb)
-    try:
-        statistics = measure(row_bands(lambda rows, columns: pixels[:, rows, columns], classes.shape), pixels.dtype)
-    except ValueError as error:
-        raise SlideError(f"{pair.image}: {error}") from error
-    return Annotated(
-        name=pair.name,
-        image=normalize(pixels, statistics),
-        classes=classes,
-        weights=np.asarray(tifffile.imread(weights / f"{pair.name}.tif"), dtype=np.float16),
-        appearance=appearance([pixels[:, rows, columns] for rows, columns in windows(classes.shape)]),
-    )
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:
