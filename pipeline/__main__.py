@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from pipeline import __version__
 from pipeline.errors import SlidemillError, error_line
+from pipeline.logs import start_logging
 from pipeline.stage_config import parse_stage_config
 
 STAGES = {
@@ -41,6 +42,7 @@ STAGES = {
 COMMANDS = STAGES | {
     "estimate": "pipeline.stages.estimate",
     "explain": "pipeline.stages.explain",
+    "find-lr": "pipeline.stages.find_lr",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
 }
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] not in COMMANDS:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    start_logging()
     try:
         run = import_module(COMMANDS[stage]).run
         flags = vars(stage_parser(stage, run).parse_args(words[1:]))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal, Self, get_args
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
@@ -266,6 +268,15 @@ def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, Settings)}") from None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read the configuration of a project; raise :class:`ConfigError` as above, or where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; go to the project, or name --settings") from error
+    return parse_settings(content, source=str(path))
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import torch
 
+from pipeline.errors import SlidemillError
 from pipeline.lease import lease
 
 log = logging.getLogger(__name__)
@@ -17,25 +18,42 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
-def choose_device() -> torch.device:
-    """Return a CUDA device that no other job of this machine holds, else Apple's GPU (MPS), else the processor."""
+def choose_devices(count: int) -> list[torch.device]:
+    """Return ``count`` CUDA devices that no other job of this machine holds; where there are none, Apple's GPU (MPS).
+
+    The processor, where there is neither, stands in the list ``count`` times: once for each process.
+
+    Raises
+    ------
+    SlidemillError
+        If the machine has fewer GPUs.
+    """
     if torch.cuda.is_available():
         names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-        return torch.device("cuda", lease(names))
+        if count > len(names):
+            raise SlidemillError(f"{count} GPUs are asked for, this machine shows {len(names)}; ask for fewer")
+        return [torch.device("cuda", index) for index in lease(names, count)]
     if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+        if count > 1:
+            raise SlidemillError(f"{count} GPUs are asked for, this machine has 1; ask for one")
+        return [torch.device("mps")]
+    return [torch.device("cpu")] * count
 
 
 def prepare(threads: int) -> torch.device:
     """Set up this process for a network: threads, heap, device. Call it once, when a stage starts."""
-    torch.set_num_threads(threads)
-    _keep_heap()
-    device = choose_device()
-    if device.type == "cuda":  # float32 as it is defined; TF32 keeps 10 bits of 23, and tiles would not equal the whole
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    set_up_process(threads)
+    device = choose_devices(1)[0]
     log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
     return device
+
+
+def set_up_process(threads: int) -> None:
+    """Set what makes any network fast, and exact, in this process: its threads, heap and arithmetic."""
+    torch.set_num_threads(threads)
+    _keep_heap()
+    # float32 as it is defined; TF32 keeps 10 bits of 23, and tiles would not equal the whole
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def computes_bfloat16(device: torch.device) -> bool:

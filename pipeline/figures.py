@@ -83,6 +83,16 @@ def confusion(table: pd.DataFrame, classes: list[str]) -> str:
     return _svg(figure, many[0], empty=not models, legend=False)
 
 
+def range_test(tried: pd.DataFrame, suggested: float) -> str:
+    """Return loss and smoothed loss over the learning rates that were tried, and the one that is suggested."""
+    figure, axes = _figure()
+    axes.plot(tried["learning_rate"], tried["loss"], color=_colour(0), alpha=0.4, label="loss of a step")
+    axes.plot(tried["learning_rate"], tried["smoothed"], color=_colour(0), label="smoothed")
+    axes.axvline(suggested, color=_colour(1), label=f"suggested: {suggested:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    return _svg(figure, axes, empty=False)
+
+
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE_IN, layout="constrained")
     axes = figure.subplots()

@@ -18,33 +18,50 @@ _LOOK_AGAIN_S = 0.5
 _held: list[IO[bytes]] = []  # open until the process ends, since closing a file gives its lock back
 
 
-def lease(names: Sequence[str]) -> int:
-    """Take one of the devices for the rest of this process; wait until one is free.
+def lease(names: Sequence[str], count: int = 1) -> list[int]:
+    """Take ``count`` of the devices for the rest of this process; wait until so many are free.
+
+    While it waits it holds none, so that two jobs that want several never wait for each other.
 
     Parameters
     ----------
     names : sequence of str
         What tells the devices of this machine apart, the same for all jobs.
+    count : int
+        At most as many as there are names.
 
     Returns
     -------
-    int
-        Index into ``names``.
+    list of int
+        Indices into ``names``.
     """
     folder = Path(tempfile.gettempdir()) / f"slidemill-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
     while True:
-        for index, name in enumerate(names):
-            file = (folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock").open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-            else:
-                _held.append(file)
-                return index
+        taken = _take(folder, names, count)
+        if len(taken) == count:
+            _held.extend(taken.values())
+            return list(taken)
+        for file in taken.values():
+            file.close()
         if not waited:
-            log.info("all %d devices are in use by other jobs; waiting for one", len(names))
+            log.info("of %d devices, fewer than %d are free of other jobs; waiting", len(names), count)
             waited = True
         time.sleep(_LOOK_AGAIN_S)
+
+
+def _take(folder: Path, names: Sequence[str], count: int) -> dict[int, IO[bytes]]:
+    """Lock up to ``count`` of the devices that are free; return their open locks by index."""
+    taken: dict[int, IO[bytes]] = {}
+    for index, name in enumerate(names):
+        if len(taken) == count:
+            break
+        file = (folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            taken[index] = file
+    return taken

@@ -171,6 +171,34 @@ class AugmentationConfig(Section):
         return self.probability.get(change, 1.0 if change == "flip" else 0.5) if getattr(self, change) else 0.0
 
 
+class OptimizerConfig(Section):
+    """How the weights move. Rarely changed."""
+
+    kind: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="`adamw` (doi:10.48550/arXiv.1711.05101), or `sgd` with `momentum`, as the U-Net was published; "
+        "`sgd` wants a `learning_rate` of its own: `python -m pipeline find-lr`.",
+    )
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of `sgd`.")
+    weight_decay: NonNegative = Field(0.01, description="Decay of the weights per step, relative to the learning rate.")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine",
+        description="How the learning rate falls from its peak over the training: half a `cosine`, `poly` (what is "
+        "left to the power of 0.9), or not at all.",
+    )
+    warm_up: float = Field(
+        0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises from 0 to its peak."
+    )
+    largest_gradient: Positive = Field(1.0, description="Gradients whose norm is larger are scaled down to it.")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of all weights and statistics; the average is what is "
+        "validated and kept. In the first steps it is shorter: min(average, (1 + step) / (10 + step)). 0 turns it off.",
+    )
+
+
 class ModelConfig(Section):
     """One network: what it is, and how it is trained."""
 
@@ -196,11 +224,28 @@ class ModelConfig(Section):
         le=1,
         description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
     )
+    frozen_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps at the start in which the encoder keeps its weights and statistics; for `pretrained`.",
+    )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
-    max_minutes: Positive = Field(15.0, description="Training ends after this time, validation included.")
+    max_minutes: Positive = Field(
+        15.0, description="Training ends after this time, validation included; interruptions do not count."
+    )
     max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
-    validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Training ends after this number of validations without a better mean Dice; null: never.",
+    )
+    validate_every: int = Field(
+        50,
+        ge=1,
+        description="Optimizer steps between two validations; more where the held-back images are so large that a "
+        "tenth of the computing would go into them.",
+    )
     patch_px: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
         AUTO,
         description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
@@ -216,10 +261,12 @@ class ModelConfig(Section):
         description="Patches per optimizer step. `auto`: as many as have the pixels of 4 patches of 256 px, from 2 to "
         "16, and fit into `training.memory_mb`.",
     )
-    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it rises, then falls as a cosine.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate; it rises, then falls (`optimizer`).")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights move.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
+        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32. "
+        "`float16` scales the loss; only on CUDA.",
     )
     folds: int | None = Field(
         None,
@@ -244,6 +291,10 @@ class ModelConfig(Section):
     def _folds_are_trained(self) -> Self:
         if self.folds and self.checkpoint:
             raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        if self.folds and self.patience:
+            raise ValueError(
+                "patience would end the training of a fold by the images that it is measured on; remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Weights to start a training from: a classifier's, or those of another network of Slidemill."""
+"""The network that a training starts with: fresh weights, a classifier's, or those of another network of Slidemill."""
 
 from __future__ import annotations
 
@@ -12,10 +12,32 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+import models
 from models.interface import SegmentationModel
 from pipeline.errors import SlidemillError
+from pipeline.model_config import ModelConfig
 
 log = logging.getLogger(__name__)
+
+
+def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) -> SegmentationModel:
+    """Return a network as configured, with its initial weights: those of ``seed``, or of ``pretrained``.
+
+    Raises
+    ------
+    SlidemillError
+        If the options are not those of the architecture, or the pretrained weights do not fit.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        network = models.build(
+            config.architecture, in_channels=in_channels, num_classes=num_classes, options=config.options
+        )
+    except ValueError as error:
+        raise SlidemillError(str(error)) from error
+    if config.pretrained:
+        start_from(network, config.pretrained)
+    return network
 
 
 def start_from(network: SegmentationModel, source: str) -> None:

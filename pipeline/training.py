@@ -1,7 +1,7 @@
 """The training loop, read top to bottom.
 
 Patches in, a trained network and its history out. It ends after a number of steps or a time, whichever comes first,
-and keeps the weights that were best on the held-back images.
+and keeps the weights that were best on the held-back images. Interrupted, it goes on from its last validation.
 """
 
 from __future__ import annotations
@@ -9,260 +9,261 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from models.geometry import Geometry
 from models.interface import SegmentationModel
 from pipeline.annotated import Annotated
-from pipeline.device import computes_bfloat16
+from pipeline.batches import Batches
 from pipeline.errors import SlidemillError
+from pipeline.files import replacing
+from pipeline.history import History, overlay
 from pipeline.inference import predict_image
-from pipeline.losses import SegmentationLoss
+from pipeline.learner import Learner, NotFiniteError
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.model_config import SettledConfig
+from pipeline.optimization import schedule
 from pipeline.patches import RandomPatches
+from pipeline.processes import gather, run_processes, start_fabric
+from pipeline.training_state import STATE, Record, TrainingState, read_state, write_state
 
 log = logging.getLogger(__name__)
 
-_WARM_UP = 0.05  # share of the training in which the learning rate rises
-_LARGEST_GRADIENT = 1.0
 _VALIDATION_TILE_PX = 512
-
-Record = dict[str, float]
-
-
-@dataclass(kw_only=True)
-class Best:
-    """The best state so far, and what it scored; or the last one, where the held-back images must choose nothing."""
-
-    last: bool = False
-    score: float = -math.inf
-    state: dict[str, Tensor] | None = None
-    record: Record | None = None
-
-    def offer(self, network: SegmentationModel, record: Record) -> None:
-        """Keep the state of the network if it scores higher than the best before it, or is the later one."""
-        if self.last or record["dice_mean"] > self.score:
-            self.score, self.record = record["dice_mean"], record
-            self.state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+_VALIDATION_SHARE = 0.1  # of the computing, at most
+_FORWARD_SHARE = 1 / 3  # of a training step, per pixel: the gradients take twice as much
 
 
-def train_network(
-    network: SegmentationModel,
-    *,
-    training: list[Annotated],
-    validation: list[Annotated],
-    classes: list[str],
-    config: SettledConfig,
-    on_record: Callable[[list[Record]], None],
-) -> Record:
-    """Train ``network`` in place; it ends up with its best weights, in evaluation mode, on the processor.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be trained, on what, and where its traces go.
+
+    Attributes
+    ----------
+    network
+        With its initial weights.
+    training, validation
+        Neither empty, of different files.
+    classes
+        Names of the classes, for the history.
+    config
+        Loss, patches, steps, time.
+    identity
+        Hash of settings and data. A training goes on only from a state of the same.
+    history
+        The CSV that grows with each validation.
+    folder
+        For what training keeps for itself: its state, events, a batch that failed.
+    """
+
+    network: SegmentationModel
+    training: list[Annotated]
+    validation: list[Annotated]
+    classes: list[str]
+    config: SettledConfig
+    identity: str
+    history: Path
+    folder: Path
+
+
+def train_network(task: Task, devices: list[torch.device]) -> Record:
+    """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the processor.
+
+    The state of the training stays in ``task.folder``, so that a training that is over is not begun again; see
+    :func:`forget`.
 
     Parameters
     ----------
-    network : SegmentationModel
-        With fresh weights.
-    training, validation : list of Annotated
-        Neither empty, of different files.
-    classes : list of str
-        Names of the classes, for the history.
-    config : SettledConfig
-        Loss, patches, steps, time.
-    on_record : callable
-        Called with the whole history after each validation.
+    task : Task
+    devices : list of torch.device
+        One process trains on each; they share every batch.
 
     Returns
     -------
     dict
-        The record of the best weights: step, elapsed_s, learning_rate, loss, and Dice on the held-back images per
-        class and as ``dice_mean``.
+        The record of the best weights: step, elapsed_s, learning_rate, loss, waiting, steps_per_s, and Dice on the
+        held-back images per class and as ``dice_mean``.
 
     Raises
     ------
     SlidemillError
-        If the loss is no number, or a patch does not suit the network.
+        If the loss is no number, a patch does not suit the network, or a batch cannot be shared.
     """
-    check_patch(network.geometry, config.patch_px)
-    if config.batch_size < network.least_batch:
-        raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")
-    fabric = _fabric(config)
-    network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(parameter_groups(network, config.encoder_rate))
-    model, optimizer = fabric.setup(network, optimizer)
-    model.mark_forward_method("logits_to_train")
-    batches, loss_of = _batches(fabric, training, config), SegmentationLoss(config.loss)
-    _to_training(network, config)
-    best, history, losses = Best(last=bool(config.folds)), list[Record](), list[float]()
-    clock, is_over = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes), False
+    if task.config.batch_size % len(devices):
+        raise SlidemillError(
+            f"batch_size {task.config.batch_size} cannot be shared among {len(devices)} devices; "
+            f"make it a multiple of {len(devices)}, or ask for fewer devices"
+        )
+    fabric = start_fabric(devices, task.config.precision)
+    run_processes(fabric, _train, task)
+    state = read_state(task.folder / STATE, task.identity)
+    if state is None or state.chosen is None:
+        raise SlidemillError("no validation gave a Dice; are the held-back label images empty?")
+    task.network.cpu().load_state_dict(state.tensors["best"])
+    task.network.eval()
+    return state.chosen
+
+
+def forget(task: Task) -> None:
+    """Remove the state of a training whose network is written."""
+    (task.folder / STATE).unlink(missing_ok=True)
+
+
+def _train(fabric: Fabric, task: Task) -> None:
+    """Train in this process; the first one also validates, and writes."""
+    config = task.config
+    learner = Learner(fabric, task.network, config)
+    state = read_state(task.folder / STATE, task.identity) or TrainingState()
+    if state.step:
+        log.info("going on after step %d, %.0f s of training", state.step, state.elapsed_s)
+        learner.load(state)
+    patches = RandomPatches(
+        task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
+    )
+    batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
+    clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
+    recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
+    interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
+    is_over = clock.fraction(state.step) >= 1 or _gives_up(state, config)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
-            rate = config.learning_rate * schedule(clock.fraction(ahead=1))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["relative_rate"]
-            image, *truth = next(batches)
-            heads = model.logits_to_train(_network_input(image, network.geometry))
-            loss = _loss_of_heads(heads, truth, loss_of, network.geometry)
-            losses.append(clock.count(loss.item()))
-            fabric.backward(loss)
-            fabric.clip_gradients(model, optimizer, max_norm=_LARGEST_GRADIENT, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad()
-            is_over = clock.fraction() >= 1
-            if clock.step % config.validate_every == 0 or is_over:
-                record = {"step": clock.step, "elapsed_s": clock.elapsed_s(), "learning_rate": rate}
-                record |= {"loss": float(np.mean(losses))} | validate(network, validation, classes)
-                _to_training(network, config)
-                losses.clear()
-                history.append(record)
-                best.offer(network, record)
-                on_record(history)
-                log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in record.items()))
-            bar.update(round(100 * clock.fraction()) - bar.n)
-    return _restore(network, best)
+            rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)
+            batch = next(batches)
+            try:
+                loss = learner.step(batch, rate=rate, number=state.step)
+            except NotFiniteError as error:
+                raise SlidemillError(f"{error}; {_keep(fabric, batch, task.folder)}") from error
+            state.step += 1
+            clock.read(fabric)
+            is_over = clock.fraction(state.step) >= 1
+            if recorder:
+                recorder.losses.append(loss)
+            if state.step % interval == 0 or is_over:
+                if recorder:
+                    recorder.record(rate)
+                is_over = fabric.broadcast(is_over or _gives_up(state, config))
+                clock.read(fabric)
+            bar.update(round(100 * clock.fraction(state.step)) - bar.n)
+    if recorder:
+        recorder.history.close()
 
 
-def validate(network: SegmentationModel, images: list[Annotated], classes: list[str]) -> Record:
+class _Recorder:
+    """What the first process does at each validation: a record, the state on disk, the history."""
+
+    def __init__(self, task: Task, learner: Learner, state: TrainingState, batches: Batches, clock: Clock) -> None:
+        self._task, self._learner, self._state, self._batches, self._clock = task, learner, state, batches, clock
+        self.losses: list[float] = []
+        self.history = History(task.history, task.folder, state.step)
+        if state.history:
+            self.history.write(state.history)
+        self._since_s, self._waited_s = clock.elapsed_s(), 0.0
+
+    def record(self, rate: float) -> None:
+        """Validate; write the state, then the history."""
+        elapsed_s, waited_s = self._clock.elapsed_s(), self._batches.waited_s
+        lasted_s = elapsed_s - self._since_s
+        record = {
+            "step": self._state.step,
+            "elapsed_s": elapsed_s,
+            "learning_rate": rate,
+            "loss": float(np.mean(self.losses)),
+            "waiting": (waited_s - self._waited_s) / lasted_s,
+            "steps_per_s": len(self.losses) / lasted_s,
+        }
+        images = self._task.validation
+        scores, predicted = validate(self._learner.judged, images, self._task.classes)
+        record |= scores
+        self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
+        self._state.elapsed_s = self._clock.elapsed_s()
+        self._learner.save(self._state)
+        write_state(self._task.folder / STATE, self._task.identity, self._state)
+        self.history.write(self._state.history, overlay(images[0].image[:], images[0].classes[:], predicted))
+        log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in record.items()))
+        self.losses.clear()
+        self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
+
+
+def validate(
+    network: SegmentationModel, images: list[Annotated], classes: list[str]
+) -> tuple[Record, NDArray[np.uint8]]:
     """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean.
 
-    The network is left in evaluation mode.
+    Also the predicted classes of the first image. The network is left in evaluation mode.
     """
     network.eval()
-    counts = sum(
-        confusion(
-            image.classes[:],
-            predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX),
-            num_classes=len(classes),
-        )
-        for image in images
-    )
-    scores = per_class("dice", np.asarray(counts))
+    counts, first = np.zeros((len(classes), len(classes)), np.int64), None
+    for image in images:
+        predicted = predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX)
+        counts += confusion(image.classes[:], predicted, num_classes=len(classes))
+        first = predicted if first is None else first
+    assert first is not None  # there are images
+    scores = per_class("dice", counts)
     record = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
-    return record | {"dice_mean": mean_over_classes(scores)}
+    return record | {"dice_mean": mean_over_classes(scores)}, first
 
 
-def parameter_groups(network: SegmentationModel, encoder_rate: float) -> list[dict[str, Any]]:
-    """Return the parameters to learn, those of the encoder apart where they learn more slowly; frozen ones left out."""
-    encoder = {id(parameter) for parameter in network.encoder.parameters()} if encoder_rate < 1 else set[int]()
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in encoder]
-    slow = [parameter for parameter in network.parameters() if id(parameter) in encoder]
-    groups = [{"params": rest, "relative_rate": 1.0}, {"params": slow, "relative_rate": encoder_rate}]
-    return [group for group in groups if group["params"] and group["relative_rate"]]
+def validation_interval(config: SettledConfig, validation_px: int) -> int:
+    """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
 
-
-def _to_training(network: SegmentationModel, config: SettledConfig) -> None:
-    """Switch to training mode; a frozen encoder keeps its statistics and needs no gradients."""
-    network.train()
-    if config.encoder_rate == 0:
-        network.encoder.eval().requires_grad_(requires_grad=False)
-
-
-def _loss_of_heads(
-    heads: list[tuple[float, Tensor]], truth: list[Tensor], loss_of: SegmentationLoss, geometry: Geometry
-) -> Tensor:
-    """Return the weighted sum of the losses of all heads; ``truth`` is target and weights."""
-    losses = [
-        weight * loss_of(logits, *(_beneath(logits, part, geometry) for part in truth)) for weight, logits in heads
-    ]
-    return torch.stack(losses).sum()
-
-
-def schedule(fraction: float) -> float:
-    """Return the learning rate relative to its peak: a linear rise, then a cosine down to 0.
+    It follows from numbers of pixels, not from a clock, so that a training repeats itself.
 
     Parameters
     ----------
-    fraction : float
-        Of the training that is done, in [0, 1].
+    config : SettledConfig
+    validation_px : int
+        Pixels of all held-back images.
     """
-    rise = min(1.0, fraction / _WARM_UP)
-    return rise * 0.5 * (1 + math.cos(math.pi * fraction))
-
-
-def check_patch(geometry: Geometry, patch_px: int) -> None:
-    """Raise :class:`SlidemillError` where a patch is not a multiple of the stride, or leaves no output."""
-    stride, least = geometry.stride_px, 2 * geometry.margin_px + geometry.stride_px
-    if patch_px % stride:
-        raise SlidemillError(f"patch_px must be a multiple of the network's stride of {stride}, got {patch_px}")
-    if patch_px < least:
-        raise SlidemillError(f"patch_px must be at least {least} for this network, got {patch_px}")
+    step_px = config.batch_size * config.patch_px**2
+    validation = _FORWARD_SHARE * validation_px / step_px  # in steps
+    return max(config.validate_every, math.ceil(validation * (1 - _VALIDATION_SHARE) / _VALIDATION_SHARE))
 
 
 @dataclass(kw_only=True)
-class _Clock:
-    """How far the training is, by steps and by time."""
+class Clock:
+    """How far a training is, by steps and by time, that of earlier tries included."""
 
     max_steps: int
     max_seconds: float
-    step: int = 0
+    earlier_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._start = time.monotonic()
-
-    def count(self, loss: float) -> float:
-        """Count one step and return its loss, if that is a number."""
-        self.step += 1
-        if not math.isfinite(loss):
-            raise SlidemillError(f"the loss is {loss} at step {self.step}; lower learning_rate, or train in float32")
-        return loss
+        self._start, self._read_s = time.monotonic(), self.earlier_s
 
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._start
+        """Return the time since the training began."""
+        return self.earlier_s + time.monotonic() - self._start
 
-    def fraction(self, *, ahead: int = 0) -> float:
-        """Return the share of the training that is done, or will be ``ahead`` steps from now.
+    def read(self, fabric: Fabric) -> None:
+        """Note the time of the first process, in all of them."""
+        self._read_s = fabric.broadcast(self.elapsed_s())
 
-        One step ahead, steps outrun the time that has passed wherever they are what ends the training, so that such
-        a training repeats itself.
+    def fraction(self, step: int) -> float:
+        """Return the share of the training that is done after ``step`` steps.
+
+        Asked for the step to come, steps outrun the time that has passed wherever they are what ends the training, so
+        that such a training repeats itself.
         """
-        return min(1.0, max((self.step + ahead) / self.max_steps, self.elapsed_s() / self.max_seconds))
+        return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
 
 
-def _fabric(config: SettledConfig) -> Fabric:
-    fabric = Fabric(accelerator="auto", devices=1)
-    wanted = config.precision
-    if wanted == "auto":
-        wanted = "bfloat16" if computes_bfloat16(fabric.device) else "float32"
-    log.info("training on %s in %s", fabric.device, wanted)
-    return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if wanted == "bfloat16" else "32-true")
+def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
+    return config.patience is not None and state.validations_since_best() >= config.patience
 
 
-def _batches(
-    fabric: Fabric, training: list[Annotated], config: SettledConfig
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Return endless batches on the device; on the processor they are made in between, elsewhere beside it."""
-    patches = RandomPatches(
-        training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
-    )
-    workers = 0 if fabric.device.type == "cpu" else torch.get_num_threads()
-    loader = fabric.setup_dataloaders(
-        DataLoader(patches, batch_size=config.batch_size, sampler=range(2**62), num_workers=workers)
-    )
-    return iter(loader)  # type: ignore[arg-type]
-
-
-def _network_input(image: Tensor, geometry: Geometry) -> Tensor:
-    rows, columns = (geometry.input_px(length) for length in image.shape[-2:])
-    return image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
-
-
-def _beneath(logits: Tensor, part: Tensor, geometry: Geometry) -> Tensor:
-    """Cut from a patch what the logits are of: all of it, or less the margin of valid convolutions."""
-    rows, columns = (slice(geometry.margin_px, geometry.margin_px + length) for length in logits.shape[-2:])
-    return part[..., rows, columns]
-
-
-def _restore(network: SegmentationModel, best: Best) -> Record:
-    if best.state is None or best.record is None:
-        raise SlidemillError("no validation gave a Dice; are the held-back label images empty?")
-    network.cpu().load_state_dict(best.state)
-    network.eval()
-    return best.record
+def _keep(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
+    """Save a batch that gave no finite loss; return what to do about it."""
+    parts = [gather(part) for part in batch]
+    path = folder / "failed-batch.npz"
+    if fabric.is_global_zero:
+        image, target, weights = (part.cpu().numpy() for part in parts)
+        with replacing(path) as temporary:
+            np.savez(temporary, image=image, target=target, weights=weights)
+    return f"the batch is in {path}; lower learning_rate, or train in float32"

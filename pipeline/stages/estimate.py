@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import models
 from models.sheet import describe
 from pipeline import project
 from pipeline.checkpoint import ModelCard, card_path, read_card
-from pipeline.config import Settings, parse_settings
+from pipeline.config import Settings, read_settings
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.estimation import Estimate, Pace, estimate, pace_of_runs, pace_of_window
@@ -30,10 +28,7 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
     ``settings`` is its configuration. A network that is not trained yet is taken as it is configured. ``threads`` is
     what a job of the stage predict will have.
     """
-    try:
-        config = parse_settings(yaml.safe_load(settings.read_text(encoding="utf-8")) or {}, source=str(settings))
-    except (OSError, yaml.YAMLError) as error:
-        raise SlidemillError(f"{settings}: cannot be read: {error}; go to the project, or name --settings") from error
+    config = read_settings(settings)
     for name in config.networks:
         card = _card(config, name)
         grids = {path: _grid(path, card, config) for path in slides}

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 
-import models
-from models.interface import SegmentationModel
 from pipeline.annotated import open_pairs
 from pipeline.auto_settings import settle
 from pipeline.config import ImageConfig
-from pipeline.device import prepare
-from pipeline.errors import SlidemillError
-from pipeline.files import provenance, replacing, sha256
+from pipeline.device import choose_devices, set_up_process
+from pipeline.files import provenance, sha256
 from pipeline.formats.image import PixelSize
-from pipeline.pretrained import start_from
+from pipeline.pretrained import build_network
 from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import open_slide
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
-from pipeline.training import Record, train_network
+from pipeline.training import Task, forget, train_network
 from pipeline.training_set import describe_training_set
 from pipeline.weights_file import save_network
 
@@ -38,62 +36,57 @@ def run(
     output: Path,
     history: Path,
     threads: int,
+    devices: int,
     memory_mb: int,
     config: TrainConfig,
 ) -> None:
-    """Train on the folders ``images``, ``labels`` and ``weights``.
+    """Train on the folders ``images``, ``labels`` and ``weights``, with ``devices`` GPUs or processes.
 
-    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes.
+    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes. The
+    folder ``training`` beside ``output`` has the state, with which the same command goes on where it was interrupted.
     """
-    prepare(threads)
-    torch.manual_seed(config.model.seed)
+    set_up_process(threads)
     groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
     pairs, held_back = split_pairs(groups, config.split)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
-    data = describe_training_set([*pairs, *held_back], config.labels, config.image, memory_mb=memory_mb)
-    model = settle(config.model, data, memory_mb=memory_mb, **_shape(config))
+    everything = [*pairs, *held_back]
+    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+    data = describe_training_set(everything, config.labels, config.image, memory_mb=memory_mb)
+    model = settle(config.model, data, memory_mb=memory_mb, **shape)
     config = config.model_copy(update={"model": model})
-    network = _build(config)
-    if config.model.pretrained:
-        start_from(network, config.model.pretrained)
-    opened = open_pairs([*pairs, *held_back], weights, memory_mb=memory_mb, config=config)
-    training, validation = opened[: len(pairs)], opened[len(pairs) :]
-    best = train_network(
-        network,
-        training=training,
-        validation=validation,
+    origin = _origin(config, everything)
+    opened = open_pairs(everything, weights, memory_mb=memory_mb, config=config)
+    task = Task(
+        network=build_network(model, **shape),
+        training=opened[: len(pairs)],
+        validation=opened[len(pairs) :],
         classes=config.labels.classes,
         config=model,
-        on_record=lambda records: _write_history(history, records),
+        identity=hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
+        history=history,
+        folder=output.parent / "training",
     )
+    best = train_network(task, choose_devices(devices))
     log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
-
-    pairs = [*pairs, *held_back]
-    origin = provenance(
-        "train", config, **{str(path): sha256(path) for pair in pairs for path in (pair.image, pair.labels)}
-    )
     save_network(
         output,
-        network,
+        task.network,
         classes=config.labels.classes,
-        pixel_size_um=_common_pixel_size(pairs, memory_mb, config.image),
+        pixel_size_um=_common_pixel_size(everything, memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
         appearance=[annotated.appearance for annotated in opened],
         origin=origin,
     )
+    forget(task)
 
 
-def _build(config: TrainConfig) -> SegmentationModel:
-    try:
-        return models.build(config.model.architecture, options=config.model.options, **_shape(config))
-    except ValueError as error:
-        raise SlidemillError(str(error)) from error
-
-
-def _shape(config: TrainConfig) -> dict[str, int]:
-    return {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:
+    """Return what the network follows from: settings, images, labels, and the weights that it starts from."""
+    start = Path(config.model.pretrained or "")
+    files = [path for pair in pairs for path in (pair.image, pair.labels)] + [start] * start.is_file()
+    return provenance("train", config, **{str(path): sha256(path) for path in files})
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:
@@ -107,8 +100,3 @@ def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageCon
         return None
     rows_um, columns_um = np.median(sizes, axis=0)
     return float(rows_um), float(columns_um)
-
-
-def _write_history(path: Path, records: list[Record]) -> None:
-    with replacing(path) as temporary:
-        pd.DataFrame(records).to_csv(temporary, index=False)

@@ -12,7 +12,7 @@ from pipeline.config import parse_settings
 from pipeline.folds import folds_columns, folds_table
 from pipeline.stage_config import stage_config
 from pipeline.stages.combine import cross_validation
-from pipeline.training import Best
+from pipeline.training_state import TrainingState
 
 from ..networks import lived_in_network, write_network
 from .test_estimation import CARD
@@ -67,12 +67,12 @@ def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
 @pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
 def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
     network = lived_in_network(width=2, depth=1)
-    weight, best = next(network.parameters()), Best(last=last)
+    weight, state = next(network.parameters()), TrainingState()
     for step, dice in ((1, 0.9), (2, 0.1)):
         torch.nn.init.constant_(weight, step)
-        best.offer(network, {"step": step, "dice_mean": dice})
-    assert best.record["step"] == kept
-    assert (best.state[next(iter(best.state))] == kept).all()
+        state.offer(network, {"step": step, "dice_mean": dice}, last=last)
+    assert state.chosen["step"] == kept
+    assert (next(iter(state.tensors["best"].values())) == kept).all()
 
 
 def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monkeypatch, capsys):

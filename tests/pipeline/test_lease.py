@@ -9,17 +9,17 @@ from itertools import pairwise
 JOB = """
 import sys, time
 from pipeline.lease import lease
-device = lease(["gpu-a", "gpu-b"])
+device = "+".join(map(str, lease(["gpu-a", "gpu-b"], int(sys.argv[2]))))
 print(device, time.monotonic(), flush=True)
 time.sleep(float(sys.argv[1]))
 print(device, time.monotonic(), flush=True)
 """
 
 
-def start(tmp_path, seconds):
+def start(tmp_path, seconds, count=1):
     environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PATH": ""}
     return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(seconds)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", JOB, str(seconds), str(count)], env=environment, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -49,3 +49,17 @@ def test_a_killed_job_frees_its_device(tmp_path):
     for job in holders:
         job.wait()
         job.stdout.close()
+
+
+def test_jobs_that_want_both_devices_do_not_wait_for_each_other(tmp_path):
+    jobs = [start(tmp_path, 0.2, count) for count in (2, 2, 1, 2, 1)]
+    spans = defaultdict(list)
+    for job in jobs:
+        (devices, begin), (_, end) = (line.split() for line in job.communicate(timeout=60)[0].splitlines())
+        for device in devices.split("+"):
+            spans[device].append((float(begin), float(end)))
+    assert {device: len(used) for device, used in spans.items()}.keys() == {"0", "1"}
+    assert sum(map(len, spans.values())) == 8
+    for used in spans.values():
+        used.sort()
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(used))

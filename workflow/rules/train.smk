@@ -68,8 +68,8 @@ rule train:
         config=config_of("train"),
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
-        " --output {output.network:q} --history {output.history:q} --threads {threads} --memory-mb {resources.decode_mb}"
-        " --config {params.config:q} > {log:q} 2>&1"
+        " --output {output.network:q} --history {output.history:q} --threads {threads} --devices {resources.gpu}"
+        " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule validate:
