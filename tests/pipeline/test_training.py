@@ -15,7 +15,7 @@ from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.learner import check_patch
 from pipeline.metrics.overlap import confusion, per_class
-from pipeline.model_config import ModelConfig, OptimizerConfig
+from pipeline.model_config import ModelConfig, OptimizerConfig, SettledConfig
 from pipeline.optimization import average_of, parameter_groups, schedule
 from pipeline.training import Clock, Task, train_network, validation_interval
 
