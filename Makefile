@@ -47,8 +47,9 @@ lint: $(VENV)/dev ## check style, types, rules
 	python config/examples/lay_out.py demo projects/demo
 	snakemake --lint --directory projects/demo
 
-docs: $(VENV)/dev ## write config/README.md and the schema from pipeline/config.py
+docs: $(VENV)/dev ## write config/README.md, the schema and the picture of augmentations from the code
 	python config/document.py
+	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
 	@for figure in weights predict sliding_window stitch memory training; do python -m tests.benchmarks.$$figure || exit 1; done

@@ -48,6 +48,15 @@ Training labels and references are read in the same way. With `training.kind: in
 object, 0 is background, and objects become the second class; where two objects touch, training puts a one-pixel ridge
 of background between them. With `training.kind: classes` a pixel holds the value of its class (`training.values`).
 
+Training labels may also be outlines: GeoJSON as QuPath exports it, an ImageJ ROI (`.roi`), or a set of them (`.zip`), in
+pixels of the image file. A pixel belongs to the last outline that holds its centre; later annotations lie over earlier
+ones. With `training.kind: instances` every outline is an object, unless its class is the first of `classes`. With
+`training.kind: classes` its class is that of QuPath, or the name of the ROI (`nucleus`, `nucleus-2`), or its group (1 is
+the second class). Points and lines are refused. References are label images.
+
+**Sparse annotation.** With `training.ignored: VALUE`, pixels of that value in a label image, and all that lies outside
+of the outlines of an annotation file, are neither learned nor scored; background then has to be annotated too.
+
 ## A trained network instead of training
 
 ```yaml
@@ -240,7 +249,9 @@ def _limits(kind: type[BaseModel], name: str) -> str:
     bounds = [f"{sign} {choice[key]:g}" for key, sign in signs.items() if key in choice]
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
     words = names.get(choice.get("type", ""), {"array": "list", "object": "mapping"}.get(choice.get("type", ""), ""))
-    return ", ".join([words, *bounds]) + (" or null" if len(choices) < len(described.get("anyOf", [described])) else "")
+    fixed = [f"`{other['const']}`" for other in choices[1:] if "const" in other]
+    fixed += ["null"] if len(choices) < len(described.get("anyOf", [described])) else []
+    return " or ".join([", ".join([words, *bounds]), *fixed])
 
 
 def main(arguments: list[str]) -> int:

@@ -41,6 +41,7 @@ STAGES = {
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
     "estimate": "pipeline.stages.estimate",
+    "explain": "pipeline.stages.explain",
     "find-lr": "pipeline.stages.find_lr",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",

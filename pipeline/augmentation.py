@@ -1,81 +1,104 @@
-"""Random changes of training patches, by MONAI. Space is resampled once; labels stay integers, weights move along."""
+"""Random changes of the intensities of training patches, by MONAI; stains are changed in optical density.
+
+Changes of space are in :mod:`pipeline.deformation`.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import (
     Compose,
     EnsureTyped,
-    Rand2DElasticd,
+    MapTransform,
     RandAdjustContrastd,
-    RandFlipd,
+    RandCoarseDropoutd,
     RandGaussianNoised,
     RandGaussianSmoothd,
-    RandRotate90d,
+    RandomizableTransform,
     RandScaleIntensityd,
     RandShiftIntensityd,
     Transform,
 )
+from skimage.color import hed_from_rgb, rgb_from_hed
+from torch import Tensor
 
+from pipeline.intensity import Statistics
 from pipeline.model_config import AugmentationConfig
 
-IMAGE, LABELS, WEIGHTS = "image", "labels", "weights"
-_ALL = (IMAGE, LABELS, WEIGHTS)
-_GRID_PX = 32  # spacing of the random displacements between which elastic deformation is smooth
+IMAGE = "image"
+_DARKEST = 1e-3  # of white: what the optical density of black is that of
 
 
-def augmentation(config: AugmentationConfig) -> Compose:
-    """Return the transform of a patch: a dictionary of ``image``, ``labels``, ``weights``, (channel, row, column).
+def intensity_changes(config: AugmentationConfig, patch_px: int) -> Compose:
+    """Return the transform of a dictionary with ``image``, (channels, rows, columns); what is turned off is left out.
 
-    Each change is drawn for half of the patches (flips and turns: with the same chance for each outcome), the smooth
-    deformation, rotation and scaling together. Beyond the patch, pixels are mirrored.
+    Seed it for every patch with ``set_random_state``.
     """
-    return Compose(
-        [*_turns(config), *_deformations(config), *_intensities(config), EnsureTyped(_ALL, track_meta=False)]
+    side, gamma = max(1, round(config.erase * patch_px)), (1 - config.gamma, 1 + config.gamma)
+    sigma = (0.0, config.blur_px)
+    chance = config.chance
+    changes: dict[str, Transform] = {
+        "contrast": RandScaleIntensityd(IMAGE, factors=config.contrast, prob=chance("contrast")),
+        "brightness": RandShiftIntensityd(IMAGE, offsets=config.brightness, prob=chance("brightness")),
+        "gamma": RandAdjustContrastd(IMAGE, prob=chance("gamma"), gamma=gamma),
+        "blur_px": RandGaussianSmoothd(IMAGE, prob=chance("blur_px"), sigma_x=sigma, sigma_y=sigma),
+        "noise": RandGaussianNoised(IMAGE, prob=chance("noise"), std=config.noise),
+        "channel_shuffle": RandChannelShuffled(IMAGE, prob=chance("channel_shuffle")),
+        "erase": RandCoarseDropoutd(
+            IMAGE, holes=1, spatial_size=1, max_spatial_size=side, fill_value=0, prob=chance("erase")
+        ),
+    }
+    chosen = [change for name, change in changes.items() if getattr(config, name)]
+    return Compose([*chosen, EnsureTyped(IMAGE, track_meta=False)])
+
+
+class RandChannelShuffled(RandomizableTransform, MapTransform):  # type: ignore[misc]
+    """Put the channels of an image into random order."""
+
+    def __init__(self, keys: str, prob: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize(None)
+        changed = dict(data)
+        for key in self.key_iterator(changed) if self._do_transform else ():
+            changed[key] = changed[key][torch.from_numpy(self.R.permutation(len(changed[key])))]
+        return changed
+
+
+def jitter_stains(
+    image: Tensor, statistics: tuple[Statistics, ...], white: float, *, strength: float, generator: np.random.Generator
+) -> Tensor:
+    """Change how much of each stain there is.
+
+    The optical density of a pixel is unmixed into haematoxylin, eosin and DAB; each is multiplied by a number in
+    1 +- ``strength`` and shifted by one in +- ``strength``; then they are mixed again.
+
+    Parameters
+    ----------
+    image : (3, rows, columns) float32 tensor
+        Red, green, blue, normalized with ``statistics``.
+    statistics : tuple of Statistics
+    white : float
+        Intensity of white, in the units of the statistics.
+
+    References
+    ----------
+    Tellez et al. (2018), doi:10.1109/TMI.2018.2820199; Ruifrok, Johnston (2001) for the colours of the stains
+    """
+    scale, low = (
+        torch.tensor([getattr(channel, name) for channel in statistics], dtype=torch.float32).view(3, 1, 1)
+        for name in ("scale", "low")
     )
-
-
-def seed(transform: Compose, generator: np.random.Generator) -> None:
-    """Make what ``transform`` draws follow from ``generator``."""
-    transform.set_random_state(seed=int(generator.integers(2**32)))
-
-
-def _turns(config: AugmentationConfig) -> list[Transform]:
-    if not config.flip:
-        return []
-    return [RandFlipd(_ALL, prob=0.5, spatial_axis=0), RandRotate90d(_ALL, prob=0.75, max_k=3)]
-
-
-def _deformations(config: AugmentationConfig) -> list[Transform]:
-    if not (config.rotate_deg or config.scale or config.elastic_px):
-        return []
-    return [
-        Rand2DElasticd(
-            _ALL,
-            prob=0.5,
-            spacing=(_GRID_PX, _GRID_PX),
-            magnitude_range=(0, config.elastic_px),
-            rotate_range=math.radians(config.rotate_deg),
-            scale_range=(config.scale, config.scale),
-            mode=("bilinear", "nearest", "bilinear"),
-            padding_mode="reflection",
-        )
-    ]
-
-
-def _intensities(config: AugmentationConfig) -> list[Transform]:
-    transforms: list[Transform] = []
-    if config.contrast:
-        transforms.append(RandScaleIntensityd(IMAGE, factors=config.contrast, prob=0.5))
-    if config.brightness:
-        transforms.append(RandShiftIntensityd(IMAGE, offsets=config.brightness, prob=0.5))
-    if config.gamma:
-        transforms.append(RandAdjustContrastd(IMAGE, prob=0.5, gamma=(1 - config.gamma, 1 + config.gamma)))
-    if config.blur_px:
-        sigma = (0.0, config.blur_px)
-        transforms.append(RandGaussianSmoothd(IMAGE, prob=0.5, sigma_x=sigma, sigma_y=sigma))
-    if config.noise:
-        transforms.append(RandGaussianNoised(IMAGE, prob=0.5, std=config.noise))
-    return transforms
+    density = -torch.log10(((image * scale + low) / white).clamp(min=_DARKEST))
+    factors = generator.uniform(1 - strength, 1 + strength, 3)
+    shifts = generator.uniform(-strength, strength, 3)
+    mixing = torch.tensor((hed_from_rgb * factors) @ rgb_from_hed, dtype=torch.float32)
+    shift = torch.tensor(shifts @ rgb_from_hed, dtype=torch.float32).view(3, 1, 1)
+    changed = torch.einsum("cs,crk->srk", mixing, density) + shift
+    return ((white * 10**-changed).clamp(max=white) - low) / scale

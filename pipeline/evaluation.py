@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.annotations import is_annotation
 from pipeline.config import ImageConfig, MetricsConfig
 from pipeline.errors import SlideError
 from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
-from pipeline.labels import class_map
+from pipeline.labels import IGNORED, class_map, open_labels
 from pipeline.masks import Plane
 from pipeline.metrics import surface
 from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
@@ -61,15 +62,24 @@ class Side:
 
 @contextmanager
 def open_reference(
-    path: Path, shape: tuple[int, int], slide: Path, *, memory_mb: int, view: ImageConfig
+    path: Path, shape: tuple[int, int], slide: Path, config: LabelConfig, *, memory_mb: int, view: ImageConfig
 ) -> Iterator[Slide]:
     """Open a reference, picked on the grid of ``slide`` seen through ``view`` where its shape is not that of the mask.
+
+    Outlines, which training labels may be, are drawn on that grid.
 
     Raises
     ------
     SlideError
         If it has several channels, or a shape that fits neither.
     """
+    if is_annotation(path):
+        with (
+            open_slide(slide, memory_mb=memory_mb, view=view) as image,
+            open_labels(path, config, memory_mb=memory_mb, like=image) as drawn,
+        ):
+            yield drawn
+        return
     with open_slide(path, memory_mb=memory_mb) as truth:
         if truth.channels != 1:
             raise SlideError(f"{path}: a reference has 1 channel, this file has {truth.channels}; save it in grey")
@@ -96,7 +106,12 @@ def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
     """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
 
     def meaning(band: NDArray[Any]) -> NDArray[np.uint8]:
-        return class_map(band, config, source=reference.path)
+        classes = class_map(band, config, source=reference.path)
+        if (classes == IGNORED).any():
+            raise SlideError(
+                f"{reference.path}: some pixels are not annotated (training.ignored); a reference is whole"
+            )
+        return classes
 
     pixels = Plane(reference)
     if config.kind == "classes":

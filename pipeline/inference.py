@@ -19,6 +19,7 @@ from models.geometry import Geometry
 from models.interface import SegmentationModel
 from pipeline.blending import Blend
 from pipeline.errors import SlidemillError
+from pipeline.formats.image import Array
 from pipeline.tiling import Grid, Tile, read_mirrored
 
 log = logging.getLogger(__name__)
@@ -92,10 +93,8 @@ def _halves(windows: Tensor, geometry: Geometry, cut_px: int) -> tuple[list[Tens
     return [windows.narrow(axis, 0, first + around), windows.narrow(axis, first, written - first + around)], axis
 
 
-def predict_image(
-    network: SegmentationModel, image: NDArray[np.float32], *, num_classes: int, tile_px: int
-) -> NDArray[np.uint8]:
-    """Return the labels of a normalized image in memory, tile by tile.
+def predict_image(network: SegmentationModel, image: Array, *, num_classes: int, tile_px: int) -> NDArray[np.uint8]:
+    """Return the labels of a normalized image, tile by tile.
 
     Parameters
     ----------

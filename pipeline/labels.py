@@ -1,4 +1,4 @@
-"""Label images: from what annotators save to class maps and objects. Integers in, integers out."""
+"""Labels: from what annotators save, as images or outlines, to class maps and objects. Integers in, integers out."""
 
 from __future__ import annotations
 
@@ -12,34 +12,29 @@ import skimage.measure
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
+from pipeline.annotations import is_annotation
+from pipeline.drawing import draw
 from pipeline.errors import SlideError
-from pipeline.slides import Slide, on_grid_of, open_slide, read_plane
+from pipeline.slides import Slide, open_plane, read_plane
 from pipeline.stage_config import LabelConfig
 
 IGNORED = 255  # in class maps: not annotated, so neither learned nor scored
 
 
 @contextmanager
-def open_labels(
-    path: Path,
-    config: LabelConfig,  # noqa: ARG001
-    *,
-    memory_mb: int,
-    like: Slide,
-) -> Iterator[Slide]:
-    """Open a label image on the grid of its image: one channel, read by region.
+def open_labels(path: Path, config: LabelConfig, *, memory_mb: int, like: Slide) -> Iterator[Slide]:
+    """Open a label image, or draw an annotation file, on the grid of its image: one channel, read by region.
 
     Raises
     ------
     SlideError
         If it cannot be read, or does not suit the image.
     """
-    with open_slide(path, memory_mb=memory_mb) as labels:
-        if labels.channels != 1:
-            raise SlideError(
-                f"{path}: a label image has 1 channel, this file has {labels.channels}; save it as a grey image"
-            )
-        yield on_grid_of(like, labels)
+    if is_annotation(path):
+        yield draw(path, config, memory_mb=memory_mb, like=like)
+        return
+    with open_plane(path, memory_mb=memory_mb, like=like) as labels:
+        yield labels
 
 
 def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
@@ -57,7 +52,7 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
     Returns
     -------
     (rows, columns) uint8 array
-        Values in [0, number of classes); objects are class 1.
+        Values in [0, number of classes); objects are class 1. :data:`IGNORED` where the label is ``config.ignored``.
 
     Raises
     ------
@@ -68,19 +63,20 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
         raise SlideError(
             f"{source}: labels are whole numbers, this file has {labels.dtype} pixels; save it as 8 or 16 bit"
         )
+    ignored = labels == config.ignored if config.ignored is not None else np.zeros(labels.shape, dtype=bool)
     if config.kind == "instances":
-        if labels.min() < 0:
+        if (labels[~ignored] < 0).any():
             raise SlideError(f"{source}: object ids are at least 0 (background), found {labels.min()}; save it again")
-        return (labels > 0).astype(np.uint8)
+        return np.where(ignored, IGNORED, labels > 0).astype(np.uint8)
     values = config.values or list(range(len(config.classes)))
-    classes = np.full(labels.shape, 255, dtype=np.uint8)
+    classes = np.full(labels.shape, IGNORED, dtype=np.uint8)
     for index, value in enumerate(values):
         classes[labels == value] = index
-    if (unknown := labels[classes == 255]).size:
+    if (unknown := labels[(classes == IGNORED) & ~ignored]).size:
         meaning = ", ".join(f"{value} = {name}" for value, name in zip(values, config.classes, strict=True))
         raise SlideError(
             f"{source}: {unknown.size} pixels of value {unknown[0]} belong to no class ({meaning}); "
-            "mend the file or training.values"
+            "mend the file or training.values, or set training.ignored"
         )
     return classes
 
@@ -98,12 +94,18 @@ def read_training_labels(
     classes : (rows, columns) uint8 array
     objects : (rows, columns) int32 array, 0 = background
     """
-    labels = read_plane(path, memory_mb=memory_mb, like=like)
+    if like is None:
+        labels = read_plane(path, memory_mb=memory_mb)
+    else:
+        with open_labels(path, config, memory_mb=memory_mb, like=like) as opened:
+            labels = opened.read_all()[0]
     classes = class_map(labels, config, source=path)
     if config.kind == "classes":
-        return classes, skimage.measure.label(classes, background=0, connectivity=1).astype(np.int32)
-    objects = part_touching(relabel_sequential(labels)[0].astype(np.int32))
-    return (objects > 0).astype(np.uint8), objects
+        found = np.where(classes == IGNORED, 0, classes)
+        return classes, skimage.measure.label(found, background=0, connectivity=1).astype(np.int32)
+    ids = np.where(classes == 1, labels, 0)
+    objects = part_touching(relabel_sequential(ids)[0].astype(np.int32))
+    return np.where(classes == IGNORED, IGNORED, objects > 0).astype(np.uint8), objects
 
 
 def training_classes(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:

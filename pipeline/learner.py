@@ -13,7 +13,7 @@ from models.geometry import Geometry
 from models.interface import SegmentationModel
 from pipeline.errors import SlidemillError
 from pipeline.losses import SegmentationLoss
-from pipeline.model_config import ModelConfig
+from pipeline.model_config import SettledConfig
 from pipeline.optimization import average_of, build_optimizer, set_mode, set_rate
 from pipeline.processes import gather, processes, share_batch_norm
 from pipeline.training_state import TrainingState
@@ -32,7 +32,7 @@ class Learner:
         The device, the arithmetic, and the other processes, if there are any.
     network : SegmentationModel
         Changed in place.
-    config : ModelConfig
+    config : SettledConfig
         Loss, optimizer, and what of the network is frozen.
 
     Raises
@@ -41,7 +41,7 @@ class Learner:
         If the patches or the batch do not suit the network.
     """
 
-    def __init__(self, fabric: Fabric, network: SegmentationModel, config: ModelConfig) -> None:
+    def __init__(self, fabric: Fabric, network: SegmentationModel, config: SettledConfig) -> None:
         check_patch(network.geometry, config.patch_px)
         if config.batch_size < network.least_batch:
             raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")

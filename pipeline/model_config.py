@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 import models
-from pipeline.section import Name, NonNegative, Positive, Section
+from pipeline.section import Name, NonNegative, Positive, Section, Share
+
+ChangeOfSpace = Literal["flip", "rotate_deg", "shift_px", "scale", "crop", "elastic_px"]
+ChangeOfColour = Literal["stain", "contrast", "brightness", "gamma", "blur_px", "noise", "channel_shuffle", "erase"]
+ChangeName = ChangeOfSpace | ChangeOfColour
+
+AUTO: Literal["auto"] = "auto"
+AUTO_OPTIONS = {"depth", "normalization"}
 
 
 class TrainingConfig(Section):
-    """The annotated images. Images and labels are paired by their path under the two folders, without suffix."""
+    """The annotated images. Images and labels are paired by their path under the two folders, without suffix.
+
+    Labels are images, or outlines drawn in QuPath (`.geojson`) or ImageJ (`.roi`, `.zip`).
+    """
 
     images: str = Field("data/training/images", description="Folder of training images.")
-    labels: str = Field("data/training/labels", description="Folder of their label images.")
+    labels: str = Field("data/training/labels", description="Folder of their label images or annotation files.")
     kind: Literal["instances", "classes"] = Field(
         "instances",
         description="What a label image holds: an id per object (0 = background; objects become the second class), "
-        "or a value per class. References are read in the same way.",
+        "or a value per class. References are read in the same way. Of an annotation file: every outline is an object, "
+        "or an area of its class.",
     )
     values: list[int] | None = Field(
         None,
         description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null: 0, 1, 2, ...",
+    )
+    ignored: int | None = Field(
+        None,
+        description="The pixel value of label images that means *not annotated*: such pixels are neither learned nor "
+        "scored. What lies outside all outlines of an annotation file is then not annotated either. null: everything "
+        "is annotated, and outside of the outlines is background.",
+    )
+    allow_empty: bool = Field(
+        False,
+        description="Learn from images whose labels are nothing but background, instead of taking them for forgotten.",
     )
     validation: float = Field(
         0.2,
@@ -38,6 +59,19 @@ class TrainingConfig(Section):
         "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
         "from and held back.",
     )
+    memory_mb: int = Field(
+        8000,
+        ge=2000,
+        description="Memory in MB that training may take. Patches and batches that are `auto` fit into it; a file "
+        "whose pieces do not is refused before it is decoded.",
+    )
+
+    @model_validator(mode="after")
+    def _ignored_is_no_class(self) -> Self:
+        classes = [0] if self.kind == "instances" else self.values or []
+        if self.ignored in classes:
+            raise ValueError(f"ignored: {self.ignored} is the value of a class; choose another")
+        return self
 
 
 class LossWeights(Section):
@@ -97,19 +131,44 @@ class LossConfig(LossWeights):
 
 
 class AugmentationConfig(Section):
-    """Random changes of the training patches. Each number says how far; 0 turns that change off."""
+    """Random changes of the training patches. Each number says how far; 0 turns that change off. docs/augmentation.md
+    shows them.
+    """
 
-    flip: bool = Field(True, description="Flips and quarter turns.")
+    flip: bool = Field(True, description="Flips and quarter turns, each of the eight as often.")
     rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
-    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size.")
+    shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches lie at random places anyway.")
+    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size, along each axis.")
+    crop: float = Field(0.0, ge=0, lt=1, description="Largest share of the side that is cut off; the rest is enlarged.")
     elastic_px: float = Field(
-        3.0, ge=0, description="Size in px of the smooth random displacement (elastic deformation)."
+        3.0, ge=0, description="Largest standard deviation in px of the random displacements of elastic deformation."
+    )
+    elastic_grid_px: float = Field(
+        32.0, ge=4, description="Distance in px of those displacements, between which it is smooth."
     )
     brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
     contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
     gamma: float = Field(0.5, ge=0, lt=1, description="Largest relative change of gamma.")
     noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
     blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
+    stain: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Largest relative change of each stain (haematoxylin, eosin, DAB) of a section, and its largest "
+        "shift in optical density; for RGB images. 0.05 is light, 0.2 strong.",
+    )
+    channel_shuffle: bool = Field(False, description="Channels in random order.")
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Largest side of a rectangle set to 0, as share of the patch; its labels stay."
+    )
+    probability: dict[ChangeName, Share] = Field(
+        {}, description="Chance of a change, by its key, where it is not 0.5 (1 for `flip`): `{noise: 0.2}`."
+    )
+
+    def chance(self, change: ChangeName) -> float:
+        """Return how often a change is made, in [0, 1]; 0 where it is turned off."""
+        return self.probability.get(change, 1.0 if change == "flip" else 0.5) if getattr(self, change) else 0.0
 
 
 class OptimizerConfig(Section):
@@ -150,7 +209,8 @@ class ModelConfig(Section):
     )
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
-        description="Options of the architecture, such as `width`; docs/models.md lists those of each.",
+        description="Options of the architecture, such as `width`; docs/models.md lists those of each. `depth` and "
+        "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
     )
     pretrained: str | None = Field(
         None,
@@ -186,8 +246,21 @@ class ModelConfig(Section):
         description="Optimizer steps between two validations; more where the held-back images are so large that a "
         "tenth of the computing would go into them.",
     )
-    patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
-    batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
+    patch_px: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
+        AUTO,
+        description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
+        "what `training.memory_mb` holds: [docs/auto.md](../docs/auto.md).",
+    )
+    balance: Share = Field(
+        0.5,
+        description="Share of the patches that are drawn at a pixel of a class, every class as often as any other; the "
+        "rest lie anywhere that is annotated.",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        AUTO,
+        description="Patches per optimizer step. `auto`: as many as have the pixels of 4 patches of 256 px, from 2 to "
+        "16, and fit into `training.memory_mb`.",
+    )
     learning_rate: Positive = Field(1e-3, description="Peak learning rate; it rises, then falls (`optimizer`).")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights move.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -218,6 +291,39 @@ class ModelConfig(Section):
     def _folds_are_trained(self) -> Self:
         if self.folds and self.checkpoint:
             raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        if self.folds and self.patience:
+            raise ValueError(
+                "patience would end the training of a fold by the images that it is measured on; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_options_have_a_rule(self) -> Self:
+        if unknown := sorted(self.auto_options - AUTO_OPTIONS):
+            raise ValueError(f"options.{unknown[0]} cannot be 'auto', only {' and '.join(sorted(AUTO_OPTIONS))} can")
+        return self
+
+    @property
+    def auto_options(self) -> set[str]:
+        """Names of the options that follow from the training images."""
+        return {name for name, value in self.options.items() if value == AUTO}
+
+    @property
+    def stated_options(self) -> dict[str, int | float | str | bool]:
+        """The other options."""
+        return {name: value for name, value in self.options.items() if value != AUTO}
+
+
+class SettledConfig(ModelConfig):
+    """One network with nothing left to ``auto``: what :func:`pipeline.auto_settings.settle` returns."""
+
+    patch_px: int
+    batch_size: int
+
+    @model_validator(mode="after")
+    def _nothing_is_auto(self) -> Self:
+        if self.auto_options:
+            raise ValueError(f"options.{min(self.auto_options)} is still 'auto'")
         return self
 
 

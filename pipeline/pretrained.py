@@ -20,7 +20,7 @@ from pipeline.model_config import ModelConfig
 log = logging.getLogger(__name__)
 
 
-def build_network(config: ModelConfig, *, channels: int, classes: int) -> SegmentationModel:
+def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) -> SegmentationModel:
     """Return a network as configured, with its initial weights: those of ``seed``, or of ``pretrained``.
 
     Raises
@@ -30,7 +30,9 @@ def build_network(config: ModelConfig, *, channels: int, classes: int) -> Segmen
     """
     torch.manual_seed(config.seed)
     try:
-        network = models.build(config.architecture, in_channels=channels, num_classes=classes, options=config.options)
+        network = models.build(
+            config.architecture, in_channels=in_channels, num_classes=num_classes, options=config.options
+        )
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     if config.pretrained:

@@ -42,20 +42,28 @@ SUFFIXES = (
     *(".companion.ome", ".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".zarr", ".png", ".jpeg", ".jpg"),
     *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".czi", ".nd2", ".lif"),
 )
+# What else can hold labels: outlines drawn in QuPath or ImageJ.
+ANNOTATION_SUFFIXES = (".geojson", ".roi", ".zip")
 _FOLDER_SUFFIX = ".zarr"
+_TOLD = 5  # problems told at once
 _LONGEST_INDEX = 2**26  # bytes of a file that lists the files of a slide
 
 
-def sample_id(relative: PurePosixPath) -> str | None:
+def sample_id(relative: PurePosixPath, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
     """Return the sample id of a path below the drop folder, or None where the suffix is not that of an image."""
     name = str(relative)
-    for suffix in SUFFIXES:
+    for suffix in suffixes:
         if name.lower().endswith(suffix) and len(relative.name) > len(suffix):
             return name[: -len(suffix)]
     return None
 
 
-def find_images(folder: Path) -> dict[str, Path]:
+def find_labels(folder: Path) -> dict[str, Path]:
+    """Return the label images and annotation files below ``folder`` by sample id, as :func:`find_images` does."""
+    return find_images(folder, SUFFIXES + ANNOTATION_SUFFIXES)
+
+
+def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
     """Return the images below ``folder`` by sample id, sorted. Hidden files and folders are passed over.
 
     Raises
@@ -64,7 +72,7 @@ def find_images(folder: Path) -> dict[str, Path]:
         If two files would have the same id, or a name cannot be part of a file name of results.
     """
     found: dict[str, Path] = {}
-    candidates = sorted(_candidates(folder))
+    candidates = sorted(_candidates(folder, suffixes))
     parts = {part for _, path in candidates for part in parts_of(path)}
     for name, path in candidates:
         if path in parts or not parts.isdisjoint(path.parents):
@@ -95,11 +103,11 @@ def parts_of(path: Path) -> list[Path]:
     return [path.parent / PurePosixPath(name).name for name in dict.fromkeys(names)]
 
 
-def _candidates(folder: Path) -> Iterator[tuple[str, Path]]:
+def _candidates(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """Yield what has the name of an image below a folder, with its sample id."""
     for path in _visible(folder):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
-        name = sample_id(relative)
+        name = sample_id(relative, suffixes)
         fields = _fields_of(path) if path.is_dir() else {}
         for field, place in fields.items():
             yield f"{name}/{field}", place
@@ -156,7 +164,7 @@ def batch_of(sample: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPair:
-    """A training image and its label image (``name`` is their common path below the two folders, without suffix)."""
+    """A training image and its labels (``name`` is their common path below the two folders, without suffix)."""
 
     name: str
     image: Path
@@ -169,14 +177,17 @@ def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
     Raises
     ------
     SlidemillError
-        If there is no pair, or an image has no label image.
+        If there is no pair, or images have no labels.
     """
-    label_of = find_images(labels)
-    pairs = []
-    for name, image in find_images(images).items():
-        if name not in label_of:
-            raise SlidemillError(f"{image}: no label image {name}.tif or .png in {labels}; add it, or remove the image")
-        pairs.append(TrainingPair(name=name, image=image, labels=label_of[name]))
+    image_of, label_of = find_images(images), find_labels(labels)
+    if missing := [name for name in image_of if name not in label_of]:
+        names = ", ".join(missing[:_TOLD]) + (", ..." if len(missing) > _TOLD else "")
+        others = f"; {len(missing)} of {len(image_of)} images have none: {names}" if len(missing) > 1 else ""
+        raise SlidemillError(
+            f"{image_of[missing[0]]}: no label image {missing[0]}.tif or .png in {labels}, nor outlines "
+            f"(.geojson, .roi, .zip); add it, or remove the image{others}"
+        )
+    pairs = [TrainingPair(name=name, image=image, labels=label_of[name]) for name, image in image_of.items()]
     if not pairs:
         raise SlidemillError(
             f"no training images in {images} (suffixes: {', '.join(SUFFIXES)}); "

@@ -99,8 +99,9 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
         yield slide
 
 
-def read_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Pixels:
-    """Return the (row, column) pixels of a file with one channel, as label images are, on the grid of ``like``.
+@contextmanager
+def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iterator[Slide]:
+    """Open a file with one channel, as label images are, on the grid of ``like``.
 
     Raises
     ------
@@ -112,7 +113,13 @@ def read_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Pixe
             raise SlideError(
                 f"{path}: a label image has 1 channel, this file has {slide.channels}; save it as a grey image"
             )
-        plane: Pixels = (on_grid_of(like, slide) if like else slide).read_all()[0]
+        yield on_grid_of(like, slide) if like else slide
+
+
+def read_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Pixels:
+    """Return the (row, column) pixels of what :func:`open_plane` opens."""
+    with open_plane(path, memory_mb=memory_mb, like=like) as slide:
+        plane: Pixels = slide.read_all()[0]
         return plane
 
 

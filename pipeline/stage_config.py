@@ -23,6 +23,7 @@ class LabelConfig(Section):
     classes: list[ClassName]
     kind: Literal["instances", "classes"]
     values: list[int] | None = None
+    ignored: int | None = None
 
 
 class TileConfig(Section):
@@ -65,6 +66,7 @@ class TrainConfig(Section):
     image: ImageConfig
     model: ModelConfig
     split: SplitConfig
+    allow_empty: bool = False
 
 
 class ValidateConfig(Section):
@@ -153,7 +155,10 @@ def stage_config(
     """
     image = view_of(settings, pixel_size_um)
     labels = LabelConfig(
-        classes=settings.classes, kind=settings.training.kind, values=settings.training.values
+        classes=settings.classes,
+        kind=settings.training.kind,
+        values=settings.training.values,
+        ignored=settings.training.ignored,
     ).model_dump()
     name, _ = settings.trainings.get(model or "", (model or "", None))
     network = settings.models.get(name, ModelConfig()).model_copy(
@@ -168,6 +173,7 @@ def stage_config(
             image=image,
             model=network,
             split=split_of(settings, model or ""),
+            allow_empty=settings.training.allow_empty,
         ),
         "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
         "validate": ValidateConfig(

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.interface import SegmentationModel
+from pipeline.annotated import Annotated
 from pipeline.batches import Batches
 from pipeline.errors import SlidemillError
 from pipeline.files import replacing
@@ -27,9 +28,9 @@ from pipeline.history import History, overlay
 from pipeline.inference import predict_image
 from pipeline.learner import Learner, NotFiniteError
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
-from pipeline.model_config import ModelConfig
+from pipeline.model_config import SettledConfig
 from pipeline.optimization import schedule
-from pipeline.patches import Annotated, RandomPatches
+from pipeline.patches import RandomPatches
 from pipeline.processes import gather, run_processes, start_fabric
 from pipeline.training_state import STATE, Record, TrainingState, read_state, write_state
 
@@ -66,7 +67,7 @@ class Task:
     training: list[Annotated]
     validation: list[Annotated]
     classes: list[str]
-    config: ModelConfig
+    config: SettledConfig
     identity: str
     history: Path
     folder: Path
@@ -123,7 +124,9 @@ def _train(fabric: Fabric, task: Task) -> None:
     if state.step:
         log.info("going on after step %d, %.0f s of training", state.step, state.elapsed_s)
         learner.load(state)
-    patches = RandomPatches(task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
+    patches = RandomPatches(
+        task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
+    )
     batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
     clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
     recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
@@ -182,7 +185,7 @@ class _Recorder:
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)
-        self.history.write(self._state.history, overlay(images[0].image, images[0].classes, predicted))
+        self.history.write(self._state.history, overlay(images[0].image[:], images[0].classes[:], predicted))
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in record.items()))
         self.losses.clear()
         self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
@@ -199,7 +202,7 @@ def validate(
     counts, first = np.zeros((len(classes), len(classes)), np.int64), None
     for image in images:
         predicted = predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX)
-        counts += confusion(image.classes, predicted, num_classes=len(classes))
+        counts += confusion(image.classes[:], predicted, num_classes=len(classes))
         first = predicted if first is None else first
     assert first is not None  # there are images
     scores = per_class("dice", counts)
@@ -207,14 +210,14 @@ def validate(
     return record | {"dice_mean": mean_over_classes(scores)}, first
 
 
-def validation_interval(config: ModelConfig, validation_px: int) -> int:
+def validation_interval(config: SettledConfig, validation_px: int) -> int:
     """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
 
     It follows from numbers of pixels, not from a clock, so that a training repeats itself.
 
     Parameters
     ----------
-    config : ModelConfig
+    config : SettledConfig
     validation_px : int
         Pixels of all held-back images.
     """
@@ -251,7 +254,7 @@ class Clock:
         return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
 
 
-def _gives_up(state: TrainingState, config: ModelConfig) -> bool:
+def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
     return config.patience is not None and state.validations_since_best() >= config.patience
 
 

@@ -63,7 +63,7 @@ def _measure(
     with ExitStack() as stack:
         group = stack.enter_context(open_prediction(prediction, pair.name))
         truth = stack.enter_context(
-            open_reference(pair.labels, plan.grid.shape, pair.image, memory_mb=memory_mb, view=plan.view)
+            open_reference(pair.labels, plan.grid.shape, pair.image, config.labels, memory_mb=memory_mb, view=plan.view)
         )
         labels: Array = group["labels"]  # type: ignore[assignment]
         probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.labels import IGNORED
+
 Counts = NDArray[np.int64]
 
 
@@ -43,7 +45,7 @@ def confusion(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int)
     Parameters
     ----------
     truth, predicted : int arrays of one shape
-        Class maps with values in [0, num_classes).
+        Class maps with values in [0, num_classes); pixels whose truth is ``IGNORED`` are left out.
 
     Returns
     -------
@@ -53,6 +55,9 @@ def confusion(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int)
     if truth.shape != predicted.shape:
         raise ValueError(f"truth and predicted differ in shape: {truth.shape} and {predicted.shape}")
     pairs = truth.astype(np.int64).ravel() * num_classes + predicted.ravel()
+    is_ignored = truth.ravel() == IGNORED
+    if is_ignored.any():
+        pairs = pairs[~is_ignored]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -40,7 +40,7 @@ def run(
     with ExitStack() as stack:
         predicted = stack.enter_context(open_mask(mask, memory_mb=memory_mb))
         truth = stack.enter_context(
-            open_reference(reference, predicted.slide.shape, slide, memory_mb=memory_mb, view=config.image)
+            open_reference(reference, predicted.slide.shape, slide, labels, memory_mb=memory_mb, view=config.image)
         )
         stack.enter_context(dask.config.set(num_workers=threads))
         temporary = stack.enter_context(replacing(output))

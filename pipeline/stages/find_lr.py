@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.annotated import read_pair
+from pipeline.annotated import open_pairs
+from pipeline.auto_settings import settle
 from pipeline.batches import Batches
 from pipeline.config import read_settings
 from pipeline.device import choose_devices, set_up_process
@@ -23,6 +24,7 @@ from pipeline.processes import start_fabric
 from pipeline.project import find_pairs
 from pipeline.rate_range import smooth, suggest, try_rates
 from pipeline.stage_config import TrainConfig, parse_stage_config, stage_config
+from pipeline.training_set import describe_training_set
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +53,21 @@ def run(
     weights = Path("results/weights") / model
     if missing := [pair.name for pair in pairs if not (weights / f"{pair.name}.tif").is_file()]:
         raise SlidemillError(f"{weights}: no weight map of {missing[0]}; run snakemake --cores 8 --until weigh")
-    network = build_network(config.model, channels=len(config.image.channels), classes=len(config.labels.classes))
-    fabric = start_fabric(choose_devices(1), config.model.precision)
+    memory_mb = project.training.memory_mb
+    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+    data = describe_training_set(pairs, config.labels, config.image, memory_mb=memory_mb)
+    settled = settle(config.model, data, memory_mb=memory_mb, **shape)
+    fabric = start_fabric(choose_devices(1), settled.precision)
     patches = RandomPatches(
-        [read_pair(pair, weights, project.tiling.memory_mb, config) for pair in pairs],
-        patch_px=config.model.patch_px,
-        config=config.model.augmentation,
-        seed=config.model.seed,
+        open_pairs(pairs, weights, memory_mb=memory_mb, config=config),
+        patch_px=settled.patch_px,
+        config=settled.augmentation,
+        seed=settled.seed,
+        balance=settled.balance,
     )
-    batches = Batches(fabric, patches, batch_size=config.model.batch_size, first=0)
+    batches = Batches(fabric, patches, batch_size=settled.batch_size, first=0)
     rates = np.geomspace(_LOWEST, _HIGHEST, steps).tolist()
-    losses = try_rates(Learner(fabric, network, config.model), batches, rates)
+    losses = try_rates(Learner(fabric, build_network(settled, **shape), settled), batches, rates)
     tried = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses, "smoothed": smooth(losses)})
     with replacing(output / f"{model}.csv") as temporary:
         tried.to_csv(temporary, index=False)

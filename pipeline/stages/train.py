@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotated import read_pair
+from pipeline.annotated import open_pairs
+from pipeline.auto_settings import settle
 from pipeline.config import ImageConfig
 from pipeline.device import choose_devices, set_up_process
 from pipeline.files import provenance, sha256
@@ -21,6 +22,7 @@ from pipeline.slides import open_slide
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
 from pipeline.training import Task, forget, train_network
+from pipeline.training_set import describe_training_set
 from pipeline.weights_file import save_network
 
 log = logging.getLogger(__name__)
@@ -48,16 +50,19 @@ def run(
     pairs, held_back = split_pairs(groups, config.split)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
-    origin = _origin(config, [*pairs, *held_back])
-    training, validation = (
-        [read_pair(pair, weights, memory_mb, config) for pair in part] for part in (pairs, held_back)
-    )
+    everything = [*pairs, *held_back]
+    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+    data = describe_training_set(everything, config.labels, config.image, memory_mb=memory_mb)
+    model = settle(config.model, data, memory_mb=memory_mb, **shape)
+    config = config.model_copy(update={"model": model})
+    origin = _origin(config, everything)
+    opened = open_pairs(everything, weights, memory_mb=memory_mb, config=config)
     task = Task(
-        network=build_network(config.model, channels=len(config.image.channels), classes=len(config.labels.classes)),
-        training=training,
-        validation=validation,
+        network=build_network(model, **shape),
+        training=opened[: len(pairs)],
+        validation=opened[len(pairs) :],
         classes=config.labels.classes,
-        config=config.model,
+        config=model,
         identity=hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
         history=history,
         folder=output.parent / "training",
@@ -68,10 +73,10 @@ def run(
         output,
         task.network,
         classes=config.labels.classes,
-        pixel_size_um=_common_pixel_size([*pairs, *held_back], memory_mb, config.image),
+        pixel_size_um=_common_pixel_size(everything, memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
-        appearance=[annotated.appearance for annotated in (*training, *validation)],
+        appearance=[annotated.appearance for annotated in opened],
         origin=origin,
     )
     forget(task)

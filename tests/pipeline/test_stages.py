@@ -12,7 +12,7 @@ import tifffile
 import torch
 
 from pipeline.__main__ import STAGES, main
-from pipeline.annotated import read_pair
+from pipeline.annotated import open_pairs
 from pipeline.config import ImageConfig, MaskConfig, Settings
 from pipeline.files import read_json
 from pipeline.intensity import Statistics, normalize
@@ -134,12 +134,10 @@ def test_training_sees_the_grid_of_the_view(tmp_path, generator):
     output = ["--output", str(tmp_path / "weights")]
     assert main(["weigh", *places, *output, "--config", stage_config(settings, "weigh")]) == 0
     config = parse_stage_config(TrainConfig, stage_config(settings, "train"))
-    fine, coarse = (
-        read_pair(pair, tmp_path / "weights", 100, config)
-        for pair in reversed(find_pairs(tmp_path / "images", tmp_path / "labels"))
-    )
+    pairs = find_pairs(tmp_path / "images", tmp_path / "labels")
+    coarse, fine = open_pairs(pairs, tmp_path / "weights", memory_mb=100, config=config)
     assert fine.image.shape == (2, 20, 30)
-    np.testing.assert_array_equal(fine.image, coarse.image)
+    np.testing.assert_array_equal(fine.image[:], coarse.image[:])
     np.testing.assert_array_equal(fine.classes, coarse.classes)
     np.testing.assert_array_equal(fine.weights, coarse.weights)
     assert fine.weights.shape == (20, 30)

@@ -10,19 +10,15 @@ import torch
 
 import models
 from models.geometry import Geometry
-from pipeline.augmentation import augmentation
+from pipeline.annotated import Annotated
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.learner import check_patch
 from pipeline.metrics.overlap import confusion, per_class
-from pipeline.model_config import AugmentationConfig, ModelConfig, OptimizerConfig
+from pipeline.model_config import ModelConfig, OptimizerConfig, SettledConfig
 from pipeline.optimization import average_of, parameter_groups, schedule
-from pipeline.patches import Annotated, RandomPatches
 from pipeline.training import Clock, Task, train_network, validation_interval
 
-STILL = AugmentationConfig(
-    flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
-)
 CONFIG = {
     "patch_px": 64,
     "batch_size": 2,
@@ -66,7 +62,7 @@ def train_in(folder, devices=CPU, **settings):
         training=[squares(1), squares(2)],
         validation=[squares(3)],
         classes=["background", "square"],
-        config=ModelConfig(**CONFIG | settings),
+        config=SettledConfig(**CONFIG | settings),
         identity=str(settings),
         history=folder / "history.csv",
         folder=folder / "training",
@@ -131,7 +127,7 @@ def test_the_learning_rate_rises_then_falls_as_configured(kind, half):
 @pytest.mark.parametrize(("every", "pixels", "steps"), [(50, 10_000, 50), (1, 10_000, 1), (50, 10**6, 367)])
 def test_validation_takes_at_most_a_tenth_of_the_computing(every, pixels, steps):
     """By hand: a step computes 3 times 8192 px, validation 10^6; 9 times 10^6 are 366.2 times 24576."""
-    config = ModelConfig(patch_px=64, batch_size=2, validate_every=every)
+    config = SettledConfig(patch_px=64, batch_size=2, validate_every=every)
     assert validation_interval(config, pixels) == (steps if pixels > 10_000 else max(every, 4))
 
 
@@ -159,63 +155,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
 def test_one_patch_at_a_time_is_too_few_for_averages_of_an_image(train):
     with pytest.raises(SlidemillError, match="batch_size must be at least 2 for pspnet"):
         train(architecture="pspnet", options={"width": 1}, batch_size=1)
-
-
-def patches(config, *, seed=0, count=6, patch_px=64, images=None):
-    drawn = RandomPatches(images or [squares(1), squares(2)], patch_px=patch_px, config=config, seed=seed)
-    return [drawn[number] for number in range(count)]
-
-
-@pytest.mark.parametrize("config", [STILL, AugmentationConfig()])
-def test_patches_have_the_types_that_the_loss_takes(config):
-    for image, target, weights in patches(config):
-        assert (image.shape, image.dtype) == ((1, 64, 64), torch.float32)
-        assert (target.shape, target.dtype) == ((64, 64), torch.int64)
-        assert weights.shape == (64, 64)
-        assert set(target.unique().tolist()) <= {0, 1}
-        assert type(image) is type(target) is type(weights) is torch.Tensor
-
-
-def test_patches_follow_from_the_seed():
-    first, again, other = (patches(AugmentationConfig(), seed=seed) for seed in (1, 1, 2))
-    assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
-    assert not torch.equal(first[0][0], other[0][0])
-
-
-def test_labels_and_weights_move_with_the_image():
-    """An image whose intensity is its label: wherever pixels go, the three still agree."""
-    config = STILL.model_copy(update={"flip": True, "rotate_deg": 30.0, "scale": 0.3, "elastic_px": 5.0})
-    plain = squares(1)
-    same = Annotated(
-        name="",
-        image=plain.classes[None].astype(np.float32),
-        classes=plain.classes,
-        weights=plain.classes.astype(np.float16),
-    )
-    for image, target, weights in patches(config, count=20, images=[same]):
-        # Labels take the nearest pixel, which has at least a quarter of the weight in bilinear interpolation.
-        assert image[0][target == 1].min() >= 0.25 - 1e-5
-        assert image[0][target == 0].max() <= 0.75 + 1e-5
-        torch.testing.assert_close(image[0], weights)
-
-
-def test_an_image_smaller_than_a_patch_is_mirrored():
-    tiny = Annotated(
-        name="",
-        image=np.arange(12, dtype=np.float32).reshape(1, 3, 4),
-        classes=np.zeros((3, 4), np.uint8),
-        weights=np.ones((3, 4), np.float16),
-    )
-    image, *_ = patches(STILL, images=[tiny], patch_px=16, count=1)[0]
-    expected = np.pad(tiny.image[0], [(7, 6), (6, 6)], mode="reflect")
-    np.testing.assert_array_equal(image[0].numpy(), expected)
-
-
-def test_every_change_can_be_turned_off():
-    patch = {name: torch.rand(1, 32, 32) for name in ("image", "labels", "weights")}
-    for _ in range(5):
-        for name, part in augmentation(STILL)(patch).items():
-            assert torch.equal(part, patch[name])
 
 
 def test_the_first_loss_is_that_of_guessing(train):
