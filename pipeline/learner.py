@@ -84,7 +84,7 @@ class Learner:
             max_norm=self._config.optimizer.largest_gradient,
             error_if_nonfinite=False,
         )
-        value, gradient = loss.item(), float(norm) if norm is not None else 0.0
+        value, gradient = loss.item(), norm.item() if norm is not None else 0.0
         if self._config.precision == "float16":  # scaled too high now and then: such a step is left out
             gradient = 0.0
         if not math.isfinite(value + gradient):

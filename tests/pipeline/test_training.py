@@ -19,7 +19,14 @@ from pipeline.model_config import ModelConfig, OptimizerConfig, SettledConfig
 from pipeline.optimization import average_of, parameter_groups, schedule
 from pipeline.training import Clock, Task, train_network, validation_interval
 
-CONFIG = {"patch_px": 64, "batch_size": 2, "max_steps": 60, "validate_every": 30, "learning_rate": 0.01}
+CONFIG = {
+    "patch_px": 64,
+    "batch_size": 2,
+    "max_steps": 60,
+    "validate_every": 30,
+    "learning_rate": 0.01,
+    "max_minutes": 1000.0,
+}
 
 
 def squares(seed):
