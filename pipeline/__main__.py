@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
         run(**_values(run, flags))
     except SlidemillError as error:
-        print(error_line(error.stage or stage, error), file=sys.stderr)
+        print(error_line(stage, error), file=sys.stderr)
         return 1
     return 0
 

@@ -20,16 +20,16 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
     sheet : Path
         It may be missing.
     samples : iterable of str
-        Samples there are; a line about another one is most likely a misspelt one.
+        Samples there are; lines about others are passed over (:func:`read_strangers`).
 
     Raises
     ------
     SlidemillError
-        If the file cannot be read, a column is missing, a cell is empty, or a sample is unknown or named twice.
+        If the file cannot be read, a column is missing, a cell is empty, or a sample is named twice.
     """
-    groups = {}
-    for number, line in _read_lines(sheet, samples):
-        if "group" in line:
+    groups, known = {}, set(samples)
+    for number, line in _read_lines(sheet):
+        if "group" in line and line["sample"] in known:
             if not line["group"]:
                 raise SlidemillError(f"{sheet}: line {number} has no group; fill it in or remove the line")
             groups[line["sample"]] = line["group"]
@@ -44,9 +44,9 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     SlidemillError
         As above, or if a cell is neither empty nor a positive number.
     """
-    sizes = {}
-    for number, line in _read_lines(sheet, samples):
-        if not (text := (line.get("pixel_size_um") or "").strip()):
+    sizes, known = {}, set(samples)
+    for number, line in _read_lines(sheet):
+        if not (text := (line.get("pixel_size_um") or "").strip()) or line["sample"] not in known:
             continue
         try:
             size = float(text)
@@ -58,7 +58,13 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     return sizes
 
 
-def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+def read_strangers(sheet: Path, samples: Iterable[str]) -> list[str]:
+    """Return what the sheet names and there is no slide of: it was deleted, or the name is misspelt."""
+    known = set(samples)
+    return [line["sample"] for _, line in _read_lines(sheet) if line["sample"] not in known]
+
+
+def _read_lines(sheet: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the lines of a sheet by their numbers, each about a sample of its own."""
     if not sheet.is_file():
         return []
@@ -67,7 +73,7 @@ def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str
             lines = list(enumerate(csv.DictReader(file, strict=True), start=2))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
-    known, seen = set(samples), set[str]()
+    seen = set[str]()
     for number, line in lines:
         if "sample" not in line or not set(_COLUMNS) & set(line):
             missing = "sample" if "sample" not in line else "group"
@@ -78,7 +84,5 @@ def _read_lines(sheet: Path, samples: Iterable[str]) -> list[tuple[int, dict[str
             raise SlidemillError(f"{sheet}: line {number} has no sample; fill it in or remove the line")
         if line["sample"] in seen:
             raise SlidemillError(f"{sheet}: line {number} names {line['sample']!r} again; remove one of the lines")
-        if line["sample"] not in known:
-            raise SlidemillError(f"{sheet}: line {number}: no slide {line['sample']!r}; mend or remove the line")
         seen.add(line["sample"])
     return lines

@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.checkpoint import ModelCard, read_card
 from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
+from pipeline.image_files import parts_of
 from pipeline.intensity import measure, row_bands
 from pipeline.plan import Plan, SlidePlan, plan_grid
-from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid

@@ -39,7 +39,8 @@ class Project:
         }
 
     def configure(self, **settings: object) -> None:
-        config = {"classes": CLASSES, "models": {"net": {"checkpoint": "network/model.safetensors"}}} | settings
+        config = {"settle_s": 0, "classes": CLASSES, "models": {"net": {"checkpoint": "network/model.safetensors"}}}
+        config |= settings
         (self.folder / "config").mkdir(exist_ok=True)
         (self.folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
 
