@@ -41,16 +41,16 @@ class _Found(NamedTuple):
     reason: str
 
 
-def sample_id(relative: PurePosixPath) -> str | None:
+def sample_id(relative: PurePosixPath, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
     """Return the sample id of a path below the drop folder, or None where the suffix is not that of an image."""
     name = str(relative)
-    for suffix in SUFFIXES:
+    for suffix in suffixes:
         if name.lower().endswith(suffix) and len(relative.name) > len(suffix):
             return name[: -len(suffix)]
     return None
 
 
-def find_images(folder: Path) -> dict[str, Path]:
+def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
     """Return the images below ``folder`` by sample id, sorted; links are followed.
 
     Raises
@@ -58,13 +58,15 @@ def find_images(folder: Path) -> dict[str, Path]:
     SlidemillError
         If one of them cannot be a sample, as :func:`list_images` says.
     """
-    images, refused = list_images(folder, follow_links=True)
+    images, refused = list_images(folder, suffixes, follow_links=True)
     for _, reason in refused.values():
         raise SlidemillError(reason)
     return images
 
 
-def list_images(folder: Path, *, follow_links: bool) -> tuple[dict[str, Path], dict[str, Refused]]:
+def list_images(
+    folder: Path, suffixes: tuple[str, ...] = SUFFIXES, *, follow_links: bool
+) -> tuple[dict[str, Path], dict[str, Refused]]:
     """Return the images below ``folder`` by sample id, sorted, and what cannot be a sample, by an id to show.
 
     Refused are two files of one id, names that no file of results can have, what may not be read or is no file, and,
@@ -72,7 +74,7 @@ def list_images(folder: Path, *, follow_links: bool) -> tuple[dict[str, Path], d
     over. A missing folder has no images.
     """
     by_name: dict[str, list[_Found]] = defaultdict(list)
-    candidates = sorted(_candidates(folder, follow_links))
+    candidates = sorted(_candidates(folder, suffixes, follow_links))
     parts = {part for found in candidates if not found.reason for part in parts_of(found.path)}
     for found in candidates:
         if not parts or (found.path not in parts and parts.isdisjoint(found.path.parents)):
@@ -122,20 +124,23 @@ def _mistake_in(name: str) -> str:
     return ""
 
 
-def _candidates(folder: Path, follow_links: bool) -> Iterator[_Found]:
+def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> Iterator[_Found]:
     """Yield what has the name of an image below a folder, with its sample id, and what cannot be looked into."""
     for path, reason in _visible(folder, folder, follow_links):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
-        name = sample_id(relative)
-        fields = _fields_of(path) if not reason and path.name.lower().endswith(_FOLDER_SUFFIX) else {}
+        name = sample_id(relative, suffixes)
+        if name is None and not reason:
+            continue
+        mistake = reason or _why_unusable(path, folder, follow_links)
+        fields = _fields_of(path) if not mistake and path.name.lower().endswith(_FOLDER_SUFFIX) else {}
         for field, place in fields.items():
             yield _Found(f"{name}/{field}", place, "")
-        if reason or (name is not None and not fields):
-            yield _Found(name or f"{relative}/", path, reason)  # a folder, which may have the name of a sample
+        if not fields:
+            yield _Found(name or f"{relative}/", path, mistake)  # a folder may have the name of a sample
 
 
 def _visible(folder: Path, root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
-    """Yield the files below a folder, and the folders that are one slide or plate each, and why one cannot be used."""
+    """Yield the files below a folder, and the folders that are one slide or plate each, and why one is not opened."""
     try:
         with os.scandir(folder) as listing:
             entries = [entry for entry in listing if not entry.name.startswith(".")]
@@ -154,19 +159,15 @@ def _visible(folder: Path, root: Path, follow_links: bool) -> Iterator[tuple[Pat
             yield path, f"{path}: a link to a folder; put the folder itself there"
         elif is_folder and not entry.name.lower().endswith(_FOLDER_SUFFIX):
             yield from _visible(path, root, follow_links)
-        elif is_folder or sample_id(PurePosixPath(entry.name)):
-            leads_out = is_link and not follow_links and _is_outside(path, root)
-            yield path, _why_unusable(path, is_folder, leads_out)
+        else:
+            yield path, ""
 
 
-def _is_outside(path: Path, root: Path) -> bool:
-    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _why_unusable(path: Path, is_folder: bool, leads_out: bool) -> str:
-    if leads_out:
+def _why_unusable(path: Path, root: Path, follow_links: bool) -> str:
+    leads_to = Path(os.path.realpath(path)) if path.is_symlink() and not follow_links else None
+    if leads_to and not leads_to.is_relative_to(os.path.realpath(root)):
         return f"{path}: a link out of the drop folder; put the file itself there"
-    if not is_folder and not path.is_file():
+    if not path.is_dir() and not path.is_file():
         return f"{path}: a link to nothing, or no file at all; remove it"
     if not os.access(path, os.R_OK):
         return f"{path}: cannot be read: permission denied; allow it (chmod)"
