@@ -38,6 +38,7 @@ STAGES = {
 }
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
+    "crate": "pipeline.stages.crate",
     "estimate": "pipeline.stages.estimate",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
