@@ -1,8 +1,8 @@
 """Run the workflow whenever slides have settled: ``python workflow/watch.py PROJECT --cores 4``; Ctrl-C ends it.
 
 Snakemake is started only if the drop folder holds something that the last run did not find there: a slide that has
-settled, one that was replaced, removed or refused. What failed is not tried again before someone mends it. A lock of
-Snakemake keeps out a second run; this one then waits and tries again.
+settled, one that was replaced, removed or refused. What failed is not tried again before someone mends it. Where
+another run is at work, the workflow refuses to begin; it is then tried again later.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def watch(command: list[str], every_s: float) -> None:
     pause_s = every_s
     while True:
         if is_due():
+            before = known_samples()
             run(command)
             # A run that could not begin (locked, a wrong configuration) is tried again, but ever less often.
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if is_due() else every_s
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if known_samples() == before else every_s
         time.sleep(pause_s)
 
 
