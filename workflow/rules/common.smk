@@ -33,8 +33,9 @@ try:
 except SlidemillError as error:
     raise WorkflowError(str(error))
 
-slides = {name: sample.slide for name, sample in samples.items() if sample.is_ready}
-references = {name: sample.reference for name, sample in samples.items() if sample.is_ready and sample.reference}
+ready = {name: sample for name, sample in samples.items() if sample.is_ready}
+slides = {name: Path(sample.slide) for name, sample in ready.items()}
+references = {name: Path(sample.reference) for name, sample in ready.items() if sample.reference}
 waiting = sorted(name for name, sample in samples.items() if sample.waits)
 refused = sorted(sample.refused for sample in samples.values() if sample.refused)
 if workflow.is_main_process:
@@ -151,7 +152,7 @@ def train_minutes(wildcards, attempt):
 
 def begin_run():
     """Write down what this run found, for its jobs and its report."""
-    write_samples(samples, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
 
 
 def end_run():
