@@ -24,6 +24,7 @@ rule all:
         "results/comparison.csv",
         "results/cohort.csv",
         "results/paired.csv",
+        "results/folds.csv",
         "results/report.html",
         "results/provenance.json",
 

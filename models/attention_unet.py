@@ -7,13 +7,15 @@ no interpolation of its coefficients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import check_at_least_one, convolution, initialize
+from models.blocks import check_at_least_one, check_choice, convolution, initialize
+from models.deep_supervision import auxiliary_heads, by_level, weighted_logits
 from models.interface import SegmentationModel
 
 
@@ -28,13 +30,18 @@ class AttentionUNet(SegmentationModel):
         Channels of the first level; each level below has twice as many. 64 as published.
     depth : int
         Number of 2x2 poolings. 4 as published.
+    deep_supervision : bool
+        Heads on coarser levels of the decoder as well, for training (:mod:`models.deep_supervision`).
     """
 
     paper = "Oktay et al. 2018, arXiv:1804.03999"
 
-    def __init__(self, *, in_channels: int, num_classes: int, width: int = 64, depth: int = 4) -> None:
+    def __init__(
+        self, *, in_channels: int, num_classes: int, width: int = 64, depth: int = 4, deep_supervision: bool = False
+    ) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width, depth=depth)
+        check_choice("deep_supervision", deep_supervision, (True, False))
         widths = [width * 2**level for level in range(depth + 1)]
         levels = list(reversed(widths[:-1]))
         self.stride_px = 2**depth
@@ -43,21 +50,34 @@ class AttentionUNet(SegmentationModel):
         self.gate = nn.ModuleList(AttentionGate(channels) for channels in levels)
         self.decoder = nn.ModuleList(_double_convolution(2 * channels, channels) for channels in levels)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
+        self.auxiliary = auxiliary_heads(widths, num_classes) if deep_supervision else nn.ModuleList()
         self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (N, num_classes, H, W) logits."""
+        (logits,) = self._scores(image, [self.head])
+        return logits
+
+    def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the logits, and those of deep supervision."""
+        return weighted_logits(self._scores(image, [*self.auxiliary, self.head])[::-1])
+
+    def _scores(self, image: Tensor, heads: Sequence[nn.Module]) -> list[Tensor]:
+        """Return what the heads of the last levels of the decoder say, one of each, coarsest first."""
         skips = []
         for encode in self.encoder[:-1]:
             image = encode(image)
             skips.append(image)  # (N, width * 2**level, H / 2**level, W / 2**level)
             image = F.max_pool2d(image, kernel_size=2)
         image = self.encoder[-1](image)
-        for up, gate, decode in zip(self.up, self.gate, self.decoder, strict=True):
+        scores = []
+        levels = zip(self.up, self.gate, self.decoder, by_level(heads, len(self.decoder)), strict=True)
+        for up, gate, decode, head in levels:
             image = up(F.interpolate(image, scale_factor=2, mode="nearest"))
             image = decode(torch.cat([gate(skips.pop(), image), image], dim=1))
-        logits: Tensor = self.head(image)
-        return logits
+            if head is not None:
+                scores.append(head(image))
+        return scores
 
 
 class AttentionGate(nn.Module):

@@ -8,6 +8,7 @@ The published network is ``width=64, normalization="none", padding="valid"``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
+from models.deep_supervision import auxiliary_heads, by_level, weighted_logits
 from models.interface import SegmentationModel
 from models.upsampling import Upsample, Upsampling
 
@@ -39,6 +41,8 @@ class UNet(SegmentationModel):
         Zero-padded convolutions, or unpadded ones, as published.
     upsampling : {"transposed", "nearest", "bilinear", "bed_of_nails", "max_unpooling"}
         How the decoder doubles the resolution; transposed (up-convolution) as published.
+    deep_supervision : bool
+        Heads on coarser levels of the decoder as well, for training (:mod:`models.deep_supervision`); not published.
     """
 
     paper = "Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28"
@@ -53,12 +57,14 @@ class UNet(SegmentationModel):
         normalization: Normalization = "batch",
         padding: Padding = "same",
         upsampling: Upsampling = "transposed",
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width, depth=depth)
         check_choice("normalization", normalization, get_args(Normalization))
         check_choice("padding", padding, get_args(Padding))
         check_choice("upsampling", upsampling, get_args(Upsampling))
+        check_choice("deep_supervision", deep_supervision, (True, False))
         if (padding, upsampling) == ("valid", "max_unpooling"):
             raise ValueError("upsampling max_unpooling needs padding same: cropped maps have other indices")
         widths = [width * 2**level for level in range(depth + 1)]
@@ -76,10 +82,20 @@ class UNet(SegmentationModel):
             _double_convolution(2 * narrow, narrow, normalization, padding) for narrow in reversed(widths[:-1])
         )
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
+        self.auxiliary = auxiliary_heads(widths, num_classes) if deep_supervision else nn.ModuleList()
         self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (N, num_classes, H, W) logits, less the margin of valid convolutions."""
+        (logits,) = self._scores(image, [self.head])
+        return logits
+
+    def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the logits, and those of deep supervision."""
+        return weighted_logits(self._scores(image, [*self.auxiliary, self.head])[::-1])
+
+    def _scores(self, image: Tensor, heads: Sequence[nn.Module]) -> list[Tensor]:
+        """Return what the heads of the last levels of the decoder say, one of each, coarsest first."""
         skips, indices = [], []
         for encode in self.encoder[:-1]:
             image = encode(image)
@@ -87,13 +103,15 @@ class UNet(SegmentationModel):
             image, where = F.max_pool2d(image, kernel_size=2, return_indices=True)
             indices.append(where)
         image = self.encoder[-1](image)
-        for up, decode in zip(self.up, self.decoder, strict=True):
+        scores = []
+        for up, decode, head in zip(self.up, self.decoder, by_level(heads, len(self.decoder)), strict=True):
             image = up(image, indices.pop())
             image = torch.cat([_crop_like(skips.pop(), image), image], dim=1)
             for layer in decode.children():  # one by one: a call of all would hold the largest map to its end
                 image = layer(image)
-        logits: Tensor = self.head(image)
-        return logits
+            if head is not None:
+                scores.append(head(image))
+        return scores
 
 
 def _crop_like(skip: Tensor, image: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ STAGES = {
     "tile": "pipeline.stages.tile",
     "weigh": "pipeline.stages.weigh",
     "train": "pipeline.stages.train",
+    "validate": "pipeline.stages.validate",
     "combine": "pipeline.stages.combine",
     "predict": "pipeline.stages.predict",
     "stitch": "pipeline.stages.stitch",

@@ -75,17 +75,22 @@ def _scores(rows: pd.DataFrame, shared: set[str], classes: list[str]) -> dict[st
 
 def _costs(name: str, table: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     """Return how long the network was trained in this project, how fast it was, and how far its tiles disagree."""
-    history = Path(HISTORY.format(model=name))
-    trained = settings.networks[name] is None and history.is_file()  # else it is of an earlier configuration
+    trainings = settings.folds_of(name) or [name] * (name in settings.trainings)
+    histories = [Path(HISTORY.format(model=training)) for training in trainings]
+    trained = bool(histories) and all(history.is_file() for history in histories)
     batches = sorted({batch_of(sample) for sample in table["sample"]})
     found = [_read(read_speed, Path(SPEED.format(model=name, batch=batch))) for batch in batches]
     speeds = [speed for speed in found if speed]
     seconds, compared = sum(speed.wall_s for speed in speeds), sum(speed.compared_px for speed in speeds)
     return {
-        "train_minutes": pd.read_csv(history)["elapsed_s"].iloc[-1] / 60 if trained else None,
+        "train_minutes": _minutes(histories) if trained else None,
         "predict_mpx_per_s": sum(speed.pixels for speed in speeds) / 1e6 / seconds if seconds else None,
         "tile_mismatch": sum(speed.differing_px for speed in speeds) / compared if compared else None,
     }
+
+
+def _minutes(histories: list[Path]) -> float:
+    return float(sum(pd.read_csv(history)["elapsed_s"].iloc[-1] for history in histories)) / 60
 
 
 def _card(name: str, settings: Settings) -> dict[str, Any]:

@@ -184,9 +184,33 @@ class Settings(Section):
         """Whether prediction writes them: to be kept, or for the watershed alone."""
         return self.prediction.probabilities or self.masks.instances == "watershed"
 
-    def weights_of(self, model: str) -> str:
-        """Return the path of the weights of a network."""
-        return self.networks[model] or WEIGHTS.format(model=model)
+    @property
+    def trainings(self) -> dict[str, tuple[str, int | None]]:
+        """Names of all that is trained, each with its model and the fold that is held back (from 1), if there is one.
+
+        A fold is named ``unet/fold1``, which no model can be.
+        """
+        return {
+            f"{name}/fold{fold}" if fold else name: (name, fold)
+            for name, model in self.models.items()
+            if not model.checkpoint
+            for fold in (range(1, model.folds + 1) if model.folds else [None])
+        }
+
+    @property
+    def averages(self) -> dict[str, EnsembleConfig]:
+        """All that is put together from other networks: the ensembles, and the models that are trained in folds."""
+        return self.ensembles | {
+            name: EnsembleConfig(members=self.folds_of(name)) for name, model in self.models.items() if model.folds
+        }
+
+    def folds_of(self, model: str) -> list[str]:
+        """Return the names of the folds of a model; none where it is one network."""
+        return [name for name, (of, fold) in self.trainings.items() if of == model and fold]
+
+    def weights_of(self, network: str) -> str:
+        """Return the path of the weights of a network, or of a fold."""
+        return self.networks.get(network) or WEIGHTS.format(model=network)
 
     @model_validator(mode="after")
     def _names_refer_to_models(self) -> Self:
@@ -203,7 +227,18 @@ class Settings(Section):
                 if start in chain:
                     raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
                 chain.append(start)
+            if len(chain) > 1:
+                self._check_folds_of_start(name, chain[1])
         return self
+
+    def _check_folds_of_start(self, name: str, start: str) -> None:
+        """Refuse a start that has learned from what is held back: its folds must be the same."""
+        folds, others = self.models[name].folds, self.models[start].folds
+        if folds != others and not self.models[start].checkpoint:
+            raise ValueError(
+                f"models.{name}.pretrained: {start} has folds: {others or 'null'}, {name} {folds or 'null'}; it would "
+                "have learned from images that are held back; give both the same"
+            )
 
     @model_validator(mode="after")
     def _labels_fit_classes(self) -> Self:

@@ -7,6 +7,7 @@ and memory is set by the block, whatever the format of the reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import MetricsConfig
+from pipeline.config import ImageConfig, MetricsConfig
+from pipeline.errors import SlideError
 from pipeline.formats.image import Array, PixelSize
 from pipeline.instances import find_objects
 from pipeline.labels import class_map
-from pipeline.masks import Mask, Plane
+from pipeline.masks import Plane
 from pipeline.metrics import surface
 from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
 from pipeline.scratch import scratch_array
-from pipeline.slides import Slide
+from pipeline.slides import Slide, on_grid_of, open_slide
 from pipeline.stage_config import LabelConfig
 
 Row = dict[str, float | int | str]
@@ -57,15 +59,37 @@ class Side:
     count: int
 
 
-def predicted_side(mask: Mask, scratch: Path) -> Side:
+@contextmanager
+def open_reference(
+    path: Path, shape: tuple[int, int], slide: Path, *, memory_mb: int, view: ImageConfig
+) -> Iterator[Slide]:
+    """Open a reference, picked on the grid of ``slide`` seen through ``view`` where its shape is not that of the mask.
+
+    Raises
+    ------
+    SlideError
+        If it has several channels, or a shape that fits neither.
+    """
+    with open_slide(path, memory_mb=memory_mb) as truth:
+        if truth.channels != 1:
+            raise SlideError(f"{path}: a reference has 1 channel, this file has {truth.channels}; save it in grey")
+        if truth.shape == shape:
+            yield truth
+            return
+        with open_slide(slide, memory_mb=memory_mb, view=view) as image:
+            picked = on_grid_of(image, truth)
+        yield picked
+
+
+def predicted_side(classes: Array, instances: Array | None, scratch: Path) -> Side:
     """Copy the class map and the object ids of a mask; without ids, its objects are the components of each class."""
 
     def plain(band: NDArray[Any]) -> NDArray[np.uint8]:
         return band.astype(np.uint8)
 
-    if mask.instances is None:
-        return _side_of_classes(mask.classes, plain, scratch)
-    return _side_of_instances(mask.classes, plain, mask.instances, scratch)
+    if instances is None:
+        return _side_of_classes(classes, plain, scratch)
+    return _side_of_instances(classes, plain, instances, scratch)
 
 
 def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:

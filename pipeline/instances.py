@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.components import BLOCK_PX, cleaned_classes, find_parts, unite_objects
 from pipeline.config import MaskConfig
+from pipeline.errors import SlidemillError
 from pipeline.formats.image import Array
+from pipeline.plan import SlidePlan
 from pipeline.watershed import split_objects
 
 
@@ -92,6 +94,24 @@ def mask_images(
         split = split_objects(images["instances"], objects, probabilities, neck=config.neck, scratch=scratch)
         images["instances"] = Lookup(split, _in_order(split.firsts))
     return images
+
+
+def pixel_area(plan: SlidePlan, config: MaskConfig) -> float | None:
+    """Return the area of a pixel of a slide in µm², None where it is not known; refuse that where areas are asked for.
+
+    Raises
+    ------
+    SlidemillError
+        If small objects or holes are to go, and the slide has no pixel size.
+    """
+    if plan.pixel_size_um is not None:
+        return plan.pixel_size_um[0] * plan.pixel_size_um[1]
+    if config.cleans:
+        raise SlidemillError(
+            f"{plan.slide}: has no pixel size, which masks.min_object_um2 ({config.min_object_um2:g}) and "
+            f"masks.max_hole_um2 ({config.max_hole_um2:g}) need; set image.fallback_pixel_size_um, or both to 0"
+        )
+    return None
 
 
 def _in_order(firsts: NDArray[np.int64]) -> NDArray[np.uint32]:

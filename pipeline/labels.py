@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,33 @@ from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
 from pipeline.errors import SlideError
-from pipeline.slides import Slide, read_plane
+from pipeline.slides import Slide, on_grid_of, open_slide, read_plane
 from pipeline.stage_config import LabelConfig
+
+IGNORED = 255  # in class maps: not annotated, so neither learned nor scored
+
+
+@contextmanager
+def open_labels(
+    path: Path,
+    config: LabelConfig,  # noqa: ARG001
+    *,
+    memory_mb: int,
+    like: Slide,
+) -> Iterator[Slide]:
+    """Open a label image on the grid of its image: one channel, read by region.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be read, or does not suit the image.
+    """
+    with open_slide(path, memory_mb=memory_mb) as labels:
+        if labels.channels != 1:
+            raise SlideError(
+                f"{path}: a label image has 1 channel, this file has {labels.channels}; save it as a grey image"
+            )
+        yield on_grid_of(like, labels)
 
 
 def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
@@ -79,6 +106,17 @@ def read_training_labels(
     return (objects > 0).astype(np.uint8), objects
 
 
+def training_classes(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
+    """Return the class map that is learned from a region of labels: as :func:`class_map`, touching objects parted.
+
+    Regions that overlap by one pixel to the right and below agree with the whole.
+    """
+    classes = class_map(labels, config, source=source)
+    if config.kind == "instances":
+        classes[touching(np.where(classes == 1, labels, 0))] = 0
+    return classes
+
+
 def part_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
     """Put a one-pixel ridge of background between touching objects.
 
@@ -94,7 +132,12 @@ def part_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
     -------
     (rows, columns) int32 array
     """
+    return np.where(touching(objects), 0, objects).astype(np.int32)
+
+
+def touching(objects: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the pixels of objects whose neighbour to the right or below belongs to another object."""
     ridge = np.zeros(objects.shape, dtype=bool)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1, :], np.s_[1:, :])):
         ridge[here] |= (objects[here] != objects[there]) & (objects[here] > 0) & (objects[there] > 0)
-    return np.where(ridge, 0, objects).astype(np.int32)
+    return ridge

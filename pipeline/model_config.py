@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 import models
-from pipeline.section import ModelName, NonNegative, Positive, Section
+from pipeline.section import Name, NonNegative, Positive, Section
 
 
 class TrainingConfig(Section):
@@ -29,29 +29,70 @@ class TrainingConfig(Section):
         gt=0,
         lt=1,
         description="Share of the training images held back for validation: the last ones by name, whole files, "
-        "at least one. Files of one subfolder are held back together.",
+        "at least one. Images of one group are held back together. A model with `folds` does not use it.",
+    )
+    samples: str = Field(
+        "config/training.csv",
+        description="Optional sample sheet of the training images, a CSV with the columns `sample` (path below "
+        "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
+        "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
+        "from and held back.",
     )
 
 
-class LossConfig(Section):
-    """The loss: a weighted sum of pixel-weighted cross-entropy and Dice."""
+class LossWeights(Section):
+    """How much each loss of :mod:`pipeline.losses` counts."""
 
     cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
     dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
+    jaccard: NonNegative = Field(0.0, description="Weight of the Jaccard loss (soft intersection over union).")
+    focal: NonNegative = Field(
+        0.0, description="Weight of the focal loss, pixel-weighted too: cross-entropy that looks at the hard pixels."
+    )
+    tversky: NonNegative = Field(
+        0.0, description="Weight of the Tversky loss: Dice with prices of its own for false and missed pixels."
+    )
+    generalized_dice: NonNegative = Field(
+        0.0, description="Weight of the generalized Dice loss, in which rare classes count as much as common ones."
+    )
+    lovasz: NonNegative = Field(
+        0.0, description="Weight of the Lovász-softmax loss, which follows the Jaccard index of whole pixels."
+    )
+    cl_dice: NonNegative = Field(
+        0.0, description="Weight of the clDice loss, which keeps thin structures connected; together with another one."
+    )
+
+
+class LossConfig(LossWeights):
+    """The loss: a weighted sum."""
+
+    focal_gamma: float = Field(2.0, ge=1, le=10, description="How strongly the focal loss passes over easy pixels.")
+    tversky_alpha: Positive = Field(0.3, description="Price of false positives in the Tversky loss.")
+    tversky_beta: Positive = Field(0.7, description="Price of false negatives in the Tversky loss.")
+    cl_dice_iterations: int = Field(
+        3,
+        ge=1,
+        le=50,
+        description="Erosions that make the centreline of clDice: half the width in px of structures.",
+    )
     boundary_weight: float = Field(
         10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
     )
-    boundary_sigma_px: Positive = Field(5.0, description="Sigma in px of the U-Net weight map.")
+    boundary_sigma_px: float = Field(5.0, gt=0, le=100, description="Sigma in px of the U-Net weight map.")
     class_balance: bool = Field(
         False,
         description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
         "classes already; together they make rare classes too large.",
     )
 
+    def parameters_of(self, loss: str) -> dict[str, Any]:
+        """Return the arguments of a loss: the keys that begin with its name, without it."""
+        return {key.removeprefix(f"{loss}_"): value for key, value in self if key.startswith(f"{loss}_")}
+
     @model_validator(mode="after")
     def _any_loss(self) -> Self:
-        if self.cross_entropy == self.dice == 0:
-            raise ValueError("cross_entropy and dice are both 0; at least one must be above 0")
+        if not any(getattr(self, loss) for loss in LossWeights.model_fields):
+            raise ValueError(f"all of {', '.join(LossWeights.model_fields)} are 0; at least one must be above 0")
         return self
 
 
@@ -107,6 +148,13 @@ class ModelConfig(Section):
         "auto",
         description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32.",
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Cross-validation: this many networks are trained, each with another part of the images held back, "
+        "and the model is their average. See docs/cross-validation.md. null: one network, `training.validation` held "
+        "back.",
+    )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     checkpoint: str | None = Field(
         None,
@@ -119,11 +167,17 @@ class ModelConfig(Section):
             raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
         return self
 
+    @model_validator(mode="after")
+    def _folds_are_trained(self) -> Self:
+        if self.folds and self.checkpoint:
+            raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        return self
+
 
 class EnsembleConfig(Section):
     """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
 
-    members: list[ModelName] = Field(min_length=1, description="Names of entries of `models`.")
+    members: list[Name] = Field(min_length=1, description="Names of entries of `models`.")
     scales: list[float] = Field(
         [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
     )

@@ -107,14 +107,16 @@ def _current(path: Path, made_from: list[Path | None]) -> Path | None:
 
 def _network_logs(model: str, settings: Settings) -> list[str]:
     """Return the logs of what makes a network, those of an ensemble's members and of where a training starts first."""
-    if model in settings.ensembles:
-        members = settings.ensembles[model].members
-        return [*(log for member in members for log in _network_logs(member, settings)), project.COMBINE_LOG]
-    network = settings.models[model]
-    if network.checkpoint:
+    if model in settings.averages:
+        members = settings.averages[model].members
+        logs = dict.fromkeys(log for member in members for log in _network_logs(member, settings))
+        return [*logs, project.COMBINE_LOG.format(model=model)]
+    if model not in settings.trainings:
         return []
-    before = _network_logs(network.pretrained, settings) if network.pretrained in settings.models else []
-    return [*before, *(log.format(model=model) for log in (project.WEIGH_LOG, project.TRAIN_LOG))]
+    name, _ = settings.trainings[model]
+    start = settings.models[name].pretrained
+    before = _network_logs(start, settings) if start in settings.models else []
+    return [*before, project.WEIGH_LOG.format(model=name), project.TRAIN_LOG.format(model=model)]
 
 
 def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:

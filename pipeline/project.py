@@ -22,6 +22,7 @@ APPEARANCE = "results/appearance/{sample}.json"
 HISTORY = "results/models/{model}/history.csv"
 WEIGHTS = "results/models/{model}/model.safetensors"
 CARD = "results/models/{model}/model.json"
+VALIDATION = "results/validation/{model}.csv"
 SPEED = "results/predictions/{model}/{batch}.json"
 WEIGH_LOG = "logs/weigh/{model}.log"
 TRAIN_LOG = "logs/train/{model}.log"
@@ -68,29 +69,3 @@ def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
             "add annotated images, or configure a checkpoint"
         )
     return pairs
-
-
-def split_pairs(pairs: list[TrainingPair], share: float) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Hold back the last ``share`` of the pairs for validation, by whole files and never less than one.
-
-    Files of one subfolder stay together, so that crops of one field or animal never stand on both sides. The held
-    back ones are neighbours in name: in a stack of slices only the slices at the cut resemble each other.
-
-    Raises
-    ------
-    SlidemillError
-        If there are fewer than two groups (files, or subfolders of files).
-    """
-    groups: dict[str, list[TrainingPair]] = {}
-    for pair in pairs:
-        groups.setdefault(batch_of(pair.name), []).append(pair)
-    if len(groups) < 2:
-        raise SlidemillError(
-            f"validation needs at least 2 training images (or subfolders), got {len(groups)}; "
-            "add an image, or cut the one into two files"
-        )
-    ordered = list(groups.values())
-    held_back: list[TrainingPair] = []
-    while len(ordered) > 1 and (not held_back or len(held_back) < round(share * len(pairs))):
-        held_back = ordered.pop() + held_back
-    return [pair for group in ordered for pair in group], held_back

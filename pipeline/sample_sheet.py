@@ -58,10 +58,10 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     return sizes
 
 
-def read_strangers(sheet: Path, samples: Iterable[str]) -> list[str]:
-    """Return what the sheet names and there is no slide of: it was deleted, or the name is misspelt."""
+def read_strangers(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
+    """Return what the sheet names and is not there, with its line: it was deleted, or the name is misspelt."""
     known = set(samples)
-    return [line["sample"] for _, line in _read_lines(sheet) if line["sample"] not in known]
+    return [(number, line["sample"]) for number, line in _read_lines(sheet) if line["sample"] not in known]
 
 
 def _read_lines(sheet: Path) -> list[tuple[int, dict[str, str]]]:

@@ -18,16 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.folding import fold_batch_norm
 from models.interface import SegmentationModel
 from pipeline.blending import Blend, Probabilities
+from pipeline.checkpoint import ModelCard
+from pipeline.device import PRECISIONS
 from pipeline.inference import crop_slices, labels_of, logits_within_memory, probabilities_of, to_device, uncertain_of
-from pipeline.memory import outside_the_heap
+from pipeline.memory import AHEAD, largest_window_px, outside_the_heap
 from pipeline.plan import SlidePlan
 from pipeline.predictions import PredictionWriter
 from pipeline.speed import Speed
-from pipeline.windows import Batch, Place
+from pipeline.windows import Batch, Place, read_batches
 
 log = logging.getLogger(__name__)
+
+_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # beyond this, windows gain nothing from going together
 
 Value = TypeVar("Value")
 
@@ -38,6 +43,40 @@ class Scores(NamedTuple):
     labels: NDArray[np.uint8] | None
     uncertain: NDArray[np.bool_] | None
     probabilities: Probabilities | None
+
+
+def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
+    """Prepare a network for prediction: on its device, in ``precision``, normalization folded into convolutions."""
+    log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
+    network.to(device, PRECISIONS[precision]).to(memory_format=torch.channels_last)
+
+
+def batch_limit_px(window_px: int, device: torch.device) -> int:
+    """Return up to how many pixels windows go together, if memory allows ``window_px``."""
+    return min(window_px, _BATCH_PX[device.type])
+
+
+def segment_slides(
+    network: SegmentationModel,
+    card: ModelCard,
+    slides: list[tuple[str, SlidePlan]],
+    writer: PredictionWriter,
+    *,
+    memory_mb: int,
+    threads: int,
+) -> Speed:
+    """Read ``slides`` (sample id and plan) and run them through a network that is ready; the rest as :func:`segment`.
+
+    Reading and network together stay within ``memory_mb``; half of the ``threads`` read.
+    """
+    batches = read_batches(
+        slides,
+        batch_px=batch_limit_px(largest_window_px(card, memory_mb), next(network.parameters()).device),
+        memory_mb=memory_mb,
+        threads=max(1, threads // 2),
+        ahead=AHEAD,
+    )
+    return segment(network, slides, batches, writer)
 
 
 def segment(

@@ -5,11 +5,11 @@ A changed setting so runs again exactly the rules that use it.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
-from pipeline.config import ImageConfig, MetricsConfig, Settings, explain
+from pipeline.config import ImageConfig, MaskConfig, MetricsConfig, Settings, explain
 from pipeline.errors import ConfigError
 from pipeline.model_config import EnsembleConfig, LossConfig, ModelConfig
 from pipeline.section import ClassName, Section
@@ -41,13 +41,41 @@ class WeighConfig(Section):
     loss: LossConfig
 
 
+class SplitConfig(Section):
+    """Which training images are held back: number ``fold`` (from 1) of ``folds``, or the last ``validation`` of all."""
+
+    samples: str
+    validation: float | None = None
+    folds: int | None = None
+    fold: int | None = None
+
+    @model_validator(mode="after")
+    def _one_part_is_held_back(self) -> Self:
+        if (self.validation is None) == (self.folds is None) or (self.folds is None) != (self.fold is None):
+            raise ValueError(f"give validation, or folds and fold, got {self.validation}, {self.folds} and {self.fold}")
+        if self.folds and self.fold and not 1 <= self.fold <= self.folds:
+            raise ValueError(f"fold must be from 1 to {self.folds}, got {self.fold}")
+        return self
+
+
 class TrainConfig(Section):
     """What the stage ``train`` is told."""
 
     labels: LabelConfig
     image: ImageConfig
     model: ModelConfig
-    validation: float
+    split: SplitConfig
+
+
+class ValidateConfig(Section):
+    """What the stage ``validate`` is told."""
+
+    labels: LabelConfig
+    tile: TileConfig
+    masks: MaskConfig
+    metrics: MetricsConfig
+    precision: Literal["float32", "bfloat16"]
+    split: SplitConfig
 
 
 class InspectConfig(Section):
@@ -98,6 +126,24 @@ def view_of(settings: Settings, pixel_size_um: float | None) -> ImageConfig:
     return settings.image.model_copy(update={"fallback_pixel_size_um": pixel_size_um} if pixel_size_um else {})
 
 
+def start_of(settings: Settings, name: str) -> str | None:
+    """Return what the training of this name starts from: `imagenet`, a path, or nothing; a fold from the same fold."""
+    model, fold = settings.trainings.get(name, (name, None))
+    start = settings.models[model].pretrained if model in settings.models else None
+    if start not in settings.models:
+        return start
+    return settings.weights_of(f"{start}/fold{fold}" if settings.models[start].folds else start)
+
+
+def split_of(settings: Settings, name: str) -> SplitConfig:
+    """Return what is held back from the training of this name."""
+    model, fold = settings.trainings.get(name, (name, None))
+    training = settings.training
+    if fold is None:
+        return SplitConfig(samples=training.samples, validation=training.validation)
+    return SplitConfig(samples=training.samples, folds=settings.models[model].folds, fold=fold)
+
+
 def stage_config(
     settings: Settings, stage: str, model: str | None = None, *, pixel_size_um: float | None = None
 ) -> str:
@@ -109,19 +155,29 @@ def stage_config(
     labels = LabelConfig(
         classes=settings.classes, kind=settings.training.kind, values=settings.training.values
     ).model_dump()
-    network = settings.models.get(model or "", ModelConfig())
-    if network.pretrained in settings.models:
-        network = network.model_copy(update={"pretrained": settings.weights_of(network.pretrained)})
+    name, _ = settings.trainings.get(model or "", (model or "", None))
+    network = settings.models.get(name, ModelConfig()).model_copy(
+        update={"pretrained": start_of(settings, model or "")}
+    )
+    tile = TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass)
     sections: dict[str, Section] = {
-        "tile": TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass),
+        "tile": tile,
         "weigh": WeighConfig(labels=LabelConfig(**labels), image=image, loss=network.loss),
         "train": TrainConfig(
             labels=LabelConfig(**labels),
             image=image,
             model=network,
-            validation=settings.training.validation,
+            split=split_of(settings, model or ""),
         ),
-        "combine": settings.ensembles.get(model or "", EnsembleConfig(members=["none"])),
+        "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
+        "validate": ValidateConfig(
+            labels=LabelConfig(**labels),
+            tile=tile,
+            masks=settings.masks,
+            metrics=settings.metrics,
+            precision=settings.prediction.precision,
+            split=split_of(settings, model or ""),
+        ),
         "predict": PredictConfig(
             classes=settings.classes,
             precision=settings.prediction.precision,

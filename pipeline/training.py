@@ -41,15 +41,16 @@ Record = dict[str, float]
 
 @dataclass(kw_only=True)
 class Best:
-    """The best state so far, and what it scored."""
+    """The best state so far, and what it scored; or the last one, where the held-back images must choose nothing."""
 
+    last: bool = False
     score: float = -math.inf
     state: dict[str, Tensor] | None = None
     record: Record | None = None
 
     def offer(self, network: SegmentationModel, record: Record) -> None:
-        """Keep the state of the network if it scores higher than the best before it."""
-        if record["dice_mean"] > self.score:
+        """Keep the state of the network if it scores higher than the best before it, or is the later one."""
+        if self.last or record["dice_mean"] > self.score:
             self.score, self.record = record["dice_mean"], record
             self.state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
@@ -99,7 +100,7 @@ def train_network(
     model.mark_forward_method("logits_to_train")
     batches, loss_of = _batches(fabric, training, config), SegmentationLoss(config.loss)
     _to_training(network, config)
-    best, history, losses = Best(), list[Record](), list[float]()
+    best, history, losses = Best(last=bool(config.folds)), list[Record](), list[float]()
     clock, is_over = _Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes), False
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:

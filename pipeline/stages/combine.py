@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
+
 import models
+from pipeline.checkpoint import ModelCard
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256
 from pipeline.model_config import EnsembleConfig
@@ -37,14 +40,33 @@ def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
             for name, value in network.state_dict().items()
         }
     )
+    metrics, validation = cross_validation([card for _, card in members])
     save_network(
         output,
         ensemble,
         classes=first.classes,
         pixel_size_um=first.pixel_size_um,
-        metrics={},
-        validation=[],
+        metrics=metrics,
+        validation=validation,
         appearance=first.appearance,
         origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
     log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))
+
+
+def cross_validation(cards: list[ModelCard]) -> tuple[dict[str, float], list[str]]:
+    """Return mean and standard deviation of the Dice of networks that were validated on different images, and those.
+
+    Nothing of networks that share an image, or have none: theirs would be no Dice of the ensemble.
+    """
+    images = [name for card in cards for name in card.validation]
+    if len(cards) < 2 or not all(card.validation for card in cards) or len(set(images)) < len(images):
+        return {}, []
+    shared = [name for name in cards[0].metrics if name.startswith("dice_") and all(name in c.metrics for c in cards)]
+    metrics = {}
+    for name in shared:
+        values = [np.nan if card.metrics[name] is None else card.metrics[name] for card in cards]
+        known = [value for value in values if np.isfinite(value)]
+        metrics[name] = float(np.mean(known)) if known else np.nan
+        metrics[f"sd_{name}"] = float(np.std(known, ddof=1)) if len(known) > 1 else np.nan
+    return metrics, sorted(images)

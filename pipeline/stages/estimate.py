@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,7 +34,7 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
         config = parse_settings(yaml.safe_load(settings.read_text(encoding="utf-8")) or {}, source=str(settings))
     except (OSError, yaml.YAMLError) as error:
         raise SlidemillError(f"{settings}: cannot be read: {error}; go to the project, or name --settings") from error
-    for name in config.models:
+    for name in config.networks:
         card = _card(config, name)
         grids = {path: _grid(path, card, config) for path in slides}
         pace = _pace(name, card, [grid for grid, _ in grids.values() if isinstance(grid, Grid)], threads)
@@ -46,15 +47,15 @@ def _card(config: Settings, name: str) -> ModelCard:
     path = card_path(Path(config.weights_of(name)))
     if path.is_file():
         return read_card(path)
-    model = config.models[name]
+    architecture, options = _architecture(config, name)
     shape = {"in_channels": len(config.image.channels), "num_classes": len(config.classes)}
     try:
-        sheet = describe(model.architecture, options=model.options, **shape)
+        sheet = describe(architecture, options=options, **shape)
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     return ModelCard(
-        architecture=model.architecture,
-        options=dict(model.options),
+        architecture=architecture,
+        options=options,
         classes=list(config.classes),
         in_channels=len(config.image.channels),
         geometry=sheet.geometry,
@@ -66,6 +67,17 @@ def _card(config: Settings, name: str) -> ModelCard:
         parameters=sheet.parameters,
         bytes_per_px=sheet.bytes_per_px,
     )
+
+
+def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any]]:
+    """Return name and options of the architecture of a network, or of a fold, that is not trained yet."""
+    if name in config.averages:
+        average = config.averages[name]
+        cards = [_card(config, member) for member in average.members]
+        members = [{"architecture": card.architecture, "options": card.options} for card in cards]
+        return "ensemble", {"members": members, "scales": list(average.scales), "symmetries": average.symmetries}
+    model = config.models[config.trainings[name][0]]
+    return model.architecture, dict(model.options)
 
 
 def _grid(path: Path, card: ModelCard, config: Settings) -> tuple[Grid, tuple[float, float] | None] | tuple[str, None]:

@@ -10,13 +10,11 @@ import dask
 import pandas as pd
 
 from pipeline import __version__
-from pipeline.errors import SlideError
-from pipeline.evaluation import measure, predicted_side, true_side
+from pipeline.evaluation import measure, open_reference, predicted_side, true_side
 from pipeline.files import replacing, sha256, spreadsheet_text
 from pipeline.formats.image import Array
 from pipeline.masks import open_mask
 from pipeline.predictions import open_prediction
-from pipeline.slides import on_grid_of, open_slide
 from pipeline.stage_config import EvaluateConfig
 
 
@@ -41,12 +39,9 @@ def run(
     labels = config.labels
     with ExitStack() as stack:
         predicted = stack.enter_context(open_mask(mask, memory_mb=memory_mb))
-        truth = stack.enter_context(open_slide(reference, memory_mb=memory_mb))
-        if truth.channels != 1:
-            raise SlideError(f"{reference}: a reference has 1 channel, this file has {truth.channels}; save it in grey")
-        if truth.shape != predicted.slide.shape:
-            with open_slide(slide, memory_mb=memory_mb, view=config.image) as image:
-                truth = on_grid_of(image, truth)
+        truth = stack.enter_context(
+            open_reference(reference, predicted.slide.shape, slide, memory_mb=memory_mb, view=config.image)
+        )
         stack.enter_context(dask.config.set(num_workers=threads))
         temporary = stack.enter_context(replacing(output))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))
@@ -55,7 +50,7 @@ def run(
             probabilities = stack.enter_context(open_prediction(prediction, sample))["probabilities"]  # type: ignore[assignment]
         metrics = measure(
             true_side(truth, labels, scratch / "truth"),
-            predicted_side(predicted, scratch / "predicted"),
+            predicted_side(predicted.classes, predicted.instances, scratch / "predicted"),
             classes=labels.classes,
             config=config.metrics,
             pixel_size_um=predicted.slide.pixel_size_um,

@@ -6,25 +6,19 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from models.folding import fold_batch_norm
 from pipeline.checkpoint import ModelCard
-from pipeline.device import PRECISIONS, computes_bfloat16, prepare
+from pipeline.device import computes_bfloat16, prepare
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
-from pipeline.memory import AHEAD, largest_window_px
 from pipeline.plan import Plan, SlidePlan, read_plan
 from pipeline.predictions import PredictionWriter, write_predictions
-from pipeline.segmentation import segment
+from pipeline.segmentation import make_ready, segment_slides
 from pipeline.stage_config import PredictConfig
 from pipeline.weights_file import load_network
-from pipeline.windows import read_batches
 
 log = logging.getLogger(__name__)
 
 _PIXEL_SIZE_TOLERANCE = 0.2
-_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # beyond this, windows gain nothing from going together
 
 
 def run(
@@ -50,19 +44,11 @@ def run(
         raise SlidemillError(f"{weights}: its classes are {card.classes}, the configuration has {config.classes}")
     if config.precision == "bfloat16" and not computes_bfloat16(device):
         log.warning("%s does not compute bfloat16 in hardware: prediction.precision float32 is far faster here", device)
-    log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
-    network.to(device, PRECISIONS[config.precision]).to(memory_format=torch.channels_last)
+    make_ready(network, device, config.precision)
     found = batch_plans(plans, batch)
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
         slides = list(_begin(found, card, writer))
-        batches = read_batches(
-            slides,
-            batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
-            memory_mb=memory_mb,
-            threads=max(1, threads // 2),
-            ahead=AHEAD,
-        )
-        measured = segment(network, slides, batches, writer)
+        measured = segment_slides(network, card, slides, writer, memory_mb=memory_mb, threads=threads)
         origin = provenance("predict", config, weights=sha256(weights))
         writer.finish(origin)
     write_json(speed, measured.to_dict() | {"provenance": origin})
@@ -76,11 +62,6 @@ def run(
     if measured.compared_px:
         share = 100 * measured.differing_px / measured.compared_px
         log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
-
-
-def batch_limit_px(window_px: int, device: torch.device) -> int:
-    """Return up to how many pixels windows go together, if memory allows ``window_px``."""
-    return min(window_px, _BATCH_PX[device.type])
 
 
 def batch_plans(plans: Path, batch: str) -> list[Plan]:

@@ -17,6 +17,7 @@ from pipeline.comparison import compare
 from pipeline.config import ImageConfig, Settings
 from pipeline.errors import SlidemillError
 from pipeline.files import replacing, spreadsheet_text, write_json, write_text
+from pipeline.folds import folds_columns, folds_table
 from pipeline.labels import class_map
 from pipeline.origin import collect_origin
 from pipeline.outcome import Outcome, outcomes
@@ -39,6 +40,7 @@ def run(
     comparison: Path,
     cohort: Path,
     paired: Path,
+    folds: Path,
     drawings: Path,
     page: Path,
     provenance: Path | None = None,
@@ -47,8 +49,9 @@ def run(
     """Write tables, figures and the page.
 
     ``output`` has a row per sample and model, ``comparison`` a row per model, best first, ``cohort`` means with
-    intervals, ``paired`` tests of every two models (all CSV); the SVG files of ``drawings`` and ``page`` (HTML, one
-    file, no network) show them. Reads the folders that ``config`` names, ``results/`` and ``logs/`` below the current
+    intervals, ``paired`` tests of every two models, ``folds`` the cross-validation (all CSV); the SVG files of
+    ``drawings`` and ``page`` (HTML, one file, no network) show them. Reads the folders that ``config`` names,
+    ``results/`` and ``logs/`` below the current
     folder. The workflow passes ``provenance`` (JSON) when it has brought every sample up to date; without it, a result
     that is older than what it was made from counts as failed.
 
@@ -68,12 +71,14 @@ def run(
     table = results_table(found, config, groups)
     ranking = compare(table, config)
     summary, pairs = summarize(table, config.classes, groups), pair(table, groups)
-    for path, content in ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs)):
+    parts = folds_table(config)
+    written = ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs), (folds, parts))
+    for path, content in written:
         _write_table(path, content)
     drawn = _draw(table, summary, config)
     for name, figure in drawn.items():
         write_text(drawings / f"{name}.svg", figure.svg)
-    tables = [_ranking_table(ranking), *_cohort_tables(summary, pairs)]
+    tables = [_ranking_table(ranking), *_folds_tables(parts, config), *_cohort_tables(summary, pairs)]
     write_text(page, render(_page(found, table, tables, list(drawn.values()), config, origin)))
     flagged = int((table["flags"] != "").sum())
     log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)
@@ -86,12 +91,13 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _draw(table: pd.DataFrame, summary: pd.DataFrame, config: Settings) -> dict[str, Figure]:
-    trained = {name: Path(project.HISTORY.format(model=name)) for name, ready in config.networks.items() if not ready}
+    trained = {name: Path(project.HISTORY.format(model=name)) for name in config.trainings}
     histories = {name: pd.read_csv(path) for name, path in trained.items() if path.is_file()}
     return {
         "learning": Figure(
             title="Learning curves",
-            caption="Mean Dice on the images held back from training; the weights of the highest point are kept.",
+            caption="Mean Dice on the images held back from training. The weights of the highest point are kept, of "
+            "folds those of the last.",
             svg=figures.learning_curves(histories),
         ),
         "dice": Figure(
@@ -184,6 +190,21 @@ def _ranking_table(ranking: pd.DataFrame) -> Table:
         ],
         rows=_records(ranking),
     )
+
+
+def _folds_tables(parts: pd.DataFrame, config: Settings) -> list[Table]:
+    if parts.empty:
+        return []
+    return [
+        Table(
+            title="Cross-validation",
+            caption="Each training image was measured by the one network that had not seen it: means over the images "
+            "of a fold, then mean, sample standard deviation and range over the folds. The model itself is the average "
+            "of these networks and can be better than each.",
+            columns=folds_columns(config.classes),
+            rows=_records(parts),
+        )
+    ]
 
 
 def _cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:

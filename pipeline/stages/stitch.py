@@ -10,7 +10,7 @@ from pipeline.config import MaskConfig
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import provenance, replacing, sha256
 from pipeline.formats.image import Array
-from pipeline.instances import mask_images
+from pipeline.instances import mask_images, pixel_area
 from pipeline.ome import write_label_images
 from pipeline.plan import read_plan
 from pipeline.predictions import open_prediction, weights_behind
@@ -25,11 +25,7 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     if planned.slide is None:
         raise SlideError(planned.error, stage="tile")
     pixel_size_um = planned.slide.pixel_size_um
-    if config.cleans and pixel_size_um is None:
-        raise SlidemillError(
-            f"{planned.slide.slide}: has no pixel size, which masks.min_object_um2 ({config.min_object_um2:g}) and "
-            f"masks.max_hole_um2 ({config.max_hole_um2:g}) need; set image.fallback_pixel_size_um, or both to 0"
-        )
+    pixel_um2 = pixel_area(planned.slide, config)
     card = read_card(model)
     made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
     if weights := weights_behind(prediction):
@@ -45,7 +41,6 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
                 f"{prediction}: has no probabilities, which masks.instances 'watershed' needs; predict again with them"
             )
         labels: Array = group["labels"]  # type: ignore[assignment]
-        pixel_um2 = None if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
         images = mask_images(labels, probabilities, config, pixel_um2=pixel_um2, scratch=Path(scratch))
         write_label_images(
             temporary,

@@ -5,20 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pipeline.checkpoint import ModelCard, read_card
+from pipeline.checkpoint import read_card
 from pipeline.errors import SlideError
 from pipeline.files import provenance, sha256, write_json
-from pipeline.image_files import parts_of
-from pipeline.intensity import measure, row_bands
-from pipeline.plan import Plan, SlidePlan, plan_grid
-from pipeline.slides import Slide, open_slide
+from pipeline.plan import Plan
+from pipeline.planning import plan_slide
 from pipeline.stage_config import TileConfig
-from pipeline.tiling import Grid
-from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
-
-_ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
 def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, config: TileConfig) -> None:
@@ -29,49 +23,8 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
     """
     card = read_card(model)
     try:
-        plan = Plan(sample=sample, slide=_plan(slide, card, memory_mb, config))
+        plan = Plan(sample=sample, slide=plan_slide(slide, card, memory_mb, config))
     except SlideError as error:
         log.warning("%s", error)
         plan = Plan(sample=sample, slide=None, error=str(error))
     write_json(output, plan.to_dict() | {"provenance": provenance("tile", config, model_json=sha256(model))})
-
-
-def _plan(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
-    with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
-        grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
-        level = _coarsest_with_enough_pixels(slide)
-        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
-        try:
-            statistics = measure(bands, slide.levels[level].dtype)
-        except ValueError as error:
-            raise SlideError(f"{path}: {error}") from error
-        tissue = _tissue(slide, grid) if config.skip_glass else None
-        names = ", ".join(slide.channel_names)
-        log.info("%s: %s px, channels %s, intensities %s", path, slide.shape, names, statistics)
-        log.info("%d tiles of %s px, %.2f pixels computed per pixel", grid.count, grid.tile, grid.redundancy)
-        return SlidePlan(
-            slide=path,
-            slide_sha256=sha256(path, *parts_of(path)),
-            grid=grid,
-            view=config.image,
-            statistics=statistics,
-            pixel_size_um=slide.pixel_size_um,
-            tissue=tissue,
-        )
-
-
-def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
-    """Return the tiles to segment; None for all, always where tiles are blended: each needs its neighbours."""
-    found = None if grid.overlap_px else find_tissue(slide)
-    if found is None:
-        return None
-    runs = runs_with_tissue(found, grid)
-    skipped = grid.count - sum(stop - first for first, stop in runs)
-    log.info("%s: %d of %d tiles (%.0f %%) are glass", slide.path, skipped, grid.count, 100 * skipped / grid.count)
-    return runs
-
-
-def _coarsest_with_enough_pixels(slide: Slide) -> int:
-    return max(
-        (index for index, level in enumerate(slide.levels) if level.shape[0] * level.shape[1] >= _ENOUGH_PX), default=0
-    )

@@ -22,8 +22,9 @@ from pipeline.intensity import measure, normalize, row_bands
 from pipeline.labels import read_training_labels
 from pipeline.patches import Annotated
 from pipeline.pretrained import start_from
-from pipeline.project import TrainingPair, find_pairs, split_pairs
+from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import open_slide
+from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
 from pipeline.training import Record, train_network
 from pipeline.weights_file import save_network
@@ -48,7 +49,8 @@ def run(
     """
     prepare(threads)
     torch.manual_seed(config.model.seed)
-    pairs, held_back = split_pairs(find_pairs(images, labels), config.validation)
+    groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
+    pairs, held_back = split_pairs(groups, config.split)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     network = _build(config)

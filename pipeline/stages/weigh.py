@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from pipeline.files import provenance, replacing, sha256
-from pipeline.labels import class_map, read_training_labels
+from pipeline.labels import open_labels
 from pipeline.project import TrainingPair, find_pairs
-from pipeline.slides import open_slide, read_plane
+from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import WeighConfig
-from pipeline.weights import class_weights, weight_map
+from pipeline.weighing import count_classes, label_reader, write_weights
+from pipeline.weights import class_weights, weight_bands
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +28,20 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
     balance = _class_balance(pairs, config, memory_mb)
     log.info("%d label images, class weights %s", len(pairs), balance)
     for pair in pairs:
-        with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image:
-            classes, objects = read_training_labels(pair.labels, config.labels, like=image, memory_mb=memory_mb)
-        weights = weight_map(
-            classes,
-            objects,
-            class_weight=balance,
-            boundary_weight=config.loss.boundary_weight,
-            sigma_px=config.loss.boundary_sigma_px,
-        )
         origin = provenance("weigh", config, labels=sha256(pair.labels))
-        with replacing(output / f"{pair.name}.tif") as temporary:
-            tifffile.imwrite(temporary, _to_float16(weights), compression="zlib", metadata=origin)
-
-
-def _to_float16(weights: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round to float16; the weight of a very rare class is cut at its largest value instead of becoming infinite."""
-    return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
+        with (
+            _labels_of(pair, config, memory_mb) as annotated,
+            replacing(output / f"{pair.name}.tif") as temporary,
+            tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
+        ):
+            bands = weight_bands(
+                label_reader(annotated, config.labels, scratch=Path(scratch)),
+                annotated.shape,
+                class_weight=balance,
+                boundary_weight=config.loss.boundary_weight,
+                sigma_px=config.loss.boundary_sigma_px,
+            )
+            write_weights(temporary, bands, annotated.shape, origin)
 
 
 def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: int) -> NDArray[np.float64]:
@@ -50,8 +50,15 @@ def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: in
         return np.ones(num_classes)
     counts = np.zeros(num_classes, dtype=np.int64)
     for pair in pairs:
-        with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image:
-            labels = read_plane(pair.labels, memory_mb=memory_mb, like=image)
-        classes = class_map(labels, config.labels, source=pair.labels)
-        counts += np.bincount(classes.ravel(), minlength=num_classes)
+        with _labels_of(pair, config, memory_mb) as annotated:
+            counts += count_classes(annotated, config.labels)
     return class_weights(counts)
+
+
+@contextmanager
+def _labels_of(pair: TrainingPair, config: WeighConfig, memory_mb: int) -> Iterator[Slide]:
+    with (
+        open_slide(pair.image, memory_mb=memory_mb, view=config.image) as image,
+        open_labels(pair.labels, config.labels, memory_mb=memory_mb, like=image) as annotated,
+    ):
+        yield annotated

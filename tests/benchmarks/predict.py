@@ -19,8 +19,8 @@ from pipeline.device import prepare
 from pipeline.inference import labels_of, logits_of
 from pipeline.memory import largest_window_px
 from pipeline.plan import read_plan
+from pipeline.segmentation import batch_limit_px
 from pipeline.speed import read_speed
-from pipeline.stages.predict import batch_limit_px
 from pipeline.weights_file import load_network
 from pipeline.windows import grouped
 from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_network, write_slide

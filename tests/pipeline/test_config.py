@@ -20,8 +20,8 @@ def test_an_empty_configuration_is_the_defaults():
         ({"slide": "x"}, r"config.yaml: unknown key 'slide' \(value 'x'\); known keys here: slides, references"),
         ({"tiling": {"tile": 5}}, r"unknown key 'tiling.tile' \(value 5\); known keys here: memory_mb, tile_px"),
         (
-            {"models": {"a": {"loss": {"focal": 1}}}},
-            r"unknown key 'models.a.loss.focal' \(value 1\); known keys here: cross_e",
+            {"models": {"a": {"loss": {"hinge": 1}}}},
+            r"unknown key 'models.a.loss.hinge' \(value 1\); known keys here: cross_e",
         ),
         ({"tiling": {"tile_px": 8}}, "tiling.tile_px: Input should be greater than or equal to 16, got 8"),
         ({"tiling": {"tile_px": "512"}}, "tiling.tile_px: Input should be a valid integer, got '512'"),
@@ -32,7 +32,10 @@ def test_an_empty_configuration_is_the_defaults():
         ({"training": {"kind": "classes", "values": [0]}}, "must be 2 different values, one per class"),
         ({"models": {"a/b": {}}}, "models.a/b"),
         ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet"),
-        ({"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}}, "cross_entropy and dice are both 0"),
+        (
+            {"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}},
+            "all of cross_entropy, dice, .*, cl_dice are 0; at least one",
+        ),
         ({"models": {"a": {"learning_rate": float("nan")}}}, "learning_rate: Input should be"),
     ],
 )
@@ -67,7 +70,8 @@ def test_a_slice_holds_only_what_concerns_the_stage():
         for model in ("a", "b")
         if stage_config(before, stage, model) != stage_config(after, stage, model)
     }
-    assert changed == {("train", "a"), ("stitch", "a"), ("stitch", "b"), ("report", "a"), ("report", "b")}
+    everywhere = {(stage, model) for stage in ("stitch", "validate", "report") for model in ("a", "b")}
+    assert changed == {("train", "a")} | everywhere
 
 
 def test_the_watershed_makes_predict_write_probabilities():
@@ -91,6 +95,13 @@ def test_a_stage_names_what_is_wrong_with_its_slice():
         ({"ensembles": {"both": {"members": ["unet"], "scales": [3]}}}, "a scale is 0.25, 0.5, 1, 2 or 4, got 3"),
         ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a never begins"),
         ({"models": {"a": {"encoder_rate": 2.0}}}, "models.a.encoder_rate: "),
+        ({"models": {"a": {"folds": 1}}}, "models.a.folds: "),
+        ({"models": {"a": {"folds": 2, "checkpoint": "x"}}}, "models.a: checkpoint replaces training, and folds are "),
+        (
+            {"models": {"a": {"folds": 2, "pretrained": "b"}, "b": {}}},
+            "a.pretrained: b has folds: null, a 2; it would have learned from images that are held back",
+        ),
+        ({"ensembles": {"both": {"members": ["unet/fold1"]}}}, "no model 'unet/fold1'; there are unet"),
     ],
 )
 def test_names_of_networks_must_make_sense(settings, message):
@@ -107,3 +118,18 @@ def test_a_training_that_starts_from_another_one_is_told_its_path():
 def test_any_model_of_the_library_is_accepted_by_name():
     settings = parse_settings({"models": {"a": {"architecture": "smp/unetplusplus/resnet34"}}}, source="config.yaml")
     assert settings.models["a"].architecture == "smp/unetplusplus/resnet34"
+
+
+def test_a_model_in_folds_is_the_average_of_its_trainings():
+    settings = parse_settings({"models": {"a": {"folds": 2}, "b": {"folds": 2, "pretrained": "a"}}}, source="")
+    assert list(settings.trainings) == ["a/fold1", "a/fold2", "b/fold1", "b/fold2"]
+    assert settings.averages["b"].members == ["b/fold1", "b/fold2"]
+    told = json.loads(stage_config(settings, "train", "b/fold2"))
+    assert told["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
+    assert told["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
+    assert json.loads(stage_config(settings, "combine", "a"))["members"] == ["a/fold1", "a/fold2"]
+
+
+def test_folds_do_not_concern_the_weight_maps():
+    one, five = (parse_settings({"models": {"a": model}}, source="") for model in ({}, {"folds": 5}))
+    assert stage_config(one, "weigh", "a") == stage_config(five, "weigh", "a")

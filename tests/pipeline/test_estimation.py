@@ -121,6 +121,27 @@ def test_a_network_that_is_not_trained_yet_is_timed(tmp_path, monkeypatch, capsy
     assert "timed on a window of" in capsys.readouterr().out
 
 
+def test_ensembles_and_folds_are_estimated_as_the_networks_that_they_become(tmp_path, monkeypatch, capsys):
+    """A model in two folds that is not trained yet takes what a network of twice its members takes, once trained."""
+    project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2}, folds=2)
+    config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
+    config["ensembles"] = {"mirrored": {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}}
+    (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
+    for name, speed in (("net", 2.0), ("mirrored", 8.0)):
+        write_json(tmp_path / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
+    assert main(["estimate", "a.tif"]) == 0
+    before = capsys.readouterr().out
+    assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]
+    unet = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
+    twice = {"members": [unet, unet], "scales": [1.0], "symmetries": "none"}
+    write_network(tmp_path / "results/models/net", "ensemble", **twice)
+    both = {"members": [{"architecture": "ensemble", "options": twice}], "scales": [1.0, 2.0], "symmetries": "flips"}
+    write_network(tmp_path / "results/models/mirrored", "ensemble", **both)
+    assert main(["estimate", "a.tif"]) == 0
+    assert capsys.readouterr().out == before
+
+
 @pytest.mark.parametrize("text", ["[", None])
 def test_a_project_without_a_configuration_is_one_line(tmp_path, monkeypatch, capsys, text):
     monkeypatch.chdir(tmp_path)

@@ -109,6 +109,16 @@ class TestOutcome:
         put(project.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", SlidemillError("the loss is nan")))
         assert (only().stage, only().error) == ("train", "the loss is nan")
 
+    @pytest.mark.parametrize("ensembles", [{}, {"both": {"members": ["unet"]}}])
+    def test_the_fold_that_failed_is_the_reason_of_the_model_and_of_an_ensemble_with_it(self, ensembles):
+        remove(project.MASK, project.PLAN)
+        put("logs/train/unet/fold1.log", "all is well")
+        put("logs/train/unet/fold2.log", error_line("train", "the loss is nan"))
+        settings = Settings.model_validate({"models": {"unet": {"folds": 2}}, "ensembles": ensembles})
+        for outcome in outcomes(settings, check_age=True):
+            assert (outcome.stage, outcome.error) == ("train", "the loss is nan")
+            assert outcome.log == Path("logs/train/unet/fold2.log")
+
     def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
         remove(project.MASK, project.PLAN)
         put(project.TRAIN_LOG, error_line("train", SlidemillError("the loss is nan")))

@@ -32,7 +32,7 @@ def test_lines_about_slides_that_are_gone_are_named_and_passed_over(tmp_path):
     sheet.write_text("sample,group,pixel_size_um\ngone,1,0.5\na,2,0.25\nb,3,\nmisspelt,,x\n")
     assert read_groups(sheet, SAMPLES) == {"a": "2", "b": "3"}
     assert read_pixel_sizes(sheet, SAMPLES) == {"a": 0.25}
-    assert read_strangers(sheet, SAMPLES) == ["gone", "misspelt"]
+    assert read_strangers(sheet, SAMPLES) == [(2, "gone"), (5, "misspelt")]
     assert read_strangers(tmp_path / "none.csv", SAMPLES) == []
 
 

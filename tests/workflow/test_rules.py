@@ -38,7 +38,7 @@ def test_a_rule_has_what_a_cluster_needs(stage, directive):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_the_network_asks_for_a_gpu(stage):
-    assert ("gpu=1" in body_of(stage)) == (stage in {"train", "predict"})
+    assert ("gpu=1" in body_of(stage)) == (stage in {"train", "validate", "predict"})
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from snakemake.logging import logger
 
 from pipeline.config import parse_settings
 from pipeline.drop_folder import samples_of_run, take_stock, write_samples
-from pipeline.stage_config import stage_config
+from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
 from pipeline.image_files import SUFFIXES
 from pipeline.project import batch_of, find_pairs
 from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
+from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
 try:
@@ -27,9 +28,11 @@ try:
         )
     groups = read_groups(Path(settings.samples), samples)
     pixel_sizes = read_pixel_sizes(Path(settings.samples), samples)
-    strangers = read_strangers(Path(settings.samples), samples)
-    trained = [name for name, model in settings.models.items() if not model.checkpoint]
+    strangers = [name for _, name in read_strangers(Path(settings.samples), samples)]
+    trained = list(settings.trainings)
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
+    training_groups = group_pairs(pairs, Path(settings.training.samples)) if trained else {}
+    held_back = {name: split_pairs(training_groups, split_of(settings, name))[1] for name in trained}
 except SlidemillError as error:
     raise WorkflowError(str(error))
 
@@ -91,15 +94,17 @@ def network_of(wildcards):
     return settings.weights_of(wildcards.model)
 
 
-def start_of(wildcards):
-    pretrained = settings.models[wildcards.model].pretrained
-    if pretrained in settings.models:
-        return settings.weights_of(pretrained)
-    return pretrained if pretrained and pretrained != "imagenet" else []
+def start_file(wildcards):
+    start = start_of(settings, wildcards.model)
+    return start if start and start != "imagenet" else []
 
 
 def members_of(wildcards):
-    return [settings.weights_of(member) for member in settings.ensembles[wildcards.model].members]
+    return [settings.weights_of(member) for member in settings.averages[wildcards.model].members]
+
+
+def group_of_training_images(wildcards):
+    return {pair.name: name for name, members in training_groups.items() for pair in members}
 
 
 def any_of(names):
@@ -118,8 +123,22 @@ def training_labels(wildcards):
     return settings.training.labels
 
 
+def model_of(wildcards):
+    """Return the model that a training is of: a fold learns from the weight maps of its model."""
+    model, _ = settings.trainings.get(wildcards.model, (wildcards.model, None))
+    return model
+
+
 def weights_folder(wildcards):
-    return f"results/weights/{wildcards.model}"
+    return f"results/weights/{model_of(wildcards)}"
+
+
+def weight_maps(wildcards):
+    return [f"{weights_folder(wildcards)}/{pair.name}.tif" for pair in pairs]
+
+
+def names_held_back(wildcards):
+    return [pair.name for pair in held_back[wildcards.model]]
 
 
 def plans_folder(wildcards):
@@ -138,6 +157,11 @@ def config_of(stage):
 def results_of_all(wildcards):
     for sample in slides:
         yield f"results/appearance/{sample}.json"
+    for name, (_, fold) in settings.trainings.items():
+        # Not only the network: after a change of `folds` to null, that of `combine` is there under the same name.
+        yield f"results/models/{name}/history.csv"
+        if fold:
+            yield f"results/validation/{name}.csv"
     for model in settings.networks:
         for sample in slides:
             yield f"results/masks/{model}/{sample}.ome.tiff"
@@ -147,7 +171,7 @@ def results_of_all(wildcards):
 
 
 def train_minutes(wildcards, attempt):
-    return int(settings.models[wildcards.model].max_minutes * 1.2 + 30) * attempt
+    return int(settings.models[model_of(wildcards)].max_minutes * 1.2 + 30) * attempt
 
 
 def begin_run():
@@ -167,7 +191,8 @@ def report_failures():
     Path("results/provenance.json").unlink(missing_ok=True)
     command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
-    command += ["--paired", "results/paired.csv", "--drawings", "results/figures", "--page", "results/report.html"]
+    command += ["--paired", "results/paired.csv", "--folds", "results/folds.csv"]
+    command += ["--drawings", "results/figures", "--page", "results/report.html"]
     Path("logs").mkdir(exist_ok=True)
     with Path("logs/report.log").open("w") as log:
         done = subprocess.run([*command, "--config", stage_config(settings, "report")], stderr=log, check=False)

@@ -30,6 +30,12 @@ rule report:
             category="Metrics",
             labels={"content": "models in pairs"},
         ),
+        folds=report(
+            "results/folds.csv",
+            caption="../report/folds.rst",
+            category="Metrics",
+            labels={"content": "cross-validation"},
+        ),
         learning=report(
             "results/figures/learning.svg",
             caption="../report/learning.rst",
@@ -80,5 +86,5 @@ rule report:
         config=config_of("report"),
     shell:
         "python -m pipeline report --output {output.table:q} --comparison {output.comparison:q} --cohort {output.cohort:q}"
-        " --paired {output.paired:q} --drawings {params.drawings:q} --page {output.page:q}"
+        " --paired {output.paired:q} --folds {output.folds:q} --drawings {params.drawings:q} --page {output.page:q}"
         " --provenance {output.provenance:q} --config {params.config:q} > {log:q} 2>&1"

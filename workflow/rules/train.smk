@@ -1,4 +1,4 @@
-# From annotated images to a trained network, once per entry of `models`. Never triggered by a new slide.
+# From annotated images to a trained network, once per entry of `models` and fold. Never triggered by a new slide.
 
 
 rule weigh:
@@ -30,12 +30,12 @@ rule weigh:
 
 
 rule train:
-    """Train a network; part of the images is held back to choose its best weights."""
+    """Train a network, or one of its folds; part of the images is held back."""
     input:
         images=[pair.image for pair in pairs],
         labels=[pair.labels for pair in pairs],
-        weights=[f"results/weights/{{model}}/{pair.name}.tif" for pair in pairs],
-        start=start_of,
+        weights=weight_maps,
+        start=start_file,
     output:
         network="results/models/{model}/model.safetensors",
         card="results/models/{model}/model.json",
@@ -64,6 +64,7 @@ rule train:
         labels=training_labels,
         weights=weights_folder,
         names=[pair.name for pair in pairs],
+        held_back=names_held_back,
         config=config_of("train"),
     shell:
         "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
@@ -71,8 +72,42 @@ rule train:
         " --config {params.config:q} > {log:q} 2>&1"
 
 
+rule validate:
+    """Measure the network of a fold on the images that were held back from it."""
+    input:
+        images=lambda wildcards: [pair.image for pair in held_back[wildcards.model]],
+        labels=lambda wildcards: [pair.labels for pair in held_back[wildcards.model]],
+        network="results/models/{model}/model.safetensors",
+        card="results/models/{model}/model.json",
+    output:
+        metrics="results/validation/{model}.csv",
+    log:
+        "logs/validate/{model}.log",
+    benchmark:
+        "benchmarks/validate/{model}.tsv"
+    wildcard_constraints:
+        model=any_of(trained),
+    conda:
+        "../../environment.yml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: round(1.25 * settings.tiling.memory_mb) * attempt,
+        decode_mb=settings.tiling.memory_mb,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=1,
+    params:
+        images=training_images,
+        labels=training_labels,
+        groups=group_of_training_images,
+        config=config_of("validate"),
+    shell:
+        "python -m pipeline validate --weights {input.network:q} --images {params.images:q} --labels {params.labels:q}"
+        " --output {output.metrics:q} --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q}"
+        " > {log:q} 2>&1"
+
+
 rule combine:
-    """Put the networks of an ensemble into one file."""
+    """Put the networks of an ensemble, or of the folds of a model, into one file."""
     input:
         networks=members_of,
         cards=lambda wildcards: [str(Path(network).with_name("model.json")) for network in members_of(wildcards)],
@@ -84,7 +119,7 @@ rule combine:
     benchmark:
         "benchmarks/combine/{model}.tsv"
     wildcard_constraints:
-        model=any_of(settings.ensembles),
+        model=any_of(settings.averages),
     conda:
         "../../environment.yml"
     resources:

@@ -1,0 +1,31 @@
+"""The pixels of a batch whose class is known: all that a loss may see."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def only_known(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits and target with zeros where the target is ``ignore_index``, and where it is not.
+
+    Logits there are overwritten, not multiplied by 0: not even NaN gets through, and their gradient is exactly 0.
+
+    Returns
+    -------
+    logits : (N, C, H, W) float32 tensor, or float64 as given
+    target : (N, H, W) int64 tensor
+    known : (N, H, W) bool tensor
+    """
+    known = target != ignore_index
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return precise.masked_fill(~known[:, None], 0), target.masked_fill(~known, 0), known
+
+
+def memberships(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return how far each pixel belongs to each class, by softmax and in truth, (N, C, H, W); 0 where not known."""
+    logits, target, known = only_known(logits, target, ignore_index)
+    belongs = known[:, None].to(logits.dtype)
+    truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)
+    return logits.softmax(dim=1) * belongs, truth * belongs

@@ -1,0 +1,63 @@
+"""Measure the network of a fold on the images that were held back from it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import dask
+import pandas as pd
+
+from pipeline import __version__
+from pipeline.device import prepare
+from pipeline.errors import SlidemillError
+from pipeline.evaluation import Row
+from pipeline.files import replacing, sha256, spreadsheet_text
+from pipeline.project import find_pairs
+from pipeline.segmentation import make_ready
+from pipeline.splits import group_pairs, split_pairs
+from pipeline.stage_config import ValidateConfig
+from pipeline.validation import measure_pair
+from pipeline.weights_file import load_network
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *,
+    weights: Path,
+    images: Path,
+    labels: Path,
+    output: Path,
+    threads: int,
+    memory_mb: int,
+    config: ValidateConfig,
+) -> None:
+    """Write ``output`` (CSV), a row of metrics for each training image that ``weights`` has not learned from.
+
+    ``images`` and ``labels`` are the training folders, ``weights`` is model.safetensors with model.json beside it.
+    """
+    groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
+    _, held_back = split_pairs(groups, config.split)
+    device = prepare(threads)
+    network, card = load_network(weights)
+    if card.validation != [pair.name for pair in held_back]:
+        raise SlidemillError(
+            f"{weights}: {len(card.validation)} images were held back from it, others than the {len(held_back)} that "
+            "are now; train it again"
+        )
+    make_ready(network, device, config.precision)
+    group_of = {pair.name: name for name, pairs in groups.items() for pair in pairs}
+    origin: Row = {"version": __version__, "weights_sha256": sha256(weights)}
+    rows = []
+    with replacing(output) as temporary, dask.config.set(num_workers=threads):
+        for pair in held_back:
+            with tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
+                measured = measure_pair(
+                    network, card, pair, config, memory_mb=memory_mb, threads=threads, scratch=Path(scratch)
+                )
+            log.info("%s: mean Dice %.4f", pair.name, measured["dice_mean"])
+            names: Row = {"sample": spreadsheet_text(pair.name), "group": spreadsheet_text(group_of[pair.name])}
+            rows.append(names | measured | origin)
+        pd.DataFrame(rows).to_csv(temporary, index=False)

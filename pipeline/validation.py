@@ -1,0 +1,79 @@
+"""A network on an annotated image: the chain from tiles to metrics, as a slide with a reference goes through it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from models.interface import SegmentationModel
+from pipeline.checkpoint import ModelCard
+from pipeline.evaluation import Row, measure, open_reference, predicted_side, true_side
+from pipeline.formats.image import Array
+from pipeline.instances import mask_images, pixel_area
+from pipeline.plan import SlidePlan
+from pipeline.planning import plan_slide
+from pipeline.predictions import open_prediction, write_predictions
+from pipeline.project import TrainingPair
+from pipeline.segmentation import segment_slides
+from pipeline.stage_config import ValidateConfig
+
+
+def measure_pair(
+    network: SegmentationModel,
+    card: ModelCard,
+    pair: TrainingPair,
+    config: ValidateConfig,
+    *,
+    memory_mb: int,
+    threads: int,
+    scratch: Path,
+) -> Row:
+    """Segment the image of ``pair`` and return every metric of its mask, as ``evaluate`` measures a slide.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        Ready for prediction (:func:`pipeline.segmentation.make_ready`), with its ``card``.
+    memory_mb : int
+        Most memory that reading and prediction may take.
+    scratch : Path
+        An empty folder, for what lies between the steps.
+
+    Raises
+    ------
+    SlidemillError
+        If the image or its labels cannot be read, or do not fit each other.
+    """
+    plan = plan_slide(pair.image, card, memory_mb, config.tile)
+    prediction = scratch / "prediction.zarr.zip"
+    watershed = config.masks.instances == "watershed"
+    with write_predictions(prediction, num_classes=len(card.classes), probabilities=watershed) as writer:
+        writer.begin(pair.name, plan.grid)
+        for tile in plan.glass():
+            writer.skip(pair.name, tile.write)
+        segment_slides(network, card, [(pair.name, plan)], writer, memory_mb=memory_mb, threads=threads)
+        writer.finish({})
+    return _measure(prediction, pair, plan, config, memory_mb, scratch)
+
+
+def _measure(
+    prediction: Path, pair: TrainingPair, plan: SlidePlan, config: ValidateConfig, memory_mb: int, scratch: Path
+) -> Row:
+    """Make the mask of a prediction, and compare it with the labels."""
+    with ExitStack() as stack:
+        group = stack.enter_context(open_prediction(prediction, pair.name))
+        truth = stack.enter_context(
+            open_reference(pair.labels, plan.grid.shape, pair.image, memory_mb=memory_mb, view=plan.view)
+        )
+        labels: Array = group["labels"]  # type: ignore[assignment]
+        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
+        area_um2 = pixel_area(plan, config.masks)
+        images = mask_images(labels, probabilities, config.masks, pixel_um2=area_um2, scratch=scratch / "mask")
+        return measure(
+            true_side(truth, config.labels, scratch / "truth"),
+            predicted_side(images["classes"], images.get("instances"), scratch / "predicted"),
+            classes=config.labels.classes,
+            config=config.metrics,
+            pixel_size_um=plan.pixel_size_um,
+            probabilities=None,
+        )
