@@ -113,8 +113,8 @@ class TestOutcome:
     def test_the_fold_that_failed_is_the_reason_of_the_model_and_of_an_ensemble_with_it(self, ensembles):
         remove(project.MASK, project.PLAN)
         put("logs/train/unet/fold1.log", "all is well")
-        put("logs/train/unet/fold2.log", error_line("train", "the loss is nan"))
-        settings = Settings.model_validate({"models": {"unet": {"folds": 2}}, "ensembles": ensembles})
+        put("logs/train/unet/fold2.log", error_line("train", SlidemillError("the loss is nan")))
+        settings = Settings.model_validate({"settle_s": 0, "models": {"unet": {"folds": 2}}, "ensembles": ensembles})
         for outcome in outcomes(settings, check_age=True):
             assert (outcome.stage, outcome.error) == ("train", "the loss is nan")
             assert outcome.log == Path("logs/train/unet/fold2.log")
