@@ -240,7 +240,9 @@ def _limits(kind: type[BaseModel], name: str) -> str:
     bounds = [f"{sign} {choice[key]:g}" for key, sign in signs.items() if key in choice]
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
     words = names.get(choice.get("type", ""), {"array": "list", "object": "mapping"}.get(choice.get("type", ""), ""))
-    return ", ".join([words, *bounds]) + (" or null" if len(choices) < len(described.get("anyOf", [described])) else "")
+    fixed = [f"`{other['const']}`" for other in choices[1:] if "const" in other]
+    fixed += ["null"] if len(choices) < len(described.get("anyOf", [described])) else []
+    return " or ".join([", ".join([words, *bounds]), *fixed])
 
 
 def main(arguments: list[str]) -> int:

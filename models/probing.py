@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.geometry import Geometry, round_up
 
+if TYPE_CHECKING:
+    from models.interface import SegmentationModel
+
 _WIDEST_PX = 4096  # a context that does not fit into half of this is called global
 _FLOP_INPUT_PX = 1024
+_STEP_IMAGES = 2  # batch normalization after global pooling needs more than one
 _WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
@@ -98,6 +102,34 @@ def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) ->
         network(image)
     most = live.most + image.untyped_storage().nbytes()
     return -(-most // length**2)
+
+
+def training_bytes_per_px(network: SegmentationModel, *, num_classes: int) -> int:
+    """Return the most memory that float32 activations and their gradients take in a step of training, per pixel.
+
+    All activations are kept for the way back. What does not grow with the patch (weights, their gradients, the state of
+    an optimizer) is left out: it is the slope between two sizes. ``network`` is on the device ``meta``, where sizes
+    cost nothing.
+    """
+    network.train()
+    most = []
+    lengths = [network.geometry.input_px(length) for length in (_FLOP_INPUT_PX, 2 * _FLOP_INPUT_PX)]
+    for length in lengths:
+        network.zero_grad()
+        image = torch.empty(_STEP_IMAGES, network.in_channels, length, length, device="meta")
+        live = _LiveBytes()
+        with torch.enable_grad(), live:
+            losses = [_loss_to_weigh(logits, num_classes) for _, logits in network.logits_to_train(image)]
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        most.append(live.most + image.untyped_storage().nbytes())
+    return -(-(most[1] - most[0]) // (_STEP_IMAGES * (lengths[1] ** 2 - lengths[0] ** 2)))
+
+
+def _loss_to_weigh(logits: Tensor, num_classes: int) -> Tensor:
+    """Return a loss that takes about what those of training take: probabilities, a map of the target per class."""
+    target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=logits.device)
+    one_hot = F.one_hot(target, num_classes).movedim(-1, 1).float()
+    return F.cross_entropy(logits, target) + (logits.softmax(dim=1) * one_hot).mean()
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

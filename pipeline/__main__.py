@@ -41,6 +41,7 @@ STAGES = {
 COMMANDS = STAGES | {
     "crate": "pipeline.stages.crate",
     "estimate": "pipeline.stages.estimate",
+    "explain": "pipeline.stages.explain",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",
 }

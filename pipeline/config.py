@@ -6,6 +6,7 @@ written from these classes by ``make docs``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self, get_args
 
@@ -256,6 +257,9 @@ class Settings(Section):
         return self
 
 
+_CHOICE = re.compile(r"constrained-|literal\[")  # what pydantic adds to the place of a value of several types
+
+
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
     """Check a configuration as read from YAML and fill in the defaults.
 
@@ -273,11 +277,15 @@ def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Say the first mistake in one line."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
+    if place and _CHOICE.match(str(place[-1])):  # one of several types that the value could have
+        place = place[:-1]
+        messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
+    key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
         return f"unknown key {key!r} (value {first['input']!r}); known keys here: {known}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = " or ".join(messages)
     return f"{key}: {message}, got {first['input']!r}" if key else message
 
 

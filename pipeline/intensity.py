@@ -6,6 +6,7 @@ of the range for anything else. Memory does not grow with the number of rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -13,11 +14,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import SlideError
+from pipeline.slides import Slide
+
 LOW_PERCENT, HIGH_PERCENT = 1.0, 99.8  # as in CSBDeep (Weigert 2018, doi:10.1038/s41592-018-0216-7) and StarDist
 NORMALIZATION = {"kind": "percentile", "low_percent": LOW_PERCENT, "high_percent": HIGH_PERCENT}
 
 _BINS = 65_536
 _BAND_PX = 2**22
+_ENOUGH_PX = 2**20
 
 Bands = Callable[[], Iterator[NDArray[Any]]]
 
@@ -83,6 +88,24 @@ def measure(bands: Bands, dtype: np.dtype[Any]) -> list[Statistics]:
         )
         for channel in range(len(minimum))
     ]
+
+
+def measure_slide(slide: Slide) -> list[Statistics]:
+    """Return the statistics of every channel of a slide, from the coarsest level with a million pixels.
+
+    Raises
+    ------
+    SlideError
+        If a pixel is NaN or infinite, or the file is damaged.
+    """
+    enough = (number for number, level in enumerate(slide.levels) if math.prod(level.shape) >= _ENOUGH_PX)
+    number = max(enough, default=0)
+    level = slide.levels[number]
+    bands = row_bands(lambda rows, columns: slide.read(rows, columns, number), level.shape)
+    try:
+        return measure(bands, level.dtype)
+    except ValueError as error:
+        raise SlideError(f"{slide.path}: {error}") from error
 
 
 def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int]) -> Bands:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 import models
 from pipeline.section import Name, NonNegative, Positive, Section
+
+AUTO: Literal["auto"] = "auto"
+AUTO_OPTIONS = {"depth", "normalization"}
 
 
 class TrainingConfig(Section):
@@ -37,6 +40,12 @@ class TrainingConfig(Section):
         "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
         "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
         "from and held back.",
+    )
+    memory_mb: int = Field(
+        8000,
+        ge=2000,
+        description="Memory in MB that training may take. Patches and batches that are `auto` fit into it; a file "
+        "whose pieces do not is refused before it is decoded.",
     )
 
 
@@ -122,7 +131,8 @@ class ModelConfig(Section):
     )
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
-        description="Options of the architecture, such as `width`; docs/models.md lists those of each.",
+        description="Options of the architecture, such as `width`; docs/models.md lists those of each. `depth` and "
+        "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
     )
     pretrained: str | None = Field(
         None,
@@ -141,8 +151,16 @@ class ModelConfig(Section):
     max_minutes: Positive = Field(15.0, description="Training ends after this time, validation included.")
     max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
     validate_every: int = Field(50, ge=1, description="Optimizer steps between two validations.")
-    patch_px: int = Field(256, ge=16, description="Side in px of a training patch, a multiple of the stride.")
-    batch_size: int = Field(4, ge=1, description="Patches per optimizer step.")
+    patch_px: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
+        AUTO,
+        description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
+        "what `training.memory_mb` holds: [docs/auto.md](../docs/auto.md).",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        AUTO,
+        description="Patches per optimizer step. `auto`: as many as have the pixels of 4 patches of 256 px, from 2 to "
+        "16, and fit into `training.memory_mb`.",
+    )
     learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW; it rises, then falls as a cosine.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -171,6 +189,35 @@ class ModelConfig(Section):
     def _folds_are_trained(self) -> Self:
         if self.folds and self.checkpoint:
             raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _auto_options_have_a_rule(self) -> Self:
+        if unknown := sorted(self.auto_options - AUTO_OPTIONS):
+            raise ValueError(f"options.{unknown[0]} cannot be 'auto', only {' and '.join(sorted(AUTO_OPTIONS))} can")
+        return self
+
+    @property
+    def auto_options(self) -> set[str]:
+        """Names of the options that follow from the training images."""
+        return {name for name, value in self.options.items() if value == AUTO}
+
+    @property
+    def stated_options(self) -> dict[str, int | float | str | bool]:
+        """The other options."""
+        return {name: value for name, value in self.options.items() if value != AUTO}
+
+
+class SettledConfig(ModelConfig):
+    """One network with nothing left to ``auto``: what :func:`pipeline.auto_settings.settle` returns."""
+
+    patch_px: int
+    batch_size: int
+
+    @model_validator(mode="after")
+    def _nothing_is_auto(self) -> Self:
+        if self.auto_options:
+            raise ValueError(f"options.{min(self.auto_options)} is still 'auto'")
         return self
 
 

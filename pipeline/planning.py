@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 
 from pipeline.checkpoint import ModelCard
-from pipeline.errors import SlideError
 from pipeline.files import sha256
 from pipeline.image_files import parts_of
-from pipeline.intensity import measure, row_bands
+from pipeline.intensity import measure_slide
 from pipeline.plan import SlidePlan, plan_grid
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
@@ -17,8 +16,6 @@ from pipeline.tiling import Grid
 from pipeline.tissue import find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
-
-_ENOUGH_PX = 2**20  # statistics come from the coarsest level with as many pixels
 
 
 def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
@@ -31,12 +28,7 @@ def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) 
     """
     with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
         grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
-        level = _coarsest_with_enough_pixels(slide)
-        bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.levels[level].shape)
-        try:
-            statistics = measure(bands, slide.levels[level].dtype)
-        except ValueError as error:
-            raise SlideError(f"{path}: {error}") from error
+        statistics = measure_slide(slide)
         tissue = _tissue(slide, grid) if config.skip_glass else None
         names = ", ".join(slide.channel_names)
         log.info("%s: %s px, channels %s, intensities %s", path, slide.shape, names, statistics)
@@ -61,9 +53,3 @@ def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
     skipped = grid.count - sum(stop - first for first, stop in runs)
     log.info("%s: %d of %d tiles (%.0f %%) are glass", slide.path, skipped, grid.count, 100 * skipped / grid.count)
     return runs
-
-
-def _coarsest_with_enough_pixels(slide: Slide) -> int:
-    return max(
-        (index for index, level in enumerate(slide.levels) if level.shape[0] * level.shape[1] >= _ENOUGH_PX), default=0
-    )

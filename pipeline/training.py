@@ -27,7 +27,7 @@ from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.losses import SegmentationLoss
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
-from pipeline.model_config import ModelConfig
+from pipeline.model_config import SettledConfig
 from pipeline.patches import Annotated, RandomPatches
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def train_network(
     training: list[Annotated],
     validation: list[Annotated],
     classes: list[str],
-    config: ModelConfig,
+    config: SettledConfig,
     on_record: Callable[[list[Record]], None],
 ) -> Record:
     """Train ``network`` in place; it ends up with its best weights, in evaluation mode, on the processor.
@@ -74,7 +74,7 @@ def train_network(
         Neither empty, of different files.
     classes : list of str
         Names of the classes, for the history.
-    config : ModelConfig
+    config : SettledConfig
         Loss, patches, steps, time.
     on_record : callable
         Called with the whole history after each validation.
@@ -157,7 +157,7 @@ def parameter_groups(network: SegmentationModel, encoder_rate: float) -> list[di
     return [group for group in groups if group["params"] and group["relative_rate"]]
 
 
-def _to_training(network: SegmentationModel, config: ModelConfig) -> None:
+def _to_training(network: SegmentationModel, config: SettledConfig) -> None:
     """Switch to training mode; a frozen encoder keeps its statistics and needs no gradients."""
     network.train()
     if config.encoder_rate == 0:
@@ -225,7 +225,7 @@ class _Clock:
         return min(1.0, max((self.step + ahead) / self.max_steps, self.elapsed_s() / self.max_seconds))
 
 
-def _fabric(config: ModelConfig) -> Fabric:
+def _fabric(config: SettledConfig) -> Fabric:
     fabric = Fabric(accelerator="auto", devices=1)
     wanted = config.precision
     if wanted == "auto":
@@ -234,7 +234,9 @@ def _fabric(config: ModelConfig) -> Fabric:
     return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if wanted == "bfloat16" else "32-true")
 
 
-def _batches(fabric: Fabric, training: list[Annotated], config: ModelConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _batches(
+    fabric: Fabric, training: list[Annotated], config: SettledConfig
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Return endless batches on the device; on the processor they are made in between, elsewhere beside it."""
     patches = RandomPatches(training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
     workers = 0 if fabric.device.type == "cpu" else torch.get_num_threads()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -27,5 +26,5 @@ def memberships(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tens
     """Return how far each pixel belongs to each class, by softmax and in truth, (N, C, H, W); 0 where not known."""
     logits, target, known = only_known(logits, target, ignore_index)
     belongs = known[:, None].to(logits.dtype)
-    truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)
-    return logits.softmax(dim=1) * belongs, truth * belongs
+    truth = torch.zeros_like(logits).scatter(1, target[:, None], belongs)
+    return logits.softmax(dim=1) * belongs, truth

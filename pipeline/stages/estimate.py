@@ -77,7 +77,7 @@ def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any]]:
         members = [{"architecture": card.architecture, "options": card.options} for card in cards]
         return "ensemble", {"members": members, "scales": list(average.scales), "symmetries": average.symmetries}
     model = config.models[config.trainings[name][0]]
-    return model.architecture, dict(model.options)
+    return model.architecture, model.stated_options
 
 
 def _grid(path: Path, card: ModelCard, config: Settings) -> tuple[Grid, tuple[float, float] | None] | tuple[str, None]:

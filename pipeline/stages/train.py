@@ -13,6 +13,7 @@ import torch
 import models
 from models.interface import SegmentationModel
 from pipeline.appearance import appearance, windows
+from pipeline.auto_settings import settle
 from pipeline.config import ImageConfig
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
@@ -27,6 +28,7 @@ from pipeline.slides import open_slide
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
 from pipeline.training import Record, train_network
+from pipeline.training_set import describe_training_set
 from pipeline.weights_file import save_network
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,9 @@ def run(
     pairs, held_back = split_pairs(groups, config.split)
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
+    data = describe_training_set([*pairs, *held_back], config.labels, config.image, memory_mb=memory_mb)
+    model = settle(config.model, data, memory_mb=memory_mb, **_shape(config))
+    config = config.model_copy(update={"model": model})
     network = _build(config)
     if config.model.pretrained:
         start_from(network, config.model.pretrained)
@@ -62,7 +67,7 @@ def run(
         training=training,
         validation=validation,
         classes=config.labels.classes,
-        config=config.model,
+        config=model,
         on_record=lambda records: _write_history(history, records),
     )
     log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
@@ -85,14 +90,13 @@ def run(
 
 def _build(config: TrainConfig) -> SegmentationModel:
     try:
-        return models.build(
-            config.model.architecture,
-            in_channels=len(config.image.channels),
-            num_classes=len(config.labels.classes),
-            options=config.model.options,
-        )
+        return models.build(config.model.architecture, options=config.model.options, **_shape(config))
     except ValueError as error:
         raise SlidemillError(str(error)) from error
+
+
+def _shape(config: TrainConfig) -> dict[str, int]:
+    return {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
 
 
 def _load(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig) -> Annotated:

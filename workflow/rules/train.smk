@@ -55,8 +55,8 @@ rule train:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
+        mem_mb=lambda wildcards, attempt: settings.training.memory_mb * attempt,
+        decode_mb=settings.training.memory_mb,
         runtime=train_minutes,
         gpu=1,
     params:
