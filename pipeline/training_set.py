@@ -72,7 +72,8 @@ def describe_training_set(
             if slide.pixel_size_um:
                 sizes.append(slide.pixel_size_um)
             with open_labels(pair.labels, labels, memory_mb=memory_mb, like=slide) as annotated:
-                region = annotated.read(*(_middle(length) for length in slide.shape))[0]
+                rows, columns = (_middle(length) for length in slide.shape)
+                region = annotated.read(rows, columns)[0]
         _, objects = training_objects(region, labels, source=pair.labels)
         areas.append(np.bincount(objects.ravel())[1:])
     return TrainingSet(
