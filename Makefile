@@ -4,10 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 CORES ?= 2
+PROJECT ?= .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 compare dsb2018 test browser napari lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 watch test browser napari lint docs bench clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +28,9 @@ demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an exam
 	@python config/examples/lay_out.py $@ projects/$@
 	@snakemake --cores $(CORES) --directory projects/$@
 	@python config/examples/show.py projects/$@
+
+watch: $(VENV)/demo ## run the workflow whenever slides settle in PROJECT=...; Ctrl-C ends it
+	@python workflow/watch.py "$(PROJECT)" --cores $(CORES)
 
 test: lint browser ## check style and run all tests
 	python -m pytest

@@ -29,5 +29,13 @@ rule all:
         "results/provenance.json",
 
 
+onstart:
+    begin_run()
+
+
+onsuccess:
+    end_run()
+
+
 onerror:
     report_failures()

@@ -40,6 +40,7 @@ STAGES = {
 }
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
+    "crate": "pipeline.stages.crate",
     "estimate": "pipeline.stages.estimate",
     "explain": "pipeline.stages.explain",
     "find-lr": "pipeline.stages.find_lr",
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
         run(**_values(run, flags))
     except SlidemillError as error:
-        print(error_line(error.stage or stage, error), file=sys.stderr)
+        print(error_line(stage, error), file=sys.stderr)
         return 1
     return 0
 

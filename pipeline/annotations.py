@@ -23,7 +23,7 @@ from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.errors import SlideError
-from pipeline.project import ANNOTATION_SUFFIXES
+from pipeline.image_files import ANNOTATION_SUFFIXES
 
 _PARSED_PER_BYTE = 10  # memory that a parsed file takes, relative to its size
 _KEPT = 32  # parsed files

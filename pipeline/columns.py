@@ -23,9 +23,14 @@ _IDENTITY = [
     Column(name="sample", about="Path of the slide below the drop folder, without its suffix."),
     Column(name="model", about="Name of the network in the configuration."),
     Column(name="group", about="Group of the sample sheet: an animal, a patient, a field.", leading=False),
-    Column(name="status", about="done, or failed.", leading=False),
-    Column(name="stage", about="The stage that failed.", leading=False),
-    Column(name="error", about="Why it failed.", leading=False),
+    Column(name="status", about="done, failed, or waiting for the next run.", leading=False),
+    Column(
+        name="stage",
+        about="The stage that failed; `drop` where the drop folder has it and no stage could.",
+        leading=False,
+    ),
+    Column(name="error_class", about="Class of the error; empty where a job left no reason.", leading=False),
+    Column(name="error", about="Why it failed, or waits.", leading=False),
     Column(name="flags", about="What makes the sample doubtful, without a reference."),
 ]
 _FOUND = [

@@ -153,6 +153,12 @@ class Settings(Section):
         "confidence intervals and tests count groups, not samples. A column `pixel_size_um` states it for slides whose "
         "file does not; a cell may be empty. A changed group renews the report alone.",
     )
+    settle_s: NonNegative = Field(
+        10.0,
+        description="A slide that changed less than so many seconds ago may still be copied: it waits for the next "
+        "run, and the report says so. So does, for an hour, a TIFF that is shorter than its own header says. 0: none "
+        "waits.",
+    )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
     )

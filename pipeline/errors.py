@@ -6,8 +6,10 @@ The last line that a failed job leaves in its log says so in a form that the rep
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-_LINE = re.compile(r"^error: (?P<stage>[a-z]+): (?P<message>.*)$")
+_LINE = re.compile(r"^error: (?P<stage>[a-z]+): (?P<message>.*?)(?: \[(?P<kind>[A-Za-z]+)\])?$")
+_END_OF_TRACEBACK = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?(?P<kind>[A-Z]\w*)(?:: (?P<message>.*))?$")
 
 
 class SlidemillError(Exception):
@@ -29,12 +31,29 @@ class SlideError(SlidemillError):
     """One image file cannot be read. It costs that sample alone."""
 
 
-def error_line(stage: str, message: object) -> str:
+class Failure(NamedTuple):
+    """Why a job failed: the stage that found it, the class of the error (empty where it is not known), the message."""
+
+    stage: str
+    kind: str
+    message: str
+
+
+def error_line(stage: str, error: SlidemillError) -> str:
     """Return the last line of the log of a failed job."""
-    return f"error: {stage}: {' '.join(str(message).split())}"
+    return f"error: {error.stage or stage}: {error} [{type(error).__name__}]"
 
 
-def parse_error_line(line: str) -> tuple[str, str] | None:
-    """Return the stage and the message of an error line, or None for any other line."""
-    match = _LINE.match(line)
-    return (match["stage"], match["message"]) if match else None
+def read_failure(log: str, stage: str) -> Failure | None:
+    """Return why a job of ``stage`` failed from what it logged; None where it left no reason.
+
+    The reason is the last line: an error line, or the end of the traceback of a defect.
+    """
+    lines = log.strip().splitlines()
+    last = lines[-1] if lines else ""
+    if match := _LINE.match(last):
+        return Failure(match["stage"], match["kind"] or "", match["message"])
+    match = _END_OF_TRACEBACK.match(last)
+    if match and any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return Failure(stage, match["kind"], f"stopped by a defect: {last}; see the log")
+    return None

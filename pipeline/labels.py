@@ -15,7 +15,7 @@ from skimage.segmentation import relabel_sequential
 from pipeline.annotations import is_annotation
 from pipeline.drawing import draw
 from pipeline.errors import SlideError
-from pipeline.slides import Slide, open_plane, read_plane
+from pipeline.slides import Slide, open_plane
 from pipeline.stage_config import LabelConfig
 
 IGNORED = 255  # in class maps: not annotated, so neither learned nor scored
@@ -81,25 +81,20 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
     return classes
 
 
-def read_training_labels(
-    path: Path, config: LabelConfig, *, memory_mb: int, like: Slide | None = None
+def training_objects(
+    labels: NDArray[Any], config: LabelConfig, *, source: Path
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Read a label image for training on the grid of its image: its classes, and its objects for the weight map.
+    """Return the classes that are learned from a region of labels, and its objects.
 
     Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
-    components of each class but background.
+    components of each class but background; what is not annotated is no object.
 
     Returns
     -------
     classes : (rows, columns) uint8 array
     objects : (rows, columns) int32 array, 0 = background
     """
-    if like is None:
-        labels = read_plane(path, memory_mb=memory_mb)
-    else:
-        with open_labels(path, config, memory_mb=memory_mb, like=like) as opened:
-            labels = opened.read_all()[0]
-    classes = class_map(labels, config, source=path)
+    classes = class_map(labels, config, source=source)
     if config.kind == "classes":
         found = np.where(classes == IGNORED, 0, classes)
         return classes, skimage.measure.label(found, background=0, connectivity=1).astype(np.int32)

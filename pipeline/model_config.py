@@ -191,7 +191,7 @@ class OptimizerConfig(Section):
     )
     largest_gradient: Positive = Field(1.0, description="Gradients whose norm is larger are scaled down to it.")
     average: float = Field(
-        0.0,
+        0.99,
         ge=0,
         lt=1,
         description="Decay per step of a moving average of all weights and statistics; the average is what is "

@@ -1,4 +1,4 @@
-"""What became of every sample: done, or failed at which stage and why. Read from the files and logs of a project."""
+"""What became of every sample: done, waiting, or failed at which stage and why. Read from files and logs."""
 
 from __future__ import annotations
 
@@ -8,65 +8,79 @@ from typing import Literal
 
 from pipeline import project
 from pipeline.config import Settings
-from pipeline.errors import SlidemillError, parse_error_line
+from pipeline.drop_folder import Sample, samples_of_run
+from pipeline.errors import Failure, SlideError, SlidemillError, read_failure
 from pipeline.plan import read_plan
+
+_BEFORE_ALL = "drop"  # no stage: refused before the first one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One sample under one model. A file is None where there is none."""
+    """One sample under one model. A file is None where there is none.
+
+    ``stage``, ``kind`` (class of the error), ``error`` and ``log`` say why it failed, ``error`` also why it waits.
+    """
 
     sample: str
     model: str
     slide: Path
-    reference: Path | None
-    mask: Path | None
-    objects: Path | None
-    annotations: Path | None
-    metrics: Path | None
+    reference: Path | None = None
+    mask: Path | None = None
+    objects: Path | None = None
+    annotations: Path | None = None
+    metrics: Path | None = None
     stage: str = ""
+    kind: str = ""
     error: str = ""
     log: Path | None = None
 
     @property
-    def status(self) -> Literal["done", "failed"]:
+    def status(self) -> Literal["done", "failed", "waiting"]:
         """``done`` if every file that the sample should have is there and up to date."""
-        return "failed" if self.stage else "done"
+        if self.stage:
+            return "failed"
+        return "waiting" if self.error else "done"
 
 
 def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
-    """Return what became of every slide in the drop folder under every model, by model and sample.
+    """Return what became of every slide that the run found, under every model, by model and sample.
 
     With ``check_age`` a result that is older than what it was made from counts as missing: a job before it failed.
     """
-    references = project.find_images(Path(settings.references))
-    slides = project.find_images(Path(settings.slides))
+    samples = samples_of_run(settings)
     return [
-        _outcome(sample, slide, references.get(sample), model, settings, check_age)
+        _outcome(name, sample, model, settings, check_age) if sample.is_ready else _held(name, sample, model)
         for model in settings.networks
-        for sample, slide in slides.items()
+        for name, sample in samples.items()
     ]
 
 
-def _outcome(
-    sample: str, slide: Path, reference: Path | None, model: str, settings: Settings, check_age: bool
-) -> Outcome:
+def _held(name: str, found: Sample, model: str) -> Outcome:
+    """Return what is said of a slide that the run left alone."""
+    stage, kind = (_BEFORE_ALL, SlideError.__name__) if found.refused else ("", "")
+    error = found.refused or found.waits
+    return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, kind=kind, error=error)
+
+
+def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
+    slide, reference = Path(found.slide), Path(found.reference) if found.reference else None
     names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
     network = Path(settings.weights_of(model))
     plan = Path(project.PLAN.format(**names))
-    mask = _current(Path(project.MASK.format(**names)), [plan, network] if check_age else [])
+    mask = _current(Path(project.MASK.format(**names)), [slide, plan, network] if check_age else [])
     of_mask = [mask] if check_age else []
     objects = _current(Path(project.OBJECTS.format(**names)), of_mask)
     annotations = _current(Path(project.ANNOTATIONS.format(**names)), of_mask)
     metrics = _current(Path(project.METRICS.format(**names)), [mask, reference] if check_age else [])
     metrics = metrics if reference is not None else None
-    stage, error, log = "", "", None
+    failure, log = Failure("", "", ""), None
     if mask is None:
-        stage, error, log = _reason(names, plan, _network_logs(model, settings))
+        failure, log = _reason(names, plan, _network_logs(model, settings))
     elif objects is None or annotations is None:
-        stage, error, log = _reason_in_logs(names, [project.OBJECTS_LOG])
+        failure, log = _reason_in_logs(names, [project.OBJECTS_LOG])
     elif reference is not None and metrics is None:
-        stage, error, log = _reason_in_logs(names, [project.EVALUATE_LOG])
+        failure, log = _reason_in_logs(names, [project.EVALUATE_LOG])
     return Outcome(
         sample=sample,
         model=model,
@@ -76,8 +90,9 @@ def _outcome(
         objects=objects,
         annotations=annotations,
         metrics=metrics,
-        stage=stage,
-        error=error,
+        stage=failure.stage,
+        kind=failure.kind,
+        error=failure.message,
         log=log,
     )
 
@@ -104,35 +119,35 @@ def _network_logs(model: str, settings: Settings) -> list[str]:
     return [*before, project.WEIGH_LOG.format(model=name), project.TRAIN_LOG.format(model=model)]
 
 
-def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[str, str, Path | None]:
-    """Return stage, message and log of the first stage that failed, in the order of the chain."""
+def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:
+    """Return why the first stage failed that did, in the order of the chain, and its log."""
     if plan.is_file():
+        log = _existing(project.TILE_LOG.format(**names))
         try:
             if error := read_plan(plan).error:
-                return "tile", error, _existing(project.TILE_LOG.format(**names))
+                return Failure("tile", SlideError.__name__, error), log
         except SlidemillError as error:
-            return "tile", str(error), _existing(project.TILE_LOG.format(**names))
+            return Failure("tile", type(error).__name__, str(error)), log
     return _reason_in_logs(names, [*network, project.TILE_LOG, project.PREDICT_LOG, project.STITCH_LOG])
 
 
-def _reason_in_logs(names: dict[str, str], patterns: list[str]) -> tuple[str, str, Path | None]:
+def _reason_in_logs(names: dict[str, str], patterns: list[str]) -> tuple[Failure, Path | None]:
     log = None
     for pattern in patterns:
         log = _existing(pattern.format(**names)) or log
-        if log and (found := parse_error_line(_last_line(log))):
-            return (*found, log)
+        if log and (found := read_failure(_end_of(log), log.parts[1])):
+            return found, log
     stage = Path(patterns[-1] if log is None else log).parts[1]
     if log is None:
-        return stage, "was not run; see the end of the workflow's output", None
-    return stage, f"ended without a result or a reason; the job may have been killed, see {log}", log
+        return Failure(stage, "", "was not run; see the end of the workflow's output"), None
+    return Failure(stage, "", f"ended without a result or a reason; the job may have been killed, see {log}"), log
 
 
 def _existing(path: str) -> Path | None:
     return Path(path) if Path(path).is_file() else None
 
 
-def _last_line(log: Path) -> str:
+def _end_of(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 65_536))
-        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+        return file.read().decode("utf-8", errors="replace")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipeline.checkpoint import ModelCard
 from pipeline.files import sha256
+from pipeline.image_files import parts_of
 from pipeline.intensity import measure_slide
 from pipeline.plan import SlidePlan, plan_grid
-from pipeline.project import parts_of
 from pipeline.slides import Slide, open_slide
 from pipeline.stage_config import TileConfig
 from pipeline.tiling import Grid

@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import ZipStore
 
-from pipeline.errors import SlidemillError
+from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import replacing
 from pipeline.tiling import Grid, Region
 
@@ -81,6 +81,14 @@ def write_predictions(path: Path, *, num_classes: int, probabilities: bool) -> I
         yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities)
 
 
+def weights_behind(path: Path) -> str | None:
+    """Return the SHA-256 of the weights that predicted a batch; None where the file does not say."""
+    with ZipStore(path, mode="r") as store:
+        origin: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["provenance"]
+        weights: str | None = origin.get("sha256", {}).get("weights")
+        return weights
+
+
 @contextmanager
 def open_prediction(path: Path, sample: str) -> Iterator[zarr.Group]:
     """Open the prediction of one sample: a group with ``labels`` (rows, columns) and perhaps ``probabilities``.
@@ -95,5 +103,5 @@ def open_prediction(path: Path, sample: str) -> Iterator[zarr.Group]:
         if sample not in samples:
             raise SlidemillError(f"{path}: has no prediction of {sample!r}; run the workflow again")
         if error := samples[sample]["error"]:
-            raise SlidemillError(error[1], stage=error[0])
+            raise SlideError(error[1], stage=error[0])
         yield zarr.open_group(store, path=str(samples[sample]["number"]), mode="r")

@@ -49,6 +49,7 @@ def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
         measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
         row = {str(name): value for name, value in measured.items()}
     row |= {name: getattr(outcome, name) for name in ("sample", "model", "status", "stage", "error")}
+    row |= {"error_class": outcome.kind}
     row |= {name: getattr(outcome, name) for name in ("slide", "reference", "mask", "metrics", "annotations", "log")}
     row |= {"objects_table": outcome.objects, "group": groups.get(outcome.sample), "flags": ""}
     return row | (_found_in(outcome) if outcome.status == "done" else {})

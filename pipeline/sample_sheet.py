@@ -12,7 +12,7 @@ from pipeline.errors import SlidemillError
 _COLUMNS = ("group", "pixel_size_um")
 
 
-def read_groups(sheet: Path, samples: Iterable[str], *, what: str = "slide") -> dict[str, str]:
+def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
     """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without them.
 
     Parameters
@@ -20,18 +20,16 @@ def read_groups(sheet: Path, samples: Iterable[str], *, what: str = "slide") -> 
     sheet : Path
         It may be missing.
     samples : iterable of str
-        Samples there are; a line about another one is most likely a misspelt one.
-    what : str
-        What a sample is, for the message.
+        Samples there are; lines about others are passed over (:func:`read_strangers`).
 
     Raises
     ------
     SlidemillError
-        If the file cannot be read, a column is missing, a cell is empty, or a sample is unknown or named twice.
+        If the file cannot be read, a column is missing, a cell is empty, or a sample is named twice.
     """
-    groups = {}
-    for number, line in _read_lines(sheet, samples, what):
-        if "group" in line:
+    groups, known = {}, set(samples)
+    for number, line in _read_lines(sheet):
+        if "group" in line and line["sample"] in known:
             if not line["group"]:
                 raise SlidemillError(f"{sheet}: line {number} has no group; fill it in or remove the line")
             groups[line["sample"]] = line["group"]
@@ -46,9 +44,9 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     SlidemillError
         As above, or if a cell is neither empty nor a positive number.
     """
-    sizes = {}
-    for number, line in _read_lines(sheet, samples, "slide"):
-        if not (text := (line.get("pixel_size_um") or "").strip()):
+    sizes, known = {}, set(samples)
+    for number, line in _read_lines(sheet):
+        if not (text := (line.get("pixel_size_um") or "").strip()) or line["sample"] not in known:
             continue
         try:
             size = float(text)
@@ -60,7 +58,13 @@ def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
     return sizes
 
 
-def _read_lines(sheet: Path, samples: Iterable[str], what: str) -> list[tuple[int, dict[str, str]]]:
+def read_strangers(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
+    """Return what the sheet names and is not there, with its line: it was deleted, or the name is misspelt."""
+    known = set(samples)
+    return [(number, line["sample"]) for number, line in _read_lines(sheet) if line["sample"] not in known]
+
+
+def _read_lines(sheet: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the lines of a sheet by their numbers, each about a sample of its own."""
     if not sheet.is_file():
         return []
@@ -69,7 +73,7 @@ def _read_lines(sheet: Path, samples: Iterable[str], what: str) -> list[tuple[in
             lines = list(enumerate(csv.DictReader(file, strict=True), start=2))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
-    known, seen = set(samples), set[str]()
+    seen = set[str]()
     for number, line in lines:
         if "sample" not in line or not set(_COLUMNS) & set(line):
             missing = "sample" if "sample" not in line else "group"
@@ -80,7 +84,5 @@ def _read_lines(sheet: Path, samples: Iterable[str], what: str) -> list[tuple[in
             raise SlidemillError(f"{sheet}: line {number} has no sample; fill it in or remove the line")
         if line["sample"] in seen:
             raise SlidemillError(f"{sheet}: line {number} names {line['sample']!r} again; remove one of the lines")
-        if line["sample"] not in known:
-            raise SlidemillError(f"{sheet}: line {number}: no {what} {line['sample']!r}; mend or remove the line")
         seen.add(line["sample"])
     return lines

@@ -116,13 +116,6 @@ def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iter
         yield on_grid_of(like, slide) if like else slide
 
 
-def read_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Pixels:
-    """Return the (row, column) pixels of what :func:`open_plane` opens."""
-    with open_plane(path, memory_mb=memory_mb, like=like) as slide:
-        plane: Pixels = slide.read_all()[0]
-        return plane
-
-
 def on_grid_of(slide: Slide, labels: Slide) -> Slide:
     """Return a label image on the grid of a slide: as it is, or picked at pixel centres if it has the file's shape.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import SlidemillError
 from pipeline.project import TrainingPair, batch_of
-from pipeline.sample_sheet import read_groups
+from pipeline.sample_sheet import read_groups, read_strangers
 from pipeline.stage_config import SplitConfig
 
 Groups = dict[str, list[TrainingPair]]
@@ -50,7 +50,9 @@ def group_pairs(pairs: list[TrainingPair], sheet: Path) -> Groups:
         is on the other side.
     """
     names = sorted(pair.name for pair in pairs)
-    stated = read_groups(sheet, names, what="training image")
+    for number, name in read_strangers(sheet, names):
+        raise SlidemillError(f"{sheet}: line {number}: no training image {name!r}; mend or remove the line")
+    stated = read_groups(sheet, names)
     if stated and (missing := [name for name in names if name not in stated]):
         raise SlidemillError(f"{sheet}: no line for the training image {missing[0]!r}; add its group")
     groups: Groups = {}

@@ -1,6 +1,7 @@
 """What the training images are like, as far as settings follow from it: their sides, their objects, their pixel sizes.
 
-Headers and label images go in, a few numbers come out. At most 100 pairs are looked at, spread evenly over all.
+Headers and labels go in, a few numbers come out. At most 100 pairs are looked at, spread evenly over all, and of large
+ones the middle.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from pipeline.config import ImageConfig
 from pipeline.formats.image import PixelSize
-from pipeline.labels import read_training_labels
+from pipeline.labels import open_labels, training_objects
 from pipeline.project import TrainingPair
 from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
 
 _MOST_PAIRS = 100
+_MIDDLE_PX = 4096  # rows and columns of labels that are looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +71,21 @@ def describe_training_set(
             sides.append(min(slide.shape))
             if slide.pixel_size_um:
                 sizes.append(slide.pixel_size_um)
-            _, objects = read_training_labels(pair.labels, labels, like=slide, memory_mb=memory_mb)
+            with open_labels(pair.labels, labels, memory_mb=memory_mb, like=slide) as annotated:
+                rows, columns = (_middle(length) for length in slide.shape)
+                region = annotated.read(rows, columns)[0]
+        _, objects = training_objects(region, labels, source=pair.labels)
         areas.append(np.bincount(objects.ravel())[1:])
     return TrainingSet(
         side_px=round(float(np.median(sides))),
         object_px=typical_diameter(np.concatenate(areas)),
         pixel_sizes_um=sizes,
     )
+
+
+def _middle(length: int) -> slice:
+    start = max(0, (length - _MIDDLE_PX) // 2)
+    return slice(start, min(start + _MIDDLE_PX, length))
 
 
 def typical_diameter(areas: NDArray[np.int64]) -> float | None:

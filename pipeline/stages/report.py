@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,15 +10,16 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from pipeline import figures, files, project
+from pipeline import figures, project
 from pipeline.cohort import pair, summarize
 from pipeline.columns import columns
 from pipeline.comparison import compare
 from pipeline.config import ImageConfig, Settings
 from pipeline.errors import SlidemillError
-from pipeline.files import replacing, sha256, spreadsheet_text, write_json, write_text
+from pipeline.files import replacing, spreadsheet_text, write_json, write_text
 from pipeline.folds import folds_columns, folds_table
 from pipeline.labels import class_map
+from pipeline.origin import collect_origin
 from pipeline.outcome import Outcome, outcomes
 from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
 from pipeline.pictures import layers_of, picture_shape, shrink, side_px
@@ -31,18 +31,6 @@ from pipeline.stage_config import LabelConfig
 
 log = logging.getLogger(__name__)
 
-_COMPUTING = (
-    "torch",
-    "monai",
-    "lightning",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "tifffile",
-    "imagecodecs",
-    "zarr",
-    "dask",
-)
 _LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "annotations": "QuPath", "log": "log"}
 
 
@@ -66,9 +54,17 @@ def run(
     ``results/`` and ``logs/`` below the current
     folder. The workflow passes ``provenance`` (JSON) when it has brought every sample up to date; without it, a result
     that is older than what it was made from counts as failed.
+
+    Raises
+    ------
+    SlidemillError
+        If ``provenance`` is asked for and a sample failed all the same: the drop folder refused it.
     """
     found = outcomes(config, check_age=provenance is None)
-    origin = collect_provenance(found, config)
+    failed = [outcome for outcome in found if outcome.status == "failed"]
+    if provenance is not None and failed:
+        raise SlidemillError(f"{len(failed)} of {len(found)} samples failed; the first: {failed[0].error}")
+    origin = collect_origin(found, config)
     if provenance is not None:
         write_json(provenance, origin)
     groups = read_groups(Path(config.samples), {outcome.sample for outcome in found})
@@ -84,18 +80,8 @@ def run(
         write_text(drawings / f"{name}.svg", figure.svg)
     tables = [_ranking_table(ranking), *_folds_tables(parts, config), *_cohort_tables(summary, pairs)]
     write_text(page, render(_page(found, table, tables, list(drawn.values()), config, origin)))
-    failed = [outcome for outcome in found if outcome.status == "failed"]
     flagged = int((table["flags"] != "").sum())
     log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)
-    for outcome in failed:
-        log.info("failed: %s (%s) at %s: %s", outcome.sample, outcome.model, outcome.stage, outcome.error)
-
-
-def collect_provenance(found: list[Outcome], config: Settings) -> dict[str, Any]:
-    """Return settings, versions of what computes, and the sha256 of every mask."""
-    versions = {package: version(package) for package in _COMPUTING}
-    masks = {str(outcome.mask): sha256(outcome.mask) for outcome in found if outcome.mask}
-    return files.provenance("report", config, **masks) | {"versions": versions}
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
@@ -151,7 +137,7 @@ def _page(
         classes=config.classes,
         tables=tables,
         figures=drawn,
-        provenance=origin,
+        provenance={name: value for name, value in origin.items() if name != "samples"},
     )
 
 

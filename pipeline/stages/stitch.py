@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pipeline.checkpoint import read_card
 from pipeline.config import MaskConfig
-from pipeline.errors import SlidemillError
+from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import provenance, replacing, sha256
 from pipeline.formats.image import Array
 from pipeline.instances import mask_images, pixel_area
 from pipeline.ome import write_label_images
 from pipeline.plan import read_plan
-from pipeline.predictions import open_prediction
+from pipeline.predictions import open_prediction, weights_behind
 
 
 def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
@@ -23,11 +23,13 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     """
     planned = read_plan(plan)
     if planned.slide is None:
-        raise SlidemillError(planned.error, stage="tile")
+        raise SlideError(planned.error, stage="tile")
     pixel_size_um = planned.slide.pixel_size_um
     pixel_um2 = pixel_area(planned.slide, config)
     card = read_card(model)
-    origin = provenance("stitch", config, slide=planned.slide.slide_sha256, model_json=sha256(model))
+    made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
+    if weights := weights_behind(prediction):
+        made_from["weights"] = weights
     with (
         open_prediction(prediction, sample) as group,
         replacing(output) as temporary,
@@ -44,5 +46,9 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
             temporary,
             images,
             pixel_size_um=pixel_size_um,
-            annotations={"sample": sample, "classes": ", ".join(card.classes), **origin},
+            annotations={
+                "sample": sample,
+                "classes": ", ".join(card.classes),
+                **provenance("stitch", config, **made_from),
+            },
         )

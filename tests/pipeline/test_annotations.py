@@ -15,7 +15,7 @@ from pipeline.config import ImageConfig
 from pipeline.drawing import Drawing
 from pipeline.errors import SlideError
 from pipeline.evaluation import open_reference, true_side
-from pipeline.labels import IGNORED, class_map, open_labels, read_training_labels
+from pipeline.labels import IGNORED, class_map, open_labels, training_objects
 from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
 
@@ -123,8 +123,7 @@ def test_every_outline_is_an_object(tmp_path):
     )
     sparse = OBJECTS.model_copy(update={"ignored": 2})
     assert read(path, sparse)[0, [0, 4, 10, 25]].tolist() == [1, 3, 0, 2]
-    with open_slide(tmp_path / "image.tif", memory_mb=100, view=ImageConfig()) as slide:
-        classes, objects = read_training_labels(path, sparse, memory_mb=100, like=slide)
+    classes, objects = training_objects(read(path, sparse), sparse, source=path)
     assert classes[0, [0, 3, 4, 10, 25]].tolist() == [1, 0, 1, 0, IGNORED]
     assert objects[0, [0, 3, 4, 10, 25]].tolist() == [1, 0, 2, 0, 0]
 

@@ -19,10 +19,10 @@ from models.probing import training_bytes_per_px
 from pipeline.auto_settings import Step, choose_batch, choose_depth, choose_patch, measure_step, settle
 from pipeline.config import ImageConfig
 from pipeline.errors import ConfigError
+from pipeline.learner import check_patch
 from pipeline.model_config import ModelConfig, SettledConfig
 from pipeline.project import find_pairs
 from pipeline.stage_config import LabelConfig
-from pipeline.training import check_patch
 from pipeline.training_set import TrainingSet, describe_training_set, typical_diameter
 
 ONE_CHANNEL = {"in_channels": 1, "num_classes": 2}

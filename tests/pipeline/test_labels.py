@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.measure
-import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.errors import SlideError
-from pipeline.labels import class_map, part_touching, read_training_labels
+from pipeline.labels import class_map, part_touching, training_objects
+from pipeline.slides import open_plane
 from pipeline.stage_config import LabelConfig
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
@@ -60,10 +60,9 @@ def test_the_ridge_is_one_pixel_wide():
     assert part_touching(objects).tolist() == [[1, 1, 0, 2, 2, 2]] * 2
 
 
-def test_objects_of_a_binary_mask_are_its_connected_components(tmp_path):
-    path = tmp_path / "mask.tif"
-    tifffile.imwrite(path, np.array([[255, 0, 255], [255, 0, 255], [0, 255, 0]], dtype=np.uint8))
-    classes, objects = read_training_labels(path, MEMBRANES, memory_mb=100)
+def test_objects_of_a_binary_mask_are_its_connected_components():
+    mask = np.array([[255, 0, 255], [255, 0, 255], [0, 255, 0]], dtype=np.uint8)
+    classes, objects = training_objects(mask, MEMBRANES, source=HERE)
     assert classes.tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 0]]
     assert objects.tolist() == [[1, 0, 2], [1, 0, 2], [0, 3, 0]]
 
@@ -77,5 +76,6 @@ def test_objects_of_a_binary_mask_are_its_connected_components(tmp_path):
     ],
 )
 def test_real_masks_with_defects_are_refused(data, pair, message):
-    with pytest.raises(SlideError, match=message):
-        read_training_labels(data / "bad" / "crafted" / "pairs" / pair / "masks" / "x.tif", MEMBRANES, memory_mb=100)
+    path = data / "bad" / "crafted" / "pairs" / pair / "masks" / "x.tif"
+    with pytest.raises(SlideError, match=message), open_plane(path, memory_mb=100) as labels:
+        training_objects(labels.read_all()[0], MEMBRANES, source=path)

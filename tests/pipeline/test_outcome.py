@@ -7,7 +7,8 @@ import pytest
 
 from pipeline import project
 from pipeline.config import Settings
-from pipeline.errors import error_line
+from pipeline.drop_folder import Sample, write_samples
+from pipeline.errors import SlideError, SlidemillError, error_line
 from pipeline.outcome import outcomes
 
 MADE = (project.MASK, project.OBJECTS, project.ANNOTATIONS)
@@ -21,7 +22,7 @@ def folder(tmp_path, monkeypatch):
     for pattern in ("data/slides/a.tif", project.WEIGHTS, project.PLAN, *MADE):
         put(pattern)
     (tmp_path / project.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
-    touch_all(project.WEIGHTS, project.PLAN, *MADE)
+    touch_all("data/slides/a.tif", project.WEIGHTS, project.PLAN, *MADE)
     return tmp_path
 
 
@@ -43,7 +44,7 @@ def touch_all(*patterns):
 
 
 def only(*, check_age=True, **settings):
-    (found,) = outcomes(Settings.model_validate(settings), check_age=check_age)
+    (found,) = outcomes(Settings.model_validate({"settle_s": 0.0} | settings), check_age=check_age)
     return found
 
 
@@ -62,7 +63,7 @@ class TestOutcome:
     @pytest.mark.parametrize("pattern", [project.OBJECTS, project.ANNOTATIONS])
     def test_a_mask_without_its_objects_failed(self, pattern):
         remove(pattern)
-        put(project.OBJECTS_LOG, error_line("objects", "disk full"))
+        put(project.OBJECTS_LOG, error_line("objects", SlidemillError("disk full")))
         assert (only().status, only().stage, only().error) == ("failed", "objects", "disk full")
 
     def test_metrics_of_a_reference_that_is_gone_are_not_shown(self):
@@ -74,31 +75,54 @@ class TestOutcome:
         assert only().status == "failed"
         assert only(check_age=False).status == "done"
 
+    def test_a_mask_older_than_its_slide_is_missing(self):
+        touch_all(project.WEIGHTS, project.PLAN, *MADE, "data/slides/a.tif")
+        assert only().status == "failed"
+
+    def test_a_defect_is_a_failure_with_the_class_of_its_error(self):
+        remove(project.MASK, project.PLAN)
+        put(project.PREDICT_LOG, "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
+        assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
+        assert "stopped by a defect" in only().error
+
+    def test_a_slide_that_waits_is_not_failed_and_shows_nothing_of_an_earlier_one(self):
+        write_samples({"a": Sample(slide="data/slides/a.tif", waits="still being copied")}, "snakemake")
+        assert (only().status, only().error, only().mask) == ("waiting", "still being copied", None)
+
+    def test_what_the_drop_folder_refused_failed_before_all_stages(self):
+        write_samples({"a": Sample(slide="data/slides/a.tif", refused="rename it")}, "snakemake")
+        assert (only().status, only().stage, only().kind) == ("failed", "drop", "SlideError")
+
+    def test_a_slide_dropped_after_the_run_began_is_not_in_its_report(self):
+        write_samples({"a": Sample(slide="data/slides/a.tif")}, "snakemake")
+        put("data/slides/late.tif")
+        assert only().sample == "a"
+
     def test_an_unreadable_slide_failed_at_tile(self):
         remove(project.MASK)
-        put(project.STITCH_LOG, error_line("tile", "a.tif: empty"))
-        assert (only().stage, only().error) == ("tile", "a.tif: empty")
+        put(project.STITCH_LOG, error_line("stitch", SlideError("a.tif: empty", stage="tile")))
+        assert (only().stage, only().kind, only().error) == ("tile", "SlideError", "a.tif: empty")
 
     def test_the_first_failure_of_the_chain_is_the_reason(self):
         remove(project.MASK, project.PLAN)
-        put(project.STITCH_LOG, error_line("stitch", "of an earlier run"))
-        put(project.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", "the loss is nan"))
+        put(project.STITCH_LOG, error_line("stitch", SlidemillError("of an earlier run")))
+        put(project.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", SlidemillError("the loss is nan")))
         assert (only().stage, only().error) == ("train", "the loss is nan")
 
     @pytest.mark.parametrize("ensembles", [{}, {"both": {"members": ["unet"]}}])
     def test_the_fold_that_failed_is_the_reason_of_the_model_and_of_an_ensemble_with_it(self, ensembles):
         remove(project.MASK, project.PLAN)
         put("logs/train/unet/fold1.log", "all is well")
-        put("logs/train/unet/fold2.log", error_line("train", "the loss is nan"))
-        settings = Settings.model_validate({"models": {"unet": {"folds": 2}}, "ensembles": ensembles})
+        put("logs/train/unet/fold2.log", error_line("train", SlidemillError("the loss is nan")))
+        settings = Settings.model_validate({"settle_s": 0, "models": {"unet": {"folds": 2}}, "ensembles": ensembles})
         for outcome in outcomes(settings, check_age=True):
             assert (outcome.stage, outcome.error) == ("train", "the loss is nan")
             assert outcome.log == Path("logs/train/unet/fold2.log")
 
     def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
         remove(project.MASK, project.PLAN)
-        put(project.TRAIN_LOG, error_line("train", "the loss is nan"))
-        put(project.PREDICT_LOG, error_line("predict", "no memory"))
+        put(project.TRAIN_LOG, error_line("train", SlidemillError("the loss is nan")))
+        put(project.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
     def test_a_killed_job_is_said_to_have_ended_without_a_reason(self):

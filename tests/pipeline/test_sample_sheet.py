@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import SlidemillError
-from pipeline.sample_sheet import read_groups, read_pixel_sizes
+from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
 
 SAMPLES = ["001", "a", "b", "plate/c"]
 
@@ -16,7 +16,6 @@ SAMPLES = ["001", "a", "b", "plate/c"]
         ("sample,group\na,1\nb,\n", "line 3 has no group"),
         ("sample,group\na\n", "line 2 has no group"),
         ("sample,group\na,1\na,2\n", "line 3 names 'a' again"),
-        ("sample,group\nc,1\n", "line 2: no slide 'c'"),
         ('sample,group\n"a', "not a readable CSV file"),
     ],
 )
@@ -26,6 +25,15 @@ def test_a_wrong_sheet_is_one_line(tmp_path, text, message):
     with pytest.raises(SlidemillError, match=message) as refused:
         read_groups(sheet, SAMPLES)
     assert "\n" not in str(refused.value)
+
+
+def test_lines_about_slides_that_are_gone_are_named_and_passed_over(tmp_path):
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text("sample,group,pixel_size_um\ngone,1,0.5\na,2,0.25\nb,3,\nmisspelt,,x\n")
+    assert read_groups(sheet, SAMPLES) == {"a": "2", "b": "3"}
+    assert read_pixel_sizes(sheet, SAMPLES) == {"a": 0.25}
+    assert read_strangers(sheet, SAMPLES) == [(2, "gone"), (5, "misspelt")]
+    assert read_strangers(tmp_path / "none.csv", SAMPLES) == []
 
 
 def test_bytes_that_are_no_text_are_one_line(tmp_path):

@@ -6,7 +6,7 @@ import tifffile
 
 from pipeline.config import ImageConfig, parse_settings
 from pipeline.errors import ConfigError, SlideError
-from pipeline.slides import on_grid_of, open_slide, read_plane, slide_step
+from pipeline.slides import on_grid_of, open_plane, open_slide, slide_step
 
 AXES = "TCZYX"
 SHAPE = (2, 3, 4, 24, 36)
@@ -155,13 +155,15 @@ def test_labels_are_picked_where_the_pixels_of_the_view_are(pyramid, tmp_path, v
     labels = np.arange(96 * 128, dtype=np.int32).reshape(96, 128)
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     with open_slide(pyramid[0], memory_mb=100, view=ImageConfig(**view)) as slide:
-        found = read_plane(tmp_path / "labels.tif", memory_mb=100, like=slide)
+        with open_plane(tmp_path / "labels.tif", memory_mb=100, like=slide) as picked:
+            found = picked.read_all()[0]
         assert found.shape == slide.shape
         rows, columns = ((np.arange(n) + 0.5) * step for n, step in zip(slide.shape, slide_step(slide), strict=True))
         expected = labels[np.ix_(np.minimum(rows.astype(int), 95), np.minimum(columns.astype(int), 127))]
         np.testing.assert_array_equal(found, expected)
         tifffile.imwrite(tmp_path / "found.tif", found)
-        np.testing.assert_array_equal(read_plane(tmp_path / "found.tif", memory_mb=100, like=slide), found)
+        with open_plane(tmp_path / "found.tif", memory_mb=100, like=slide) as same:
+            np.testing.assert_array_equal(same.read_all()[0], found)
         tifffile.imwrite(tmp_path / "other.tif", labels[:, :127])
         with (
             open_slide(tmp_path / "other.tif", memory_mb=100) as other,

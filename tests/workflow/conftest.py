@@ -20,12 +20,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder, and what a user does with it."""
+    """A project folder, and what a user does with it; ``prefix`` is put before every command."""
 
     folder: Path
+    prefix: tuple[str, ...] = ()
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(self.folder), *arguments]
+        command = [*self.prefix, sys.executable, "-m", "snakemake", "--cores", "2"]
+        command += ["--directory", str(self.folder), *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     def planned(self) -> dict[str, int]:
@@ -39,7 +41,8 @@ class Project:
         }
 
     def configure(self, **settings: object) -> None:
-        config = {"classes": CLASSES, "models": {"net": {"checkpoint": "network/model.safetensors"}}} | settings
+        config = {"settle_s": 0, "classes": CLASSES, "models": {"net": {"checkpoint": "network/model.safetensors"}}}
+        config |= settings
         (self.folder / "config").mkdir(exist_ok=True)
         (self.folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
 

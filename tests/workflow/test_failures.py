@@ -77,17 +77,6 @@ def test_no_result_of_a_failed_sample_is_left(project):
 
 
 @pytest.mark.usefixtures("failed_run")
-def test_mending_a_file_redoes_that_sample_alone(project, micrograph):
-    before = project.masks()
-    project.drop("slides/text.tif", micrograph)
-    assert project.snakemake().returncode != 0  # the others are still broken
-    after = project.masks()
-    assert after.pop("text.ome.tiff")
-    assert after == before
-    assert project.metrics().loc["text", "status"] == "done"
-
-
-@pytest.mark.usefixtures("failed_run")
 def test_without_the_bad_ones_the_report_is_written_anew_and_the_run_succeeds(project):
     for sample in BAD:
         (project.folder / "data" / "slides" / f"{sample}.tif").unlink()

@@ -42,7 +42,7 @@ def test_only_the_network_asks_for_a_gpu(stage):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in dir(paths) if name.isupper() and not name.startswith("_") and name != "SUFFIXES"]
+    "name", [name for name in dir(paths) if name.isupper() and name != "SUFFIXES" and name[0] != "_"]
 )
 def test_the_project_and_the_rules_name_the_same_paths(name):
     pattern = getattr(paths, name)

@@ -2,33 +2,51 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from pipeline.config import parse_settings
+from pipeline.drop_folder import samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
-from pipeline.project import SUFFIXES, batch_of, find_images, find_pairs
-from pipeline.sample_sheet import read_groups, read_pixel_sizes
+from pipeline.image_files import SUFFIXES
+from pipeline.project import batch_of, find_pairs
+from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
 from pipeline.splits import group_pairs, split_pairs
+from pipeline.summary import last_lines
 
 try:
     settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
-    slides = find_images(Path(settings.slides))
-    if not slides:
+    # A job of a cluster parses this again: it goes by what its run found when it began.
+    samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
+    if not samples:
         raise SlidemillError(
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
         )
-    references = find_images(Path(settings.references))
-    groups = read_groups(Path(settings.samples), slides)
-    pixel_sizes = read_pixel_sizes(Path(settings.samples), slides)
+    groups = read_groups(Path(settings.samples), samples)
+    pixel_sizes = read_pixel_sizes(Path(settings.samples), samples)
+    strangers = [name for _, name in read_strangers(Path(settings.samples), samples)]
     trained = list(settings.trainings)
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
     training_groups = group_pairs(pairs, Path(settings.training.samples)) if trained else {}
     held_back = {name: split_pairs(training_groups, split_of(settings, name))[1] for name in trained}
 except SlidemillError as error:
     raise WorkflowError(str(error))
+
+ready = {name: sample for name, sample in samples.items() if sample.is_ready}
+slides = {name: Path(sample.slide) for name, sample in ready.items()}
+references = {name: Path(sample.reference) for name, sample in ready.items() if sample.reference}
+waiting = sorted(name for name, sample in samples.items() if sample.waits)
+refused = sorted(sample.refused for sample in samples.values() if sample.refused)
+if workflow.is_main_process:
+    for reason in [*(samples[name].waits for name in waiting[:3]), *refused[:3]]:
+        logger.warning(f"left alone: {reason}")
+    if strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        logger.warning(f"{settings.samples}: no slide {strangers[0]!r}{more}: deleted, or misspelt")
 
 batches = {}
 for sample in slides:
@@ -45,6 +63,11 @@ wildcard_constraints:
 
 def slide_of(wildcards):
     return slides[wildcards.sample]
+
+
+def version_of(wildcards):
+    """Size and time of a slide: one that replaces it may be older than its results, which Snakemake would not see."""
+    return samples[wildcards.sample].version
 
 
 def reference_of(wildcards):
@@ -151,6 +174,18 @@ def train_minutes(wildcards, attempt):
     return int(settings.models[model_of(wildcards)].max_minutes * 1.2 + 30) * attempt
 
 
+def begin_run():
+    """Write down what this run found, for its jobs and its report."""
+    write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
+
+
+def end_run():
+    """Say what became of the samples, if this run made the report."""
+    table, page = Path("results/metrics.csv"), Path("results/report.html")
+    if table.exists() and table.stat().st_mtime >= Path("results/slides.json").stat().st_mtime:
+        print("\n" + last_lines(table, page), file=sys.stderr)
+
+
 def report_failures():
     """Write the report although samples failed; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
@@ -158,4 +193,10 @@ def report_failures():
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
     command += ["--paired", "results/paired.csv", "--folds", "results/folds.csv"]
     command += ["--drawings", "results/figures", "--page", "results/report.html"]
-    subprocess.run([*command, "--config", stage_config(settings, "report")], check=False)
+    Path("logs").mkdir(exist_ok=True)
+    with Path("logs/report.log").open("w") as log:
+        done = subprocess.run([*command, "--config", stage_config(settings, "report")], stderr=log, check=False)
+    if done.returncode == 0:
+        end_run()
+    else:
+        print("\nthe report could not be written either: logs/report.log", file=sys.stderr)

@@ -79,6 +79,8 @@ rule report:
     params:
         names=sorted(slides),
         references=sorted(references),
+        waiting=waiting,
+        refused=refused,
         groups=groups,
         drawings=lambda wildcards, output: str(Path(output.learning).parent),
         config=config_of("report"),

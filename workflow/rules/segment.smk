@@ -19,6 +19,7 @@ rule tile:
         decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        version=version_of,
         config=config_of("tile"),
     shell:
         "python -m pipeline tile --sample={wildcards.sample:q} --slide {input.slide:q} --model {input.card:q}"
@@ -122,6 +123,7 @@ rule inspect:
         decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        version=version_of,
         config=config_of("inspect"),
     shell:
         "python -m pipeline inspect --slide {input.slide:q} --output {output.appearance:q}"

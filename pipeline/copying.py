@@ -1,0 +1,92 @@
+"""Whether a TIFF is still being copied: it ends before something that its own directories point to.
+
+Only directories are read, no pixels, without any library: the workflow asks this while it is parsed. What is no TIFF,
+or one that makes no sense, is not partial; the stage that reads it says what is wrong. TIFF 6.0 (Adobe, 1992); BigTIFF.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # by the number of the type
+_WHOLE = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers: SHORT, LONG, IFD, LONG8, IFD8
+_STARTS, _LENGTHS, _SUB_IFDS = (273, 324), (279, 325), 330  # of strips and tiles
+_MOST_IFDS = 4096
+_LONGEST_LIST = 2**26  # bytes
+
+
+@dataclass(frozen=True)
+class _Layout:
+    order: str
+    count: str
+    word: str
+
+    @property
+    def entry(self) -> str:
+        return f"{self.order}HH{self.word}{struct.calcsize('=' + self.word)}s"
+
+
+_LAYOUTS = {
+    b"II*\0": (4, _Layout("<", "H", "I")),
+    b"MM\0*": (4, _Layout(">", "H", "I")),
+    b"II+\0": (8, _Layout("<", "Q", "Q")),
+    b"MM\0+": (8, _Layout(">", "Q", "Q")),
+}
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a TIFF ends before the last of its directories, strips and tiles."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            return any(end > size for end in _ends(file))
+        except struct.error:  # it became shorter meanwhile
+            return True
+
+
+def _ends(file: BinaryIO) -> Iterator[int]:
+    """Yield where what the file points to ends, before anything there is read."""
+    known = _LAYOUTS.get(file.read(4))
+    if known is None:
+        return
+    place, layout = known
+    yield place + struct.calcsize("=" + layout.word)
+    pending, seen = [_read(file, place, layout.order + layout.word)[0]], set[int]()
+    while pending and len(seen) < _MOST_IFDS:
+        start = pending.pop()
+        if start == 0 or start in seen:
+            continue
+        seen.add(start)
+        entries = start + struct.calcsize("=" + layout.count)
+        yield entries
+        (count,) = _read(file, start, layout.order + layout.count)
+        after = entries + count * struct.calcsize(layout.entry)
+        yield after + struct.calcsize("=" + layout.word)
+        lists: dict[int, tuple[int, ...]] = {}
+        for number in range(min(count, _MOST_IFDS)):
+            yield from _entry(file, entries + number * struct.calcsize(layout.entry), layout, lists)
+        for starts, lengths in zip(_STARTS, _LENGTHS, strict=True):
+            yield from map(sum, zip(lists.get(starts, ()), lists.get(lengths, ()), strict=False))
+        pending += [*lists.get(_SUB_IFDS, ()), *_read(file, after, layout.order + layout.word)]
+
+
+def _entry(file: BinaryIO, place: int, layout: _Layout, lists: dict[int, tuple[int, ...]]) -> Iterator[int]:
+    """Yield where the values of one entry end; keep those that say where pixels and directories are."""
+    tag, kind, count, inline = _read(file, place, layout.entry)
+    length = count * (_TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0)
+    values = place + struct.calcsize(layout.entry) - len(inline)
+    if length > len(inline):
+        (values,) = struct.unpack(layout.order + layout.word, inline)
+        yield values + length
+    if tag in (*_STARTS, *_LENGTHS, _SUB_IFDS) and kind in _WHOLE and length <= _LONGEST_LIST:
+        lists[tag] = _read(file, values, f"{layout.order}{count}{_WHOLE[kind]}")
+
+
+def _read(file: BinaryIO, place: int, form: str) -> tuple[Any, ...]:
+    file.seek(place)
+    return struct.unpack(form, file.read(struct.calcsize(form)))

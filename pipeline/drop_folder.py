@@ -1,0 +1,144 @@
+"""What lies in the drop folder: which slides are segmented now, which wait for the next run, which are refused.
+
+A run takes stock once, when it begins, and writes what it found to ``results/slides.json``. Its jobs and its report go
+by that, whatever is dropped meanwhile; the next run knows from it what it has seen before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pipeline.config import Settings
+from pipeline.copying import is_partial
+from pipeline.errors import SlidemillError
+from pipeline.files import read_json, write_json
+from pipeline.image_files import list_images, parts_of
+
+SLIDES = Path("results/slides.json")
+_COPYING_S = 3600  # a file that is shorter than its header says is taken for a damaged one after so long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A slide in the drop folder, and its reference, if it has one.
+
+    Attributes
+    ----------
+    slide : str
+        Its path. Of a refused one as it can be shown.
+    reference : str or None
+    version : str
+        What tells it from the slide that lay there before: bytes, and time of the last change.
+    waits, refused : str
+        Why it waits for the next run; why it is not segmented before someone mends it. Empty for most.
+    """
+
+    slide: str
+    reference: str | None = None
+    version: str = ""
+    waits: str = ""
+    refused: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is segmented in this run."""
+        return not self.waits and not self.refused
+
+
+Samples = dict[str, Sample]
+
+
+def take_stock(settings: Settings, *, now_s: float | None = None) -> Samples:
+    """Return all slides in the drop folder by sample id, sorted.
+
+    Parameters
+    ----------
+    settings : Settings
+    now_s : float or None
+        Time since the epoch; None: that of the clock.
+    """
+    now_s = time.time() if now_s is None else now_s
+    slides, refused = list_images(Path(settings.slides), follow_links=False)
+    references, unusable = list_images(Path(settings.references), follow_links=True)
+    known = known_samples()
+    stock = {name: Sample(slide=str(path), refused=reason) for name, (path, reason) in refused.items()}
+    for name, slide in slides.items():
+        found = _look(slide, known.get(name), settings.settle_s, now_s)
+        if found is None:
+            continue
+        if name in unusable:
+            found = replace(found, refused=f"its reference: {unusable[name].reason}")
+        stock[name] = replace(found, reference=str(references[name])) if name in references else found
+    return dict(sorted(stock.items()))
+
+
+def samples_of_run(settings: Settings) -> Samples:
+    """Return what the run that is going on, or was the last, found; what is there now where there was none."""
+    return known_samples() or take_stock(settings)
+
+
+def write_samples(samples: Samples, command: str) -> None:
+    """Write down what a run found, and the command that began it."""
+    write_json(SLIDES, {"command": command, "samples": {name: asdict(one) for name, one in samples.items()}})
+
+
+def known_samples() -> Samples:
+    """Return what the last run found; nothing where there was none, or an earlier version of Slidemill wrote it."""
+    try:
+        content = read_json(SLIDES)["samples"]
+        return {name: Sample(**one) for name, one in content.items()}
+    except (SlidemillError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def command_of_run() -> str:
+    """Return the command that began the last run; nothing where it is not known."""
+    try:
+        return str(read_json(SLIDES)["command"])
+    except (SlidemillError, KeyError):
+        return ""
+
+
+def has_news(now: Mapping[str, Sample], before: Mapping[str, Sample]) -> bool:
+    """Return whether a run would find something to do: a new or replaced slide, one that is gone, or one refused."""
+    news = {name for name, one in now.items() if not one.waits and before.get(name) != one}
+    return bool(news or set(before) - set(now))
+
+
+def _look(slide: Path, before: Sample | None, settle_s: float, now_s: float) -> Sample | None:
+    """Return what is known of a slide without opening it; None where it has just been removed."""
+    try:
+        states = [slide.stat(), *(path.stat() for path in _parts(slide) if path.exists())]
+        size, changed_ns = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+        found = Sample(slide=str(slide), version=f"{size} bytes, {changed_ns} ns")
+        if before and before.is_ready and before.version == found.version:
+            return found
+        # The time of the last change of the inode: unlike that of the content, no program that copies sets it back.
+        age_s = now_s - max(state.st_ctime for state in states)
+        return replace(found, waits=_why_it_waits(slide, age_s, settle_s))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Sample(slide=str(slide), refused=f"{slide}: cannot be read: {error.strerror}; allow it, or remove it")
+
+
+def _parts(slide: Path) -> list[Path]:
+    """Return the other files whose change is one of the slide; of a folder what lies in it, not what is below."""
+    return list(slide.iterdir()) if slide.is_dir() else parts_of(slide)
+
+
+def _why_it_waits(slide: Path, age_s: float, settle_s: float) -> str:
+    if settle_s == 0 or age_s < -settle_s:  # a clock that is wrong
+        return ""
+    if age_s < settle_s:
+        return f"{slide}: changed less than settle_s ({settle_s:g} s) ago; the next run takes it"
+    if age_s < _COPYING_S and not slide.is_dir():
+        missing = [part.name for part in parts_of(slide) if not part.exists()]
+        if missing:
+            return f"{slide}: {missing[0]}, which belongs to it, is not there yet; the next run looks again"
+        if is_partial(slide):
+            return f"{slide}: shorter than its header says, so still being copied; the next run looks again"
+    return ""

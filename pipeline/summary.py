@@ -1,0 +1,37 @@
+"""The last lines of a run: how many samples are done, failed and waiting, why, and what to do."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from pathlib import Path
+
+_MOST = 10  # reasons
+
+
+def last_lines(table: Path, page: Path) -> str:
+    """Return what a run ends with, from ``results/metrics.csv``. Samples with one reason are one line.
+
+    Parameters
+    ----------
+    table, page : Path
+        The table that the report wrote, and its page.
+    """
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = Counter(row["status"] for row in rows)
+    reasons: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        if row["status"] != "done":
+            at = f" at {row['stage']}" if row["stage"] else ""
+            reasons[row["status"], at, row["error"], row["log"]].append(row["sample"])
+    lines = [", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "waiting") if counts[status])]
+    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST]:
+        others = len(samples) - 1
+        who = samples[0] + (f" and {others} more" if others else "")
+        lines.append(f"  {status}: {who}{at}: {error}" + (f" ({log})" if log else ""))
+    if len(reasons) > _MOST:
+        lines.append(f"  ... and {len(reasons) - _MOST} more reasons")
+    if counts["failed"]:
+        lines.append(f"mend what failed and run the same command again, what is done stays; all of it: {table}, {page}")
+    return "\n".join(lines)

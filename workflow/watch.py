@@ -1,0 +1,84 @@
+"""Run the workflow whenever slides have settled: ``python workflow/watch.py PROJECT --cores 4``; Ctrl-C ends it.
+
+Snakemake is started only if the drop folder holds something that the last run did not find there: a slide that has
+settled, one that was replaced, removed or refused. What failed is not tried again before someone mends it. Where
+another run is at work, the workflow refuses to begin; it is then tried again later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from pipeline.config import parse_settings
+from pipeline.drop_folder import has_news, known_samples, take_stock
+from pipeline.errors import SlidemillError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = Path("config/config.yaml")
+LONGEST_PAUSE_S = 600
+
+
+def watch(command: list[str], every_s: float) -> None:
+    """Run ``command`` for the project in the current folder, again and again, each time that there is news."""
+    pause_s = every_s
+    while True:
+        if is_due():
+            before = known_samples()
+            run(command)
+            # A run that could not begin (locked, a wrong configuration) is tried again, but ever less often.
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if known_samples() == before else every_s
+        time.sleep(pause_s)
+
+
+def is_due() -> bool:
+    """Return whether a run would find something to do; say what is wrong where that cannot be known."""
+    try:
+        settings = parse_settings(yaml.safe_load(CONFIG.read_text(encoding="utf-8")) or {}, source=str(CONFIG))
+        found = take_stock(settings)
+    except (SlidemillError, OSError, yaml.YAMLError) as error:
+        print(f"watch: {' '.join(str(error).split())}", file=sys.stderr)
+        return False
+    return bool(found) and has_news(found, known_samples())
+
+
+def run(command: list[str]) -> None:
+    """Run to the end, also where this process is asked to stop: Snakemake hears Ctrl-C itself and cleans up."""
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def main(arguments: list[str]) -> int:
+    """Watch one project until Ctrl-C (or SIGTERM); all but ``--every`` is for Snakemake."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--every", type=float, default=30, metavar="SECONDS")
+    known, for_snakemake = parser.parse_known_args(arguments)
+    project = known.project.resolve()
+    os.chdir(project)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"watching {project}; Ctrl-C ends it", file=sys.stderr)
+    try:
+        watch([sys.executable, "-m", "snakemake", "--directory", str(project), *for_snakemake], known.every)
+    except KeyboardInterrupt:
+        print("\nwatch: stopped", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
