@@ -19,7 +19,7 @@ from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
 try:
-    settings = parse_settings(config, source=" + ".join(map(str, workflow.configfiles)) or "--config")
+    settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
     if not samples:
