@@ -54,7 +54,7 @@ for sample in slides:
 
 
 # A conda environment of a rule has the libraries, but not this project.
-shell.prefix("export PYTHONPATH=" + shlex.quote(str(workflow.basedir)) + "${{PYTHONPATH:+:$PYTHONPATH}}; ")
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
 
 
 wildcard_constraints:
@@ -183,7 +183,7 @@ def end_run():
     """Say what became of the samples, if this run made the report."""
     table, page = Path("results/metrics.csv"), Path("results/report.html")
     if table.exists() and table.stat().st_mtime >= Path("results/slides.json").stat().st_mtime:
-        print("\n" + last_lines(table, page), file=sys.stderr)
+        print(f"\n{last_lines(table, page)}", file=sys.stderr)
 
 
 def report_failures():
