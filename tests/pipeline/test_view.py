@@ -65,5 +65,6 @@ def test_a_slide_and_its_mask(tmp_path, generator, shown, shape, settings, layou
 def test_without_napari_one_line_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "napari", None)
     assert main(["view", "--slide", str(tmp_path), "--mask", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'slidemill[viewer]'")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("napari is not installed; pip install 'slidemill[viewer]' [SlidemillError]")
     assert view.run.__doc__
