@@ -89,7 +89,7 @@ class PredictionConfig(Section):
         "float32",
         description="Arithmetic of the network. `float32` is exact: tiles give what one pass over the slide gives. "
         "`bfloat16` is faster on GPUs and on processors that compute it in hardware (AVX512-BF16, AMX), and changes "
-        "some labels along boundaries.",
+        "some labels along boundaries; the first and the last convolution stay in float32.",
     )
     compile: bool = Field(
         False,
