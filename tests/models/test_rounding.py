@@ -34,7 +34,7 @@ def test_every_architecture_says_nearly_what_it_said(name):
     assert len(exact_in(network)) >= 1
     found = network(image.to(next(network.parameters())))  # as windows are
     assert found.shape == exact.shape
-    assert (found - exact).abs().median() < 0.02 * exact.abs().median()  # a maximum can move, and much with it
+    assert (found - exact).abs().median() < 0.1 * exact.abs().median()  # a maximum can move, and much with it
 
 
 def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
