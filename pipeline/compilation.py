@@ -11,9 +11,13 @@ from models.interface import SegmentationModel
 
 log = logging.getLogger(__name__)
 
+_SIDE_PX = 192  # convolutions of less than 20,480 values are computed in another way, and compiled anew
+
 
 def compiled(network: SegmentationModel) -> SegmentationModel:
     """Return a network compiled for windows and batches of any size; itself, with a warning, where that fails.
+
+    Very small windows, and many at once, may be compiled for once more; no size is by itself.
 
     Parameters
     ----------
@@ -21,11 +25,13 @@ def compiled(network: SegmentationModel) -> SegmentationModel:
         Ready for prediction (:func:`pipeline.segmentation.make_ready`).
     """
     faster: SegmentationModel = torch.compile(network, dynamic=True)  # type: ignore[assignment]
-    images = noise_for(network, batch=2, cells=(4, 5))  # of sides that are equal it would take squares alone
+    cells = -(-_SIDE_PX // network.geometry.stride_px)
+    images = noise_for(network, batch=2, cells=(cells, cells + 1))  # of equal sides it would take squares alone
+    alone, together = (windows.to(memory_format=torch.channels_last) for windows in (images[:1], images))
     try:
-        with torch.inference_mode():
-            for windows in (images[:1], images):  # one alone is compiled apart from all other numbers
-                faster(windows.to(memory_format=torch.channels_last))
+        with torch.inference_mode():  # entered after the windows were made, as in prediction: tensors differ by it
+            faster(alone)  # one alone is compiled apart from all other numbers
+            faster(together)
     except Exception as error:  # the compiler, the driver and every pass between them raise what they like
         log.warning("prediction.compile: going on without, since torch.compile failed: %s", _reason(error))
         return network

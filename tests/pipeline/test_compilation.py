@@ -14,12 +14,12 @@ from pipeline.segmentation import make_ready
 
 from ..networks import lived_in_network
 
-SHAPES = [(1, 96, 64), (3, 64, 64), (2, 64, 96), (1, 64, 64), (4, 32, 80), (5, 80, 80)]  # batch, rows, columns
+SHAPES = [(1, 256, 192), (3, 224, 224), (2, 192, 256), (1, 224, 224), (4, 200, 240)]  # batch, rows, columns
 
 
 @pytest.fixture
 def network():
-    network = lived_in_network("unet", num_classes=3, width=4, depth=2)
+    network = lived_in_network("unet", num_classes=3, width=4, depth=1)
     make_ready(network, torch.device("cpu"), "float32")
     torch.compiler.reset()
     return network
