@@ -7,6 +7,7 @@ for some minutes: labels of one that has learned nothing are undecided everywher
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -102,4 +103,4 @@ def run_tiles(network: torch.nn.Module, image: np.ndarray, grid: Grid) -> np.nda
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(json.loads, sys.argv[1:]))
