@@ -37,7 +37,7 @@ def fold_batch_norm(network: SegmentationModel) -> int:
     int
         Number of layers that were folded away.
     """
-    image, tried = _image(network), copy.deepcopy(network)
+    image, tried = noise_for(network), copy.deepcopy(network)
     with torch.no_grad():
         before = tried(image)
         pairs = _pairs(tried, image)
@@ -97,10 +97,13 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
     ]
 
 
-def _image(network: SegmentationModel) -> Tensor:
-    """Return a small image of noise, as the network takes them."""
+def noise_for(network: SegmentationModel, *, batch: int = 1, cells: tuple[int, int] = (2, 2)) -> Tensor:
+    """Return small images of noise as the network takes them, whose logits cover ``cells`` strides or some more."""
     geometry = network.geometry
-    side = round_up(2 * geometry.margin_px + 2 * geometry.stride_px, geometry.stride_px) + geometry.remainder_px
+    rows, columns = (
+        round_up(2 * geometry.margin_px + count * geometry.stride_px, geometry.stride_px) + geometry.remainder_px
+        for count in cells
+    )
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, network.in_channels, side, side, generator=generator)
-    return image.to(next(network.parameters()).dtype)
+    image = torch.randn(batch, network.in_channels, rows, columns, generator=generator)
+    return image.to(next(network.parameters()))

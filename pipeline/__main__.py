@@ -43,6 +43,7 @@ COMMANDS = STAGES | {
     "crate": "pipeline.stages.crate",
     "estimate": "pipeline.stages.estimate",
     "explain": "pipeline.stages.explain",
+    "export": "pipeline.stages.export",
     "find-lr": "pipeline.stages.find_lr",
     "models": "pipeline.stages.models",
     "view": "pipeline.stages.view",

@@ -89,7 +89,13 @@ class PredictionConfig(Section):
         "float32",
         description="Arithmetic of the network. `float32` is exact: tiles give what one pass over the slide gives. "
         "`bfloat16` is faster on GPUs and on processors that compute it in hardware (AVX512-BF16, AMX), and changes "
-        "some labels along boundaries.",
+        "some labels along boundaries; the first and the last convolution stay in float32.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network (`torch.compile`) before a batch is predicted: some minutes at first, faster "
+        "on some GPUs, no faster on processors. Labels stay the same but for rounding. Where it fails, or finds no C++ "
+        "compiler, the network runs as it is, and the log says so.",
     )
     probabilities: bool = Field(False, description="Keep class probabilities (float16) beside the labels.")
 

@@ -21,6 +21,8 @@ from pipeline.errors import SlidemillError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends well, remove it otherwise.
 
+    What is written there is a file, or a folder where ``path`` does not exist yet.
+
     Raises
     ------
     SlidemillError
@@ -32,8 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         temporary = folder / path.name
         yield temporary
-        with temporary.open("rb") as complete:
-            os.fsync(complete.fileno())
+        if temporary.is_file():
+            with temporary.open("rb") as complete:
+                os.fsync(complete.fileno())
         temporary.replace(path)
     except OSError as error:
         raise SlidemillError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -71,16 +71,16 @@ def _open_instances(path: Path, stack: ExitStack) -> _Ids | None:
 
 
 class Plane:
-    """The first channel of a slide, finest level, as an array of rows and columns."""
+    """The first channel of a slide, at one level, as an array of rows and columns."""
 
-    def __init__(self, slide: Slide) -> None:
-        self.shape: tuple[int, ...] = slide.shape
-        self.dtype: np.dtype[Any] = slide.levels[0].dtype
-        self._slide = slide
+    def __init__(self, slide: Slide, level: int = 0) -> None:
+        self.shape: tuple[int, ...] = slide.levels[level].shape
+        self.dtype: np.dtype[Any] = slide.levels[level].dtype
+        self._slide, self._level = slide, level
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        plane: NDArray[Any] = self._slide.read(rows, columns)[0]
+        plane: NDArray[Any] = self._slide.read(rows, columns, self._level)[0]
         return plane
 
 

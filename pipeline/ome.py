@@ -12,17 +12,20 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.errors import SlideError
 from pipeline.formats.image import Array, PixelSize
 from pipeline.scratch import scratch_array
 
 _TILE_PX = 512
 _BLOCK_COLUMNS = 16 * _TILE_PX  # of a row of tiles, read together
+_JSON = ("config", "sha256")  # annotations of a mask that are no text
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
 
 
@@ -59,6 +62,25 @@ def write_label_images(
             metadata = {"axes": "YX", "Name": name} | _physical_size(pixel_size_um) | of_the_file
             of_the_file = {}  # it stands with the first image
             _write_pyramid(tiff, image, metadata, pixel_size_um, Path(scratch) / name)
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Return the annotations that :func:`write_label_images` wrote; what was JSON is parsed again.
+
+    Raises
+    ------
+    SlideError
+        If the file does not have them.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            root = ElementTree.fromstring(tiff.ome_metadata or "")
+    except Exception as error:  # tifffile raises anything
+        raise SlideError(f"{path}: has no description as OME-XML: {error}; name a mask") from error
+    found = {str(pair.get("K")): pair.text or "" for pair in root.iterfind(".//{*}MapAnnotation/{*}Value/{*}M")}
+    if missing := {"sample", "classes", *_JSON} - set(found):
+        raise SlideError(f"{path}: its description has no {min(missing)!r}; name a mask that the stage stitch wrote")
+    return found | {key: json.loads(found[key]) for key in _JSON}
 
 
 def _write_pyramid(

@@ -21,10 +21,11 @@ from pipeline.files import replacing
 from pipeline.tiling import Grid, Region
 
 _INDEX = "index"
+_CHUNK_ROWS = 512  # at most: what comes after reads bands of so many rows, tiles are higher
 
 
 class PredictionWriter:
-    """Writes the write regions of tiles as they come; each chunk is one tile, so none is written twice."""
+    """Writes the write regions of tiles as they come; a tile is whole chunks, so none is written twice."""
 
     def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool) -> None:
         self._store = store
@@ -37,9 +38,10 @@ class PredictionWriter:
     def begin(self, sample: str, grid: Grid) -> None:
         """Make room for a sample."""
         number = self._number(sample)
-        arrays = {"labels": self._create(f"{number}/labels", grid.shape, grid.tile, "uint8")}
+        piece = _chunk_rows(grid.tile[0]), grid.tile[1]
+        arrays = {"labels": self._create(f"{number}/labels", grid.shape, piece, "uint8")}
         if self.keeps_probabilities:
-            shape, chunks = (self.num_classes, *grid.shape), (self.num_classes, *grid.tile)
+            shape, chunks = (self.num_classes, *grid.shape), (1, *piece)
             arrays["probabilities"] = self._create(f"{number}/probabilities", shape, chunks, "float16")
         self._arrays[sample] = arrays
 
@@ -71,6 +73,11 @@ class PredictionWriter:
 
     def _create(self, path: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> zarr.Array[Any]:
         return zarr.create_array(self._store, name=path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0)
+
+
+def _chunk_rows(tile_rows: int) -> int:
+    """Return the most rows of a chunk of which a tile has a whole number."""
+    return next(rows for rows in range(min(tile_rows, _CHUNK_ROWS), 0, -1) if tile_rows % rows == 0)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from models.folding import fold_batch_norm
 from models.interface import SegmentationModel
+from models.rounding import round_between_the_ends
 from pipeline.blending import Blend, Probabilities
 from pipeline.checkpoint import ModelCard
-from pipeline.device import PRECISIONS
 from pipeline.inference import crop_slices, labels_of, logits_within_memory, probabilities_of, to_device, uncertain_of
 from pipeline.memory import AHEAD, largest_window_px, outside_the_heap
 from pipeline.plan import SlidePlan
@@ -48,7 +48,9 @@ class Scores(NamedTuple):
 def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
     """Prepare a network for prediction: on its device, in ``precision``, normalization folded into convolutions."""
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
-    network.to(device, PRECISIONS[precision]).to(memory_format=torch.channels_last)
+    if precision == "bfloat16":
+        round_between_the_ends(network)
+    network.to(device).to(memory_format=torch.channels_last)
 
 
 def batch_limit_px(window_px: int, device: torch.device) -> int:
@@ -219,7 +221,7 @@ class _Sink:
             differing_px=sum(blend.mismatch.differing_px for blend in self.blends.values()),
             compared_px=sum(blend.mismatch.compared_px for blend in self.blends.values()),
             device=str(next(network.parameters()).device),
-            precision=str(next(network.parameters()).dtype).removeprefix("torch."),
+            precision=_precision_of(network),
             threads=torch.get_num_threads(),
             uncertain={
                 sample: self.uncertain_px[sample] / self.slide_px[sample]
@@ -228,3 +230,7 @@ class _Sink:
             },
             mismatch={sample: blend.mismatch.share for sample, blend in self.blends.items()},
         )
+
+
+def _precision_of(network: SegmentationModel) -> str:
+    return "bfloat16" if any(weight.dtype == torch.bfloat16 for weight in network.parameters()) else "float32"

@@ -99,6 +99,7 @@ class PredictConfig(Section):
 
     classes: list[ClassName]
     precision: Literal["float32", "bfloat16"]
+    compile: bool = False
     probabilities: bool
 
 
@@ -187,6 +188,7 @@ def stage_config(
         "predict": PredictConfig(
             classes=settings.classes,
             precision=settings.prediction.precision,
+            compile=settings.prediction.compile,
             probabilities=settings.needs_probabilities,
         ),
         "verify": VerifyConfig(classes=settings.classes),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from models.folding import fold_batch_norm
 from models.geometry import round_up
 from models.interface import SegmentationModel
-from pipeline.device import PRECISIONS
 from pipeline.errors import ConfigError
 from pipeline.inference import crop_to, labels_of, logits_of, predict_image, to_device
 from pipeline.tiling import Grid, Region, read_mirrored
@@ -25,7 +24,7 @@ from pipeline.tiling import Grid, Region, read_mirrored
 Precision = Literal["float64", "float32"]
 
 TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-4}  # between logits: rounding, and no more
-_DTYPES = PRECISIONS | {"float64": torch.float64}
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _TILE_PX = 128
 _CANDIDATES = 8  # per side: places where the piece could be cut
 

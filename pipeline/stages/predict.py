@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.checkpoint import ModelCard
+from pipeline.compilation import compiled
 from pipeline.device import computes_bfloat16, prepare
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
@@ -45,6 +46,8 @@ def run(
     if config.precision == "bfloat16" and not computes_bfloat16(device):
         log.warning("%s does not compute bfloat16 in hardware: prediction.precision float32 is far faster here", device)
     make_ready(network, device, config.precision)
+    if config.compile:
+        network = compiled(network)
     found = batch_plans(plans, batch)
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
         slides = list(_begin(found, card, writer))

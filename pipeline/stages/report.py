@@ -24,6 +24,7 @@ from pipeline.outcome import Outcome, outcomes
 from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
 from pipeline.pictures import layers_of, picture_shape, shrink, side_px
 from pipeline.plan import read_plan
+from pipeline.proofs import proofs_tables
 from pipeline.results import results_table
 from pipeline.sample_sheet import read_groups
 from pipeline.slides import open_slide
@@ -78,7 +79,8 @@ def run(
     drawn = _draw(table, summary, config)
     for name, figure in drawn.items():
         write_text(drawings / f"{name}.svg", figure.svg)
-    tables = [_ranking_table(ranking), *_folds_tables(parts, config), *_cohort_tables(summary, pairs)]
+    proofs = proofs_tables(origin["samples"])
+    tables = [_ranking_table(ranking), *proofs, *_folds_tables(parts, config), *_cohort_tables(summary, pairs)]
     write_text(page, render(_page(found, table, tables, list(drawn.values()), config, origin)))
     flagged = int((table["flags"] != "").sum())
     log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)

@@ -106,6 +106,30 @@ def write_network(folder: Path, *, width: int, architecture: str = "unet") -> Pa
     return weights
 
 
+def train_network(folder: Path, *, width: int, minutes: float) -> Path:
+    """Train a U-Net on the micrographs that no slide is made of; return the path of its weights."""
+    settings = Settings.model_validate(
+        {
+            "classes": CLASSES,
+            "training": {"kind": "classes", "values": [0, 255], "validation": 0.1},
+            "models": {
+                "unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes},
+            },
+        }
+    )
+    images, labels, weights = folder / "images", folder / "labels", folder / "weights"
+    for ours, theirs in ((images, "images"), (labels, "masks")):
+        ours.mkdir()
+        for number in range(20):
+            (ours / f"{number:02d}.tif").symlink_to((DATA / "isbi2012" / theirs / f"{number:02d}.tif").resolve())
+    pairs = ("--images", images, "--labels", labels, "--memory-mb", 4000)
+    run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
+    files = ("--weights", weights, "--output", folder / "model.safetensors", "--history", folder / "history.csv")
+    with_all = (*pairs, *files, "--threads", THREADS, "--devices", 1)
+    run_stage("train", *with_all, config=stage_config(settings, "train", "unet"))
+    return folder / "model.safetensors"
+
+
 class Project:
     """A folder with a network, whose stages run one by one as jobs, as the workflow runs them."""
 
@@ -153,13 +177,15 @@ class Project:
         return self.folder / f"{batch}.json"
 
     def _run(self, stage: str, *flags: object) -> tuple[float, int]:
-        """Run a stage in a process of its own; return its seconds and the most memory it held, in bytes."""
-        command = [stage, *map(str, flags), "--config", stage_config(self.settings, stage)]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", _WITH_PEAK, *command], check=True, stdout=subprocess.PIPE, text=True
-        )
-        return time.perf_counter() - start, int(done.stdout.split()[-1])
+        return run_stage(stage, *flags, config=stage_config(self.settings, stage))
+
+
+def run_stage(stage: str, *flags: object, config: str) -> tuple[float, int]:
+    """Run a stage in a process of its own; return its seconds and the most memory it held, in bytes."""
+    command = [stage, *map(str, flags), "--config", config]
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", _WITH_PEAK, *command], check=True, stdout=subprocess.PIPE, text=True)
+    return time.perf_counter() - start, int(done.stdout.split()[-1])
 
 
 _WITH_PEAK = """

@@ -32,7 +32,7 @@ from pipeline.predictions import write_predictions
 from pipeline.stages import stitch
 from pipeline.tiling import Grid
 
-_TILE_PX = 1024
+_TILE_PX = (1056, 2048)  # what 4 GB allow a U-Net of width 32 on 8,192 x 8,192 px
 _CARD = dict.fromkeys(ModelCard.__annotations__) | {
     "classes": ["background", "nucleus"],
     "normalization": NORMALIZATION,
@@ -87,7 +87,7 @@ def measure(folder: Path, kind: str) -> None:
 def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None:
     """Write prediction, plan and model.json of a slide."""
     patch = _probabilities()
-    grid = Grid(shape=(rows, columns), tile=(_TILE_PX, _TILE_PX), halo_px=96, stride_px=16)
+    grid = Grid(shape=(rows, columns), tile=_TILE_PX, halo_px=96, stride_px=16)
     slide = SlidePlan(
         slide=folder / "slide.tif",
         slide_sha256="",
@@ -115,7 +115,8 @@ def _probabilities() -> np.ndarray:
     assert spec.origin is not None
     labels = tifffile.imread(Path(spec.origin).parent / "data" / "images" / "mask2d.tif")
     soft = gaussian_filter((labels > 0).astype(np.float32), 1)
-    return np.pad(soft, [(0, _TILE_PX - side) for side in soft.shape], mode="symmetric")
+    missing = [(0, length - side) for length, side in zip(_TILE_PX, soft.shape, strict=True)]
+    return np.pad(soft, missing, mode="symmetric")
 
 
 if __name__ == "__main__":

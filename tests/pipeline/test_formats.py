@@ -136,28 +136,30 @@ def test_a_lif_is_what_liffile_reads(data):
 
 @pytest.mark.parametrize(("colour", "dtype"), [(False, np.uint16), (False, np.float32), (True, np.uint8)])
 def test_a_czi_is_what_was_written(tmp_path, generator, colour, dtype):
-    """Two scenes of two channels and three planes, the first away from the origin."""
+    """Two scenes of two channels and three planes at two times, none at the origin."""
     czi = pytest.importorskip("pylibCZIrw.czi")
-    shape = (2, 2, 3, 40, 50, 3 if colour else 1)  # scene, channel, plane
+    shape = (2, 2, 2, 3, 40, 50, 3 if colour else 1)  # scene, time, channel, plane
     stored = (generator.random(shape) * 200).astype(dtype)
     with czi.create_czi(str(tmp_path / "x.czi")) as file:
-        for scene, channel, plane in np.ndindex(*shape[:3]):
+        for scene, time, channel, plane in np.ndindex(*shape[:4]):
             file.write(
-                stored[scene, channel, plane],
+                stored[scene, time, channel, plane],
                 location=(-7 + 500 * scene, 300),
-                plane={"C": channel, "Z": plane, "T": 0},
+                plane={"C": channel, "Z": plane, "T": time},
                 scene=scene,
             )
         file.write_metadata("x", channel_names={0: "DAPI", 1: "GFP"}, scale_x=0.25e-6, scale_y=0.5e-6)
-    expected = stored[..., ::-1] if colour else stored  # written as BGR
     if colour:
         with pytest.raises(SlideError, match="2 channels of 3 colours each"):
-            pixels_of(tmp_path / "x.czi", z=0)
+            pixels_of(tmp_path / "x.czi", z=0, t=0)
         return
-    with opened(tmp_path / "x.czi", z="max", series="scene 1", channels=["GFP"]) as slide:
-        np.testing.assert_array_equal(slide.read_all()[0], expected[1, 1, :, :, :, 0].max(axis=0))
-        assert slide.pixel_size_um == pytest.approx((0.5, 0.25))
-        assert_regions_equal_the_whole(slide, generator)
+    for scene in (0, 1):
+        with opened(tmp_path / "x.czi", z="max", t=1, series=f"scene {scene}", channels=["GFP", "DAPI"]) as slide:
+            np.testing.assert_array_equal(slide.read_all(), stored[scene, 1, ::-1, ..., 0].max(axis=1))
+            assert slide.pixel_size_um == pytest.approx((0.5, 0.25))
+            assert slide.channel_names == ("GFP", "DAPI")
+            assert_regions_equal_the_whole(slide, generator)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "x.czi", z=2, t=0), stored[0, 0, :1, 2, ..., 0])
 
 
 def test_a_czi_in_colour_is_rgb(tmp_path, generator):

@@ -6,16 +6,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from models.geometry import Geometry
 from pipeline.errors import SlidemillError
 from pipeline.predictions import open_prediction, write_predictions
 from pipeline.tiling import Grid
 
 
-def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generator):
-    labels = generator.integers(0, 3, (100, 70)).astype(np.uint8)
-    probabilities = generator.random((3, 100, 70)).astype(np.float16)
-    grid = Grid.plan((100, 70), geometry=Geometry(stride_px=16, context_px=20), tile_px=32)
+@pytest.mark.parametrize(("rows", "tile_rows", "chunk_rows"), [(100, 32, 32), (1300, 1056, 352), (600, 608, 304)])
+def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generator, rows, tile_rows, chunk_rows):
+    labels = generator.integers(0, 3, (rows, 70)).astype(np.uint8)
+    probabilities = generator.random((3, rows, 70)).astype(np.float16)
+    grid = Grid(shape=(rows, 70), tile=(tile_rows, 32), halo_px=32, stride_px=16)
     path = tmp_path / "batch.zarr.zip"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the zip would hold a chunk twice
@@ -31,6 +31,7 @@ def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generat
     assert len(names) == len(set(names))
     assert not any(".." in name for name in names)
     with open_prediction(path, "plate/../a") as group:
+        assert (group["labels"].chunks, group["probabilities"].chunks) == ((chunk_rows, 32), (1, chunk_rows, 32))
         np.testing.assert_array_equal(group["labels"][:], labels)
         np.testing.assert_array_equal(group["probabilities"][:], probabilities)
     for sample, stage, message in (("b", "predict", "b.tif: damaged"), ("c", "tile", "c.tif: empty")):
