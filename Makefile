@@ -32,8 +32,8 @@ demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an exam
 watch: $(VENV)/demo ## run the workflow whenever slides settle in PROJECT=...; Ctrl-C ends it
 	@python workflow/watch.py "$(PROJECT)" --cores $(CORES)
 
-test: lint browser ## check style and run all tests
-	python -m pytest
+test: lint browser ## check style and run all tests, two files at a time
+	python -m pytest --numprocesses 2 --dist loadfile
 
 browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
 	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 settings.register_profile("slidemill", deadline=None, print_blob=True)
 settings.load_profile("slidemill")
-torch.set_num_threads(2)
+# Test runs side by side have a core each; threads that wait give theirs away, also in the jobs that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
