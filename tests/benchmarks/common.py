@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tifffile
 import torch
+import yaml
 
 import models
 from pipeline.checkpoint import card_path
@@ -24,8 +27,9 @@ from pipeline.tiling import mirror
 from pipeline.weights_file import save_network
 
 CLASSES = ["background", "object"]
+REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SLIDEMILL_DATA", "../shared/data"))
-THREADS = 2
+THREADS = len(os.sched_getaffinity(0))  # the cores that `taskset` leaves, if it was used
 
 
 def say(figure: str, **values: object) -> None:
@@ -41,7 +45,7 @@ def say_machine() -> None:
     say(
         "machine",
         processor=names[0] if names else platform.processor(),
-        cores=os.cpu_count(),
+        cores=THREADS,
         capability=torch.backends.cpu.get_cpu_capability(),
         cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         torch=torch.__version__,
@@ -128,6 +132,25 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
     with_all = (*pairs, *files, "--threads", THREADS, "--devices", 1)
     run_stage("train", *with_all, config=stage_config(settings, "train", "unet"))
     return folder / "model.safetensors"
+
+
+def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
+    """Run an example with its ``unet`` changed; return the steps of its training, and the means of some metrics."""
+    project = folder / example
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SLIDEMILL_DATA": str(DATA.resolve())}
+    lay_out = REPOSITORY / "config" / "examples" / "lay_out.py"
+    subprocess.run([sys.executable, lay_out, example, project], check=True, env=environment)
+    settings = project / "config" / "config.yaml"
+    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    content["models"]["unet"] |= changes
+    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
+    snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]
+    subprocess.run(
+        [*snakemake, "--snakefile", REPOSITORY / "Snakefile", "--directory", project], check=True, env=environment
+    )
+    history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
+    means = pd.read_csv(project / "results" / "metrics.csv")[shown].mean().to_dict()
+    return {"steps": int(history["step"].max())} | means
 
 
 class Project:

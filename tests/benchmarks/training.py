@@ -7,9 +7,6 @@ both by the same code; each training gets the same minutes and the same cores.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +16,6 @@ import numpy as np
 import pandas as pd
 import tifffile
 import torch
-import yaml
 from monai.data import CacheDataset, DataLoader
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
@@ -30,12 +26,11 @@ from pipeline.config import MetricsConfig
 from pipeline.evaluation import measure, true_side
 from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
-from tests.benchmarks.common import DATA, THREADS, say, say_machine
+from tests.benchmarks.common import DATA, THREADS, run_example, say, say_machine
 
 LABELS = LabelConfig(classes=["membrane", "cell"], kind="classes", values=[0, 255])
 TRAINING, EVALUATED = range(20), range(20, 24)
 SHOWN = ["dice_membrane", "dice_cell", "adapted_rand_error"]
-REPOSITORY = Path(__file__).parents[2]
 
 
 def main(minutes: float = 15) -> None:
@@ -86,21 +81,7 @@ def _monai(folder: Path, minutes: float) -> dict[str, float]:
 
 def _slidemill(folder: Path, minutes: float) -> dict[str, float]:
     """Run the example, and return the mean scores of its metrics."""
-    project = folder / "isbi2012"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SLIDEMILL_DATA": str(DATA.resolve())}
-    lay_out = REPOSITORY / "config" / "examples" / "lay_out.py"
-    subprocess.run([sys.executable, lay_out, "isbi2012", project], check=True, env=environment)
-    settings = project / "config" / "config.yaml"
-    content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    content["models"]["unet"]["max_minutes"] = float(minutes)
-    settings.write_text(yaml.safe_dump(content), encoding="utf-8")
-    snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]
-    subprocess.run(
-        [*snakemake, "--snakefile", REPOSITORY / "Snakefile", "--directory", project], check=True, env=environment
-    )
-    history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
-    scores = pd.read_csv(project / "results" / "metrics.csv")[SHOWN].mean().to_dict()
-    return {"steps": int(history["step"].max())} | scores
+    return run_example(folder, "isbi2012", {"max_minutes": float(minutes)}, SHOWN)
 
 
 def _scores(mask: Path, reference: Path, scratch: Path) -> dict[str, object]:
