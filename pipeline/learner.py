@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +64,13 @@ class Learner:
         network: SegmentationModel = self._average.module if self._average else self._network  # type: ignore[assignment]
         return network
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Return a context in which networks compute in the precision of the training.
+
+        Fabric enters it for ``forward`` alone: any other method of a network of one process it calls as it is.
+        """
+        return self._fabric.autocast()
+
     def step(self, batch: list[Tensor], *, rate: float, number: int) -> float:
         """Make step ``number`` (from 0) at a learning rate; return the loss of the whole batch.
 
@@ -107,7 +116,8 @@ class Learner:
     def _loss(self, image: Tensor, truth: list[Tensor]) -> Tensor:
         """Return the weighted sum of the losses of all heads, over the batch of all processes."""
         geometry = self._network.geometry
-        heads = self._model.logits_to_train(_network_input(image, geometry))
+        with self.arithmetic():
+            heads = self._model.logits_to_train(_network_input(image, geometry))
         truth = [gather(part) for part in truth]
         losses = []
         for weight, part in heads:

@@ -38,7 +38,8 @@ def build_optimizer(network: SegmentationModel, config: ModelConfig) -> torch.op
     groups, settings = parameter_groups(network, config), config.optimizer
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay)
+    fused = config.precision != "float16"  # Fabric does not clip scaled gradients of a fused one
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int) -> None:

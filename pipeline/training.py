@@ -179,7 +179,8 @@ class _Recorder:
             "steps_per_s": len(self.losses) / lasted_s,
         }
         images = self._task.validation
-        scores, predicted = validate(self._learner.judged, images, self._task.classes)
+        with self._learner.arithmetic():
+            scores, predicted = validate(self._learner.judged, images, self._task.classes)
         record |= scores
         self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
         self._state.elapsed_s = self._clock.elapsed_s()

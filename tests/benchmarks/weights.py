@@ -21,11 +21,9 @@ def main() -> None:
     """Print the machine, then the figures."""
     say_machine()
     _, labels = demo_images()
-    labels = labels.astype(np.int32)
-    bench_field(labels)
-    bench_large(
-        np.block([[np.where(labels, labels + (4 * i + j) * labels.max(), 0) for j in range(4)] for i in range(4)])
-    )
+    labels = crowded(labels.astype(np.int32))
+    bench_field(labels[:512, :512])
+    bench_large(labels[:2048, :2048])
 
 
 def bench_field(labels: np.ndarray) -> None:
@@ -42,7 +40,7 @@ def bench_field(labels: np.ndarray) -> None:
 
 
 def bench_large(labels: np.ndarray) -> None:
-    """Sixteen fields side by side, against one transform of the image, and against the formula on a crop."""
+    """Many fields side by side, against one transform of the image, and against the formula on a crop."""
     fast, transform = best(lambda: ours(labels), lambda: scipy.ndimage.distance_transform_edt(labels == 0))
     margin = reach_px(**PUBLISHED)
     inner, around = slice(800, 1200), slice(800 - margin, 1200 + margin)
@@ -70,6 +68,14 @@ def direct(objects: np.ndarray) -> np.ndarray:
         distance = scipy.ndimage.distance_transform_edt(objects != index)
         nearest = np.sort([*nearest, distance], axis=0)[:2]
     return 1 + 10 * np.exp(-((nearest[0] + nearest[1]) ** 2) / 50)
+
+
+def crowded(labels: np.ndarray) -> np.ndarray:
+    """Return the labels shrunk and side by side, (2115, 2115), so that 2048 px a side have about 2,900 nuclei."""
+    side = 423  # of 512: 183 nuclei per 512 px instead of 125
+    picked = (np.arange(side) * len(labels)) // side
+    small = labels[np.ix_(picked, picked)]
+    return np.block([[np.where(small, small + (5 * i + j) * small.max(), 0) for j in range(5)] for i in range(5)])
 
 
 def count(labels: np.ndarray) -> int:

@@ -34,6 +34,7 @@ NETWORK = ModelConfig(
     validate_every=4,
     learning_rate=0.01,
     optimizer=OptimizerConfig(average=0.9),
+    precision="float32",  # in bfloat16, two processes differ by the rounding of every activation
 )
 
 

@@ -10,13 +10,14 @@ import torch
 
 import models
 from models.geometry import Geometry
+from pipeline import losses
 from pipeline.annotated import Annotated
 from pipeline.errors import SlidemillError
 from pipeline.inference import predict_image
 from pipeline.learner import check_patch
 from pipeline.metrics.overlap import confusion, per_class
 from pipeline.model_config import ModelConfig, OptimizerConfig, SettledConfig
-from pipeline.optimization import average_of, parameter_groups, schedule
+from pipeline.optimization import average_of, build_optimizer, parameter_groups, schedule
 from pipeline.training import Clock, Task, train_network, validation_interval
 
 CONFIG = {
@@ -74,7 +75,7 @@ def train_in(folder, devices=CPU, **settings):
 @pytest.mark.parametrize("options", [{"width": 4, "depth": 2}, {"width": 4, "depth": 2, "padding": "valid"}])
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_it_learns_and_ends_with_its_best_weights(train, options, average):
-    network, best, history = train(options=options, optimizer=OptimizerConfig(average=average))
+    network, best, history = train(options=options, optimizer=OptimizerConfig(average=average), precision="float32")
     assert list(history["step"]) == [30, 60]
     assert best["dice_mean"] == history["dice_mean"].max()
     assert best["dice_square"] > 0.9
@@ -88,6 +89,50 @@ def test_a_seed_repeats_a_training(train):
     (first, *_), (second, *_) = train(max_steps=8), train(max_steps=8)
     for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch, precision, dtype):
+    """Steps and validations do; the weights that are kept, and the loss, are float32 whatever it is."""
+    computed, lost = set(), set()
+    forward, loss_of = torch.nn.Conv2d.forward, losses.SegmentationLoss.forward
+
+    def convolve(self, image):
+        logits = forward(self, image)
+        computed.add((torch.is_grad_enabled(), logits.dtype))
+        return logits
+
+    def lose(self, *parts):
+        loss = loss_of(self, *parts)
+        lost.add(loss.dtype)
+        return loss
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", convolve)
+    monkeypatch.setattr(losses.SegmentationLoss, "forward", lose)
+    network, *_ = train_in(tmp_path, max_steps=1, validate_every=1, precision=precision)
+    assert computed == {(True, dtype), (False, dtype)}
+    assert lost == {torch.float32}
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_weights_move_alike_in_any_memory_order(kind):
+    """The fused optimizer walks through memory, not through elements."""
+    moved = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        network = models.build("unet", in_channels=3, num_classes=2, options={"width": 2, "depth": 1})
+        network.to(memory_format=memory_format)
+        optimizer = build_optimizer(network, ModelConfig(optimizer=OptimizerConfig(kind=kind)))
+        for step in range(3):
+            torch.manual_seed(step)
+            for parameter in network.parameters():
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+            optimizer.param_groups[0]["lr"] = 0.1
+            optimizer.step()
+        moved.append(network.state_dict())
+    for name, value in moved[0].items():
+        torch.testing.assert_close(moved[1][name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_time_ends_a_training(train):

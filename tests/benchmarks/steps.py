@@ -1,0 +1,153 @@
+"""Steps of a training: what one takes in each arithmetic, the network alone, and the waiting for data.
+
+The default U-Net on patches of 256 px, batches of four, with the default augmentation and loss; one process makes the
+patches. The micrograph comes with the package stardist.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import models
+from models.interface import SegmentationModel
+from pipeline.annotated import Annotated
+from pipeline.batches import Batches, worker_count
+from pipeline.device import set_up_process
+from pipeline.intensity import measure, normalize
+from pipeline.learner import Learner
+from pipeline.model_config import SettledConfig
+from pipeline.patches import RandomPatches
+from pipeline.processes import start_fabric
+from pipeline.training import Task, train_network
+from tests.benchmarks.common import THREADS, say, say_machine, seconds
+from tests.benchmarks.weights import demo_images
+
+_WARM, _STEPS = 3, 12
+_CLASSES = ["background", "nucleus"]
+
+
+def main() -> None:
+    """Print the machine, then the figures."""
+    say_machine()
+    set_up_process(THREADS)
+    nuclei = annotated()
+    bench_patches(nuclei)
+    for precision in ("float32", "bfloat16"):
+        bench_step(nuclei, precision)
+    bench_training(nuclei)
+
+
+def bench_patches(nuclei: Annotated) -> None:
+    """How long one core takes to make a patch."""
+    torch.set_num_threads(1)
+    patches = patches_of(nuclei, settings())
+    taken = [seconds(lambda number=number: patches[number]) for number in range(_WARM, 50)]
+    torch.set_num_threads(THREADS)
+    say("patch", patch_px=settings().patch_px, ms=1000 * statistics.mean(taken))
+
+
+def bench_step(nuclei: Annotated, precision: str) -> None:
+    """Steps on batches that are there: the whole step, and the network and its gradients alone."""
+    config = settings(precision=precision)
+    fabric = start_fabric([torch.device("cpu")], precision)
+    batches = Batches(fabric, patches_of(nuclei, config), batch_size=config.batch_size, first=0)
+    batch = next(batches)
+    del batches
+    network = build(config)
+    learner = Learner(fabric, network, config)
+    numbers = itertools.count()
+
+    def step() -> None:
+        learner.step(batch, rate=config.learning_rate, number=next(numbers))
+
+    image = batch[0].contiguous(memory_format=torch.channels_last)
+
+    def bare() -> None:
+        with learner.arithmetic():
+            logits = network(image)
+        logits.float().square().mean().backward()
+        network.zero_grad()
+
+    whole_s, bare_s = median_s(step), median_s(bare)
+    say("step", precision=precision, threads=THREADS, ms=1000 * whole_s, bare_ms=1000 * bare_s, ratio=whole_s / bare_s)
+
+
+def bench_training(nuclei: Annotated) -> None:
+    """The training itself: the share of its time that it waits, as its history says."""
+    config = settings(max_steps=40, validate_every=40, max_minutes=1000)
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(
+            network=build(config),
+            training=[nuclei],
+            validation=[crop(nuclei, 64)],
+            classes=_CLASSES,
+            config=config,
+            identity="benchmark",
+            history=Path(folder) / "history.csv",
+            folder=Path(folder),
+        )
+        start = time.perf_counter()
+        record = train_network(task, [torch.device("cpu")])
+    say(
+        "training steps",
+        workers=worker_count(THREADS, on_gpu=False),
+        threads=THREADS,
+        steps=int(record["step"]),
+        seconds=time.perf_counter() - start,
+        steps_per_s=record["steps_per_s"],
+        waiting=record["waiting"],
+    )
+
+
+def settings(**more: object) -> SettledConfig:
+    """Return the defaults of a training, with patches and batches as they settle by default."""
+    return SettledConfig.model_validate({"patch_px": 256, "batch_size": 4, **more})
+
+
+def build(config: SettledConfig) -> SegmentationModel:
+    """Return the default network."""
+    torch.manual_seed(config.seed)
+    return models.build(config.architecture, in_channels=1, num_classes=len(_CLASSES), options={})
+
+
+def patches_of(nuclei: Annotated, config: SettledConfig) -> RandomPatches:
+    """Return the patches of a training."""
+    return RandomPatches([nuclei], patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
+
+
+def annotated() -> Annotated:
+    """Return the annotated micrograph."""
+    pixels, labels = demo_images()
+    scales = measure(lambda: iter([pixels[None]]), pixels.dtype)
+    return Annotated(
+        name="nuclei",
+        image=normalize(pixels[None], scales),
+        classes=(labels > 0).astype(np.uint8),
+        weights=np.ones(labels.shape, np.float16),
+    )
+
+
+def crop(nuclei: Annotated, side_px: int) -> Annotated:
+    """Return a corner, so small that validating on it takes no time."""
+    corner = slice(side_px), slice(side_px)
+    return Annotated(
+        name="corner", image=nuclei.image[:, *corner], classes=nuclei.classes[corner], weights=nuclei.weights[corner]
+    )
+
+
+def median_s(work: Callable[[], None]) -> float:
+    """Return the median time of a work, after a few to warm up."""
+    taken = [seconds(work) for _ in range(_WARM + _STEPS)]
+    return statistics.median(taken[_WARM:])
+
+
+if __name__ == "__main__":
+    main()
