@@ -25,6 +25,7 @@ class Outcome:
     sample: str
     model: str
     slide: Path
+    batch: str = ""
     reference: Path | None = None
     mask: Path | None = None
     objects: Path | None = None
@@ -65,7 +66,7 @@ def _held(name: str, found: Sample, model: str) -> Outcome:
 
 def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
     slide, reference = Path(found.slide), Path(found.reference) if found.reference else None
-    names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
+    names = {"sample": sample, "model": model, "batch": found.batch}
     network = Path(settings.weights_of(model))
     plan = Path(project.PLAN.format(**names))
     mask = _current(Path(project.MASK.format(**names)), [slide, plan, network] if check_age else [])
@@ -85,6 +86,7 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
         sample=sample,
         model=model,
         slide=slide,
+        batch=found.batch,
         reference=reference,
         mask=mask,
         objects=objects,

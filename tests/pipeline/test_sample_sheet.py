@@ -11,7 +11,7 @@ SAMPLES = ["001", "a", "b", "plate/c"]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sample,animal\na,1\n", "no column 'group'; a sample sheet has sample and group"),
+        ("sample,animal\na,1\n", "no column 'group'; it has sample and group"),
         ("group\n1\n", "no column 'sample'"),
         ("sample,group\na,1\nb,\n", "line 3 has no group"),
         ("sample,group\na\n", "line 2 has no group"),

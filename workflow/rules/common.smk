@@ -3,18 +3,19 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.config import parse_settings
-from pipeline.drop_folder import samples_of_run, take_stock, write_samples
+from pipeline.drop_folder import SLIDES, samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
 from pipeline.image_files import SUFFIXES
-from pipeline.project import batch_of, find_pairs
-from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
+from pipeline.project import find_pairs, has_probabilities
+from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
@@ -27,7 +28,6 @@ try:
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
         )
     groups = read_groups(Path(settings.samples), samples)
-    pixel_sizes = read_pixel_sizes(Path(settings.samples), samples)
     strangers = [name for _, name in read_strangers(Path(settings.samples), samples)]
     trained = list(settings.trainings)
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
@@ -49,8 +49,8 @@ if workflow.is_main_process:
         logger.warning(f"{settings.samples}: no slide {strangers[0]!r}{more}: deleted, or misspelt")
 
 batches = {}
-for sample in slides:
-    batches.setdefault(batch_of(sample), []).append(sample)
+for name, sample in ready.items():
+    batches.setdefault(sample.batch, []).append(name)
 
 
 # A conda environment of a rule has the libraries, but not this project.
@@ -79,15 +79,16 @@ def plans_of(wildcards):
 
 
 def prediction_of(wildcards):
-    return f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip"
+    return f"results/predictions/{wildcards.model}/{samples[wildcards.sample].batch}.zarr.zip"
 
 
 def probabilities_of(wildcards):
     return prediction_of(wildcards) if settings.prediction.probabilities else []
 
 
-def kept_if_asked(prediction):
-    return prediction if settings.prediction.probabilities else temp(prediction)
+def flag_of_probabilities(wildcards):
+    path = probabilities_of(wildcards)
+    return f"--prediction {shlex.quote(path)}" if path else ""
 
 
 def network_of(wildcards):
@@ -145,13 +146,19 @@ def plans_folder(wildcards):
     return f"results/plans/{wildcards.model}"
 
 
+@cache
+def config_text(stage, model, stated, probabilities):
+    """Return the configuration of a stage; many thousand jobs share a few."""
+    return stage_config(settings, stage, model, stated=stated, probabilities=probabilities)
+
+
 def config_of(stage):
-    return lambda wildcards: stage_config(
-        settings,
-        stage,
-        getattr(wildcards, "model", None),
-        pixel_size_um=pixel_sizes.get(getattr(wildcards, "sample", None)),
-    )
+    def config(wildcards):
+        sample, batch = wildcards.get("sample"), wildcards.get("batch")
+        stated = samples[sample].stated if sample else NOTHING
+        return config_text(stage, wildcards.get("model"), stated, has_probabilities(batch) if batch else None)
+
+    return config
 
 
 def results_of_all(wildcards):
@@ -163,6 +170,8 @@ def results_of_all(wildcards):
         if fold:
             yield f"results/validation/{name}.csv"
     for model in settings.networks:
+        for batch in batches:
+            yield f"results/predictions/{model}/{batch}.json"
         for sample in slides:
             yield f"results/masks/{model}/{sample}.ome.tiff"
             yield f"results/objects/{model}/{sample}.csv"
