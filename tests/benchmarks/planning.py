@@ -27,15 +27,16 @@ FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
 RECORDS = Path(".snakemake/metadata")
 CONFIG = {"settle_s": 0, "models": {"net": {"checkpoint": "network/model.safetensors"}}}
-# As `python -m snakemake`, with a last line of how much memory the process took.
+# As `python -m snakemake`, with last lines of the memory and the processor time that it took.
 _MEASURED = """
-import sys
+import sys, time
 from snakemake.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+    print(*[line for line in open("/proc/self/status") if line.startswith("VmHWM")], "cpu_s", time.process_time())
 """
+_SAID = {"total", "VmHWM:", "cpu_s"}
 
 
 def main() -> None:
@@ -57,12 +58,11 @@ def bench(project: Path, samples: int) -> None:
     for new in (0, 1):
         if new:
             (project / "data" / "slides" / "new.tif").touch()
-        wall_s, peak_mb, jobs = plan(project)
-        say("planning", samples=samples, new=new, wall_s=wall_s, peak_mb=peak_mb, jobs=jobs)
+        say("planning", samples=samples, new=new, **plan(project))
 
 
-def plan(project: Path) -> tuple[float, float, int]:
-    """Return wall time in s, peak memory in MB and the number of jobs of a dry run."""
+def plan(project: Path) -> dict[str, float]:
+    """Return wall and processor time in s, peak memory in MB and the number of jobs of a dry run."""
     words = [sys.executable, "-c", _MEASURED, *command(project)[3:], "--dry-run", "--quiet", "rules"]
     start = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -70,8 +70,9 @@ def plan(project: Path) -> tuple[float, float, int]:
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
     lines = (done.stdout + done.stderr).splitlines()
-    counts = {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith(("total ", "VmHWM:"))}
-    return wall_s, counts["VmHWM:"] * 1024 / 1e6, counts.get("total", 0)
+    said = {words[0]: float(words[1]) for line in lines if len(words := line.split()) > 1 and words[0] in _SAID}
+    peak_mb = said["VmHWM:"] * 1024 / 1e6
+    return {"wall_s": wall_s, "cpu_s": said["cpu_s"], "peak_mb": peak_mb, "jobs": said.get("total", 0)}
 
 
 def command(project: Path) -> list[str]:

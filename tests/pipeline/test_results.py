@@ -60,6 +60,7 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
         sample=sample,
         model="unet",
         slide=Path("a.tif"),
+        batch=names["batch"],
         reference=None,
         mask=Path("a.ome.tiff"),
         objects=places["OBJECTS"],

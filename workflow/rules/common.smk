@@ -1,4 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
+import gc
 import re
 import shlex
 import subprocess
@@ -18,6 +19,10 @@ from pipeline.project import find_pairs, has_probabilities
 from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
+
+# The jobs of many samples are one large graph that lives to the end: looking through it for garbage each time that a few
+# hundred objects were made takes as long as all else.
+gc.set_threshold(100_000, 50, 100)
 
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
@@ -188,6 +193,11 @@ def begin_run():
     write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
 
 
+def is_slice():
+    """Return whether this run was told to take a part of the samples."""
+    return workflow.dag_settings.batch is not None
+
+
 def end_run():
     """Say what became of the samples, if this run made the report."""
     table, page = Path("results/metrics.csv"), Path("results/report.html")
@@ -195,8 +205,8 @@ def end_run():
         print(f"\n{last_lines(table, page)}", file=sys.stderr)
 
 
-def report_failures():
-    """Write the report although samples failed; without provenance.json the next run writes it anew."""
+def report_what_there_is():
+    """Write the report although samples failed or are left; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
     command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]

@@ -1,6 +1,12 @@
 # From a slide to its mask and metrics. A slide that cannot be read fails in its own `stitch`; all others finish.
 
 
+rule segmented:
+    """Segment every slide; in slices of it with `--batch segmented=1/4`."""
+    input:
+        [f"results/objects/{model}/{sample}.csv" for model in settings.networks for sample in slides],
+
+
 rule tile:
     """Plan the tiles that cover one slide, and measure its intensities."""
     input:
@@ -61,7 +67,6 @@ rule stitch:
     input:
         prediction=prediction_of,
         plan="results/plans/{model}/{sample}.json",
-        network=network_of,
         card=card_of,
     output:
         mask="results/masks/{model}/{sample}.ome.tiff",
