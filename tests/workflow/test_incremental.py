@@ -115,7 +115,7 @@ CHANGES = {
         {"predict": 3} | MASKS,
     ),
     "change the tile size": (lambda project: configure(project, tiling={"tile_px": 32}), NETWORKS),
-    "change the budget": (lambda project: configure(project, tiling={"memory_mb": 3000}), {}),
+    "change the budget": (lambda project: configure(project, tiling={"memory_mb": 3000}), REPORT),
     "change the learning rate": (
         lambda project: configure(project, {"learning_rate": 0.5}),
         {"train": 1} | NETWORKS,
