@@ -96,7 +96,35 @@ def take_stock(settings: Settings, *, now_s: float | None = None) -> Samples:
         if name in stated:
             found = replace(found, pixel_size_um=stated[name].pixel_size_um, channels=stated[name].channels)
         stock[name] = replace(found, reference=str(references[name])) if name in references else found
-    return _in_batches(dict(sorted(stock.items())), known, stated, probabilities=settings.needs_probabilities)
+    return assign_batches(dict(sorted(stock.items())), known, stated, probabilities=settings.needs_probabilities)
+
+
+def assign_batches(
+    stock: Samples, known: Mapping[str, Sample], stated: Mapping[str, Stated], *, probabilities: bool
+) -> Samples:
+    """Return the slides with their batches: that of the last run, if it still serves; the others form new ones.
+
+    Parameters
+    ----------
+    stock, known : mapping of Sample
+        What there is now; what the last run found.
+    stated : mapping of Stated
+        The sample sheet.
+    probabilities : bool
+        Whether predictions must have them.
+    """
+    batches = {
+        name: known[name].batch
+        for name, one in stock.items()
+        if name in known and _serves(known[name], one, probabilities)
+    }
+    new: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, one in stock.items():
+        if one.is_ready and name not in batches:
+            new[stated.get(name, NOTHING).batch or folder_of(name)][name] = one.pixels
+    for folder, members in new.items():
+        batches |= dict.fromkeys(members, name_batch(folder, members, probabilities=probabilities))
+    return {name: replace(one, batch=batches.get(name, "")) for name, one in stock.items()}
 
 
 def samples_of_run(settings: Settings) -> Samples:
@@ -153,22 +181,6 @@ def _read_samples(path: Path) -> Samples:
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise SlidemillError(f"{path}: not what a run found, of this version; remove it and run again") from error
-
-
-def _in_batches(stock: Samples, known: Samples, stated: Mapping[str, Stated], *, probabilities: bool) -> Samples:
-    """Put every slide into a batch: that of the last run, if it still serves; the others form a new one by folder."""
-    batches = {
-        name: known[name].batch
-        for name, one in stock.items()
-        if name in known and _serves(known[name], one, probabilities)
-    }
-    new: dict[str, dict[str, str]] = defaultdict(dict)
-    for name, one in stock.items():
-        if one.is_ready and name not in batches:
-            new[stated.get(name, NOTHING).batch or folder_of(name)][name] = one.pixels
-    for folder, members in new.items():
-        batches |= dict.fromkeys(members, name_batch(folder, members, probabilities=probabilities))
-    return {name: replace(one, batch=batches.get(name, "")) for name, one in stock.items()}
 
 
 def _serves(before: Sample, now: Sample, probabilities: bool) -> bool:
