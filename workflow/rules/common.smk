@@ -1,4 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
+import atexit
 import gc
 import re
 import shlex
@@ -23,6 +24,7 @@ from pipeline.summary import last_lines
 # The jobs of many samples are one large graph that lives to the end: looking through it for garbage each time that a few
 # hundred objects were made takes as long as all else.
 gc.set_threshold(100_000, 50, 100)
+atexit.register(gc.freeze)  # nor is it taken apart, object by object, by a process that ends
 
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
