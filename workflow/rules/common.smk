@@ -1,6 +1,7 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
 import atexit
 import gc
+import inspect
 import re
 import shlex
 import subprocess
@@ -21,10 +22,10 @@ from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
-# The jobs of many samples are one large graph that lives to the end: looking through it for garbage each time that a few
-# hundred objects were made takes as long as all else.
+# The jobs of many samples are one large graph that lives to the end. Looking through it for garbage each time that a few
+# hundred objects were made, and taking it apart when the process ends, takes a fifth of the time of a dry run.
 gc.set_threshold(100_000, 50, 100)
-atexit.register(gc.freeze)  # nor is it taken apart, object by object, by a process that ends
+atexit.register(gc.freeze)
 
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
@@ -34,8 +35,8 @@ try:
         raise SlidemillError(
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
         )
-    groups = read_groups(Path(settings.samples), samples)
-    strangers = [name for _, name in read_strangers(Path(settings.samples), samples)]
+    groups = read_groups(Path(settings.samples), samples) if workflow.is_main_process else {}
+    strangers = read_strangers(Path(settings.samples), samples) if workflow.is_main_process else []
     trained = list(settings.trainings)
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
     training_groups = group_pairs(pairs, Path(settings.training.samples)) if trained else {}
@@ -53,7 +54,7 @@ if workflow.is_main_process:
         logger.warning(f"left alone: {reason}")
     if strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-        logger.warning(f"{settings.samples}: no slide {strangers[0]!r}{more}: deleted, or misspelt")
+        logger.warning(f"{settings.samples}: no slide {strangers[0][1]!r}{more}: deleted, or misspelt")
 
 batches = {}
 for name, sample in ready.items():
@@ -68,15 +69,24 @@ wildcard_constraints:
     model="[^/]+",
 
 
+def asked(function):
+    """Keep the signature of a function at hand: Snakemake looks at it three times for each job, and builds it anew."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
+@asked
 def slide_of(wildcards):
     return slides[wildcards.sample]
 
 
+@asked
 def version_of(wildcards):
     """Size and time of a slide: one that replaces it may be older than its results, which Snakemake would not see."""
     return samples[wildcards.sample].version
 
 
+@asked
 def reference_of(wildcards):
     return references[wildcards.sample]
 
@@ -85,19 +95,23 @@ def plans_of(wildcards):
     return [f"results/plans/{wildcards.model}/{sample}.json" for sample in batches[wildcards.batch]]
 
 
+@asked
 def prediction_of(wildcards):
     return f"results/predictions/{wildcards.model}/{samples[wildcards.sample].batch}.zarr.zip"
 
 
+@asked
 def probabilities_of(wildcards):
     return prediction_of(wildcards) if settings.prediction.probabilities else []
 
 
+@asked
 def flag_of_probabilities(wildcards):
     path = probabilities_of(wildcards)
     return f"--prediction {shlex.quote(path)}" if path else ""
 
 
+@asked
 def network_of(wildcards):
     return settings.weights_of(wildcards.model)
 
@@ -119,6 +133,7 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+@asked
 def card_of(wildcards):
     return str(Path(network_of(wildcards)).with_name("model.json"))
 
@@ -160,12 +175,21 @@ def config_text(stage, model, stated, probabilities):
 
 
 def config_of(stage):
+    @asked
     def config(wildcards):
         sample, batch = wildcards.get("sample"), wildcards.get("batch")
         stated = samples[sample].stated if sample else NOTHING
         return config_text(stage, wildcards.get("model"), stated, has_probabilities(batch) if batch else None)
 
     return config
+
+
+def objects_of_all(wildcards):
+    return [f"results/objects/{model}/{sample}.csv" for model in settings.networks for sample in slides]
+
+
+def proofs_of_all(wildcards):
+    return [f"results/verification/{model}/{sample}.json" for model in settings.networks for sample in slides]
 
 
 def results_of_all(wildcards):

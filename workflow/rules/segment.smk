@@ -4,7 +4,7 @@
 rule segmented:
     """Segment every slide; in slices of it with `--batch segmented=1/4`."""
     input:
-        [f"results/objects/{model}/{sample}.csv" for model in settings.networks for sample in slides],
+        objects_of_all,
 
 
 rule tile:
