@@ -1,5 +1,7 @@
 """Planning a run of many samples that are done, and one that is new: time and memory of ``snakemake -n``.
 
+Every sample has a reference, so five jobs; a hundred share a batch.
+
 Only names, times and Snakemake's records decide what is planned. So the results are empty files, made for one slide
 and touched by Snakemake, which records them as it does after a run; both are then copied for all other slides.
 """
@@ -92,7 +94,8 @@ def snakemake(project: Path, *arguments: str) -> str:
 def lay_out(project: Path, samples: int) -> None:
     """Make a project of so many samples, all of them done."""
     touch(project / "network" / "model.safetensors", project / "network" / "model.json")
-    touch(project / "config" / "config.yaml", project / "data" / "slides" / f"{FIRST}.tif")
+    inputs = [f"data/slides/{FIRST}.tif", f"data/references/{FIRST}.tif"]
+    touch(project / "config" / "config.yaml", *(project / path for path in inputs))
     (project / "config" / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     table = snakemake(project, "--summary").splitlines()[1:]
     touch(*(project / line.partition("\t")[0] for line in table))
@@ -100,7 +103,8 @@ def lay_out(project: Path, samples: int) -> None:
     before = stock_of(project)[FIRST]
     for number in range(1, samples):
         folder, slide = divmod(number, SLIDES_OF_A_FOLDER)
-        copy(project, f"data/slides/{FIRST}.tif", f"data/slides/plate{folder:03d}/slide{slide:03d}.tif")
+        for path in inputs:
+            copy(project, path, path.replace(FIRST, f"plate{folder:03d}/slide{slide:03d}"))
     (project / SLIDES).unlink()  # so that the slides of a folder become one batch
     multiply(project, before, stock_of(project))
     snakemake(project, "--touch")  # the report alone: its names are new
