@@ -73,12 +73,12 @@ def test_a_changed_sample_sheet_renews_the_report_alone(compared):
     assert compared.snakemake().returncode == 0
     cohort = compared.cohort().query("model == 'exact' and measure == 'dice' and `class` == 'mean'").iloc[0]
     assert (cohort["samples"], cohort["groups"]) == (2, 1)
-    sheet.write_text("sample,group\nplate/O,mouse\n")
+    sheet.write_text("sample,group\nplate/0,\n")
     refused = compared.snakemake("--dry-run")
     assert refused.returncode != 0
     sheet.unlink()
     said = refused.stdout + refused.stderr
-    assert "config/samples.csv: line 2: no slide 'plate/O'; mend or remove the line" in said
+    assert "config/samples.csv: line 2 has no group; fill it in or remove the line" in said
     assert "Traceback" not in said
 
 
