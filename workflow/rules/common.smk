@@ -2,6 +2,7 @@
 import atexit
 import gc
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -234,13 +235,20 @@ def end_run():
 def report_what_there_is():
     """Write the report although samples failed or are left; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
+    # From the folder of the workflow, as the jobs: what is installed may be another version.
+    found_first = os.pathsep.join([str(workflow.basedir), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
     command += ["--paired", "results/paired.csv", "--folds", "results/folds.csv"]
     command += ["--drawings", "results/figures", "--page", "results/report.html"]
     Path("logs").mkdir(exist_ok=True)
     with Path("logs/report.log").open("w") as log:
-        done = subprocess.run([*command, "--config", stage_config(settings, "report")], stderr=log, check=False)
+        done = subprocess.run(
+            [*command, "--config", stage_config(settings, "report")],
+            env=os.environ | {"PYTHONPATH": found_first},
+            stderr=log,
+            check=False,
+        )
     if done.returncode == 0:
         end_run()
     else:
