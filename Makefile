@@ -56,7 +56,7 @@ docs: $(VENV)/dev ## write config/README.md, the schema and the picture of augme
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	@for figure in weights steps predict sliding_window stitch memory training boundary; do python -m tests.benchmarks.$$figure || exit 1; done
+	@for figure in weights steps predict sliding_window stitch memory training boundary planning; do python -m tests.benchmarks.$$figure || exit 1; done
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

@@ -34,8 +34,8 @@ onstart:
 
 
 onsuccess:
-    end_run()
+    report_what_there_is() if is_slice() else end_run()
 
 
 onerror:
-    report_failures()
+    report_what_there_is()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.checkpoint import card_path, read_card
 from pipeline.config import Settings
 from pipeline.errors import SlidemillError
-from pipeline.project import HISTORY, SPEED, batch_of
+from pipeline.project import HISTORY, SPEED
 from pipeline.speed import read_speed
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _COUNTS = ["samples", "failed", "parameters", "stride_px", "context_px"]
 Content = TypeVar("Content")
 
 
-def compare(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def compare(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -> pd.DataFrame:
     """Return one row per network, the one of highest mean Dice first; docs/contracts.md describes the columns.
 
     Scores are means over the samples that every network with scores was evaluated on, so that a network is not better
@@ -36,12 +36,14 @@ def compare(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         A row per sample and network: sample, model, status, dice_*, jaccard_mean.
     settings : Settings
         The whole configuration; histories, cards and speeds are read from the current folder.
+    batches : collection of str
+        Of the samples, of which the speeds are.
     """
     shared = shared_samples(table)
     rows = []
     for name in settings.networks:
         scores = _scores(table[table["model"] == name], shared, settings.classes)
-        rows.append({"model": name} | scores | _costs(name, table, settings) | _card(name, settings))
+        rows.append({"model": name} | scores | _costs(name, batches, settings) | _card(name, settings))
     columns = ["model", "architecture", *_score_columns(settings.classes), *_COSTS, *_SIZES]
     ranking = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_COUNTS, "Int64"))
     ranking = ranking.sort_values("dice_mean", ascending=False, na_position="last", kind="stable")
@@ -73,12 +75,11 @@ def _scores(rows: pd.DataFrame, shared: set[str], classes: list[str]) -> dict[st
     return dict(zip(_score_columns(classes), values, strict=True))
 
 
-def _costs(name: str, table: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+def _costs(name: str, batches: Collection[str], settings: Settings) -> dict[str, Any]:
     """Return how long the network was trained in this project, how fast it was, and how far its tiles disagree."""
     trainings = settings.folds_of(name) or [name] * (name in settings.trainings)
     histories = [Path(HISTORY.format(model=training)) for training in trainings]
     trained = bool(histories) and all(history.is_file() for history in histories)
-    batches = sorted({batch_of(sample) for sample in table["sample"]})
     found = [_read(read_speed, Path(SPEED.format(model=name, batch=batch))) for batch in batches]
     speeds = [speed for speed in found if speed]
     seconds, compared = sum(speed.wall_s for speed in speeds), sum(speed.compared_px for speed in speeds)

@@ -97,7 +97,10 @@ class PredictionConfig(Section):
         "on some GPUs, no faster on processors. Labels stay the same but for rounding. Where it fails, or finds no C++ "
         "compiler, the network runs as it is, and the log says so.",
     )
-    probabilities: bool = Field(False, description="Keep class probabilities (float16) beside the labels.")
+    probabilities: bool = Field(
+        False,
+        description="Write class probabilities (float16) beside the labels; measure them where there is a reference.",
+    )
 
 
 class MaskConfig(Section):
@@ -148,16 +151,19 @@ class Settings(Section):
 
     slides: str = Field(
         "data/slides",
-        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job each).",
+        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job for all that is new "
+        "in one).",
     )
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )
     samples: str = Field(
         "config/samples.csv",
-        description="Optional sample sheet, a CSV with the columns `sample` and `group` (animal, patient, field): "
-        "confidence intervals and tests count groups, not samples. A column `pixel_size_um` states it for slides whose "
-        "file does not; a cell may be empty. A changed group renews the report alone.",
+        description="Optional sample sheet, a CSV with the column `sample` and any of these: `group` (animal, patient, "
+        "field), by which confidence intervals and tests count; `batch`, the slides it is predicted with, in the place "
+        "of its folder, when it is new; `pixel_size_um`, for slides whose file states none; `channels`, in the place "
+        "of `image.channels`, with `;` between them. Cells may be empty, but those of `group`. A changed group renews "
+        "the report alone; a changed pixel size or channel segments that slide again.",
     )
     settle_s: NonNegative = Field(
         10.0,

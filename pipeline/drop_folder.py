@@ -1,12 +1,14 @@
 """What lies in the drop folder: which slides are segmented now, which wait for the next run, which are refused.
 
 A run takes stock once, when it begins, and writes what it found to ``results/slides.json``. Its jobs and its report go
-by that, whatever is dropped meanwhile; the next run knows from it what it has seen before.
+by that, whatever is dropped meanwhile; the next run knows from it what it has seen before, and which slides came
+together: they stay a batch as long as they stay as they are.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from pipeline.copying import is_partial
 from pipeline.errors import SlidemillError
 from pipeline.files import read_json, write_json
 from pipeline.image_files import list_images, parts_of
+from pipeline.project import folder_of, has_probabilities, name_batch
+from pipeline.sample_sheet import NOTHING, Stated, read_stated
 
 SLIDES = Path("results/slides.json")
 _COPYING_S = 3600  # a file that is shorter than its header says is taken for a damaged one after so long
@@ -32,6 +36,10 @@ class Sample:
     reference : str or None
     version : str
         What tells it from the slide that lay there before: bytes, and time of the last change.
+    pixel_size_um, channels
+        What the sample sheet states of it.
+    batch : str
+        The slides that it is predicted with; empty where it is not segmented.
     waits, refused : str
         Why it waits for the next run; why it is not segmented before someone mends it. Empty for most.
     """
@@ -39,6 +47,9 @@ class Sample:
     slide: str
     reference: str | None = None
     version: str = ""
+    pixel_size_um: float | None = None
+    channels: tuple[int | str, ...] | None = None
+    batch: str = ""
     waits: str = ""
     refused: str = ""
 
@@ -46,6 +57,16 @@ class Sample:
     def is_ready(self) -> bool:
         """Whether it is segmented in this run."""
         return not self.waits and not self.refused
+
+    @property
+    def pixels(self) -> str:
+        """What decides its pixels: the file, and what the sample sheet says of it."""
+        return f"{self.version}, {self.pixel_size_um} um, channels {self.channels}"
+
+    @property
+    def stated(self) -> Stated:
+        """What the sample sheet says of its pixels."""
+        return Stated(pixel_size_um=self.pixel_size_um, channels=self.channels)
 
 
 Samples = dict[str, Sample]
@@ -63,6 +84,7 @@ def take_stock(settings: Settings, *, now_s: float | None = None) -> Samples:
     now_s = time.time() if now_s is None else now_s
     slides, refused = list_images(Path(settings.slides), follow_links=False)
     references, unusable = list_images(Path(settings.references), follow_links=True)
+    stated = read_stated(Path(settings.samples), [*slides, *refused], channels=len(settings.image.channels))
     known = known_samples()
     stock = {name: Sample(slide=str(path), refused=reason) for name, (path, reason) in refused.items()}
     for name, slide in slides.items():
@@ -71,8 +93,38 @@ def take_stock(settings: Settings, *, now_s: float | None = None) -> Samples:
             continue
         if name in unusable:
             found = replace(found, refused=f"its reference: {unusable[name].reason}")
+        if name in stated:
+            found = replace(found, pixel_size_um=stated[name].pixel_size_um, channels=stated[name].channels)
         stock[name] = replace(found, reference=str(references[name])) if name in references else found
-    return dict(sorted(stock.items()))
+    return assign_batches(dict(sorted(stock.items())), known, stated, probabilities=settings.needs_probabilities)
+
+
+def assign_batches(
+    stock: Samples, known: Mapping[str, Sample], stated: Mapping[str, Stated], *, probabilities: bool
+) -> Samples:
+    """Return the slides with their batches: that of the last run, if it still serves; the others form new ones.
+
+    Parameters
+    ----------
+    stock, known : mapping of Sample
+        What there is now; what the last run found.
+    stated : mapping of Stated
+        The sample sheet.
+    probabilities : bool
+        Whether predictions must have them.
+    """
+    batches = {
+        name: known[name].batch
+        for name, one in stock.items()
+        if name in known and _serves(known[name], one, probabilities)
+    }
+    new: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, one in stock.items():
+        if one.is_ready and name not in batches:
+            new[stated.get(name, NOTHING).batch or folder_of(name)][name] = one.pixels
+    for folder, members in new.items():
+        batches |= dict.fromkeys(members, name_batch(folder, members, probabilities=probabilities))
+    return {name: replace(one, batch=batches.get(name, "")) for name, one in stock.items()}
 
 
 def samples_of_run(settings: Settings) -> Samples:
@@ -86,12 +138,25 @@ def write_samples(samples: Samples, command: str) -> None:
 
 
 def known_samples() -> Samples:
-    """Return what the last run found; nothing where there was none, or an earlier version of Slidemill wrote it."""
+    """Return what the last run found; nothing where there was none, or what it wrote cannot be read."""
     try:
-        content = read_json(SLIDES)["samples"]
-        return {name: Sample(**one) for name, one in content.items()}
-    except (SlidemillError, KeyError, TypeError, AttributeError):
+        return _read_samples(SLIDES)
+    except SlidemillError:
         return {}
+
+
+def members_of_batch(slides: Path, batch: str) -> list[str]:
+    """Return the samples of a batch, from what a run found (``slides``, JSON).
+
+    Raises
+    ------
+    SlidemillError
+        If the file cannot be read, or has no such batch.
+    """
+    members = [name for name, sample in _read_samples(slides).items() if sample.batch == batch and sample.is_ready]
+    if not members:
+        raise SlidemillError(f"{slides}: no slides of batch {batch!r}; run the workflow, which writes this file")
+    return members
 
 
 def command_of_run() -> str:
@@ -106,6 +171,21 @@ def has_news(now: Mapping[str, Sample], before: Mapping[str, Sample]) -> bool:
     """Return whether a run would find something to do: a new or replaced slide, one that is gone, or one refused."""
     news = {name for name, one in now.items() if not one.waits and before.get(name) != one}
     return bool(news or set(before) - set(now))
+
+
+def _read_samples(path: Path) -> Samples:
+    try:
+        return {
+            name: Sample(**one | {"channels": None if one["channels"] is None else tuple(one["channels"])})
+            for name, one in read_json(path)["samples"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SlidemillError(f"{path}: not what a run found, of this version; remove it and run again") from error
+
+
+def _serves(before: Sample, now: Sample, probabilities: bool) -> bool:
+    """Return whether the predictions of a slide are those of the last run; probabilities may be there, unasked for."""
+    return bool(before.batch) and before.pixels == now.pixels and has_probabilities(before.batch) >= probabilities
 
 
 def _look(slide: Path, before: Sample | None, settle_s: float, now_s: float) -> Sample | None:

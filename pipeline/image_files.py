@@ -88,7 +88,7 @@ def list_images(
             by_name[found.name].append(found)
     images, refused = {}, {}
     for name, (first, *others) in by_name.items():
-        reason = first.reason or _mistake_in(name)
+        reason = first.reason or mistake_in(name)
         if others:
             reason = f"{others[0].path} and {first.path} would be the same sample {name!r}; rename one of them"
         if reason:
@@ -122,7 +122,7 @@ def printable(text: str) -> str:
     )
 
 
-def _mistake_in(name: str) -> str:
+def mistake_in(name: str) -> str:
     """Say what is wrong with a sample id; nothing where it can be part of the names of results."""
     if any(letter in "{}\\" or unicodedata.category(letter) in _NOT_IN_NAMES for letter in name):
         return f"{name}: braces, backslashes, control characters and what is no UTF-8 cannot be in a name; rename it"

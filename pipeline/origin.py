@@ -47,7 +47,7 @@ def collect_origin(found: list[Outcome], settings: Settings) -> dict[str, Any]:
 
 
 def _batch(outcome: Outcome) -> tuple[str, str]:
-    return outcome.model, project.batch_of(outcome.sample)
+    return outcome.model, outcome.batch
 
 
 def _made_from(outcome: Outcome) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Literal
 
 from pipeline import project
 from pipeline.config import Settings
-from pipeline.drop_folder import Sample, samples_of_run
+from pipeline.drop_folder import SLIDES, Sample, samples_of_run
 from pipeline.errors import Failure, SlideError, SlidemillError, read_failure
 from pipeline.plan import read_plan
 
 _BEFORE_ALL = "drop"  # no stage: refused before the first one
+_NOT_YET = "not run yet; the next run takes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Outcome:
     sample: str
     model: str
     slide: Path
+    batch: str = ""
     reference: Path | None = None
     mask: Path | None = None
     objects: Path | None = None
@@ -65,7 +67,7 @@ def _held(name: str, found: Sample, model: str) -> Outcome:
 
 def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
     slide, reference = Path(found.slide), Path(found.reference) if found.reference else None
-    names = {"sample": sample, "model": model, "batch": project.batch_of(sample)}
+    names = {"sample": sample, "model": model, "batch": found.batch}
     network = Path(settings.weights_of(model))
     plan = Path(project.PLAN.format(**names))
     mask = _current(Path(project.MASK.format(**names)), [slide, plan, network] if check_age else [])
@@ -81,10 +83,13 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
         failure, log = _reason_in_logs(names, [project.OBJECTS_LOG])
     elif reference is not None and metrics is None:
         failure, log = _reason_in_logs(names, [project.EVALUATE_LOG])
+    if failure.stage and not failure.kind and not _is_of_run(log):
+        failure, log = Failure("", "", _NOT_YET), None
     return Outcome(
         sample=sample,
         model=model,
         slide=slide,
+        batch=found.batch,
         reference=reference,
         mask=mask,
         objects=objects,
@@ -139,8 +144,13 @@ def _reason_in_logs(names: dict[str, str], patterns: list[str]) -> tuple[Failure
             return found, log
     stage = Path(patterns[-1] if log is None else log).parts[1]
     if log is None:
-        return Failure(stage, "", "was not run; see the end of the workflow's output"), None
+        return Failure(stage, "", _NOT_YET), None
     return Failure(stage, "", f"ended without a result or a reason; the job may have been killed, see {log}"), log
+
+
+def _is_of_run(log: Path | None) -> bool:
+    """Return whether a job wrote its log in the run that is going on, or was the last: not in one before it."""
+    return log is not None and (not SLIDES.is_file() or log.stat().st_mtime >= SLIDES.stat().st_mtime)
 
 
 def _existing(path: str) -> Path | None:

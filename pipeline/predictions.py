@@ -108,7 +108,7 @@ def open_prediction(path: Path, sample: str) -> Iterator[zarr.Group]:
     with ZipStore(path, mode="r") as store:
         samples: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["samples"]
         if sample not in samples:
-            raise SlidemillError(f"{path}: has no prediction of {sample!r}; run the workflow again")
+            raise SlidemillError(f"{path}: has no prediction of {sample!r}; remove it and run the workflow again")
         if error := samples[sample]["error"]:
             raise SlideError(error[1], stage=error[0])
         yield zarr.open_group(store, path=str(samples[sample]["number"]), mode="r")

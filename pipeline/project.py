@@ -6,6 +6,9 @@ id is the path of a slide below the drop folder, without its suffix.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +27,7 @@ WEIGHTS = "results/models/{model}/model.safetensors"
 CARD = "results/models/{model}/model.json"
 PROOF = "results/verification/{model}/{sample}.json"
 VALIDATION = "results/validation/{model}.csv"
+PREDICTION = "results/predictions/{model}/{batch}.zarr.zip"
 SPEED = "results/predictions/{model}/{batch}.json"
 WEIGH_LOG = "logs/weigh/{model}.log"
 TRAIN_LOG = "logs/train/{model}.log"
@@ -35,12 +39,35 @@ OBJECTS_LOG = "logs/objects/{model}/{sample}.log"
 EVALUATE_LOG = "logs/evaluate/{model}/{sample}.log"
 
 _TOLD = 5  # problems told at once
+_WITH_PROBABILITIES = "-probabilities"
 
 
-def batch_of(sample: str) -> str:
-    """Return the batch of a sample: the folder it was dropped in, or itself where it was dropped alone."""
+def folder_of(sample: str) -> str:
+    """Return the folder a sample was dropped in, or itself where it was dropped alone."""
     parent = str(PurePosixPath(sample).parent)
     return sample if parent == "." else parent
+
+
+def name_batch(folder: str, versions: Mapping[str, str], *, probabilities: bool) -> str:
+    """Return the id of a new batch: ``folder/HASH``, other slides or versions of them have another one.
+
+    Parameters
+    ----------
+    folder : str
+        What its slides have in common.
+    versions : mapping of str
+        Of every sample in it.
+    probabilities : bool
+        Whether its predictions have them; those without cannot stand in for them.
+    """
+    content = json.dumps(sorted(versions.items()))
+    mark = _WITH_PROBABILITIES if probabilities else ""
+    return f"{folder}/{hashlib.sha256(content.encode()).hexdigest()[:12]}{mark}"
+
+
+def has_probabilities(batch: str) -> bool:
+    """Return whether the predictions of a batch have probabilities beside the labels."""
+    return batch.endswith(_WITH_PROBABILITIES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
 
 def _found_in(outcome: Outcome) -> Row:
     """Return what is known of a mask without a reference."""
-    names = {"sample": outcome.sample, "model": outcome.model, "batch": project.batch_of(outcome.sample)}
+    names = {"sample": outcome.sample, "model": outcome.model, "batch": outcome.batch}
     try:
         speed = read_speed(Path(project.SPEED.format(**names)))
     except SlidemillError:

@@ -1,15 +1,46 @@
-"""The sample sheet: what a user knows of samples and no file says."""
+"""The sample sheet: what a user knows of samples and no file says.
+
+Only the process that plans a run reads it, and the report. No job has it as an input: a line about one sample redoes
+nothing of another.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SlidemillError
+from pipeline.image_files import mistake_in
 
-_COLUMNS = ("group", "pixel_size_um")
+_COLUMNS = ("group", "batch", "pixel_size_um", "channels")
+_BETWEEN_CHANNELS = ";"
+
+Line = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What a sheet says of one slide; None where it says nothing.
+
+    Attributes
+    ----------
+    batch : str or None
+        The slides that it is to be predicted with, in the place of the folder it was dropped in.
+    pixel_size_um : float or None
+        Where its file states none.
+    channels : tuple of int and str or None
+        In the place of ``image.channels``.
+    """
+
+    batch: str | None = None
+    pixel_size_um: float | None = None
+    channels: tuple[int | str, ...] | None = None
+
+
+NOTHING = Stated()
 
 
 def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
@@ -27,35 +58,39 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
     SlidemillError
         If the file cannot be read, a column is missing, a cell is empty, or a sample is named twice.
     """
-    groups, known = {}, set(samples)
-    for number, line in _read_lines(sheet):
-        if "group" in line and line["sample"] in known:
+    groups = {}
+    for number, line in _lines_about(sheet, samples):
+        if "group" in line:
             if not line["group"]:
                 raise SlidemillError(f"{sheet}: line {number} has no group; fill it in or remove the line")
             groups[line["sample"]] = line["group"]
     return groups
 
 
-def read_pixel_sizes(sheet: Path, samples: Iterable[str]) -> dict[str, float]:
-    """Return the pixel size in µm of each sample that the sheet states one of, in the column pixel_size_um.
+def read_stated(sheet: Path, samples: Iterable[str], *, channels: int) -> dict[str, Stated]:
+    """Return what the sheet states of each sample in the columns batch, pixel_size_um and channels; cells may be empty.
+
+    Parameters
+    ----------
+    sheet, samples
+        As above.
+    channels : int
+        How many channels the networks see.
 
     Raises
     ------
     SlidemillError
-        As above, or if a cell is neither empty nor a positive number.
+        As above, or if a cell is not what its column holds.
     """
-    sizes, known = {}, set(samples)
-    for number, line in _read_lines(sheet):
-        if not (text := (line.get("pixel_size_um") or "").strip()) or line["sample"] not in known:
-            continue
-        try:
-            size = float(text)
-        except ValueError:
-            size = math.nan
-        if not 0 < size < math.inf:
-            raise SlidemillError(f"{sheet}: line {number}: pixel_size_um is a positive number, got {text!r}; mend it")
-        sizes[line["sample"]] = size
-    return sizes
+    stated = {}
+    for number, line in _lines_about(sheet, samples):
+        where = f"{sheet}: line {number}"
+        stated[line["sample"]] = Stated(
+            batch=_batch(_cell(line, "batch"), where),
+            pixel_size_um=_pixel_size(_cell(line, "pixel_size_um"), where),
+            channels=_channels(_cell(line, "channels"), where, channels),
+        )
+    return stated
 
 
 def read_strangers(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
@@ -64,7 +99,48 @@ def read_strangers(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]
     return [(number, line["sample"]) for number, line in _read_lines(sheet) if line["sample"] not in known]
 
 
-def _read_lines(sheet: Path) -> list[tuple[int, dict[str, str]]]:
+def _cell(line: Line, column: str) -> str:
+    return (line.get(column) or "").strip()
+
+
+def _batch(text: str, where: str) -> str | None:
+    if not text:
+        return None
+    if mistake_in(text) or not all(part.strip(".") for part in text.split("/")):
+        raise SlidemillError(f"{where}: batch is a name that a folder can have, got {text!r}; mend it")
+    return text
+
+
+def _pixel_size(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise SlidemillError(f"{where}: pixel_size_um is a positive number, got {text!r}; mend it")
+    return size
+
+
+def _channels(text: str, where: str, count: int) -> tuple[int | str, ...] | None:
+    if not text:
+        return None
+    names = [name.strip() for name in text.split(_BETWEEN_CHANNELS)]
+    if len(names) != count or not all(names):
+        raise SlidemillError(
+            f"{where}: channels are {count} numbers or names with {_BETWEEN_CHANNELS!r} between them, as many as "
+            f"image.channels has, got {text!r}; mend it"
+        )
+    return tuple(int(name) if name.isdecimal() else name for name in names)
+
+
+def _lines_about(sheet: Path, samples: Iterable[str]) -> Iterator[tuple[int, Line]]:
+    known = set(samples)
+    return ((number, line) for number, line in _read_lines(sheet) if line["sample"] in known)
+
+
+def _read_lines(sheet: Path) -> list[tuple[int, Line]]:
     """Return the lines of a sheet by their numbers, each about a sample of its own."""
     if not sheet.is_file():
         return []
@@ -78,7 +154,7 @@ def _read_lines(sheet: Path) -> list[tuple[int, dict[str, str]]]:
         if "sample" not in line or not set(_COLUMNS) & set(line):
             missing = "sample" if "sample" not in line else "group"
             raise SlidemillError(
-                f"{sheet}: no column {missing!r}; a sample sheet has sample and group (or pixel_size_um)"
+                f"{sheet}: no column {missing!r}; it has sample and group (or batch, pixel_size_um, channels)"
             )
         if not line["sample"]:
             raise SlidemillError(f"{sheet}: line {number} has no sample; fill it in or remove the line")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import SlidemillError
-from pipeline.project import TrainingPair, batch_of
+from pipeline.project import TrainingPair, folder_of
 from pipeline.sample_sheet import read_groups, read_strangers
 from pipeline.stage_config import SplitConfig
 
@@ -57,7 +57,7 @@ def group_pairs(pairs: list[TrainingPair], sheet: Path) -> Groups:
         raise SlidemillError(f"{sheet}: no line for the training image {missing[0]!r}; add its group")
     groups: Groups = {}
     for pair in sorted(pairs, key=lambda pair: pair.name):
-        groups.setdefault(stated.get(pair.name) or batch_of(pair.name), []).append(pair)
+        groups.setdefault(stated.get(pair.name) or folder_of(pair.name), []).append(pair)
     return groups
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 from pipeline.config import ImageConfig, MaskConfig, MetricsConfig, Settings, explain
 from pipeline.errors import ConfigError
 from pipeline.model_config import EnsembleConfig, LossConfig, ModelConfig
+from pipeline.sample_sheet import NOTHING, Stated
 from pipeline.section import ClassName, Section
 
 Part = TypeVar("Part", bound=Section)
@@ -124,9 +125,11 @@ def parse_stage_config(kind: type[Part], text: str) -> Part:
         raise ConfigError(f"--config: {explain(error, kind)}") from None
 
 
-def view_of(settings: Settings, pixel_size_um: float | None) -> ImageConfig:
-    """Return how a slide is read whose pixel size the sample sheet states (µm), if it does."""
-    return settings.image.model_copy(update={"fallback_pixel_size_um": pixel_size_um} if pixel_size_um else {})
+def view_of(settings: Settings, stated: Stated) -> ImageConfig:
+    """Return how a slide is read of which the sample sheet states this."""
+    size = {} if stated.pixel_size_um is None else {"fallback_pixel_size_um": stated.pixel_size_um}
+    channels = {} if stated.channels is None else {"channels": list(stated.channels)}
+    return settings.image.model_copy(update=size | channels)
 
 
 def start_of(settings: Settings, name: str) -> str | None:
@@ -148,13 +151,19 @@ def split_of(settings: Settings, name: str) -> SplitConfig:
 
 
 def stage_config(
-    settings: Settings, stage: str, model: str | None = None, *, pixel_size_um: float | None = None
+    settings: Settings,
+    stage: str,
+    model: str | None = None,
+    *,
+    stated: Stated = NOTHING,
+    probabilities: bool | None = None,
 ) -> str:
     """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON.
 
-    ``pixel_size_um`` is what the sample sheet says of a slide; it takes the place of ``fallback_pixel_size_um``.
+    ``stated`` is what the sample sheet says of a slide; it takes the place of what the configuration says.
+    ``probabilities`` is whether a batch is predicted with them; None: whether the configuration needs any.
     """
-    image = view_of(settings, pixel_size_um)
+    image = view_of(settings, stated)
     labels = LabelConfig(
         classes=settings.classes,
         kind=settings.training.kind,
@@ -189,7 +198,7 @@ def stage_config(
             classes=settings.classes,
             precision=settings.prediction.precision,
             compile=settings.prediction.compile,
-            probabilities=settings.needs_probabilities,
+            probabilities=settings.needs_probabilities if probabilities is None else probabilities,
         ),
         "verify": VerifyConfig(classes=settings.classes),
         "stitch": settings.masks,

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from dataclasses import asdict
 from pathlib import Path
+
+from pipeline.drop_folder import Sample
+from pipeline.files import write_json
 
 # Before a command: root may read everything; without these two rights it may read what the mode of a file allows.
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -16,6 +20,12 @@ def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+
+
+def write_batch(slides: Path, batch: str, samples: list[str]) -> None:
+    """Write down, as a run does, that these samples are predicted together."""
+    found = {sample: asdict(Sample(slide=f"{sample}.tif", batch=batch)) for sample in samples}
+    write_json(slides, {"samples": found})
 
 
 def header_of(rows: int, columns: int, *, samples: int = 1) -> bytes:

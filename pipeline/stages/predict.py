@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.checkpoint import ModelCard
 from pipeline.compilation import compiled
 from pipeline.device import computes_bfloat16, prepare
+from pipeline.drop_folder import members_of_batch
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
 from pipeline.plan import Plan, SlidePlan, read_plan
@@ -26,6 +27,7 @@ def run(
     *,
     weights: Path,
     plans: Path,
+    slides: Path,
     batch: str,
     output: Path,
     speed: Path,
@@ -33,7 +35,7 @@ def run(
     memory_mb: int,
     config: PredictConfig,
 ) -> None:
-    """Predict every sample of ``batch`` that has a plan below ``plans``.
+    """Predict every sample of ``batch``, as ``slides`` (results/slides.json) has it, by its plan below ``plans``.
 
     Writes one zarr zip to ``output``, and how fast it was to ``speed`` (JSON).
     ``weights`` is model.safetensors, with model.json beside it. A slide that cannot be read is recorded in the
@@ -48,10 +50,10 @@ def run(
     make_ready(network, device, config.precision)
     if config.compile:
         network = compiled(network)
-    found = batch_plans(plans, batch)
+    found = [read_plan(plans / f"{sample}.json") for sample in members_of_batch(slides, batch)]
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
-        slides = list(_begin(found, card, writer))
-        measured = segment_slides(network, card, slides, writer, memory_mb=memory_mb, threads=threads)
+        planned = list(_begin(found, card, writer))
+        measured = segment_slides(network, card, planned, writer, memory_mb=memory_mb, threads=threads)
         origin = provenance("predict", config, weights=sha256(weights))
         writer.finish(origin)
     write_json(speed, measured.to_dict() | {"provenance": origin})
@@ -65,15 +67,6 @@ def run(
     if measured.compared_px:
         share = 100 * measured.differing_px / measured.compared_px
         log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
-
-
-def batch_plans(plans: Path, batch: str) -> list[Plan]:
-    """Return the plans of a batch: of the slide of that name, and of those in the folder of that name."""
-    paths = [plans / f"{batch}.json", *sorted((plans / batch).glob("*.json"))]
-    found = [read_plan(path) for path in paths if path.is_file()]
-    if not found:
-        raise SlidemillError(f"{plans}: no plan of batch {batch!r}; run the stage tile first")
-    return found
 
 
 def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iterator[tuple[str, SlidePlan]]:

@@ -70,7 +70,7 @@ def run(
         write_json(provenance, origin)
     groups = read_groups(Path(config.samples), {outcome.sample for outcome in found})
     table = results_table(found, config, groups)
-    ranking = compare(table, config)
+    ranking = compare(table, config, sorted({outcome.batch for outcome in found if outcome.batch}))
     summary, pairs = summarize(table, config.classes, groups), pair(table, groups)
     parts = folds_table(config)
     written = ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs), (folds, parts))

@@ -22,9 +22,11 @@ import models
 from pipeline.checkpoint import card_path
 from pipeline.config import Settings
 from pipeline.files import provenance
+from pipeline.project import folder_of
 from pipeline.stage_config import stage_config
 from pipeline.tiling import mirror
 from pipeline.weights_file import save_network
+from tests.slide_files import write_batch
 
 CLASSES = ["background", "object"]
 REPOSITORY = Path(__file__).parents[2]
@@ -159,9 +161,11 @@ class Project:
     def __init__(self, folder: Path, weights: Path, *, memory_mb: int = 4000, **settings: object) -> None:
         self.folder, self.weights, self.memory_mb = folder, weights, memory_mb
         self.settings = Settings.model_validate({"classes": CLASSES, **settings})
+        self._planned: list[str] = []
 
     def tile(self, sample: str, slide: Path) -> tuple[float, int]:
         """Plan a slide."""
+        self._planned.append(sample)
         return self._run(
             "tile",
             f"--sample={sample}",
@@ -170,10 +174,13 @@ class Project:
         )
 
     def predict(self, batch: str) -> tuple[float, int]:
-        """Predict the planned slides of a batch."""
+        """Predict the planned slides of a batch: a folder, or a slide alone."""
+        members = [sample for sample in self._planned if folder_of(sample) == batch]
+        write_batch(self.folder / "slides.json", batch, members)
         return self._run(
             "predict",
-            *("--weights", self.weights, "--plans", self.folder / "plans", f"--batch={batch}"),
+            *("--weights", self.weights, "--plans", self.folder / "plans"),
+            *("--slides", self.folder / "slides.json", f"--batch={batch}"),
             *("--output", self.prediction(batch), "--speed", self.speed(batch)),
             *("--threads", THREADS, "--memory-mb", self.memory_mb),
         )

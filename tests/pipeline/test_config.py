@@ -7,6 +7,7 @@ import pytest
 from pipeline.__main__ import STAGES
 from pipeline.config import ImageConfig, Settings, parse_settings
 from pipeline.errors import ConfigError
+from pipeline.sample_sheet import Stated
 from pipeline.stage_config import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config, stage_config
 
 
@@ -78,6 +79,25 @@ def test_the_watershed_makes_predict_write_probabilities():
     for masks, asked, written in (("components", False, False), ("watershed", False, True), ("components", True, True)):
         settings = parse_settings({"masks": {"instances": masks}, "prediction": {"probabilities": asked}}, source="")
         assert parse_stage_config(PredictConfig, stage_config(settings, "predict")).probabilities == written
+
+
+@pytest.mark.parametrize("stage", ["tile", "inspect", "objects", "evaluate"])
+def test_what_the_sheet_states_of_a_slide_reaches_the_stages_that_read_it(stage):
+    settings = Settings(image=ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0))
+    image = json.loads(stage_config(settings, stage))["image"]
+    stated = Stated(pixel_size_um=0.5, channels=("DAPI", 2))
+    changed = json.loads(stage_config(settings, stage, stated=stated))["image"]
+    assert changed == image | {"channels": ["DAPI", 2], "fallback_pixel_size_um": 0.5}
+    assert parse_stage_config(ObjectsConfig, stage_config(settings, "objects", stated=stated)).image.channels == [
+        "DAPI",
+        2,
+    ]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_batch_says_whether_it_is_predicted_with_probabilities(kept):
+    told = stage_config(Settings(), "predict", probabilities=kept)
+    assert parse_stage_config(PredictConfig, told).probabilities == kept
 
 
 def test_a_stage_names_what_is_wrong_with_its_slice():

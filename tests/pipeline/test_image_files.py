@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import SlidemillError
 from pipeline.image_files import find_images, list_images, parts_of, sample_id
-from pipeline.project import batch_of
+from pipeline.project import folder_of
 
 from ..slide_files import WITHOUT_PRIVILEGES, touch
 
@@ -160,7 +160,7 @@ def test_the_fields_of_a_plate_are_samples_of_one_batch(data):
     found = find_images(plate.parent)
     assert found["single-plane-hcs/E07_f0"] == plate / "E/07/0"
     assert found["single-plane-hcs/E08_f0"] == plate / "E/08/0"
-    assert {batch_of(sample) for sample in found if "hcs" in sample} == {"single-plane-hcs"}
+    assert {folder_of(sample) for sample in found if "hcs" in sample} == {"single-plane-hcs"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipeline.memory import largest_window_px
 from pipeline.stage_config import stage_config
 
 from ..networks import CLASSES, write_network
+from ..slide_files import write_batch
 
 MEMORY_MB = 1500
 LIMIT_MB = 2000  # of address space for data, some of which the libraries reserve without ever touching it
@@ -52,7 +53,9 @@ def peaks_of(folder, rows, generator):
     tifffile.imwrite(slide, tiles, shape=(rows, COLUMNS), dtype=np.uint8, tile=(512, 512), compression="zlib")
     model, memory = ("--model", card_path(weights)), ("--memory-mb", MEMORY_MB)
     sample = "--sample=a"
-    network = ("--weights", weights, "--plans", folder / "plans", "--batch=a", "--threads", 2)
+    write_batch(folder / "slides.json", "a", ["a"])
+    batch = ("--slides", folder / "slides.json", "--batch=a")
+    network = ("--weights", weights, "--plans", folder / "plans", *batch, "--threads", 2)
     results = ("--output", prediction, "--speed", folder / "a.json")
     return {
         "tile": peak_of("tile", sample, "--slide", slide, *model, "--output", plan, *memory),

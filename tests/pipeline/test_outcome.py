@@ -43,6 +43,10 @@ def touch_all(*patterns):
         os.utime(pattern.format(**NAMES), (second, second))
 
 
+def begin_run():
+    write_samples({"a": Sample(slide="data/slides/a.tif", batch="a")}, "snakemake")
+
+
 def only(*, check_age=True, **settings):
     (found,) = outcomes(Settings.model_validate({"settle_s": 0.0} | settings), check_age=check_age)
     return found
@@ -55,6 +59,8 @@ class TestOutcome:
 
     def test_a_reference_asks_for_metrics(self):
         put("data/references/a.tif")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+        put(project.EVALUATE_LOG, error_line("evaluate", SlidemillError("disk full")))
         assert (only().status, only().stage) == ("failed", "evaluate")
         put(project.METRICS)
         assert only().status == "done"
@@ -81,6 +87,7 @@ class TestOutcome:
 
     def test_a_defect_is_a_failure_with_the_class_of_its_error(self):
         remove(project.MASK, project.PLAN)
+        begin_run()
         put(project.PREDICT_LOG, "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
         assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
         assert "stopped by a defect" in only().error
@@ -94,7 +101,7 @@ class TestOutcome:
         assert (only().status, only().stage, only().kind) == ("failed", "drop", "SlideError")
 
     def test_a_slide_dropped_after_the_run_began_is_not_in_its_report(self):
-        write_samples({"a": Sample(slide="data/slides/a.tif")}, "snakemake")
+        begin_run()
         put("data/slides/late.tif")
         assert only().sample == "a"
 
@@ -121,16 +128,34 @@ class TestOutcome:
 
     def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
         remove(project.MASK, project.PLAN)
+        begin_run()
         put(project.TRAIN_LOG, error_line("train", SlidemillError("the loss is nan")))
         put(project.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
     def test_a_killed_job_is_said_to_have_ended_without_a_reason(self):
         remove(project.MASK, project.PLAN)
+        begin_run()
         put(project.PREDICT_LOG, "12:00:00 device cpu")
         assert only().stage == "predict"
         assert "ended without a result or a reason" in only().error
 
-    def test_a_job_that_never_ran_is_said_so(self):
+    def test_a_job_that_never_ran_waits_for_the_next_run(self):
         remove(project.MASK, project.PLAN)
-        assert "was not run" in only().error
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+
+    def test_a_job_that_ran_without_a_word_only_before_this_run_waits_for_the_next(self):
+        remove(project.MASK, project.PLAN)
+        put(project.PREDICT_LOG, "12:00:00 device cpu")
+        begin_run()
+        touch_all(project.PREDICT_LOG, "results/slides.json")
+        assert (only().status, only().log) == ("waiting", None)
+        touch_all("results/slides.json", project.PREDICT_LOG)
+        assert only().stage == "predict"
+
+    def test_a_reason_of_an_earlier_slice_stays_one(self):
+        remove(project.MASK, project.PLAN)
+        put(project.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
+        begin_run()
+        touch_all(project.PREDICT_LOG, "results/slides.json")
+        assert (only().status, only().error) == ("failed", "no memory")

@@ -3,13 +3,13 @@
 import pytest
 
 from pipeline.errors import SlidemillError
-from pipeline.project import batch_of, find_pairs
+from pipeline.project import find_pairs, folder_of
 
 from ..slide_files import touch
 
 
 def test_a_slide_alone_is_a_batch_and_a_folder_is_one():
-    assert [batch_of(sample) for sample in ("a", "plate/a", "plate/deep/a")] == ["a", "plate", "plate/deep"]
+    assert [folder_of(sample) for sample in ("a", "plate/a", "plate/deep/a")] == ["a", "plate", "plate/deep"]
 
 
 def test_pairs_share_their_relative_name(tmp_path):

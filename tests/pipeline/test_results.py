@@ -31,7 +31,7 @@ def cohort(tmp_path, monkeypatch):
 
 
 def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=None):
-    names = {"sample": sample, "model": "unet", "batch": project.batch_of(sample)}
+    names = {"sample": sample, "model": "unet", "batch": "plate/1"}
     places = {name: Path(getattr(project, name).format(**names)) for name in ("PLAN", "OBJECTS", "APPEARANCE", "SPEED")}
     for path in places.values():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,7 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
         sample=sample,
         model="unet",
         slide=Path("a.tif"),
+        batch=names["batch"],
         reference=None,
         mask=Path("a.ome.tiff"),
         objects=places["OBJECTS"],

@@ -25,6 +25,7 @@ from pipeline.stage_config import TrainConfig, parse_stage_config, stage_config
 from pipeline.weights_file import load_network
 
 from ..networks import CLASSES, write_network
+from ..slide_files import write_batch
 from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
 from .test_watershed import split_the_whole
 
@@ -53,6 +54,8 @@ def segment(folder, weights, settings=SETTINGS):
         *common,
     ]
     prediction = str(folder / "batch.zarr.zip")
+    write_batch(folder / "slides.json", "batch", [f"batch/{slide.stem}" for slide in slides])
+    places += ["--slides", str(folder / "slides.json")]
     places += ["--output", prediction, "--speed", str(folder / "batch.json")]
     assert main(["predict", *places, "--config", stage_config(settings, "predict")]) == 0
     for slide in slides:
@@ -256,6 +259,7 @@ def test_a_slide_damaged_after_it_was_planned_costs_itself_alone(tmp_path, gener
     segment(tmp_path, weights)
     (tmp_path / "slides" / "a.tif").write_bytes(b"")
     places = ["--weights", str(weights), "--plans", str(tmp_path / "plans"), "--batch", "batch", "--threads", "2"]
+    places += ["--slides", str(tmp_path / "slides.json")]
     places += ["--memory-mb", "1000", "--speed", str(tmp_path / "batch.json")]
     output = ["--output", str(tmp_path / "batch.zarr.zip")]
     assert main(["predict", *places, *output, "--config", stage_config(SETTINGS, "predict")]) == 0
@@ -315,6 +319,8 @@ def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path, capsys, spoil, me
         str(weights),
         "--plans",
         str(tmp_path),
+        "--slides",
+        str(tmp_path / "slides.json"),
         "--batch",
         "x",
         "--threads",

@@ -61,7 +61,7 @@ def test_the_same_pixels_in_two_formats_give_the_same_mask(finished):
 
 
 def test_a_plate_is_one_batch(finished):
-    assert (finished.folder / "results" / "predictions" / "net" / "plate.json").is_file()
+    assert len(list((finished.folder / "results" / "predictions" / "net" / "plate").glob("*.json"))) == 1
 
 
 def test_a_reference_of_the_shape_of_the_file_is_compared(finished):
@@ -80,5 +80,4 @@ def test_a_written_level_renews_its_field_alone(finished, micrograph):
     done = finished.snakemake()
     assert done.returncode == 0, done.stderr
     changed = {name for name, written in finished.masks().items() if written != before[name]}
-    assert "plate/A1_f0.ome.tiff" in changed
-    assert "stack.ome.tiff" not in changed
+    assert changed == {"plate/A1_f0.ome.tiff"}

@@ -1,10 +1,12 @@
-"""A setting of the masks brings with it what it needs, and leaves nothing behind."""
+"""A setting of the masks brings with it what it needs."""
 
 import numpy as np
 import tifffile
 
+from pipeline.predictions import open_prediction
 
-def test_a_watershed_has_its_probabilities_and_keeps_none(project, micrograph):
+
+def test_a_watershed_has_its_probabilities(project, micrograph):
     project.configure(
         masks={"instances": "watershed", "min_object_um2": 1.0, "max_hole_um2": 1.0},
         image={"fallback_pixel_size_um": 0.5},
@@ -19,5 +21,7 @@ def test_a_watershed_has_its_probabilities_and_keeps_none(project, micrograph):
     assert ((instances > 0) == (classes > 0)).all()
     areas = np.bincount(instances.ravel())[1:]
     assert len(areas) == project.metrics().loc["a", "objects_predicted"]
-    assert [path.name for path in (results / "predictions" / "net").iterdir()] == ["a.json"]
+    (prediction,) = (results / "predictions" / "net" / "a").glob("*.zip")
+    with open_prediction(prediction, "a") as group:
+        assert group["probabilities"].shape == (2, *micrograph.shape)
     assert project.planned() == {}

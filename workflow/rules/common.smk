@@ -1,22 +1,32 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
+import atexit
+import gc
+import inspect
+import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.config import parse_settings
-from pipeline.drop_folder import samples_of_run, take_stock, write_samples
+from pipeline.drop_folder import SLIDES, samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
 from pipeline.image_files import SUFFIXES
-from pipeline.project import batch_of, find_pairs
-from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
+from pipeline.project import find_pairs, has_probabilities
+from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
+
+# The jobs of many samples are one large graph that lives to the end. Looking through it for garbage each time that a few
+# hundred objects were made, and taking it apart when the process ends, takes a fifth of the time of a dry run.
+gc.set_threshold(100_000, 50, 100)
+atexit.register(gc.freeze)
 
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
@@ -26,9 +36,8 @@ try:
         raise SlidemillError(
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
         )
-    groups = read_groups(Path(settings.samples), samples)
-    pixel_sizes = read_pixel_sizes(Path(settings.samples), samples)
-    strangers = [name for _, name in read_strangers(Path(settings.samples), samples)]
+    groups = read_groups(Path(settings.samples), samples) if workflow.is_main_process else {}
+    strangers = read_strangers(Path(settings.samples), samples) if workflow.is_main_process else []
     trained = list(settings.trainings)
     pairs = find_pairs(Path(settings.training.images), Path(settings.training.labels)) if trained else []
     training_groups = group_pairs(pairs, Path(settings.training.samples)) if trained else {}
@@ -46,11 +55,11 @@ if workflow.is_main_process:
         logger.warning(f"left alone: {reason}")
     if strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-        logger.warning(f"{settings.samples}: no slide {strangers[0]!r}{more}: deleted, or misspelt")
+        logger.warning(f"{settings.samples}: no slide {strangers[0][1]!r}{more}: deleted, or misspelt")
 
 batches = {}
-for sample in slides:
-    batches.setdefault(batch_of(sample), []).append(sample)
+for name, sample in ready.items():
+    batches.setdefault(sample.batch, []).append(name)
 
 
 # A conda environment of a rule has the libraries, but not this project.
@@ -61,15 +70,24 @@ wildcard_constraints:
     model="[^/]+",
 
 
+def asked(function):
+    """Keep the signature of a function at hand: Snakemake looks at it three times for each job, and builds it anew."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
+@asked
 def slide_of(wildcards):
     return slides[wildcards.sample]
 
 
+@asked
 def version_of(wildcards):
     """Size and time of a slide: one that replaces it may be older than its results, which Snakemake would not see."""
     return samples[wildcards.sample].version
 
 
+@asked
 def reference_of(wildcards):
     return references[wildcards.sample]
 
@@ -78,18 +96,23 @@ def plans_of(wildcards):
     return [f"results/plans/{wildcards.model}/{sample}.json" for sample in batches[wildcards.batch]]
 
 
+@asked
 def prediction_of(wildcards):
-    return f"results/predictions/{wildcards.model}/{batch_of(wildcards.sample)}.zarr.zip"
+    return f"results/predictions/{wildcards.model}/{samples[wildcards.sample].batch}.zarr.zip"
 
 
+@asked
 def probabilities_of(wildcards):
     return prediction_of(wildcards) if settings.prediction.probabilities else []
 
 
-def kept_if_asked(prediction):
-    return prediction if settings.prediction.probabilities else temp(prediction)
+@asked
+def flag_of_probabilities(wildcards):
+    path = probabilities_of(wildcards)
+    return f"--prediction {shlex.quote(path)}" if path else ""
 
 
+@asked
 def network_of(wildcards):
     return settings.weights_of(wildcards.model)
 
@@ -111,6 +134,7 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+@asked
 def card_of(wildcards):
     return str(Path(network_of(wildcards)).with_name("model.json"))
 
@@ -145,13 +169,28 @@ def plans_folder(wildcards):
     return f"results/plans/{wildcards.model}"
 
 
+@cache
+def config_text(stage, model, stated, probabilities):
+    """Return the configuration of a stage; many thousand jobs share a few."""
+    return stage_config(settings, stage, model, stated=stated, probabilities=probabilities)
+
+
 def config_of(stage):
-    return lambda wildcards: stage_config(
-        settings,
-        stage,
-        getattr(wildcards, "model", None),
-        pixel_size_um=pixel_sizes.get(getattr(wildcards, "sample", None)),
-    )
+    @asked
+    def config(wildcards):
+        sample, batch = wildcards.get("sample"), wildcards.get("batch")
+        stated = samples[sample].stated if sample else NOTHING
+        return config_text(stage, wildcards.get("model"), stated, has_probabilities(batch) if batch else None)
+
+    return config
+
+
+def objects_of_all(wildcards):
+    return [f"results/objects/{model}/{sample}.csv" for model in settings.networks for sample in slides]
+
+
+def proofs_of_all(wildcards):
+    return [f"results/verification/{model}/{sample}.json" for model in settings.networks for sample in slides]
 
 
 def results_of_all(wildcards):
@@ -163,6 +202,8 @@ def results_of_all(wildcards):
         if fold:
             yield f"results/validation/{name}.csv"
     for model in settings.networks:
+        for batch in batches:
+            yield f"results/predictions/{model}/{batch}.json"
         for sample in slides:
             yield f"results/masks/{model}/{sample}.ome.tiff"
             yield f"results/objects/{model}/{sample}.csv"
@@ -179,6 +220,11 @@ def begin_run():
     write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
 
 
+def is_slice():
+    """Return whether this run was told to take a part of the samples."""
+    return workflow.dag_settings.batch is not None
+
+
 def end_run():
     """Say what became of the samples, if this run made the report."""
     table, page = Path("results/metrics.csv"), Path("results/report.html")
@@ -186,16 +232,23 @@ def end_run():
         print(f"\n{last_lines(table, page)}", file=sys.stderr)
 
 
-def report_failures():
-    """Write the report although samples failed; without provenance.json the next run writes it anew."""
+def report_what_there_is():
+    """Write the report although samples failed or are left; without provenance.json the next run writes it anew."""
     Path("results/provenance.json").unlink(missing_ok=True)
+    # From the folder of the workflow, as the jobs: what is installed may be another version.
+    found_first = os.pathsep.join([str(workflow.basedir), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     command = ["python", "-m", "pipeline", "report", "--output", "results/metrics.csv"]
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
     command += ["--paired", "results/paired.csv", "--folds", "results/folds.csv"]
     command += ["--drawings", "results/figures", "--page", "results/report.html"]
     Path("logs").mkdir(exist_ok=True)
     with Path("logs/report.log").open("w") as log:
-        done = subprocess.run([*command, "--config", stage_config(settings, "report")], stderr=log, check=False)
+        done = subprocess.run(
+            [*command, "--config", stage_config(settings, "report")],
+            env=os.environ | {"PYTHONPATH": found_first},
+            stderr=log,
+            check=False,
+        )
     if done.returncode == 0:
         end_run()
     else:

@@ -1,6 +1,12 @@
 # From a slide to its mask and metrics. A slide that cannot be read fails in its own `stitch`; all others finish.
 
 
+rule segmented:
+    """Segment every slide; in slices of it with `--batch segmented=1/4`."""
+    input:
+        objects_of_all,
+
+
 rule tile:
     """Plan the tiles that cover one slide, and measure its intensities."""
     input:
@@ -32,7 +38,7 @@ rule predict:
         network=network_of,
         plans=plans_of,
     output:
-        prediction=kept_if_asked("results/predictions/{model}/{batch}.zarr.zip"),
+        prediction="results/predictions/{model}/{batch}.zarr.zip",
         speed="results/predictions/{model}/{batch}.json",
     log:
         "logs/predict/{model}/{batch}.log",
@@ -48,10 +54,11 @@ rule predict:
         gpu=1,
     params:
         plans=plans_folder,
+        slides=str(SLIDES),
         config=config_of("predict"),
     shell:
-        "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --batch={wildcards.batch:q}"
-        " --output {output.prediction:q} --speed {output.speed:q} --threads {threads} --memory-mb {resources.decode_mb}"
+        "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --slides {params.slides:q}"
+        " --batch={wildcards.batch:q} --output {output.prediction:q} --speed {output.speed:q} --threads {threads} --memory-mb {resources.decode_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
 
 
@@ -60,7 +67,6 @@ rule stitch:
     input:
         prediction=prediction_of,
         plan="results/plans/{model}/{sample}.json",
-        network=network_of,
         card=card_of,
     output:
         mask="results/masks/{model}/{sample}.ome.tiff",
@@ -157,7 +163,7 @@ rule evaluate:
         decode_mb=settings.tiling.memory_mb,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        prediction=lambda wildcards, input: f"--prediction {shlex.quote(input.prediction)}" if input.prediction else "",
+        prediction=flag_of_probabilities,
         config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"

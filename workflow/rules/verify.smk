@@ -4,7 +4,7 @@
 rule verification:
     """Verify every model on every slide."""
     input:
-        [f"results/verification/{model}/{sample}.json" for model in settings.networks for sample in slides],
+        proofs_of_all,
 
 
 rule verify:

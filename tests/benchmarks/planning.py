@@ -1,0 +1,165 @@
+"""Planning a run of many samples that are done, and one that is new: time and memory of ``snakemake -n``.
+
+Every sample has a reference, so five jobs; a hundred share a batch.
+
+Only names, times and Snakemake's records decide what is planned. So the results are empty files, made for one slide
+and touched by Snakemake, which records them as it does after a run; both are then copied for all other slides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from pipeline.config import parse_settings
+from pipeline.drop_folder import SLIDES, Sample, take_stock
+from tests.benchmarks.common import say, say_machine
+
+ROOT = Path(__file__).parents[2]
+FIRST = "plate000/slide000"
+SLIDES_OF_A_FOLDER = 100
+RECORDS = Path(".snakemake/metadata")
+CONFIG = {"settle_s": 0, "models": {"net": {"checkpoint": "network/model.safetensors"}}}
+# As `python -m snakemake`, with last lines of the memory and the processor time that it took.
+_MEASURED = """
+import sys, time
+from snakemake.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(*[line for line in open("/proc/self/status") if line.startswith("VmHWM")], "cpu_s", time.process_time())
+"""
+_SAID = {"total", "VmHWM:", "cpu_s"}
+
+
+def main() -> None:
+    """Print the machine, then the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--folder", type=Path, help="where to lay out the projects, and leave them")
+    known = parser.parse_args()
+    say_machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        for samples in known.samples:
+            project = (known.folder or Path(scratch)).resolve() / f"{samples}"
+            lay_out(project, samples)
+            bench(project, samples)
+
+
+def bench(project: Path, samples: int) -> None:
+    """Plan with nothing to do, and with a new slide."""
+    for new in (0, 1):
+        if new:
+            (project / "data" / "slides" / "new.tif").touch()
+        say("planning", samples=samples, new=new, **plan(project))
+
+
+def plan(project: Path) -> dict[str, float]:
+    """Return wall and processor time in s, peak memory in MB and the number of jobs of a dry run."""
+    words = [sys.executable, "-c", _MEASURED, *command(project)[3:], "--dry-run", "--quiet", "rules"]
+    start = time.perf_counter()
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    wall_s = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    lines = (done.stdout + done.stderr).splitlines()
+    said = {words[0]: float(words[1]) for line in lines if len(words := line.split()) > 1 and words[0] in _SAID}
+    peak_mb = said["VmHWM:"] * 1024 / 1e6
+    return {"wall_s": wall_s, "cpu_s": said["cpu_s"], "peak_mb": peak_mb, "jobs": said.get("total", 0)}
+
+
+def command(project: Path) -> list[str]:
+    """Return the command of a run."""
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(project)]
+    return [*words, "--workflow-profile", str(ROOT / "profiles" / "default"), "--cores", "2"]
+
+
+def snakemake(project: Path, *arguments: str) -> str:
+    """Run Snakemake; return what it prints."""
+    done = subprocess.run([*command(project), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.stdout
+
+
+def lay_out(project: Path, samples: int) -> None:
+    """Make a project of so many samples, all of them done."""
+    touch(project / "network" / "model.safetensors", project / "network" / "model.json")
+    inputs = [f"data/slides/{FIRST}.tif", f"data/references/{FIRST}.tif"]
+    touch(project / "config" / "config.yaml", *(project / path for path in inputs))
+    (project / "config" / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    table = snakemake(project, "--summary").splitlines()[1:]
+    touch(*(project / line.partition("\t")[0] for line in table))
+    snakemake(project, "--touch", "--forceall")
+    before = stock_of(project)[FIRST]
+    for number in range(1, samples):
+        folder, slide = divmod(number, SLIDES_OF_A_FOLDER)
+        for path in inputs:
+            copy(project, path, path.replace(FIRST, f"plate{folder:03d}/slide{slide:03d}"))
+    (project / SLIDES).unlink()  # so that the slides of a folder become one batch
+    multiply(project, before, stock_of(project))
+    snakemake(project, "--touch")  # the report alone: its names are new
+
+
+def stock_of(project: Path) -> dict[str, Sample]:
+    """Return what a run would find."""
+    here = Path.cwd()
+    os.chdir(project)
+    try:
+        return take_stock(parse_settings(CONFIG, source=""))
+    finally:
+        os.chdir(here)
+
+
+def multiply(project: Path, before: Sample, stock: dict[str, Sample]) -> None:
+    """Copy the results of the first slide, and what Snakemake knows of them, for all others."""
+    batches = {one.batch: name for name, one in reversed(stock.items())}
+    for record in list((project / RECORDS).iterdir()):
+        result, known = name_of_record(record), record.read_text()
+        whose = batches.values() if before.batch in result else stock if FIRST in result else []
+        for name in whose:
+            other = renamed(result, before, name, stock[name])
+            copy(project, result, other)
+            (project / RECORDS / record_of(other)).write_text(renamed(known, before, name, stock[name]))
+
+
+def renamed(text: str, before: Sample, name: str, sample: Sample) -> str:
+    """Return a text about the first slide as one about another."""
+    return text.replace(before.batch, sample.batch).replace(FIRST, name)
+
+
+def copy(project: Path, source: str, target: str) -> None:
+    """Copy a file with its times: they decide what is up to date."""
+    if source != target:
+        (project / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(project / source, project / target)
+
+
+def touch(*paths: Path) -> None:
+    """Make empty files."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def record_of(name: str) -> str:
+    """Return the file in which Snakemake keeps what it knows of a result; such short names need no folder."""
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def name_of_record(record: Path) -> str:
+    """Return the path of the result that a record is about."""
+    return base64.urlsafe_b64decode(record.name).decode()
+
+
+if __name__ == "__main__":
+    main()
