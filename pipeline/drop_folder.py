@@ -47,6 +47,12 @@ class Sample:
         """Whether it is segmented in this run."""
         return not self.waits and not self.refused
 
+    @property
+    def size_mb(self) -> float:
+        """Size of its files, from its version; of a folder only what lies directly in it. 0 where it is not known."""
+        size = self.version.partition(" ")[0]
+        return int(size) / 1e6 if size.isdecimal() else 0.0
+
 
 Samples = dict[str, Sample]
 

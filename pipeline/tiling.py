@@ -118,6 +118,11 @@ class Grid:
         return self.halo_px - self.overlap_px
 
     @property
+    def window_px(self) -> int:
+        """Pixels of the largest window that the network sees."""
+        return math.prod(side + 2 * self.halo_px for side in self.tile)
+
+    @property
     def count(self) -> int:
         """Number of tiles."""
         rows, columns = (-(-length // side) for length, side in zip(self.shape, self.tile, strict=True))

@@ -170,13 +170,10 @@ def results_of_all(wildcards):
                 yield f"results/metrics/{model}/{sample}.csv"
 
 
-def train_minutes(wildcards, attempt):
-    return int(settings.models[model_of(wildcards)].max_minutes * 1.2 + 30) * attempt
-
-
 def begin_run():
     """Write down what this run found, for its jobs and its report."""
     write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
+    say_budget()
 
 
 def end_run():

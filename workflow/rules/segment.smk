@@ -15,9 +15,9 @@ rule tile:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("tile"),
     params:
         version=version_of,
         config=config_of("tile"),
@@ -42,9 +42,9 @@ rule predict:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: round(1.25 * settings.tiling.memory_mb) * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_to_predict,
+        decode_mb=budget_mb,
+        runtime=time_for("predict"),
         gpu=1,
     params:
         plans=plans_folder,
@@ -71,8 +71,8 @@ rule stitch:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_to_read,
+        runtime=time_for("stitch"),
     params:
         config=config_of("stitch"),
     shell:
@@ -95,9 +95,9 @@ rule objects:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("objects"),
     params:
         config=config_of("objects"),
     shell:
@@ -119,9 +119,9 @@ rule inspect:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("inspect"),
     params:
         version=version_of,
         config=config_of("inspect"),
@@ -153,9 +153,9 @@ rule evaluate:
         "../../environment.yml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("evaluate"),
     params:
         prediction=lambda wildcards, input: f"--prediction {shlex.quote(input.prediction)}" if input.prediction else "",
         config=config_of("evaluate"),

@@ -1,0 +1,138 @@
+"""A run through a real SLURM ends with the masks of a local run, also where jobs, nodes and the controller do not hold.
+
+`make test-slurm` runs this file; pytest does not find it by itself, since it needs root and SLURM's daemons.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .daemons import Cluster, running_cluster
+from .projects import ODD, Project, Run, demo_with_network, trained_demo
+
+ALL_DONE = {"nuclear": "done", "nuclei": "done", ODD: "done"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="slidemill-slurm-") as folder, running_cluster(Path(folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> Project:
+    """The demo, trained and segmented on this machine."""
+    project = trained_demo(tmp_path_factory.mktemp("local") / "demo")
+    project.run_here()
+    assert project.statuses == ALL_DONE
+    return project
+
+
+@pytest.fixture
+def project(tmp_path, local) -> Project:
+    """The same slides, and the network that was trained."""
+    return demo_with_network(tmp_path / "demo", local)
+
+
+@pytest.fixture
+def run(cluster: Cluster, project) -> Iterator[Run]:
+    """A run of that project, going on."""
+    assert cluster.is_idle()
+    begun = project.run_on_slurm()
+    yield begun
+    begun.stop()
+
+
+@pytest.fixture
+def say(capsys):
+    """Print although the test passes."""
+
+    def printed(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n    {line}")
+
+    return printed
+
+
+def job_of(cluster, run, rule: str, state: str) -> str:
+    """Wait for a job of a rule in a state; return its id."""
+    found: list[str] = []
+
+    def look() -> bool:
+        assert not run.has_ended, f"the run ended early\n{run.text}"
+        found.extend(job for job, now, purpose, _ in jobs(cluster, run) if now == state and rule in purpose)
+        return bool(found)
+
+    cluster.wait_for(f"{rule} job that is {state}", look, within_s=180)
+    return found[0]
+
+
+def jobs(cluster, run) -> list[tuple[str, ...]]:
+    """Id, state, what it does and GPUs asked for, of every job of a run."""
+    lines = cluster.command("squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k|%b").splitlines()
+    return [row for row in (tuple(line.split("|")) for line in lines) if row[0] in run.job_ids]
+
+
+def states(cluster, run) -> dict[str, str]:
+    """The state of every job of a run, by id."""
+    return {job: state for job, state, *_ in jobs(cluster, run)}
+
+
+def check(cluster, project, run, local, say) -> None:
+    """A run ends well, with all samples done and the masks of the local run."""
+    status = run.wait()
+    assert status == 0, f"{run.text}\n{cluster.story()}"
+    assert project.statuses == ALL_DONE
+    assert project.masks == local.masks
+    for job, state, purpose, gpus in jobs(cluster, run):
+        say(f"job {job} {state}: {purpose}, GPUs: {gpus}")
+    for name, digest in project.masks.items():
+        say(f"{digest}  {name}")
+
+
+def test_training_and_masks_are_those_of_a_local_run(cluster, local, tmp_path, say):
+    project = trained_demo(tmp_path / "demo")
+    run = project.run_on_slurm()
+    try:
+        check(cluster, project, run, local, say)
+    finally:
+        run.stop()
+    assert set(states(cluster, run).values()) == {"COMPLETED"}
+    for _, _, purpose, gpus in jobs(cluster, run):
+        assert ("gpu" in gpus) == purpose.startswith(("rule_train", "rule_predict")), purpose
+
+
+def test_a_killed_job_is_done_again(cluster, project, run, local, say):
+    killed = job_of(cluster, run, "predict", "RUNNING")
+    cluster.command("scancel", killed)
+    say(f"job {killed} killed")
+    check(cluster, project, run, local, say)
+    assert states(cluster, run)[killed] == "CANCELLED"
+
+
+def test_jobs_wait_for_a_drained_node(cluster, project, run, local, say):
+    job_of(cluster, run, "plan", "RUNNING")
+    cluster.command("scontrol", "update", f"nodename={cluster.node}", "state=drain", "reason=test")
+    try:
+        waiting = job_of(cluster, run, "predict", "PENDING")
+        time.sleep(3)
+        assert states(cluster, run)[waiting] == "PENDING"
+    finally:
+        cluster.command("scontrol", "update", f"nodename={cluster.node}", "state=resume")
+    say(f"job {waiting} waited for the node to come back")
+    check(cluster, project, run, local, say)
+
+
+def test_a_run_outlives_a_restart_of_the_controller(cluster, project, run, local, say):
+    going_on = job_of(cluster, run, "predict", "RUNNING")
+    cluster.stop("slurmctld")
+    time.sleep(5)
+    cluster.start_controller()
+    say(f"the controller was away for 5 s while job {going_on} ran")
+    check(cluster, project, run, local, say)
+    assert states(cluster, run)[going_on] == "COMPLETED"
