@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ODD = '-it\'s; "ünïcode" $(x) µm'
+ODD = '-a; "ünïcode" $(x) µm'
 _COMMAND = [sys.executable, "-m", "snakemake"]
 # Jobs ask soon whether they are done, and as many threads as the local run has.
 _ON_SLURM = ["--workflow-profile", "slurm", "--slurm-status-command", "squeue", "--latency-wait", "20"]

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.config import parse_settings
-from pipeline.drop_folder import samples_of_run, take_stock, write_samples
+from pipeline.drop_folder import refuse_for_cluster, samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
 from pipeline.image_files import SUFFIXES
@@ -22,6 +22,8 @@ try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
+    if workflow.resource_settings.nodes is not None:  # --jobs, which all executors need but the local one
+        samples = refuse_for_cluster(samples)
     if not samples:
         raise SlidemillError(
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
