@@ -131,7 +131,7 @@ def _for_cluster(name: str, sample: Sample) -> Sample:
     if travels or sample.refused:
         return sample
     reason = (
-        f"{sample.slide}: a name with a comma, white space other than blanks, or an apostrophe beside another quote or $ "
+        f"{sample.slide}: a name with comma, white space other than blanks, or an apostrophe beside a quote or $, "
         "cannot be handed to jobs of a cluster; rename it"
     )
     return replace(sample, waits="", refused=reason)

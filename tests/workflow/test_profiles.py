@@ -12,6 +12,7 @@ from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 TEXT = (PROFILES / "slurm" / "config.yaml").read_text(encoding="utf-8")
+WAYS = re.findall(r"^ +#? *(\w[^#\n]*?) +# (--g\S+)", TEXT, re.MULTILINE)
 SLURM, DEFAULT = (yaml.safe_load((PROFILES / name / "config.yaml").read_text()) for name in ("slurm", "default"))
 
 
@@ -37,16 +38,22 @@ def test_jobs_in_groups_hold_no_gpu():
     }
 
 
-@pytest.mark.parametrize(("resources", "request_"), re.findall(r"^ +#? *(\w[^#]*?) +# (--g\S+)", TEXT, re.MULTILINE))
-def test_what_the_comments_say_is_what_slurm_is_asked_for(resources, request_):
+@pytest.mark.parametrize(("resources", "option"), WAYS)
+def test_what_the_comments_say_is_what_slurm_is_asked_for(resources, option):
     asked = yaml.safe_load("{" + resources + "}")
     job = SimpleNamespace(resources=Resources(**({"gpu": 1} | asked)))
     validate_slurm_extra(job)
-    assert f"{set_gres_string(job)} {asked.get('slurm_extra', '')}".split() == [request_]
+    assert f"{set_gres_string(job)} {asked.get('slurm_extra', '')}".split() == [option]
 
 
-def test_all_four_ways_to_ask_for_a_gpu_are_shown():
-    assert len(re.findall(r"# --g", TEXT)) == 5
+def test_every_way_to_ask_for_a_gpu_is_shown():
+    assert [option.partition("=")[0] for _, option in WAYS] == [
+        "--gpus",
+        "--gpus",
+        "--gres",
+        "--gres",
+        "--gpus-per-task",
+    ]
 
 
 def test_resources_of_the_network_are_asked_for_by_its_stages_alone(project):
