@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import SlidemillError
 from pipeline.lease import lease
+from pipeline.limits import memory_limit
 from pipeline.threads import use_threads
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def prepare(threads: int) -> torch.device:
     set_up_process(threads)
     device = choose_devices(1)[0]
     log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
+    if limit := memory_limit():
+        log.info("at most %d MB of memory (%s)", *limit)
     return device
 
 

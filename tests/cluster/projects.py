@@ -17,7 +17,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ODD = '-a; "ünïcode" $(x) µm'
 _COMMAND = [sys.executable, "-m", "snakemake"]
-# Jobs ask soon whether they are done, and as many threads as the local run has.
+# Sums of floats are in another order with other threads, and a node may have fewer cores than it says.
+_ONE_THREAD = ["--max-threads", "1"]
 _ON_SLURM = ["--workflow-profile", "slurm", "--slurm-status-command", "squeue", "--latency-wait", "20"]
 _ON_SLURM += ["--slurm-init-seconds-before-status-checks", "2"]
 _WITHIN_S = 420
@@ -46,7 +47,7 @@ class Project:
 
     def run_here(self) -> None:
         """Run the workflow on this machine."""
-        command = [*_COMMAND, "--cores", "2", "--max-threads", "2", "--directory", str(self.folder)]
+        command = [*_COMMAND, *_ONE_THREAD, "--cores", "2", "--directory", str(self.folder)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -60,7 +61,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "run.log"
-        command = [*_COMMAND, *_ON_SLURM, "--max-threads", "2", "--directory", str(folder)]
+        command = [*_COMMAND, *_ONE_THREAD, *_ON_SLURM, "--directory", str(folder)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
@@ -92,14 +93,18 @@ class Run:
 
 
 def trained_demo(folder: Path) -> Project:
-    """The demo, trained for some steps; one slide has a name that a shell would take apart."""
+    """The demo, trained for some steps, its slides as one batch; one has a name that a shell would take apart."""
     lay_out = [sys.executable, str(ROOT / "config" / "examples" / "lay_out.py"), "demo", str(folder)]
     subprocess.run(lay_out, check=True)
     settings = _read(folder)
     settings["models"]["unet"] |= {"options": {"width": 4, "depth": 2}, "max_steps": 10, "max_minutes": 5}
     _write(folder, settings)
-    slides = folder / "data" / "slides"
-    shutil.copyfile(slides / "nuclei.tif", slides / f"{ODD}.tif")
+    for kind in ("slides", "references"):
+        dropped = folder / "data" / kind
+        dropped.rename(folder / "data" / "plate")
+        dropped.mkdir()
+        (folder / "data" / "plate").rename(dropped / "plate")
+    shutil.copyfile(folder / "data/slides/plate/nuclei.tif", folder / f"data/slides/plate/{ODD}.tif")
     return Project(folder)
 
 

@@ -15,7 +15,7 @@ import pytest
 from .daemons import Cluster, running_cluster
 from .projects import ODD, Project, Run, demo_with_network, trained_demo
 
-ALL_DONE = {"nuclear": "done", "nuclei": "done", ODD: "done"}
+ALL_DONE = {f"plate/{name}": "done" for name in ("nuclear", "nuclei", ODD)}
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +65,30 @@ def job_of(cluster, run, rule: str, state: str) -> str:
 
     def look() -> bool:
         assert not run.has_ended, f"the run ended early\n{run.text}"
-        found.extend(job for job, now, purpose, _ in jobs(cluster, run) if now == state and rule in purpose)
+        found.extend(job for job, now, purpose in jobs(cluster, run) if now == state and rule in purpose)
         return bool(found)
 
     cluster.wait_for(f"{rule} job that is {state}", look, within_s=180)
     return found[0]
 
 
-def jobs(cluster, run) -> list[tuple[str, ...]]:
-    """Id, state, what it does and GPUs asked for, of every job of a run."""
-    lines = cluster.command("squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k|%b").splitlines()
-    return [row for row in (tuple(line.split("|")) for line in lines) if row[0] in run.job_ids]
+def jobs(cluster, run) -> list[tuple[str, str, str]]:
+    """Id, state and purpose of every job of a run."""
+    lines = cluster.command("squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k").splitlines()
+    return [
+        (job, state, purpose) for job, state, purpose in (line.split("|", 2) for line in lines) if job in run.job_ids
+    ]
 
 
 def states(cluster, run) -> dict[str, str]:
     """The state of every job of a run, by id."""
-    return {job: state for job, state, *_ in jobs(cluster, run)}
+    return {job: state for job, state, _ in jobs(cluster, run)}
+
+
+def gpu_jobs(cluster) -> set[str]:
+    """The jobs that asked for a GPU."""
+    lines = cluster.command("squeue", "--noheader", "--states=all", "--Format=JobID:20,tres-per-job:40").splitlines()
+    return {job for job, asked in map(str.split, lines) if asked == "gres:gpu:1"}
 
 
 def check(cluster, project, run, local, say) -> None:
@@ -89,8 +97,9 @@ def check(cluster, project, run, local, say) -> None:
     assert status == 0, f"{run.text}\n{cluster.story()}"
     assert project.statuses == ALL_DONE
     assert project.masks == local.masks
-    for job, state, purpose, gpus in jobs(cluster, run):
-        say(f"job {job} {state}: {purpose}, GPUs: {gpus}")
+    asked = gpu_jobs(cluster)
+    for job, state, purpose in jobs(cluster, run):
+        say(f"job {job} {state}: {purpose}{' on a GPU' if job in asked else ''}")
     for name, digest in project.masks.items():
         say(f"{digest}  {name}")
 
@@ -103,8 +112,11 @@ def test_training_and_masks_are_those_of_a_local_run(cluster, local, tmp_path, s
     finally:
         run.stop()
     assert set(states(cluster, run).values()) == {"COMPLETED"}
-    for _, _, purpose, gpus in jobs(cluster, run):
-        assert ("gpu" in gpus) == purpose.startswith(("rule_train", "rule_predict")), purpose
+    asked = gpu_jobs(cluster)
+    for job, _, purpose in jobs(cluster, run):
+        assert (job in asked) == purpose.startswith(("rule_train", "rule_predict")), purpose
+    log = (project.folder / "logs" / "predict" / "unet" / "plate.log").read_text()
+    assert "at most 5242 MB of memory (SLURM_MEM_PER_NODE)" in log  # 1.25 times the budget, in MiB
 
 
 def test_a_killed_job_is_done_again(cluster, project, run, local, say):
