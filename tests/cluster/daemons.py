@@ -162,6 +162,8 @@ def _check_machine() -> None:
     for path in (CONFIGURATION, GPUS):
         if path.exists() and not path.read_text(errors="replace").startswith(MARK):
             raise ClusterError(f"{path} is not from here: this machine has a SLURM of its own; it is left alone")
+    if CONFIGURATION.exists() and "UP" in _output_of("scontrol", "ping"):
+        raise ClusterError(f"{CONFIGURATION} is in use: another `make test-slurm` is going on")
 
 
 def _start_munge(cluster: Cluster) -> None:

@@ -20,7 +20,7 @@ _COMMAND = [sys.executable, "-m", "snakemake"]
 # Sums of floats are in another order with other threads, and a node may have fewer cores than it says.
 _ONE_THREAD = ["--max-threads", "1"]
 _ON_SLURM = ["--workflow-profile", "slurm", "--slurm-status-command", "squeue", "--latency-wait", "20"]
-_ON_SLURM += ["--slurm-init-seconds-before-status-checks", "2"]
+_ON_SLURM += ["--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2"]
 _WITHIN_S = 420
 
 

@@ -143,8 +143,8 @@ def test_jobs_wait_for_a_drained_node(cluster, project, run, local, say):
 def test_a_run_outlives_a_restart_of_the_controller(cluster, project, run, local, say):
     going_on = job_of(cluster, run, "predict", "RUNNING")
     cluster.stop("slurmctld")
-    time.sleep(5)
+    time.sleep(3)
     cluster.start_controller()
-    say(f"the controller was away for 5 s while job {going_on} ran")
+    say(f"the controller was away for 3 s while job {going_on} ran")
     check(cluster, project, run, local, say)
     assert states(cluster, run)[going_on] == "COMPLETED"
