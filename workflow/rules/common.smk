@@ -18,11 +18,14 @@ from pipeline.sample_sheet import read_groups, read_pixel_sizes, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
+# All executors but the local one need --jobs. A job of theirs is a Snakemake of its own.
+on_cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
+
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
-    if workflow.resource_settings.nodes is not None:  # --jobs, which all executors need but the local one
+    if on_cluster:
         samples = refuse_for_cluster(samples)
     if not samples:
         raise SlidemillError(

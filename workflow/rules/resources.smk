@@ -6,11 +6,7 @@ affordable, what_is_there = affordable_mb(settings.tiling.memory_mb)
 
 def budget_mb(wildcards):
     """What a job may decode, or predict in: on this machine no more than it has. A job of a cluster gets what it asks."""
-    return affordable if runs_here() else settings.tiling.memory_mb
-
-
-def runs_here():
-    return workflow.local_exec and not workflow.remote_exec
+    return settings.tiling.memory_mb if on_cluster else affordable
 
 
 def mpx_of(wildcards):
@@ -49,5 +45,5 @@ def time_to_report(wildcards, attempt):
 
 def say_budget():
     """Say once where this machine has less memory than is configured."""
-    if what_is_there and runs_here():
+    if what_is_there and not on_cluster:
         logger.warning(what_is_there)
