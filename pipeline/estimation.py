@@ -54,6 +54,7 @@ def estimate(
 ) -> Estimate:
     """Estimate one slide. Glass is not known yet: skipping it makes a run faster than this."""
     slide_px = math.prod(grid.shape)
+    window_px = max(math.prod(tile.read.shape) for tile in grid.tiles())
     kept = len(card.classes) * _PROBABILITY_BYTES if probabilities else 0
     return Estimate(
         shape=grid.shape,
@@ -61,7 +62,7 @@ def estimate(
         tiles=grid.count,
         redundancy=grid.redundancy,
         time_s=slide_px / pace.px_per_s * grid.redundancy / pace.redundancy,
-        memory_mb=needed_mb(card, grid.window_px),
+        memory_mb=needed_mb(card, window_px),
         disk_mb=slide_px * (_MASK_BYTES_PER_PX + kept) / 1e6,
     )
 

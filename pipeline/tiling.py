@@ -118,11 +118,6 @@ class Grid:
         return self.halo_px - self.overlap_px
 
     @property
-    def window_px(self) -> int:
-        """Pixels of the largest window that the network sees."""
-        return math.prod(side + 2 * self.halo_px for side in self.tile)
-
-    @property
     def count(self) -> int:
         """Number of tiles."""
         rows, columns = (-(-length // side) for length, side in zip(self.shape, self.tile, strict=True))
@@ -137,6 +132,11 @@ class Grid:
             last = length - (count - 1) * side
             read_px *= (count - 1) * side + round_up(last, self.stride_px) + count * 2 * self.halo_px
         return read_px / math.prod(self.shape)
+
+    @property
+    def window_px(self) -> int:
+        """Pixels of the largest window that the network sees."""
+        return math.prod(side + 2 * self.halo_px for side in self.tile)
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles row by row."""

@@ -10,8 +10,6 @@ from pipeline.checkpoint import ModelCard
 from pipeline.device import computes_bfloat16, prepare
 from pipeline.errors import SlidemillError
 from pipeline.files import provenance, sha256, write_json
-from pipeline.limits import memory_limit
-from pipeline.memory import budget_within
 from pipeline.plan import Plan, SlidePlan, read_plan
 from pipeline.predictions import PredictionWriter, write_predictions
 from pipeline.segmentation import make_ready, segment_slides
@@ -48,9 +46,6 @@ def run(
         log.warning("%s does not compute bfloat16 in hardware: prediction.precision float32 is far faster here", device)
     make_ready(network, device, config.precision)
     found = batch_plans(plans, batch)
-    if device.type == "cpu":  # of a GPU, the windows take its own memory
-        grids = [plan.slide.grid for plan in found if plan.slide]
-        memory_mb = budget_within(memory_limit(), card, grids, memory_mb=memory_mb)
     with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
         slides = list(_begin(found, card, writer))
         measured = segment_slides(network, card, slides, writer, memory_mb=memory_mb, threads=threads)
