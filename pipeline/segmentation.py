@@ -68,7 +68,7 @@ def segment_slides(
 ) -> Speed:
     """Read ``slides`` (sample id and plan) and run them through a network that is ready; the rest as :func:`segment`.
 
-    Reading and network together stay within ``memory_mb``, and what this process may have; half of the ``threads`` read.
+    Reading and network together stay within ``memory_mb`` and what this process may have; half of the ``threads`` read.
     """
     device = next(network.parameters()).device
     if device.type == "cpu":  # a GPU has the windows in memory of its own
