@@ -39,7 +39,7 @@ test-slurm: $(VENV)/dev slurm ## run the demo through a SLURM of one node, start
 	python -m pytest tests/cluster/slurm.py
 
 slurm: ## install SLURM's daemons (Debian, Ubuntu)
-	@{ command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
 
 browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
 	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -21,7 +21,7 @@ _COMMAND = [sys.executable, "-m", "snakemake"]
 _ONE_THREAD = ["--max-threads", "1"]
 _ON_SLURM = ["--workflow-profile", "slurm", "--slurm-status-command", "squeue", "--latency-wait", "20"]
 _ON_SLURM += ["--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2"]
-_WITHIN_S = 420
+_WITHIN_S = 600
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,22 @@ class Run:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
 
-    def wait(self) -> int:
-        """Return the exit status, once it is there."""
-        return self._process.wait(timeout=_WITHIN_S)
+    def wait(self) -> int | None:
+        """Return the exit status, or None if it does not end."""
+        try:
+            return self._process.wait(timeout=_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            return None
 
     def stop(self) -> None:
         """End it, if it has not."""
-        if self._process.poll() is None:
+        if not self.has_ended:
             self._process.terminate()
-            self._process.wait(timeout=60)
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     @property
     def has_ended(self) -> bool:

@@ -94,7 +94,7 @@ def gpu_jobs(cluster) -> set[str]:
 def check(cluster, project, run, local, say) -> None:
     """A run ends well, with all samples done and the masks of the local run."""
     status = run.wait()
-    assert status == 0, f"{run.text}\n{cluster.story()}"
+    assert status == 0, f"exit status {status}\n{run.text}\n{cluster.story()}"
     assert project.statuses == ALL_DONE
     assert project.masks == local.masks
     asked = gpu_jobs(cluster)
