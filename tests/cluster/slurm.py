@@ -42,7 +42,7 @@ def project(tmp_path, local) -> Project:
 @pytest.fixture
 def run(cluster: Cluster, project) -> Iterator[Run]:
     """A run of that project, going on."""
-    assert cluster.is_idle()
+    cluster.wait_for("idle node", cluster.is_idle)
     begun = project.run_on_slurm()
     yield begun
     begun.stop()
