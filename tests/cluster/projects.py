@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import tifffile
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -33,17 +34,31 @@ class Project:
     @property
     def masks(self) -> dict[str, str]:
         """SHA-256 of every mask."""
-        folder = self.folder / "results" / "masks"
-        return {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*.ome.tiff"))
-        }
+        return {name: _sha256(path.read_bytes()) for name, path in self._mask_files().items()}
+
+    @property
+    def pixels(self) -> dict[str, str]:
+        """SHA-256 of the classes and object ids of every mask: of a mask itself, also how long its network learned."""
+        found = {}
+        for name, path in self._mask_files().items():
+            with tifffile.TiffFile(path) as tiff:
+                found[name] = _sha256(b"".join(series.asarray().tobytes() for series in tiff.series))
+        return found
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights that were trained."""
+        return _sha256((self.folder / "results" / "models" / "unet" / "model.safetensors").read_bytes())
 
     @property
     def statuses(self) -> dict[str, str]:
         """Status of every sample in the report."""
         table = pd.read_csv(self.folder / "results" / "metrics.csv", dtype={"sample": str})
         return dict(zip(table["sample"].str.removeprefix("'"), table["status"], strict=True))
+
+    def _mask_files(self) -> dict[str, Path]:
+        folder = self.folder / "results" / "masks"
+        return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.ome.tiff"))}
 
     def run_here(self) -> None:
         """Run the workflow on this machine."""
@@ -123,6 +138,10 @@ def demo_with_network(folder: Path, trained: Project) -> Project:
     settings["models"]["unet"] = {"checkpoint": "network/model.safetensors"}
     _write(folder, settings)
     return Project(folder)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read(folder: Path) -> dict[str, dict[str, object]]:
