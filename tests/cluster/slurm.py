@@ -52,10 +52,12 @@ def run(cluster: Cluster, project) -> Iterator[Run]:
 @pytest.fixture
 def say(capsys):
     """Print although the test passes."""
+    with capsys.disabled():
+        print()
 
     def printed(line: str) -> None:
         with capsys.disabled():
-            print(f"\n    {line}")
+            print(f"    {line}")
 
     return printed
 
