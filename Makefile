@@ -8,7 +8,7 @@ PROJECT ?= .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 compare dsb2018 watch test browser napari lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 watch test test-slurm browser slurm napari lint docs bench clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ watch: $(VENV)/demo ## run the workflow whenever slides settle in PROJECT=...; C
 
 test: lint browser ## check style and run all tests, two files at a time
 	python -m pytest --numprocesses 2 --dist loadfile
+
+test-slurm: $(VENV)/dev slurm ## run the demo through a SLURM of one node, started here and ended again (needs root)
+	python -m pytest tests/cluster/slurm.py
+
+slurm: ## install SLURM's daemons (Debian, Ubuntu)
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
 
 browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
 	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

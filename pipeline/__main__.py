@@ -21,8 +21,10 @@ from pydantic import BaseModel
 
 from pipeline import __version__
 from pipeline.errors import SlidemillError, error_line
+from pipeline.limits import cores
 from pipeline.logs import start_logging
 from pipeline.stage_config import parse_stage_config
+from pipeline.threads import threads_in, use_threads
 
 STAGES = {
     "tile": "pipeline.stages.tile",
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
     start_logging()
+    use_threads(threads_in(words) or (1 if stage in STAGES else cores()))  # before a library looks how many there are
     try:
         run = import_module(COMMANDS[stage]).run
         flags = vars(stage_parser(stage, run).parse_args(words[1:]))

@@ -10,6 +10,8 @@ import torch
 
 from pipeline.errors import SlidemillError
 from pipeline.lease import lease
+from pipeline.limits import memory_limit
+from pipeline.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 def choose_devices(count: int) -> list[torch.device]:
     """Return ``count`` CUDA devices that no other job of this machine holds; where there are none, Apple's GPU (MPS).
 
-    The processor, where there is neither, stands in the list ``count`` times: once for each process.
+    0 stands for all that this process is shown, which is what a scheduler gave it. The processor, where there is
+    neither, stands in the list ``count`` times: once for each process.
 
     Raises
     ------
@@ -30,12 +33,12 @@ def choose_devices(count: int) -> list[torch.device]:
         names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
         if count > len(names):
             raise SlidemillError(f"{count} GPUs are asked for, this machine shows {len(names)}; ask for fewer")
-        return [torch.device("cuda", index) for index in lease(names, count)]
+        return [torch.device("cuda", index) for index in lease(names, count or len(names))]
     if torch.backends.mps.is_available():
         if count > 1:
             raise SlidemillError(f"{count} GPUs are asked for, this machine has 1; ask for one")
         return [torch.device("mps")]
-    return [torch.device("cpu")] * count
+    return [torch.device("cpu")] * max(1, count)
 
 
 def prepare(threads: int) -> torch.device:
@@ -43,12 +46,14 @@ def prepare(threads: int) -> torch.device:
     set_up_process(threads)
     device = choose_devices(1)[0]
     log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
+    if limit := memory_limit():
+        log.info("at most %d MB of memory (%s)", *limit)
     return device
 
 
 def set_up_process(threads: int) -> None:
     """Set what makes any network fast, and exact, in this process: its threads, heap and arithmetic."""
-    torch.set_num_threads(threads)
+    use_threads(threads)
     _keep_heap()
     # float32 as it is defined; TF32 keeps 10 bits of 23, and tiles would not equal the whole
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

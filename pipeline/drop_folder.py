@@ -54,6 +54,12 @@ class Sample:
     refused: str = ""
 
     @property
+    def size_mb(self) -> float:
+        """Size of its files, from its version; of a folder only what lies directly in it. 0 where it is not known."""
+        size = self.version.partition(" ")[0]
+        return int(size) / 1e6 if size.isdecimal() else 0.0
+
+    @property
     def is_ready(self) -> bool:
         """Whether it is segmented in this run."""
         return not self.waits and not self.refused
@@ -167,9 +173,20 @@ def command_of_run() -> str:
         return ""
 
 
+def refuse_for_cluster(samples: Samples) -> Samples:
+    """Return the samples, those refused whose names Snakemake cannot hand to the jobs of a cluster.
+
+    It puts them on command lines as Python writes strings, which a shell reads otherwise where it is not between
+    apostrophes without any escape; and it parts what it puts there at commas.
+    """
+    return {name: _for_cluster(name, one) for name, one in samples.items()}
+
+
 def has_news(now: Mapping[str, Sample], before: Mapping[str, Sample]) -> bool:
     """Return whether a run would find something to do: a new or replaced slide, one that is gone, or one refused."""
-    news = {name for name, one in now.items() if not one.waits and before.get(name) != one}
+    news = {
+        name for name, one in now.items() if not one.waits and before.get(name) not in (one, _for_cluster(name, one))
+    }
     return bool(news or set(before) - set(now))
 
 
@@ -222,3 +239,15 @@ def _why_it_waits(slide: Path, age_s: float, settle_s: float) -> str:
         if is_partial(slide):
             return f"{slide}: shorter than its header says, so still being copied; the next run looks again"
     return ""
+
+
+def _for_cluster(name: str, sample: Sample) -> Sample:
+    written = repr(name)
+    travels = "," not in name and written[1:-1] == name and (written[0] == "'" or not set(name) & set("$`"))
+    if travels or sample.refused:
+        return sample
+    reason = (
+        f"{sample.slide}: a name with comma, white space other than blanks, or an apostrophe beside a quote or $, "
+        "cannot be handed to jobs of a cluster; rename it"
+    )
+    return replace(sample, waits="", refused=reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from pipeline.checkpoint import ModelCard
 from pipeline.errors import ConfigError
+from pipeline.limits import Limit
+from pipeline.tiling import Grid
 
 AHEAD = 2  # batches that are read while the network is busy
 _PROCESS_BYTES = 850 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
@@ -45,6 +48,27 @@ def largest_window_px(card: ModelCard, memory_mb: int) -> int:
 def needed_mb(card: ModelCard, window_px: int) -> int:
     """Return the memory that windows of ``window_px`` pixels take, as :func:`largest_window_px` plans it."""
     return -(-(_fixed_bytes(card) + window_px * _bytes_per_px(card)) // 10**6)
+
+
+def budget_within(limit: Limit | None, card: ModelCard, grids: Iterable[Grid], *, memory_mb: int) -> int:
+    """Return ``memory_mb``, or what this process may have, if that is less and the planned tiles fit into it.
+
+    Raises
+    ------
+    ConfigError
+        If a window of the ``grids`` needs more than the limit: better said than killed.
+    """
+    if limit is None or memory_mb <= limit.memory_mb:
+        return memory_mb
+    window_px = max((grid.window_px for grid in grids), default=0)
+    needed = needed_mb(card, window_px)
+    if needed > limit.memory_mb:
+        raise ConfigError(
+            f"tiles planned for tiling.memory_mb of {memory_mb} take about {needed} MB, this job may take "
+            f"{limit.memory_mb} MB ({limit.source}); give it more (mem_mb), or lower tiling.memory_mb and plan again "
+            "(snakemake --forcerun tile)"
+        )
+    return limit.memory_mb
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

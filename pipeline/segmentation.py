@@ -24,7 +24,8 @@ from models.rounding import round_between_the_ends
 from pipeline.blending import Blend, Probabilities
 from pipeline.checkpoint import ModelCard
 from pipeline.inference import crop_slices, labels_of, logits_within_memory, probabilities_of, to_device, uncertain_of
-from pipeline.memory import AHEAD, largest_window_px, outside_the_heap
+from pipeline.limits import memory_limit
+from pipeline.memory import AHEAD, budget_within, largest_window_px, outside_the_heap
 from pipeline.plan import SlidePlan
 from pipeline.predictions import PredictionWriter
 from pipeline.speed import Speed
@@ -69,11 +70,14 @@ def segment_slides(
 ) -> Speed:
     """Read ``slides`` (sample id and plan) and run them through a network that is ready; the rest as :func:`segment`.
 
-    Reading and network together stay within ``memory_mb``; half of the ``threads`` read.
+    Reading and network together stay within ``memory_mb`` and what this process may have; half of the ``threads`` read.
     """
+    device = next(network.parameters()).device
+    if device.type == "cpu":  # a GPU has the windows in memory of its own
+        memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
     batches = read_batches(
         slides,
-        batch_px=batch_limit_px(largest_window_px(card, memory_mb), next(network.parameters()).device),
+        batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
         memory_mb=memory_mb,
         threads=max(1, threads // 2),
         ahead=AHEAD,

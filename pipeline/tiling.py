@@ -133,6 +133,11 @@ class Grid:
             read_px *= (count - 1) * side + round_up(last, self.stride_px) + count * 2 * self.halo_px
         return read_px / math.prod(self.shape)
 
+    @property
+    def window_px(self) -> int:
+        """Pixels of the largest window that the network sees."""
+        return math.prod(side + 2 * self.halo_px for side in self.tile)
+
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles row by row."""
         for top in range(0, self.shape[0], self.tile[0]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pipeline.config import Settings, read_settings
 from pipeline.device import prepare
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.estimation import Estimate, Pace, estimate, pace_of_runs, pace_of_window
+from pipeline.limits import cores
 from pipeline.plan import plan_grid
 from pipeline.slides import open_slide
 from pipeline.speed import read_speed
@@ -22,7 +22,7 @@ from pipeline.tiling import Grid
 _HEAD = ("slide", "rows", "columns", "um/px", "tiles", "redundancy", "time", "memory_MB", "disk_MB")
 
 
-def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = os.cpu_count() or 1) -> None:
+def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
     """Print a table of ``slides`` for each network of the project in the current folder.
 
     ``settings`` is its configuration. A network that is not trained yet is taken as it is configured. ``threads`` is

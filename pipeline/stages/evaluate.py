@@ -6,7 +6,6 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import dask
 import pandas as pd
 
 from pipeline import __version__
@@ -16,6 +15,7 @@ from pipeline.formats.image import Array
 from pipeline.masks import open_mask
 from pipeline.predictions import open_prediction
 from pipeline.stage_config import EvaluateConfig
+from pipeline.threads import use_threads
 
 
 def run(
@@ -36,13 +36,13 @@ def run(
     A reference has the shape of the mask, or that of the file of the ``slide``, from which it is then picked.
     With the ``prediction`` of its batch, if that keeps probabilities, they are measured too.
     """
+    use_threads(threads)
     labels = config.labels
     with ExitStack() as stack:
         predicted = stack.enter_context(open_mask(mask, memory_mb=memory_mb))
         truth = stack.enter_context(
             open_reference(reference, predicted.slide.shape, slide, labels, memory_mb=memory_mb, view=config.image)
         )
-        stack.enter_context(dask.config.set(num_workers=threads))
         temporary = stack.enter_context(replacing(output))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))
         probabilities: Array | None = None

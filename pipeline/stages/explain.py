@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from pipeline.explanation import (
 from pipeline.explanation_figures import Row, filter_figure, occlusion_figure, response_figure
 from pipeline.files import provenance, replacing, sha256, write_json
 from pipeline.intensity import Statistics, measure_slide, normalize
+from pipeline.limits import cores
 from pipeline.memory import largest_window_px
 from pipeline.slides import Slide, open_slide
 from pipeline.tiling import Region, read_mirrored
@@ -52,7 +52,7 @@ def run(
     region: str = "",
     place: str = "",
     occluder_px: int = 0,
-    threads: int = os.cpu_count() or 1,
+    threads: int = cores(),
     memory_mb: int = 4000,
     config: ImageConfig | None = None,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.errors import SlidemillError
 from pipeline.figures import range_test
 from pipeline.files import replacing, write_text
 from pipeline.learner import Learner
+from pipeline.limits import cores
 from pipeline.patches import RandomPatches
 from pipeline.pretrained import build_network
 from pipeline.processes import start_fabric
@@ -37,7 +37,7 @@ def run(
     settings: Path = Path("config/config.yaml"),
     output: Path = Path("results/find-lr"),
     steps: int = 100,
-    threads: int = os.cpu_count() or 1,
+    threads: int = cores(),
 ) -> None:
     """Print a learning rate for ``model``, an entry of `models` in ``settings``; run it in the project folder.
 

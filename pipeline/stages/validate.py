@@ -6,7 +6,6 @@ import logging
 import tempfile
 from pathlib import Path
 
-import dask
 import pandas as pd
 
 from pipeline import __version__
@@ -51,7 +50,7 @@ def run(
     group_of = {pair.name: name for name, pairs in groups.items() for pair in pairs}
     origin: Row = {"version": __version__, "weights_sha256": sha256(weights)}
     rows = []
-    with replacing(output) as temporary, dask.config.set(num_workers=threads):
+    with replacing(output) as temporary:
         for pair in held_back:
             with tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
                 measured = measure_pair(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.interface import SegmentationModel
@@ -20,6 +19,7 @@ from pipeline.memory import largest_window_px
 from pipeline.plan import SlidePlan, read_plan
 from pipeline.slides import open_slide
 from pipeline.stage_config import VerifyConfig
+from pipeline.threads import use_threads
 from pipeline.tiling import Grid, Region
 from pipeline.verification import TOLERANCES, compare, mismatch_of, richest_piece, small_grid
 from pipeline.weights_file import load_network
@@ -35,7 +35,7 @@ def run(*, weights: Path, plan: Path, output: Path, threads: int, memory_mb: int
     ``weights`` is model.safetensors, with model.json beside it; ``plan`` has the slide, the stride, the halo and the
     statistics that prediction uses. Runs on the processor. Networks with global context are measured and never fail.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     network, card = load_network(weights)
     if card.classes != config.classes:
         raise SlidemillError(f"{weights}: its classes are {card.classes}, the configuration has {config.classes}")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import tifffile
 
 from pipeline.config import Settings
 from pipeline.drop_folder import (
+    Sample,
     command_of_run,
     has_news,
     known_samples,
+    refuse_for_cluster,
     samples_of_run,
     take_stock,
     write_samples,
@@ -99,6 +102,39 @@ def test_a_bad_name_costs_one_sample(folder):
     assert ready(found) == ["b"]
     assert "would be the same sample 'a'" in found["a"].refused
     assert "rename it" in found["c{}"].refused
+
+
+ODD_NAMES = [
+    "plain",
+    "it's",
+    '-a; "ünïcode" $(x) µm',
+    "a=b",
+    "plate 1/A01",
+    "`x`",
+    "it's $x",
+    "it's `x`",
+    "it's \"",
+    "a\xa0b",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_a_shell_would_change_is_refused_on_a_cluster(name):
+    """Snakemake writes what it asks of a job into a script, quoted as Python does."""
+    sample = Sample(slide=f"data/slides/{name}.tif", version="1 bytes, 2 ns")
+    script = f"printf %s {f'tile:model=net,sample={name}'!r}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    told = refuse_for_cluster({name: sample})[name]
+    assert told.is_ready == (done.stdout == f"tile:model=net,sample={name}")
+    assert told.is_ready or "rename it" in told.refused
+
+
+def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_news():
+    found = {"a, b": Sample(slide="data/slides/a, b.tif", version="1 bytes, 2 ns"), "c": Sample(slide="c.tif")}
+    told = refuse_for_cluster(found)
+    assert ready(told) == ["c"]
+    assert not has_news(found, told)
+    assert has_news(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
 
 
 def test_two_references_of_one_slide_cost_that_slide(folder):

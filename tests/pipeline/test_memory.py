@@ -11,8 +11,10 @@ import tifffile
 from pipeline.checkpoint import card_path, read_card
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
-from pipeline.memory import largest_window_px
+from pipeline.limits import Limit
+from pipeline.memory import budget_within, largest_window_px, needed_mb
 from pipeline.stage_config import stage_config
+from pipeline.tiling import Grid
 
 from ..networks import CLASSES, write_network
 from ..slide_files import write_batch
@@ -83,3 +85,15 @@ def test_a_budget_below_what_the_libraries_need_is_one_clear_line(tmp_path):
     assert largest_window_px(card, 2000) > largest_window_px(card, 1000) > 0
     with pytest.raises(ConfigError, match=r"tiling.memory_mb is 800, of which .* alone take 850; raise it"):
         largest_window_px(card, 800)
+
+
+def test_a_budget_goes_by_the_limit_of_the_job(tmp_path):
+    """Or it is said what the tiles take: a job that is killed says nothing."""
+    card = read_card(card_path(write_network(tmp_path, width=2)))
+    grid = Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16)
+    needed = needed_mb(card, grid.window_px)
+    assert budget_within(None, card, [grid], memory_mb=9000) == 9000
+    assert budget_within(Limit(9000, "x"), card, [grid], memory_mb=9000) == 9000
+    assert budget_within(Limit(needed, "x"), card, [grid], memory_mb=9000) == needed
+    with pytest.raises(ConfigError, match=rf"of 9000 take about {needed} MB, this job may take {needed - 1} MB \(x\)"):
+        budget_within(Limit(needed - 1, "x"), card, [grid], memory_mb=9000)

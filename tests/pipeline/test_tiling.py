@@ -73,6 +73,11 @@ def test_memory_does_not_grow_with_the_number_of_rows(shape, window_px):
 
 
 @given(grid=grids())
+def test_no_window_is_larger_than_a_grid_says(grid):
+    assert max(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles()) <= grid.window_px
+
+
+@given(grid=grids())
 def test_redundancy_is_what_the_windows_add_up_to(grid):
     read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
     assert grid.redundancy == pytest.approx(read_px / (grid.shape[0] * grid.shape[1]), rel=1e-12)

@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.config import parse_settings
-from pipeline.drop_folder import SLIDES, samples_of_run, take_stock, write_samples
+from pipeline.drop_folder import SLIDES, refuse_for_cluster, samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
 from pipeline.image_files import SUFFIXES
@@ -28,10 +28,15 @@ from pipeline.summary import last_lines
 gc.set_threshold(100_000, 50, 100)
 atexit.register(gc.freeze)
 
+# All executors but the local one need --jobs. A job of theirs is a Snakemake of its own.
+on_cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
+
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
+    if on_cluster:
+        samples = refuse_for_cluster(samples)
     if not samples:
         raise SlidemillError(
             f"no slides in {settings.slides} (suffixes: {', '.join(SUFFIXES)}); drop some, or set `slides`"
@@ -211,13 +216,10 @@ def results_of_all(wildcards):
                 yield f"results/metrics/{model}/{sample}.csv"
 
 
-def train_minutes(wildcards, attempt):
-    return int(settings.models[model_of(wildcards)].max_minutes * 1.2 + 30) * attempt
-
-
 def begin_run():
     """Write down what this run found, for its jobs and its report."""
     write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
+    say_budget()
 
 
 def is_slice():

@@ -75,7 +75,7 @@ rule report:
         "../../environment.yml"
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        runtime=time_to_report,
     params:
         names=sorted(slides),
         references=sorted(references),

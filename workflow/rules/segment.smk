@@ -21,9 +21,9 @@ rule tile:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("tile"),
     params:
         version=version_of,
         config=config_of("tile"),
@@ -48,9 +48,9 @@ rule predict:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: round(1.25 * settings.tiling.memory_mb) * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_to_predict,
+        decode_mb=budget_mb,
+        runtime=time_for("predict"),
         gpu=1,
     params:
         plans=plans_folder,
@@ -77,8 +77,8 @@ rule stitch:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_to_read,
+        runtime=time_for("stitch"),
     params:
         config=config_of("stitch"),
     shell:
@@ -101,9 +101,9 @@ rule objects:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("objects"),
     params:
         config=config_of("objects"),
     shell:
@@ -125,9 +125,9 @@ rule inspect:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("inspect"),
     params:
         version=version_of,
         config=config_of("inspect"),
@@ -159,9 +159,9 @@ rule evaluate:
         "../../environment.yml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_to_read,
+        decode_mb=budget_mb,
+        runtime=time_for("evaluate"),
     params:
         prediction=flag_of_probabilities,
         config=config_of("evaluate"),

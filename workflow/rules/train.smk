@@ -16,8 +16,8 @@ rule weigh:
         "../../environment.yml"
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        decode_mb=budget_mb,
+        runtime=time_for_images("weigh"),
     params:
         images=training_images,
         labels=training_labels,
@@ -57,7 +57,7 @@ rule train:
     resources:
         mem_mb=lambda wildcards, attempt: settings.training.memory_mb * attempt,
         decode_mb=settings.training.memory_mb,
-        runtime=train_minutes,
+        runtime=time_to_train,
         gpu=1,
     params:
         images=training_images,
@@ -91,9 +91,9 @@ rule validate:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: round(1.25 * settings.tiling.memory_mb) * attempt,
-        decode_mb=settings.tiling.memory_mb,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_to_predict,
+        decode_mb=budget_mb,
+        runtime=time_for_images("validate"),
         gpu=1,
     params:
         images=training_images,

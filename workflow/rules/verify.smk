@@ -25,7 +25,7 @@ rule verify:
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        decode_mb=settings.tiling.memory_mb,
+        decode_mb=budget_mb,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         config=config_of("verify"),
