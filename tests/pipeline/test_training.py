@@ -99,7 +99,8 @@ def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch
 
     def convolve(self, image):
         logits = forward(self, image)
-        computed.add((torch.is_grad_enabled(), logits.dtype))
+        if logits.dtype != torch.float64:  # of probing the geometry
+            computed.add((torch.is_grad_enabled(), logits.dtype))
         return logits
 
     def lose(self, *parts):
