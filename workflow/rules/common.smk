@@ -51,8 +51,8 @@ except SlidemillError as error:
     raise WorkflowError(str(error))
 
 ready = {name: sample for name, sample in samples.items() if sample.is_ready}
-slides = {name: Path(sample.slide) for name, sample in ready.items()}
-references = {name: Path(sample.reference) for name, sample in ready.items() if sample.reference}
+slides = {name: sample.slide for name, sample in ready.items()}
+references = {name: sample.reference for name, sample in ready.items() if sample.reference}
 waiting = sorted(name for name, sample in samples.items() if sample.waits)
 refused = sorted(sample.refused for sample in samples.values() if sample.refused)
 if workflow.is_main_process:
@@ -139,9 +139,14 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+@cache
+def card_beside(network):
+    return str(Path(network).with_name("model.json"))
+
+
 @asked
 def card_of(wildcards):
-    return str(Path(network_of(wildcards)).with_name("model.json"))
+    return card_beside(network_of(wildcards))
 
 
 def training_images(wildcards):

@@ -110,7 +110,7 @@ rule combine:
     """Put the networks of an ensemble, or of the folds of a model, into one file."""
     input:
         networks=members_of,
-        cards=lambda wildcards: [str(Path(network).with_name("model.json")) for network in members_of(wildcards)],
+        cards=lambda wildcards: list(map(card_beside, members_of(wildcards))),
     output:
         network="results/models/{model}/model.safetensors",
         card="results/models/{model}/model.json",
