@@ -1,10 +1,17 @@
-"""What is written behind is written in order, and nothing that goes wrong there is lost."""
+"""Nothing begins that memory does not allow; what is written behind is written in order, and no failure is lost."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.segmentation import behind
+from pipeline.errors import ConfigError
+from pipeline.limits import Limit
+from pipeline.segmentation import behind, segment_slides
+from pipeline.tiling import Grid
+from pipeline.weights_file import load_network
+
+from ..networks import write_network
 
 
 def test_items_are_consumed_in_order_in_another_thread():
@@ -37,3 +44,11 @@ def test_a_failure_at_the_last_item_is_not_lost():
         put(7)
         with pytest.raises(OSError, match="disk full at 7"):
             put(None)
+
+
+def test_windows_that_a_job_cannot_hold_are_refused_before_one_is_read(tmp_path, monkeypatch):
+    network, card = load_network(write_network(tmp_path, width=2))
+    plan = SimpleNamespace(grid=Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16))
+    monkeypatch.setattr("pipeline.segmentation.memory_limit", lambda: Limit(900, "memory.max"))
+    with pytest.raises(ConfigError, match=r"this job may take 900 MB \(memory.max\)"):
+        segment_slides(network, card, [("a", plan)], None, memory_mb=4000, threads=1)
