@@ -111,10 +111,9 @@ def probabilities_of(wildcards):
     return prediction_of(wildcards) if settings.prediction.probabilities else []
 
 
-@asked
-def flag_of_probabilities(wildcards):
-    path = probabilities_of(wildcards)
-    return f"--prediction {shlex.quote(path)}" if path else ""
+def flag_with(name, path):
+    """Return a flag of a command and its value; nothing where there is none."""
+    return f"{name} {shlex.quote(path)}" if path else ""
 
 
 @asked

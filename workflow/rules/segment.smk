@@ -163,7 +163,7 @@ rule evaluate:
         decode_mb=budget_mb,
         runtime=time_for("evaluate"),
     params:
-        prediction=flag_of_probabilities,
+        prediction=lambda wildcards: flag_with("--prediction", probabilities_of(wildcards)),
         config=config_of("evaluate"),
     shell:
         "python -m pipeline evaluate --sample={wildcards.sample:q} --model={wildcards.model:q} --mask {input.mask:q}"
