@@ -31,6 +31,15 @@ class SlideError(SlidemillError):
     """One image file cannot be read. It costs that sample alone."""
 
 
+class Stopped(BaseException):  # noqa: N818  no error: nothing that handles errors may handle it
+    """The process was asked to end: by a signal, from whoever cancelled the job, or Ctrl-C."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"stopped by {name}, as a cancelled job is, or one that is out of time; run the same command again"
+        )
+
+
 class Failure(NamedTuple):
     """Why a job failed: the stage that found it, the class of the error (empty where it is not known), the message."""
 
@@ -39,9 +48,10 @@ class Failure(NamedTuple):
     message: str
 
 
-def error_line(stage: str, error: SlidemillError) -> str:
+def error_line(stage: str, error: SlidemillError | Stopped) -> str:
     """Return the last line of the log of a failed job."""
-    return f"error: {error.stage or stage}: {error} [{type(error).__name__}]"
+    found_by = getattr(error, "stage", None) or stage
+    return f"error: {found_by}: {error} [{type(error).__name__}]"
 
 
 def read_failure(log: str, stage: str) -> Failure | None:
