@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
-import os
 import shlex
-import signal
 import sys
-import threading
 import typing
 from collections.abc import Callable
 from importlib import import_module
@@ -26,6 +23,7 @@ from pipeline import __version__
 from pipeline.errors import SlidemillError, Stopped, error_line
 from pipeline.logs import start_logging
 from pipeline.stage_config import parse_stage_config
+from pipeline.stopping import stopped_in_order
 
 STAGES = {
     "tile": "pipeline.stages.tile",
@@ -53,8 +51,6 @@ COMMANDS = STAGES | {
 
 log = logging.getLogger("pipeline")
 
-_TO_END = (signal.SIGINT, signal.SIGTERM)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, or 1 after a line that says what the user can mend."""
@@ -63,33 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
     start_logging()
-    stop_in_order()
     try:
-        run = import_module(COMMANDS[stage]).run
-        flags = vars(stage_parser(stage, run).parse_args(words[1:]))
-        log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
-        run(**_values(run, flags))
+        with stopped_in_order():
+            log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
+            run = import_module(COMMANDS[stage]).run
+            flags = vars(stage_parser(stage, run).parse_args(words[1:]))
+            run(**_values(run, flags))
     except (SlidemillError, Stopped) as error:
         print(error_line(stage, error), file=sys.stderr)
         return 1
     return 0
-
-
-def stop_in_order() -> None:
-    """Let a signal to end raise :class:`Stopped`, so that temporary files are cleared and the log says why."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(signal.Signals(number).name)
-
-    def stop_at_once() -> None:
-        for number in _TO_END:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in _TO_END:
-        signal.signal(number, stop)
-    os.register_at_fork(after_in_child=stop_at_once)  # a worker has nothing to clear, and no log of its own
 
 
 def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParser:

@@ -31,8 +31,8 @@ class SlideError(SlidemillError):
     """One image file cannot be read. It costs that sample alone."""
 
 
-class Stopped(BaseException):  # noqa: N818  no error: nothing that handles errors may handle it
-    """The process was asked to end: by a signal, from whoever cancelled the job, or Ctrl-C."""
+class Stopped(BaseException):
+    """The process was asked to end by a signal. Not an Exception: what handles errors must not handle it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
