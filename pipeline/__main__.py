@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
@@ -116,5 +116,13 @@ def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _end(status: int) -> NoReturn:
+    """End the process; what libraries say of work that they had to drop would hide the reason."""
+    if status:
+        logging.disable()
+        sys.unraisablehook = lambda _: None
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

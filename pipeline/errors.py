@@ -57,12 +57,14 @@ def error_line(stage: str, error: SlidemillError | Stopped) -> str:
 def read_failure(log: str, stage: str) -> Failure | None:
     """Return why a job of ``stage`` failed from what it logged; None where it left no reason.
 
-    The reason is the last line: an error line, or the end of the traceback of a defect.
+    The reason is the last error line, which libraries may talk on after; or the last line, the end of the traceback of
+    a defect.
     """
     lines = log.strip().splitlines()
+    for line in reversed(lines):
+        if match := _LINE.match(line):
+            return Failure(match["stage"], match["kind"] or "", match["message"])
     last = lines[-1] if lines else ""
-    if match := _LINE.match(last):
-        return Failure(match["stage"], match["kind"] or "", match["message"])
     match = _END_OF_TRACEBACK.match(last)
     if match and any(line.startswith("Traceback (most recent call last)") for line in lines):
         return Failure(stage, match["kind"], f"stopped by a defect: {last}; see the log")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pipeline.errors import SlidemillError
 
 log = logging.getLogger(__name__)
 
+_IN_RUST = re.compile(r"\(os error (\d+)\)$")
 _PARTIAL, _LOCK = ".partial-", ".lock"
 
 
@@ -54,8 +56,19 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
             finally:
                 if is_done or not keep:
                     shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise SlidemillError(f"{path}: cannot be written: {why_not_written(path, error)}") from error
+    except Exception as error:
+        reason = _of_the_system(error)
+        if reason is None:
+            raise
+        raise SlidemillError(f"{path}: cannot be written: {why_not_written(path, reason)}") from error
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """Return an error as the one of the operating system that it is, also where a library in Rust wraps it."""
+    if isinstance(error, OSError):
+        return error
+    wrapped = _IN_RUST.search(str(error))
+    return OSError(int(wrapped[1]), os.strerror(int(wrapped[1]))) if wrapped else None
 
 
 def sweep(folder: Path, kept: Collection[Path]) -> None:
@@ -79,7 +92,9 @@ def _is_in_use(folder: Path) -> bool:
 def why_not_written(path: Path, error: OSError) -> str:
     """Return what keeps the operating system from writing ``path``, and what to do about it."""
     what = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.EDQUOT:
+        return f"{what}; remove files of yours, or have it raised, and run again"
+    if error.errno == errno.ENOSPC:
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         free_mb = shutil.disk_usage(folder).free / 1e6
         return f"{what} ({free_mb:.1f} MB are free in {folder}); free some and run again, what is done stays"

@@ -15,8 +15,8 @@ from pipeline.plan import read_plan
 
 _BEFORE_ALL = "drop"  # no stage: refused before the first one
 KILLED = (
-    "the job ended without a word: it was killed (memory, time limit, a cancelled job, the machine); run the same "
-    "command again, with more memory or time if it comes back"
+    "the job ended without a word: it was killed (memory, time limit, the machine), or its log had no room; run "
+    "the same command again, with more memory, time or disk if it comes back"
 )
 
 
