@@ -12,6 +12,7 @@ import logging
 import shlex
 import sys
 import typing
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.errors import SlidemillError, Stopped, error_line
+from pipeline.errors import Stopped, error_line, find_reason
 from pipeline.logs import start_logging
 from pipeline.stage_config import parse_stage_config
 from pipeline.stopping import stopped_in_order
@@ -65,8 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
             run = import_module(COMMANDS[stage]).run
             flags = vars(stage_parser(stage, run).parse_args(words[1:]))
             run(**_values(run, flags))
-    except (SlidemillError, Stopped) as error:
-        print(error_line(stage, error), file=sys.stderr)
+    except (Exception, Stopped) as error:
+        reason = find_reason(error)
+        if reason is None:
+            raise
+        print(error_line(stage, reason), file=sys.stderr)
         return 1
     return 0
 
@@ -120,6 +124,7 @@ def _end(status: int) -> NoReturn:
     """End the process; what libraries say of work that they had to drop would hide the reason."""
     if status:
         logging.disable()
+        warnings.simplefilter("ignore")
         sys.unraisablehook = lambda _: None
     sys.exit(status)
 

@@ -40,6 +40,21 @@ class Stopped(BaseException):
         )
 
 
+def find_reason(error: BaseException) -> SlidemillError | Stopped | None:
+    """Return what there is to say of an error: itself, or that the process was asked to end; None of a defect.
+
+    What is interrupted anywhere may fail to clean up behind itself, with an error of its own.
+    """
+    if isinstance(error, SlidemillError):
+        return error
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, Stopped):
+            return behind
+        behind = behind.__context__
+    return None
+
+
 class Failure(NamedTuple):
     """Why a job failed: the stage that found it, the class of the error (empty where it is not known), the message."""
 

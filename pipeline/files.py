@@ -23,6 +23,7 @@ from pipeline.errors import SlidemillError
 log = logging.getLogger(__name__)
 
 _IN_RUST = re.compile(r"\(os error (\d+)\)$")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL, _LOCK = ".partial-", ".lock"
 
 
@@ -43,19 +44,28 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """
     folder = path.parent / f"{_PARTIAL}{path.name}"  # of its own, so that the file has its suffix from the start
     temporary, is_done = folder / path.name, False
-    try:
-        with _alone_in(folder):
-            if not keep:
-                _clear(folder)  # of what a killed job left behind
-            try:
+    with _explained(path), _alone_in(folder):
+        if not keep:
+            _clear(folder)  # of what a killed job left behind
+        try:
+            with _explained(path):  # before the room is given back
                 yield temporary
                 with temporary.open("rb") as complete:
                     os.fsync(complete.fileno())
                 temporary.replace(path)
                 is_done = True
-            finally:
-                if is_done or not keep:
-                    shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            if is_done or not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Make one line of what the operating system says where it refuses to write."""
+    try:
+        yield
+    except SlidemillError:
+        raise
     except Exception as error:
         reason = _of_the_system(error)
         if reason is None:
@@ -63,12 +73,17 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
         raise SlidemillError(f"{path}: cannot be written: {why_not_written(path, reason)}") from error
 
 
-def _of_the_system(error: Exception) -> OSError | None:
-    """Return an error as the one of the operating system that it is, also where a library in Rust wraps it."""
+def _of_the_system(error: BaseException) -> OSError | None:
+    """Return an error as the one of the operating system that it is, also where a library in Rust wraps it.
+
+    Where nothing more can be written, what cleans up behind it may fail with an error of its own.
+    """
     if isinstance(error, OSError):
         return error
-    wrapped = _IN_RUST.search(str(error))
-    return OSError(int(wrapped[1]), os.strerror(int(wrapped[1]))) if wrapped else None
+    if wrapped := _IN_RUST.search(str(error)):
+        return OSError(int(wrapped[1]), os.strerror(int(wrapped[1])))
+    behind = _of_the_system(error.__context__) if error.__context__ else None
+    return behind if behind and behind.errno in _NO_ROOM else None
 
 
 def sweep(folder: Path, kept: Collection[Path]) -> None:

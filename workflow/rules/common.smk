@@ -21,6 +21,7 @@ from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
 
 try:
+    was_killed = workflow.is_main_process and enter_project()
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
@@ -44,7 +45,7 @@ references = {name: Path(sample.reference) for name, sample in ready.items() if 
 waiting = sorted(name for name, sample in samples.items() if sample.waits)
 refused = sorted(sample.refused for sample in samples.values() if sample.refused)
 if workflow.is_main_process:
-    if enter_project():
+    if was_killed:
         logger.warning("the last run was killed; its lock is removed")
     for reason in [*(samples[name].waits for name in waiting[:3]), *refused[:3]]:
         logger.warning(f"left alone: {reason}")
