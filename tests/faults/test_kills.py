@@ -83,16 +83,15 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path, expected, longe
     assert "going on after step" in log
 
 
-@pytest.mark.parametrize("stage", ["predict", "stitch"])
-def test_a_job_that_outlives_its_killed_run_does_not_get_in_the_way_of_the_next_one(project, expected, stage):
+def test_a_job_that_outlives_its_killed_run_does_not_get_in_the_way_of_the_next_one(project, expected):
     replace_slides(project, "alone")
     run = start(project)
-    while stage not in stages(run):
+    while "predict" not in stages(run):
         assert run.poll() is None, end_of(project)
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    assert stage in stages(run)
+    assert "predict" in stages(run)
     again = start(project)
     assert again.wait() == 0, end_of(project)
     assert "the last run was killed; its lock is removed" in end_of(project)
@@ -100,6 +99,28 @@ def test_a_job_that_outlives_its_killed_run_does_not_get_in_the_way_of_the_next_
     while processes(run):
         time.sleep(0.1)
     check_complete(project)
+
+
+def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project, expected):
+    """As by the kernel, where memory ends."""
+    replace_slides(project, "alone")
+    run = start(project)
+    while "predict" not in stages(run):
+        assert run.poll() is None, end_of(project)
+        time.sleep(0.02)
+    time.sleep(0.5)
+    for process, words in processes(run).items():
+        if words[1:4] == ["-m", "pipeline", "predict"]:
+            os.kill(process, signal.SIGKILL)
+    assert run.wait() != 0
+    row = project.metrics().loc["alone"]
+    assert (row["status"], row["stage"], row["log"]) == ("failed", "predict", "logs/predict/net/alone.log")
+    assert "it was killed" in row["error"]
+    assert f"failed: alone at predict: {row['error']} ({row['log']})" in end_of(project)
+    assert "python -m pipeline predict --weights" in (project.folder / row["log"]).read_text()
+    again = start(project)
+    assert again.wait() == 0, end_of(project)
+    assert results(project) == expected
 
 
 def test_two_runs_that_are_alive_exclude_each_other(project, expected, tmp_path):

@@ -34,6 +34,7 @@ NETWORK = ModelConfig(
     validate_every=4,
     learning_rate=0.01,
     optimizer=OptimizerConfig(average=0.9),
+    precision="float32",  # two processes round differently, and bfloat16 where it is in hardware a thousand times more
 )
 
 
