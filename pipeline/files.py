@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,11 +130,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
             lock = (folder / _LOCK).open("wb")
         except FileNotFoundError:  # the other process removed the folder just now
             continue
-        with lock:
-            _wait_for(lock, folder)
-            if _is(lock, folder / _LOCK):
-                yield
-                return
+        try:
+            with lock:
+                _wait_for(lock, folder)
+                if _is(lock, folder / _LOCK):
+                    yield
+                    return
+        finally:
+            with suppress(OSError):  # a network file system keeps it while the lock in it is open
+                folder.rmdir()
 
 
 def _wait_for(lock: IO[bytes], folder: Path) -> None:

@@ -108,7 +108,8 @@ def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project,
     while "predict" not in stages(run):
         assert run.poll() is None, end_of(project)
         time.sleep(0.02)
-    time.sleep(0.5)
+    while not (project.folder / "logs/predict/net/alone.log").read_text():
+        time.sleep(0.02)
     for process, words in processes(run).items():
         if words[1:4] == ["-m", "pipeline", "predict"]:
             os.kill(process, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """A prediction that was interrupted anywhere goes on, and ends as if nothing had been."""
 
 import logging
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ class Batch:
 
     def result(self, name="batch"):
         """All that must be as if nothing had been: pixels, reasons, counts."""
+        with zipfile.ZipFile(self.output(name)) as archive:
+            assert len(set(archive.namelist())) == len(archive.namelist())
         found = {}
         for sample in SAMPLES:
             try:
