@@ -27,9 +27,9 @@ CONFIG = {
             "options": {"width": 2, "depth": 2},
             "patch_px": 64,
             "batch_size": 4,
-            "max_steps": 60,
+            "max_steps": 160,
             "max_minutes": 1000.0,  # never what ends it, however slow the machine
-            "validate_every": 5,
+            "validate_every": 10,
         }
     },
     "tiling": {"tile_px": 512, "skip_glass": False},

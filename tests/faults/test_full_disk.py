@@ -60,10 +60,11 @@ class Disk:
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory):
+def disk(undisturbed, tmp_path_factory):
     made = Disk(tmp_path_factory.mktemp("disk"))
+    project_bytes = sum(path.stat().st_size + 4096 for path in undisturbed.folder.rglob("*"))
     try:
-        made.mount("size=48m")
+        made.mount(f"size={project_bytes + 24 * 2**20}")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"a small disk cannot be mounted here: {error.stderr.strip()}")
     yield made
