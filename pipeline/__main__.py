@@ -12,18 +12,20 @@ import logging
 import shlex
 import sys
 import typing
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.errors import SlidemillError, error_line
+from pipeline.errors import Stopped, error_line, find_reason
 from pipeline.limits import cores
 from pipeline.logs import start_logging
 from pipeline.stage_config import parse_stage_config
+from pipeline.stopping import stopped_in_order
 from pipeline.threads import threads_in, use_threads
 
 STAGES = {
@@ -63,12 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
     start_logging()
     use_threads(threads_in(words) or (1 if stage in STAGES else cores()))  # before a library looks how many there are
     try:
-        run = import_module(COMMANDS[stage]).run
-        flags = vars(stage_parser(stage, run).parse_args(words[1:]))
-        log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
-        run(**_values(run, flags))
-    except SlidemillError as error:
-        print(error_line(stage, error), file=sys.stderr)
+        with stopped_in_order():
+            log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
+            run = import_module(COMMANDS[stage]).run
+            flags = vars(stage_parser(stage, run).parse_args(words[1:]))
+            run(**_values(run, flags))
+    except (Exception, Stopped) as error:
+        reason = find_reason(error)
+        if reason is None:
+            raise
+        print(error_line(stage, reason), file=sys.stderr)
         return 1
     return 0
 
@@ -118,5 +124,14 @@ def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _end(status: int) -> NoReturn:
+    """End the process; what libraries say of work that they had to drop would hide the reason."""
+    if status:
+        logging.disable()
+        warnings.simplefilter("ignore")
+        sys.unraisablehook = lambda _: None
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

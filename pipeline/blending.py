@@ -40,13 +40,29 @@ class Blend:
     """Blends the windows of one slide; they must come in the order of ``grid.tiles()``.
 
     Memory is that of three rows of tiles, whatever the height of the slide.
+
+    Parameters
+    ----------
+    grid : Grid
+    num_classes : int
+    rows : int
+        How many rows of tiles are complete already. What windows say of them is passed over.
+    windows : int or None
+        How many windows will come; None: all.
+
+    Attributes
+    ----------
+    mismatch : Mismatch
+        In the rows that were completed here.
+    rows : int
+        How many are complete.
     """
 
-    def __init__(self, grid: Grid, num_classes: int) -> None:
-        self.mismatch = Mismatch()
+    def __init__(self, grid: Grid, num_classes: int, *, rows: int = 0, windows: int | None = None) -> None:
+        self.mismatch, self.rows = Mismatch(), rows
         self._grid = grid
         self._classes = num_classes
-        self._missing = grid.count
+        self._missing = grid.count if windows is None else windows
         self._rows: dict[int, _Row] = {}
 
     def add(self, tile: Tile, probabilities: Probabilities) -> Iterator[tuple[Region, Probabilities]]:
@@ -73,10 +89,10 @@ class Blend:
             row_top, row_bottom = self._extent(number)
             rows = slice(max(top, row_top), min(top + weights.shape[0], row_bottom))
             columns = slice(max(left, 0), min(left + weights.shape[1], self._grid.shape[1]))
-            if rows.start < rows.stop:
+            if number >= self.rows and rows.start < rows.stop:
                 inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
                 place = (slice(rows.start - row_top, rows.stop - row_top), columns)
-                self._row(number).add(place, probabilities[:, *inner], weights[inner], self.mismatch)
+                self._row(number).add(place, probabilities[:, *inner], weights[inner])
         self._missing -= 1
         if self._missing == 0:
             for number in sorted(self._rows):
@@ -101,6 +117,9 @@ class Blend:
             columns = slice(left, right)
             blended = row.total[..., columns] / row.weight[:, columns]
             yield Region(top=top, left=left, bottom=bottom, right=right), blended
+        self.rows = number + 1
+        self.mismatch.differing_px += row.mismatch.differing_px
+        self.mismatch.compared_px += row.mismatch.compared_px
 
 
 class _Row:
@@ -110,17 +129,16 @@ class _Row:
         self.total = np.zeros((num_classes, height, width), dtype=np.float32)
         self.weight = np.zeros((height, width), dtype=np.float32)
         self.first_label = np.full((height, width), _NO_LABEL, dtype=np.uint8)
+        self.mismatch = Mismatch()
 
-    def add(
-        self, place: tuple[slice, slice], probabilities: Probabilities, weights: NDArray[Any], mismatch: Mismatch
-    ) -> None:
+    def add(self, place: tuple[slice, slice], probabilities: Probabilities, weights: NDArray[Any]) -> None:
         """Add a part of a window, and compare it with the window that was here first."""
         self.total[:, *place] += probabilities * weights
         self.weight[place] += weights
         labels, first = probabilities.argmax(axis=0).astype(np.uint8), self.first_label[place]
         seen = first != _NO_LABEL
-        mismatch.compared_px += int(seen.sum())
-        mismatch.differing_px += int((seen & (first != labels)).sum())
+        self.mismatch.compared_px += int(seen.sum())
+        self.mismatch.differing_px += int((seen & (first != labels)).sum())
         first[~seen] = labels[~seen]
 
 

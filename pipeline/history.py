@@ -48,8 +48,15 @@ class History:
             pd.DataFrame(records).to_csv(temporary, index=False)
         if self._events is None or picture is None:
             return
-        step = int(records[-1]["step"])
-        for name, value in records[-1].items():
+        try:
+            self._add_events(records[-1], picture)
+        except OSError as error:  # they are to look at, and no reason to stop
+            log.warning("no more events for TensorBoard: %s", error)
+            self._events = None
+
+    def _add_events(self, record: Record, picture: NDArray[np.uint8]) -> None:
+        step = int(record["step"])
+        for name, value in record.items():
             if name != "step":
                 self._events.add_scalar(name.replace("_", "/", 1) if name.startswith("dice_") else name, value, step)
         self._events.add_image("held back", picture, step, dataformats="HWC")
@@ -90,5 +97,10 @@ def _writer(folder: Path, first_step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  the extra `tensorboard`
 
+    try:
+        writer = SummaryWriter(folder, purge_step=first_step)
+    except OSError as error:
+        log.warning("no events for TensorBoard: %s", error)
+        return None
     log.info("tensorboard --logdir %s shows the training", folder.parent.parent)
-    return SummaryWriter(folder, purge_step=first_step)
+    return writer

@@ -6,6 +6,7 @@ import fcntl
 import getpass
 import hashlib
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ def lease(names: Sequence[str], count: int = 1) -> list[int]:
     while True:
         taken = _take(folder, names, count)
         if len(taken) == count:
+            if not _held:
+                os.register_at_fork(after_in_child=_close_in_child)
             _held.extend(taken.values())
             return list(taken)
         for file in taken.values():
@@ -49,6 +52,12 @@ def lease(names: Sequence[str], count: int = 1) -> list[int]:
             log.info("of %d devices, fewer than %d are free of other jobs; waiting", len(names), count)
             waited = True
         time.sleep(_LOOK_AGAIN_S)
+
+
+def _close_in_child() -> None:
+    """Leave the lock to the parent: a worker that outlives it would keep its devices."""
+    while _held:
+        _held.pop().close()
 
 
 def _take(folder: Path, names: Sequence[str], count: int) -> dict[int, IO[bytes]]:

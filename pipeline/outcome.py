@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,10 @@ from pipeline.plan import read_plan
 
 _BEFORE_ALL = "drop"  # no stage: refused before the first one
 _NOT_YET = "not run yet; the next run takes it"
+KILLED = (
+    "the job ended without a word: it was killed (memory, time limit, the machine), or its log had no room; run "
+    "the same command again, with more memory, time or disk if it comes back"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +138,31 @@ def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Fail
                 return Failure("tile", SlideError.__name__, error), log
         except SlidemillError as error:
             return Failure("tile", type(error).__name__, str(error)), log
-    return _reason_in_logs(names, [*network, project.TILE_LOG, project.PREDICT_LOG, project.STITCH_LOG])
+    return _reason_in_logs(names, [project.TILE_LOG, project.PREDICT_LOG, project.STITCH_LOG], network)
 
 
-def _reason_in_logs(names: dict[str, str], patterns: list[str]) -> tuple[Failure, Path | None]:
-    log = None
-    for pattern in patterns:
-        log = _existing(pattern.format(**names)) or log
-        if log and (found := read_failure(_end_of(log), log.parts[1])):
+def _reason_in_logs(
+    names: dict[str, str], chain: list[str], network: Sequence[str] = ()
+) -> tuple[Failure, Path | None]:
+    """Return the first reason in the logs of what makes the network, then of a chain of stages.
+
+    A log of the chain that is older than one before it is of an earlier run. The last of the others is of a job that
+    ended without a word: it was killed.
+    """
+    logs = [log for pattern in network if (log := _existing(pattern.format(**names)))]
+    newest_ns = max((log.stat().st_mtime_ns for log in logs), default=0)
+    for pattern in chain:
+        log = _existing(pattern.format(**names))
+        if log and log.stat().st_mtime_ns >= newest_ns:
+            newest_ns = log.stat().st_mtime_ns
+            logs.append(log)
+    for log in logs:
+        if found := read_failure(_end_of(log), log.parts[1]):
             return found, log
-    stage = Path(patterns[-1] if log is None else log).parts[1]
-    if log is None:
+    stage = (logs[-1] if logs else Path(chain[-1])).parts[1]
+    if not logs:
         return Failure(stage, "", _NOT_YET), None
-    return Failure(stage, "", f"ended without a result or a reason; the job may have been killed, see {log}"), log
+    return Failure(stage, "", KILLED), logs[-1]
 
 
 def _is_of_run(log: Path | None) -> bool:

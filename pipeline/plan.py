@@ -6,7 +6,7 @@ A slide that could not be read has a plan too: it carries the reason instead of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +44,13 @@ class SlidePlan:
     def count(self) -> int:
         """Number of tiles to segment."""
         return int(self._holds_tissue().sum())
+
+    def without(self, first: int) -> Self:
+        """Return the plan without its first tiles: those before number ``first`` of the ones to segment."""
+        numbers = np.flatnonzero(self._holds_tissue())
+        start = int(numbers[first])
+        runs = [(0, self.grid.count)] if self.tissue is None else self.tissue
+        return replace(self, tissue=[(max(begin, start), stop) for begin, stop in runs if stop > start])
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles to segment, row by row."""

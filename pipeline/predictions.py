@@ -2,12 +2,19 @@
 
 Samples are numbered inside; their ids stand in the index, since an id is data and not a path. A sample that failed
 is in the index with its reason.
+
+While it is written the file is its own journal (:mod:`pipeline.journal`): a prediction that was interrupted is
+continued, by whoever writes the same again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +25,53 @@ from zarr.storage import ZipStore
 
 from pipeline.errors import SlideError, SlidemillError
 from pipeline.files import replacing
+from pipeline.journal import recover
+from pipeline.progress import Record
 from pipeline.tiling import Grid, Region
 
-_INDEX = "index"
+log = logging.getLogger(__name__)
+
+_INDEX, _JOURNAL = "index", "journal"
 _CHUNK_ROWS = 512  # at most: what comes after reads bands of so many rows, tiles are higher
+_IS_RECORD = re.compile(rf"{_JOURNAL}/(\d+)/zarr\.json")
 
 
 class PredictionWriter:
-    """Writes the write regions of tiles as they come; a tile is whole chunks, so none is written twice."""
+    """Writes the write regions of tiles as they come; a tile is whole chunks, so none is written twice.
 
-    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool) -> None:
+    Attributes
+    ----------
+    records : list of Record
+        Of earlier tries, which had begun the same samples: what they say is written.
+    """
+
+    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool, records: list[Record]) -> None:
         self._store = store
+        self.records = records
+        self._next = len(records)
         self.num_classes = num_classes
         self.keeps_probabilities = probabilities
         self._arrays: dict[str, dict[str, zarr.Array[Any]]] = {}
         self._numbers: dict[str, int] = {}
         self._errors: dict[str, tuple[str, str]] = {}
 
-    def begin(self, sample: str, grid: Grid) -> None:
-        """Make room for a sample."""
+    def begin(self, sample: str, grid: Grid, glass: Iterable[Region] = ()) -> None:
+        """Make room for a sample; its regions of glass are background.
+
+        No label is stored of these, since a missing chunk holds zeros.
+        """
         number = self._number(sample)
+        if self.records:
+            group: Any = zarr.open_group(self._store, path=str(number), mode="r+")
+            self._arrays[sample] = dict(group.arrays())
+            return
         piece = _chunk_rows(grid.tile[0]), grid.tile[1]
         arrays = {"labels": self._create(f"{number}/labels", grid.shape, piece, "uint8")}
         if self.keeps_probabilities:
             shape, chunks = (self.num_classes, *grid.shape), (1, *piece)
             arrays["probabilities"] = self._create(f"{number}/probabilities", shape, chunks, "float16")
+            for region in glass:
+                arrays["probabilities"][(0, *region.slices)] = 1
         self._arrays[sample] = arrays
 
     def write(self, sample: str, region: Region, labels: NDArray[np.uint8], probabilities: NDArray[Any] | None) -> None:
@@ -51,10 +80,10 @@ class PredictionWriter:
         if probabilities is not None:
             self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
 
-    def skip(self, sample: str, region: Region) -> None:
-        """Leave a region to the background: no label is stored, since a missing chunk holds zeros."""
-        if self.keeps_probabilities:
-            self._arrays[sample]["probabilities"][(0, *region.slices)] = 1
+    def record(self, record: Record) -> None:
+        """Say that everything until now belongs together: from here an interrupted prediction goes on."""
+        zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=record.to_dict())
+        self._next += 1
 
     def fail(self, sample: str, *, stage: str, error: str) -> None:
         """Record that a sample has no prediction, why, and which stage found it."""
@@ -81,11 +110,32 @@ def _chunk_rows(tile_rows: int) -> int:
 
 
 @contextmanager
-def write_predictions(path: Path, *, num_classes: int, probabilities: bool) -> Iterator[PredictionWriter]:
-    """Open a writer; the file appears under its name when the block ends well."""
-    with replacing(path) as temporary, ZipStore(temporary, mode="w") as store:
-        zarr.create_group(store)  # opens the zip, which could not be closed otherwise
-        yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities)
+def write_predictions(
+    path: Path, *, num_classes: int, probabilities: bool, identity: str
+) -> Iterator[PredictionWriter]:
+    """Open a writer; the file appears under its name when the block ends well.
+
+    Otherwise what is recorded stays beside it, for the next try that has the same ``identity``: a name of all that
+    the predictions follow from.
+    """
+    with replacing(path, keep=True) as temporary:
+        records = _recover_records(temporary, identity)
+        with ZipStore(temporary, mode="a" if records else "w") as store:
+            if not records:
+                zarr.create_group(store, attributes={"identity": identity})
+            yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities, records=records)
+
+
+def _recover_records(path: Path, identity: str) -> list[Record]:
+    names = recover(path, lambda name: _IS_RECORD.fullmatch(name) is not None)
+    with zipfile.ZipFile(path) if names else nullcontext() as archive:
+        if archive is None:
+            return []
+        if json.loads(archive.read("zarr.json"))["attributes"].get("identity") != identity:
+            log.info("%s is of other slides, settings or weights: prediction begins anew", path)
+            return []
+        records = [json.loads(archive.read(name))["attributes"] for name in names if _IS_RECORD.fullmatch(name)]
+        return [Record.from_dict(record) for record in records]
 
 
 def weights_behind(path: Path) -> str | None:

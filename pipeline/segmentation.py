@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,13 +23,14 @@ from numpy.typing import NDArray
 from models.folding import fold_batch_norm
 from models.interface import SegmentationModel
 from models.rounding import round_between_the_ends
-from pipeline.blending import Blend, Probabilities
+from pipeline.blending import Blend, Mismatch, Probabilities
 from pipeline.checkpoint import ModelCard
 from pipeline.inference import crop_slices, labels_of, logits_within_memory, probabilities_of, to_device, uncertain_of
 from pipeline.limits import memory_limit
 from pipeline.memory import AHEAD, budget_within, largest_window_px, outside_the_heap
 from pipeline.plan import SlidePlan
 from pipeline.predictions import PredictionWriter
+from pipeline.progress import Progress, Record, Slides, Tally, progress_of, remaining
 from pipeline.speed import Speed
 from pipeline.windows import Batch, Place, read_batches
 
@@ -68,35 +71,15 @@ def segment_slides(
     memory_mb: int,
     threads: int,
 ) -> Speed:
-    """Read ``slides`` (sample id and plan) and run them through a network that is ready; the rest as :func:`segment`.
+    """Run slides through a network and write what it says; go on where an earlier try of the writer was interrupted.
 
     Reading and network together stay within ``memory_mb`` and what this process may have; half of the ``threads`` read.
-    """
-    device = next(network.parameters()).device
-    if device.type == "cpu":  # a GPU has the windows in memory of its own
-        memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
-    batches = read_batches(
-        slides,
-        batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
-        memory_mb=memory_mb,
-        threads=max(1, threads // 2),
-        ahead=AHEAD,
-    )
-    return segment(network, slides, batches, writer)
-
-
-def segment(
-    network: SegmentationModel, slides: list[tuple[str, SlidePlan]], batches: Iterable[Batch], writer: PredictionWriter
-) -> Speed:
-    """Run all batches through the network and write what it says.
 
     Parameters
     ----------
     network : SegmentationModel
         In evaluation mode, on its device.
     slides : list of (sample id, plan)
-        Those that the batches are read from, in the same order.
-    batches : iterable of Batch
     writer : PredictionWriter
         Has begun the slides.
 
@@ -105,7 +88,28 @@ def segment(
     Speed
         How long it took, and what the network waited for.
     """
-    sink, clock = _Sink(slides, writer), _Clock()
+    progress = progress_of(writer.records, slides)
+    left = remaining(slides, progress.first)
+    if writer.records:
+        log.info("going on after %d of %d windows", progress.first, sum(plan.count for _, plan in slides))
+    device = next(network.parameters()).device
+    if device.type == "cpu":  # a GPU has the windows in memory of its own
+        memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
+    batches = read_batches(
+        left,
+        batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
+        memory_mb=memory_mb,
+        threads=max(1, threads // 2),
+        ahead=AHEAD,
+    )
+    clock = _Clock(progress.spent)
+    sink = _Sink(left, writer, progress, clock)
+    _segment(network, batches, sink, clock)
+    return sink.sum_up(network, slides)
+
+
+def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _Sink, clock: _Clock) -> None:
+    """Run all batches through a network that is ready, and write what it says."""
     with behind(sink.write) as put:
         stream = iter(batches)
         while True:
@@ -114,12 +118,11 @@ def segment(
             if batch is None:
                 break
             with clock.measure("network"):
-                scores = _score(network, batch, writer.keeps_probabilities) if batch.places else None
+                scores = _score(network, batch, sink.writer.keeps_probabilities) if batch.places else None
             with clock.measure("writing"):
                 put((batch, scores))
         with clock.measure("writing"):
             put(None)
-    return sink.sum_up(clock, network)
 
 
 def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -> Scores:
@@ -162,77 +165,102 @@ def behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None]
 
 
 class _Clock:
-    """Seconds that were spent in each part of the loop."""
+    """Seconds that were spent in each part of the loop, and altogether; those of earlier tries included."""
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.spent = {"reading": 0.0, "network": 0.0, "writing": 0.0}
+    def __init__(self, earlier: dict[str, float]) -> None:
+        self._start = time.monotonic() - earlier.get("all", 0.0)
+        self._spent = {part: earlier.get(part, 0.0) for part in ("reading", "network", "writing")}
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
         before = time.monotonic()
         yield
-        self.spent[part] += time.monotonic() - before
+        self._spent[part] += time.monotonic() - before
+
+    def read(self) -> dict[str, float]:
+        return self._spent | {"all": max(time.monotonic() - self._start, 1e-9)}
 
 
 class _Sink:
     """The slides of the batch on their way out, and what was measured on it."""
 
-    def __init__(self, slides: list[tuple[str, SlidePlan]], writer: PredictionWriter) -> None:
+    def __init__(self, slides: Slides, writer: PredictionWriter, progress: Progress, clock: _Clock) -> None:
         self.writer = writer
-        self.pixels = dict.fromkeys((sample for sample, _ in slides), 0)
-        self.uncertain_px = dict.fromkeys(self.pixels, 0)
-        self.slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
-        self.blends = {sample: Blend(plan.grid, writer.num_classes) for sample, plan in slides if plan.grid.overlap_px}
+        self._samples, self._stop, self._clock = progress.samples, progress.first, clock
+        for sample, tally in self._samples.items():
+            if tally.error:
+                writer.fail(sample, stage="predict", error=tally.error)
+        self._blends = {
+            sample: Blend(plan.grid, writer.num_classes, rows=self._samples[sample].rows, windows=plan.count)
+            for sample, plan in slides
+            if plan.grid.overlap_px
+        }
 
     def write(self, scored: tuple[Batch, Scores | None]) -> None:
-        """Write a batch: exact tiles at once, blended ones when their neighbours are there."""
+        """Write a batch: exact tiles at once, blended ones when their neighbours are there; then record it."""
         batch, scores = scored
+        came: dict[str, Tally] = defaultdict(Tally)
         for unreadable in batch.unreadable:
             log.warning("%s", unreadable.error)
             self.writer.fail(unreadable.sample, stage="predict", error=unreadable.error)
+            came[unreadable.sample].error = unreadable.error
         for index, place in enumerate(batch.places):
             assert scores is not None
-            self.pixels[place.sample] += int(np.prod(place.tile.write.shape))
+            tally = came[place.sample]
+            tally.pixels += math.prod(place.tile.write.shape)
             if scores.labels is None:
                 assert scores.probabilities is not None
-                self._blend(place, scores.probabilities[index])
+                self._blend(place, scores.probabilities[index], tally)
             else:
-                self._write(place, scores, index)
+                self._write(place, scores, index, tally)
+        first, self._stop = self._stop, self._stop + batch.asked
+        for sample, tally in came.items():
+            self._samples[sample].add(tally)
+        self.writer.record(Record(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(came)))
 
-    def _write(self, place: Place, scores: Scores, index: int) -> None:
+    def _write(self, place: Place, scores: Scores, index: int, tally: Tally) -> None:
         assert scores.labels is not None
         assert scores.uncertain is not None
         inside = crop_slices(place.tile)
         kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
-        self.uncertain_px[place.sample] += int(scores.uncertain[index, *inside].sum())
+        tally.uncertain_px += int(scores.uncertain[index, *inside].sum())
         self.writer.write(place.sample, place.tile.write, scores.labels[index, *inside], kept)
 
-    def _blend(self, place: Place, probabilities: Probabilities) -> None:
-        for region, blended in self.blends[place.sample].add(place.tile, probabilities):
-            self.uncertain_px[place.sample] += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
+    def _blend(self, place: Place, probabilities: Probabilities, tally: Tally) -> None:
+        blend = self._blends[place.sample]
+        rows, mismatch = blend.rows, replace(blend.mismatch)
+        for region, blended in blend.add(place.tile, probabilities):
+            tally.uncertain_px += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
             labels = blended.argmax(axis=0).astype(np.uint8)
             self.writer.write(place.sample, region, labels, blended if self.writer.keeps_probabilities else None)
+        tally.rows += blend.rows - rows
+        tally.differing_px += blend.mismatch.differing_px - mismatch.differing_px
+        tally.compared_px += blend.mismatch.compared_px - mismatch.compared_px
 
-    def sum_up(self, clock: _Clock, network: SegmentationModel) -> Speed:
-        """Return what was measured."""
+    def sum_up(self, network: SegmentationModel, slides: Slides) -> Speed:
+        """Return what was measured on ``slides``."""
+        spent = self._clock.read()
+        slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
+        blended = [sample for sample, plan in slides if plan.grid.overlap_px]
         return Speed(
-            pixels=sum(self.pixels.values()),
-            wall_s=max(time.monotonic() - clock.start, 1e-9),
-            network_s=clock.spent["network"],
-            reading_s=clock.spent["reading"],
-            writing_s=clock.spent["writing"],
-            differing_px=sum(blend.mismatch.differing_px for blend in self.blends.values()),
-            compared_px=sum(blend.mismatch.compared_px for blend in self.blends.values()),
+            pixels=sum(tally.pixels for tally in self._samples.values()),
+            wall_s=spent["all"],
+            network_s=spent["network"],
+            reading_s=spent["reading"],
+            writing_s=spent["writing"],
+            differing_px=sum(tally.differing_px for tally in self._samples.values()),
+            compared_px=sum(tally.compared_px for tally in self._samples.values()),
             device=str(next(network.parameters()).device),
             precision=_precision_of(network),
             threads=torch.get_num_threads(),
             uncertain={
-                sample: self.uncertain_px[sample] / self.slide_px[sample]
-                for sample, pixels in self.pixels.items()
-                if pixels
+                sample: tally.uncertain_px / slide_px[sample] for sample, tally in self._samples.items() if tally.pixels
             },
-            mismatch={sample: blend.mismatch.share for sample, blend in self.blends.items()},
+            mismatch={
+                sample: Mismatch(differing_px=tally.differing_px, compared_px=tally.compared_px).share
+                for sample, tally in self._samples.items()
+                if sample in blended
+            },
         )
 
 

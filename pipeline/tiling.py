@@ -118,10 +118,14 @@ class Grid:
         return self.halo_px - self.overlap_px
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Number of rows and columns of tiles."""
+        return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
+
+    @property
     def count(self) -> int:
         """Number of tiles."""
-        rows, columns = (-(-length // side) for length, side in zip(self.shape, self.tile, strict=True))
-        return rows * columns
+        return math.prod(self.counts)
 
     @property
     def redundancy(self) -> float:

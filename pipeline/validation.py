@@ -47,10 +47,10 @@ def measure_pair(
     plan = plan_slide(pair.image, card, memory_mb, config.tile)
     prediction = scratch / "prediction.zarr.zip"
     watershed = config.masks.instances == "watershed"
-    with write_predictions(prediction, num_classes=len(card.classes), probabilities=watershed) as writer:
-        writer.begin(pair.name, plan.grid)
-        for tile in plan.glass():
-            writer.skip(pair.name, tile.write)
+    with write_predictions(
+        prediction, num_classes=len(card.classes), probabilities=watershed, identity=pair.name
+    ) as writer:
+        writer.begin(pair.name, plan.grid, (tile.write for tile in plan.glass()))
         segment_slides(network, card, [(pair.name, plan)], writer, memory_mb=memory_mb, threads=threads)
         writer.finish({})
     return _measure(prediction, pair, plan, config, memory_mb, scratch)

@@ -47,8 +47,12 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read."""
+    """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read.
 
+    ``asked`` is how many windows there are, those that could not be read included.
+    """
+
+    asked: int
     places: list[Place]
     pixels: NDArray[np.float32]
     unreadable: list[Unreadable]
@@ -178,6 +182,7 @@ def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
     good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
     return Batch(
+        asked=len(places),
         places=[places[index] for index in good],
         pixels=pixels if len(good) == len(places) else pixels[good],
         unreadable=[result for result in read if isinstance(result, Unreadable)],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.checkpoint import ModelCard
 from pipeline.compilation import compiled
@@ -51,10 +54,15 @@ def run(
     if config.compile:
         network = compiled(network)
     found = [read_plan(plans / f"{sample}.json") for sample in members_of_batch(slides, batch)]
-    with write_predictions(output, num_classes=len(card.classes), probabilities=config.probabilities) as writer:
+    origin = provenance("predict", config, weights=sha256(weights))
+    with write_predictions(
+        output,
+        num_classes=len(card.classes),
+        probabilities=config.probabilities,
+        identity=_identity(origin, device.type, found),
+    ) as writer:
         planned = list(_begin(found, card, writer))
         measured = segment_slides(network, card, planned, writer, memory_mb=memory_mb, threads=threads)
-        origin = provenance("predict", config, weights=sha256(weights))
         writer.finish(origin)
     write_json(speed, measured.to_dict() | {"provenance": origin})
     log.info(
@@ -69,19 +77,27 @@ def run(
         log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
 
 
+def _identity(origin: dict[str, Any], device: str, plans: list[Plan]) -> str:
+    """Return a name of all that the predictions follow from: settings, weights, plans, slides, kind of device."""
+    made_from = [[plan.to_dict(), _is_there(plan)] for plan in plans]
+    return hashlib.sha256(json.dumps([origin, device, made_from], sort_keys=True).encode()).hexdigest()
+
+
+def _is_there(plan: Plan) -> bool:
+    return plan.slide is not None and plan.slide.slide.exists()
+
+
 def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iterator[tuple[str, SlidePlan]]:
     """Make room for the readable slides and record the others."""
     for plan in plans:
         if plan.slide is None:
             writer.fail(plan.sample, stage="tile", error=plan.error or "")
             continue
-        if not plan.slide.slide.exists():  # removed from the drop folder; its plan is all that is left
+        if not _is_there(plan):  # removed from the drop folder; its plan is all that is left
             writer.fail(plan.sample, stage="predict", error=f"{plan.slide.slide}: the file is gone")
             continue
         _check_fit(plan.sample, plan.slide, card)
-        writer.begin(plan.sample, plan.slide.grid)
-        for tile in plan.slide.glass():
-            writer.skip(plan.sample, tile.write)
+        writer.begin(plan.sample, plan.slide.grid, (tile.write for tile in plan.slide.glass()))
         yield plan.sample, plan.slide
 
 

@@ -98,7 +98,9 @@ def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None
     )
     write_json(folder / "plan.json", Plan(sample="slide", slide=slide).to_dict())
     write_json(folder / "model.json", _CARD)
-    with write_predictions(folder / "slide.zarr.zip", num_classes=2, probabilities=probabilities) as writer:
+    with write_predictions(
+        folder / "slide.zarr.zip", num_classes=2, probabilities=probabilities, identity="a"
+    ) as writer:
         writer.begin("slide", grid)
         for tile in grid.tiles():
             height, width = tile.write.shape

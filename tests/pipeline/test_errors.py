@@ -30,6 +30,13 @@ def test_a_defect_is_told_by_the_end_of_its_traceback():
     assert found == Failure("predict", "ValueError", f"stopped by a defect: {reason}; see the log")
 
 
+def test_what_a_library_says_after_the_error_line_does_not_hide_it():
+    log = f"{error_line('stitch', SlidemillError('disk full'))}\nTask was destroyed but it is pending!\n"
+    assert read_failure(log, "stitch") == Failure("stitch", "SlidemillError", "disk full")
+    log += "Traceback (most recent call last):\nRuntimeError: cannot schedule new futures after shutdown\n"
+    assert read_failure(log, "stitch") == Failure("stitch", "SlidemillError", "disk full")
+
+
 def test_names_of_modules_are_left_out_of_the_class():
     log = "Traceback (most recent call last):\n  ...\ntorch.OutOfMemoryError: 3 GB\n"
     assert read_failure(log, "train").kind == "OutOfMemoryError"

@@ -134,7 +134,7 @@ def test_kept_probabilities_are_measured(tmp_path, generator):
     truth, predicted = large(generator), large(generator)
     probabilities = (0.05 + 0.85 * (np.arange(3)[:, None, None] == predicted)).astype(np.float16)
     grid = Grid(shape=truth.shape, tile=truth.shape, halo_px=0, stride_px=1, overlap_px=0)
-    with write_predictions(tmp_path / "p.zarr.zip", num_classes=3, probabilities=True) as writer:
+    with write_predictions(tmp_path / "p.zarr.zip", num_classes=3, probabilities=True, identity="a") as writer:
         writer.begin("=a", grid)
         region = Region(top=0, left=0, bottom=truth.shape[0], right=truth.shape[1])
         writer.write("=a", region, predicted, probabilities)

@@ -1,5 +1,7 @@
 """Jobs on few devices never share one; a killed job gives its device back."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +18,21 @@ print(device, time.monotonic(), flush=True)
 """
 
 
-def start(tmp_path, seconds, count=1):
+JOB_WITH_WORKER = """
+import os, sys, time
+from pipeline.lease import lease
+device = lease(["gpu-a", "gpu-b"], 1)[0]
+if os.fork() == 0:
+    time.sleep(1000)
+print(device, os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+def start(tmp_path, seconds, count=1, code=JOB):
     environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PATH": ""}
-    return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(seconds), str(count)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code, str(seconds), str(count)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def test_eight_jobs_on_two_devices_never_share_one(tmp_path):
@@ -63,3 +75,19 @@ def test_jobs_that_want_both_devices_do_not_wait_for_each_other(tmp_path):
     for used in spans.values():
         used.sort()
         assert all(end <= begin for (_, end), (begin, _) in pairwise(used))
+
+
+def test_a_worker_that_outlives_its_killed_job_does_not_keep_the_device(tmp_path):
+    """As those that make patches for a training do, for some seconds."""
+    jobs = [start(tmp_path, 0, code=JOB_WITH_WORKER) for _ in range(2)]
+    held = {job.stdout.readline().split()[0]: job for job in jobs}
+    assert set(held) == {"0", "1"}
+    held["1"].kill()
+    held["1"].wait()
+    os.killpg(held["1"].pid, 0)  # its worker is there still
+    later = start(tmp_path, 0)
+    assert later.communicate(timeout=60)[0].split()[0] == "1"
+    for job in jobs:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        job.stdout.close()

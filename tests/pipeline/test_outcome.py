@@ -8,8 +8,8 @@ import pytest
 from pipeline import project
 from pipeline.config import Settings
 from pipeline.drop_folder import Sample, write_samples
-from pipeline.errors import SlideError, SlidemillError, error_line
-from pipeline.outcome import outcomes
+from pipeline.errors import SlideError, SlidemillError, Stopped, error_line
+from pipeline.outcome import KILLED, outcomes
 
 MADE = (project.MASK, project.OBJECTS, project.ANNOTATIONS)
 NAMES = {"sample": "a", "model": "unet", "batch": "a"}
@@ -121,6 +121,7 @@ class TestOutcome:
         remove(project.MASK, project.PLAN)
         put("logs/train/unet/fold1.log", "all is well")
         put("logs/train/unet/fold2.log", error_line("train", SlidemillError("the loss is nan")))
+        touch_all("logs/train/unet/fold2.log", "logs/train/unet/fold1.log")
         settings = Settings.model_validate({"settle_s": 0, "models": {"unet": {"folds": 2}}, "ensembles": ensembles})
         for outcome in outcomes(settings, check_age=True):
             assert (outcome.stage, outcome.error) == ("train", "the loss is nan")
@@ -133,12 +134,27 @@ class TestOutcome:
         put(project.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
-    def test_a_killed_job_is_said_to_have_ended_without_a_reason(self):
+    def test_a_killed_job_is_said_to_have_been_killed_with_its_log_and_what_to_do(self):
+        remove(project.MASK, project.PLAN)
+        put(project.TILE_LOG, "12:00:00 all is well")
+        put(project.PREDICT_LOG, "12:00:00 device cpu")
+        assert (only().stage, only().kind, only().log) == ("predict", "", Path(project.PREDICT_LOG.format(**NAMES)))
+        assert "it was killed" in only().error
+        assert "run the same command again" in only().error
+
+    def test_a_log_of_an_earlier_run_is_not_the_reason_of_a_killed_job(self):
         remove(project.MASK, project.PLAN)
         begin_run()
         put(project.PREDICT_LOG, "12:00:00 device cpu")
-        assert only().stage == "predict"
-        assert "ended without a result or a reason" in only().error
+        put(project.STITCH_LOG, error_line("stitch", SlidemillError("of an earlier run")))
+        touch_all(project.STITCH_LOG, project.PREDICT_LOG)
+        assert (only().stage, only().error) == ("predict", KILLED)
+
+    def test_a_cancelled_job_says_so(self):
+        remove(project.MASK, project.PLAN)
+        put(project.PREDICT_LOG, error_line("predict", Stopped("SIGTERM")))
+        assert (only().stage, only().kind) == ("predict", "Stopped")
+        assert "stopped by SIGTERM" in only().error
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):
         remove(project.MASK, project.PLAN)

@@ -17,8 +17,10 @@ from pipeline.config import parse_settings
 from pipeline.drop_folder import SLIDES, refuse_for_cluster, samples_of_run, take_stock, write_samples
 from pipeline.stage_config import split_of, stage_config, start_of
 from pipeline.errors import SlidemillError
+from pipeline.files import sweep, why_not_written
 from pipeline.image_files import SUFFIXES
 from pipeline.project import find_pairs, has_probabilities
+from pipeline.run_lock import enter_project
 from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.summary import last_lines
@@ -32,6 +34,7 @@ atexit.register(gc.freeze)
 on_cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
 try:
+    was_killed = workflow.is_main_process and enter_project()
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
     # A job of a cluster parses this again: it goes by what its run found when it began.
     samples = take_stock(settings) if workflow.is_main_process else samples_of_run(settings)
@@ -56,6 +59,8 @@ references = {name: sample.reference for name, sample in ready.items() if sample
 waiting = sorted(name for name, sample in samples.items() if sample.waits)
 refused = sorted(sample.refused for sample in samples.values() if sample.refused)
 if workflow.is_main_process:
+    if was_killed:
+        logger.warning("the last run was killed; its lock is removed")
     for reason in [*(samples[name].waits for name in waiting[:3]), *refused[:3]]:
         logger.warning(f"left alone: {reason}")
     if strangers:
@@ -221,8 +226,13 @@ def results_of_all(wildcards):
 
 
 def begin_run():
-    """Write down what this run found, for its jobs and its report."""
-    write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
+    """Write down what this run found, for its jobs and its report; clear what killed ones left behind."""
+    predictions = (f"results/predictions/{model}/{batch}.zarr.zip" for model in settings.networks for batch in batches)
+    sweep(Path("results"), kept=set(map(Path, predictions)))
+    try:
+        write_samples(samples, shlex.join(["snakemake", *sys.argv[1:]]))
+    except SlidemillError as error:
+        raise WorkflowError(str(error))
     say_budget()
 
 
@@ -247,15 +257,21 @@ def report_what_there_is():
     command += ["--comparison", "results/comparison.csv", "--cohort", "results/cohort.csv"]
     command += ["--paired", "results/paired.csv", "--folds", "results/folds.csv"]
     command += ["--drawings", "results/figures", "--page", "results/report.html"]
-    Path("logs").mkdir(exist_ok=True)
-    with Path("logs/report.log").open("w") as log:
-        done = subprocess.run(
-            [*command, "--config", stage_config(settings, "report")],
-            env=os.environ | {"PYTHONPATH": found_first},
-            stderr=log,
-            check=False,
-        )
+    log = Path("logs/report.log")
+    try:
+        log.parent.mkdir(exist_ok=True)
+        with log.open("w") as written:
+            done = subprocess.run(
+                [*command, "--config", stage_config(settings, "report")],
+                env=os.environ | {"PYTHONPATH": found_first},
+                stderr=written,
+                check=False,
+            )
+    except OSError as error:
+        print(f"\n{log}: cannot be written: {why_not_written(log, error)}", file=sys.stderr)
+        return
     if done.returncode == 0:
         end_run()
     else:
-        print("\nthe report could not be written either: logs/report.log", file=sys.stderr)
+        reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        print(f"\nthe report could not be written either ({log}): {reason}", file=sys.stderr)

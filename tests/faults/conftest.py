@@ -1,0 +1,17 @@
+"""What the tests of interrupted work compare with: a project whose run nothing disturbed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..workflow.conftest import Project
+from .killing import end_of, make_project, start
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project, finished; copy it before anything is done to it."""
+    made = make_project(tmp_path_factory.mktemp("undisturbed"))
+    run = start(made)
+    assert run.wait() == 0, end_of(made)
+    return made

@@ -1,0 +1,90 @@
+"""A job that is asked to end says so in one line and clears its temporary files; nobody has to mend anything."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ..workflow.conftest import ROOT, Project
+from .killing import check_complete, command, end_of, forget, replace_slides, results, stages, start
+
+
+@pytest.fixture(scope="module")
+def project(undisturbed, tmp_path_factory):
+    """A finished project; what `predict` made is temporary, and made again."""
+    made = Project(tmp_path_factory.mktemp("cancelled") / "project")
+    shutil.copytree(undisturbed.folder, made.folder)
+    with begin(made, "predict") as job:
+        assert job.wait() == 0
+    return made
+
+
+def begin(project, stage):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *command(project, stage)],
+        cwd=project.folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def left(project):
+    return list((project.folder / "results").rglob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("train", signal.SIGTERM),
+        ("predict", signal.SIGTERM),
+        ("stitch", signal.SIGTERM),
+        ("predict", signal.SIGINT),
+        ("stitch", signal.SIGHUP),
+    ],
+)
+def test_a_cancelled_stage_says_so_and_clears_its_files(project, stage, number):
+    forget(project, stage)
+    with begin(project, stage) as job:
+        while not left(project):
+            assert job.poll() is None, job.communicate()[1]
+            time.sleep(0.005)
+        job.send_signal(number)
+        log = job.communicate()[1]
+    assert job.returncode == 1, log
+    assert f"\nerror: {stage}: stopped by {number.name}, as a cancelled job is" in log
+    assert "run the same command again [Stopped]\n" in log
+    assert "Traceback" not in log
+    kept = {".partial-plate.zarr.zip"} if stage == "predict" else set()  # its journal
+    assert {path.name for path in left(project)} <= kept
+    check_complete(project)
+    with begin(project, stage) as job:
+        assert job.wait() == 0
+    assert not left(project)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, undisturbed, number):
+    """Ctrl-C reaches all processes of a run; what ends a job of a cluster, Snakemake first."""
+    replace_slides(project, "alone")
+    run = start(project)
+    while "stitch" not in stages(run):
+        assert run.poll() is None, end_of(project)
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)
+    else:
+        run.send_signal(number)
+    assert run.wait() != 0
+    check_complete(project)
+    assert {path.name for path in left(project)} <= {".partial-plate.zarr.zip", ".partial-alone.zarr.zip"}
+    again = start(project)
+    assert again.wait() == 0, end_of(project)
+    assert "the last run was killed" not in end_of(project)
+    assert not left(project)
+    assert results(project) == results(undisturbed)

@@ -1,0 +1,156 @@
+"""A disk that is full, a quota, a folder that may not be written: one clear line, nothing corrupt, and on it goes.
+
+The stages are those of a finished run, whose logs have their commands, copied to a disk of their own.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+
+from ..workflow.conftest import Project
+from .killing import MADE_BY, SAMPLES, check_complete, command, end_of, forget, replace_slides, results, start
+
+LARGE = ("train", "predict", "stitch", "report")
+
+
+class Disk:
+    """A small file system, and what fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+
+    def mount(self, options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.folder)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    def _remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
+    @contextmanager
+    def full(self, *, but_bytes: int = 0) -> Iterator[None]:
+        """Leave no more than so many bytes in the block."""
+        with self._filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(2**16))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+            file.truncate(max(0, file.tell() - but_bytes))
+        try:
+            yield
+        finally:
+            self._filler.unlink()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        self._remount("ro")
+        try:
+            yield
+        finally:
+            self._remount("rw")
+
+
+@pytest.fixture(scope="module")
+def disk(undisturbed, tmp_path_factory):
+    made = Disk(tmp_path_factory.mktemp("disk"))
+    project_bytes = sum(path.stat().st_size + 4096 for path in undisturbed.folder.rglob("*"))
+    try:
+        made.mount(f"size={project_bytes + 24 * 2**20}")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"a small disk cannot be mounted here: {error.stderr.strip()}")
+    yield made
+    subprocess.run(["umount", "--lazy", str(made.folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def project(disk, undisturbed):
+    """A finished project on that disk; what `predict` made is temporary, and made again."""
+    shutil.copytree(undisturbed.folder, disk.folder / "project")
+    made = Project(disk.folder / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        assert main(command(made, "predict")) == 0
+    return made
+
+
+@pytest.fixture
+def inside(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+
+
+def last_line(capfd, stage):
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    found = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(found) == 1
+    assert found[0].startswith(f"error: {stage}: ")
+    return found[0]
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(
+    ("stage", "free"), [*((stage, 0) for stage in MADE_BY), *((stage, 300_000) for stage in LARGE)]
+)
+def test_a_stage_on_a_full_disk_says_so_and_completes_when_there_is_room(disk, project, capfd, stage, free):
+    forget(project, stage)
+    with disk.full(but_bytes=free):
+        done = main(command(project, stage))
+    if done:
+        line = last_line(capfd, stage)
+        assert "cannot be written: No space left on device" in line
+        assert "MB are free in" in line
+        assert "free some and run again, what is done stays" in line
+    assert done or free  # little is enough for some
+    check_complete(project)
+    assert main(command(project, stage)) == 0
+    check_complete(project)
+    assert not list(project.folder.rglob(".partial-*"))
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("stage", ["predict", "stitch"])
+def test_a_quota_is_told_from_a_full_disk(project, capfd, monkeypatch, stage):
+    def refuse(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    forget(project, stage)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.files.os.fsync", refuse)
+        assert main(command(project, stage)) == 1
+    assert "Disk quota exceeded; remove files of yours, or have it raised, and run again" in last_line(capfd, stage)
+    assert main(command(project, stage)) == 0
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("stage", ["weigh", *LARGE])
+def test_a_folder_that_may_not_be_written_is_one_line(disk, project, capfd, stage):
+    with disk.read_only():
+        assert main(command(project, stage)) == 1
+    line = last_line(capfd, stage)
+    assert "cannot be written: Read-only file system; make" in line
+    assert "writable and run again" in line
+    check_complete(project)
+
+
+def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(disk, project, undisturbed, tmp_path):
+    """Snakemake itself, the logs and the report have no room either."""
+    for free in (0, 2**20):
+        replace_slides(project, *SAMPLES)
+        with disk.full(but_bytes=free):
+            run = start(project, log=tmp_path / "run.log")
+            assert run.wait() != 0
+        said = (tmp_path / "run.log").read_text()
+        assert "No space left on device" in said, said
+        check_complete(project)
+    run = start(project)
+    assert run.wait() == 0, end_of(project)
+    assert results(project) == results(undisturbed)
