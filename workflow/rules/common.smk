@@ -1,4 +1,5 @@
 # What the rules ask about the project: which samples, which files, which part of the configuration.
+import os
 import re
 import shlex
 import subprocess
@@ -207,7 +208,12 @@ def report_failures():
     try:
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as written:
-            done = subprocess.run([*command, "--config", stage_config(settings, "report")], stderr=written, check=False)
+            done = subprocess.run(
+                [*command, "--config", stage_config(settings, "report")],
+                stderr=written,
+                env=os.environ | {"PYTHONPATH": str(workflow.basedir)},  # as the jobs have it
+                check=False,
+            )
     except OSError as error:
         print(f"\n{log}: cannot be written: {why_not_written(log, error)}", file=sys.stderr)
         return
