@@ -37,10 +37,14 @@ class History:
 
     def __init__(self, table: Path, folder: Path, step: int) -> None:
         self._table = table
-        if step == 0:
-            for old in folder.glob(_EVENTS):
-                old.unlink()
-        self._events = _writer(folder, step + 1)
+        self._events: Any = None
+        try:
+            if step == 0:
+                for old in folder.glob(_EVENTS):
+                    old.unlink()
+            self._events = _writer(folder, step + 1)
+        except OSError as error:  # they are to look at, and no reason to stop
+            log.warning("no events for TensorBoard: %s", error)
 
     def write(self, records: list[Record], picture: NDArray[np.uint8] | None = None) -> None:
         """Write all records; add the last one and a picture (rows, columns, 3) to the events."""
@@ -50,7 +54,7 @@ class History:
             return
         try:
             self._add_events(records[-1], picture)
-        except OSError as error:  # they are to look at, and no reason to stop
+        except OSError as error:
             log.warning("no more events for TensorBoard: %s", error)
             self._events = None
 
@@ -97,10 +101,6 @@ def _writer(folder: Path, first_step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  the extra `tensorboard`
 
-    try:
-        writer = SummaryWriter(folder, purge_step=first_step)
-    except OSError as error:
-        log.warning("no events for TensorBoard: %s", error)
-        return None
+    writer = SummaryWriter(folder, purge_step=first_step)
     log.info("tensorboard --logdir %s shows the training", folder.parent.parent)
     return writer

@@ -4,6 +4,7 @@ The stages are those of a finished run, whose logs have their commands, copied t
 """
 
 import errno
+import logging
 import os
 import shutil
 import subprocess
@@ -85,6 +86,7 @@ def project(disk, undisturbed):
 @pytest.fixture
 def inside(project, monkeypatch):
     monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # libraries log to the standard error of the test before
 
 
 def last_line(capfd, stage):
