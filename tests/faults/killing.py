@@ -37,12 +37,12 @@ CONFIG = {
 }
 SAMPLES = {"alone": (2100, 1500), "plate/a": (1300, 1000), "plate/b": (300, 400)}
 
-# The log of one job of every stage, which begins with its command, and what it makes.
+# The log of one job of every stage (of the last batch of a folder), which begins with its command, and what it makes.
 MADE_BY = {
     "weigh": ("logs/weigh/net.log", "results/weights"),
     "train": ("logs/train/net.log", "results/models"),
     "tile": ("logs/tile/net/alone.log", "results/plans/net/alone.json"),
-    "predict": ("logs/predict/net/plate.log", "results/predictions"),
+    "predict": ("logs/predict/net/plate/*.log", "results/predictions"),
     "stitch": ("logs/stitch/net/plate/a.log", "results/masks/net/plate/a.ome.tiff"),
     "objects": ("logs/objects/net/plate/a.log", "results/objects/net/plate/a.csv"),
     "inspect": ("logs/inspect/alone.log", "results/appearance/alone.json"),
@@ -124,7 +124,8 @@ def kill(run: subprocess.Popen[str]) -> None:
 
 def command(project: Project, stage: str) -> list[str]:
     """Return the stage and flags of its job, from its log."""
-    first = (project.folder / MADE_BY[stage][0]).read_text().splitlines()[0]
+    log = max(project.folder.glob(MADE_BY[stage][0]), key=lambda path: path.stat().st_mtime_ns)
+    first = log.read_text().splitlines()[0]
     return shlex.split(first.split(": ", 1)[1])[3:]
 
 

@@ -15,11 +15,9 @@ from .killing import check_complete, command, end_of, forget, replace_slides, re
 
 @pytest.fixture(scope="module")
 def project(undisturbed, tmp_path_factory):
-    """A finished project; what `predict` made is temporary, and made again."""
+    """A finished project."""
     made = Project(tmp_path_factory.mktemp("cancelled") / "project")
     shutil.copytree(undisturbed.folder, made.folder)
-    with begin(made, "predict") as job:
-        assert job.wait() == 0
     return made
 
 
@@ -60,8 +58,8 @@ def test_a_cancelled_stage_says_so_and_clears_its_files(project, stage, number):
     assert f"\nerror: {stage}: stopped by {number.name}, as a cancelled job is" in log
     assert "run the same command again [Stopped]\n" in log
     assert "Traceback" not in log
-    kept = {".partial-plate.zarr.zip"} if stage == "predict" else set()  # its journal
-    assert {path.name for path in left(project)} <= kept
+    journals = ".zarr.zip" if stage == "predict" else "none"
+    assert all(path.name.endswith(journals) for path in left(project))
     check_complete(project)
     with begin(project, stage) as job:
         assert job.wait() == 0
@@ -82,7 +80,7 @@ def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, undistu
         run.send_signal(number)
     assert run.wait() != 0
     check_complete(project)
-    assert {path.name for path in left(project)} <= {".partial-plate.zarr.zip", ".partial-alone.zarr.zip"}
+    assert all(path.name.endswith(".zarr.zip") for path in left(project))  # journals
     again = start(project)
     assert again.wait() == 0, end_of(project)
     assert "the last run was killed" not in end_of(project)

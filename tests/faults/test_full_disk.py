@@ -74,13 +74,9 @@ def disk(undisturbed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(disk, undisturbed):
-    """A finished project on that disk; what `predict` made is temporary, and made again."""
+    """A finished project on that disk."""
     shutil.copytree(undisturbed.folder, disk.folder / "project")
-    made = Project(disk.folder / "project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        assert main(command(made, "predict")) == 0
-    return made
+    return Project(disk.folder / "project")
 
 
 @pytest.fixture

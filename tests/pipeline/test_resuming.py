@@ -18,6 +18,7 @@ from pipeline.speed import read_speed
 from pipeline.stage_config import stage_config
 
 from ..networks import CLASSES, write_network
+from ..slide_files import write_batch
 
 SAMPLES = ["batch/a", "batch/b", "batch/c", "batch/d"]
 NETWORKS = {"unet": {"width": 2, "depth": 2}, "pspnet": {"width": 2}}
@@ -45,6 +46,7 @@ class Batch:
             self.plan(sample)
         damaged = bytearray(self.slide("batch/c").read_bytes())
         self.slide("batch/c").write_bytes(damaged[:-9000])
+        write_batch(folder / "slides.json", "batch", SAMPLES)
 
     def slide(self, sample):
         return self.folder / f"{sample}.tif"
@@ -60,6 +62,7 @@ class Batch:
     def predict(self, name="batch"):
         """Predict; return the exit status."""
         places = ["--weights", str(self.weights), "--plans", str(self.folder / "plans"), "--batch", "batch"]
+        places += ["--slides", str(self.folder / "slides.json")]
         places += ["--output", str(self.output(name)), "--speed", str(self.folder / f"{name}.json")]
         return main(["predict", *places, "--threads", "1", "--memory-mb", "1000", "--config", self.config("predict")])
 
