@@ -136,6 +136,7 @@ class TestOutcome:
 
     def test_a_killed_job_is_said_to_have_been_killed_with_its_log_and_what_to_do(self):
         remove(project.MASK, project.PLAN)
+        begin_run()
         put(project.TILE_LOG, "12:00:00 all is well")
         put(project.PREDICT_LOG, "12:00:00 device cpu")
         assert (only().stage, only().kind, only().log) == ("predict", "", Path(project.PREDICT_LOG.format(**NAMES)))
@@ -147,11 +148,12 @@ class TestOutcome:
         begin_run()
         put(project.PREDICT_LOG, "12:00:00 device cpu")
         put(project.STITCH_LOG, error_line("stitch", SlidemillError("of an earlier run")))
-        touch_all(project.STITCH_LOG, project.PREDICT_LOG)
+        touch_all(project.STITCH_LOG, "results/slides.json", project.PREDICT_LOG)
         assert (only().stage, only().error) == ("predict", KILLED)
 
     def test_a_cancelled_job_says_so(self):
         remove(project.MASK, project.PLAN)
+        begin_run()
         put(project.PREDICT_LOG, error_line("predict", Stopped("SIGTERM")))
         assert (only().stage, only().kind) == ("predict", "Stopped")
         assert "stopped by SIGTERM" in only().error
