@@ -13,10 +13,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in the background of a shell; tests send it to what they start
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to what they start
 settings.register_profile("slidemill", deadline=None, print_blob=True)
 settings.load_profile("slidemill")
 # Test runs side by side have a core each; threads that wait give theirs away, also in the jobs that tests start.
