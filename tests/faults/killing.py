@@ -112,6 +112,13 @@ def stages(run: subprocess.Popen[str]) -> set[str]:
     return {words[3] for words in commands if words[1:3] == ["-m", "pipeline"] and len(words) > 3}
 
 
+def wait_for(project: Project, run: subprocess.Popen[str], stage: str) -> None:
+    """Wait until a stage is at work in a run."""
+    while stage not in stages(run):
+        assert run.poll() is None, end_of(project)
+        time.sleep(0.02)
+
+
 def kill(run: subprocess.Popen[str]) -> None:
     """Kill all of a run at once, as a power cut does."""
     os.killpg(run.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..workflow.conftest import ROOT, Project
-from .killing import check_complete, command, end_of, forget, replace_slides, results, stages, start
+from .killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,7 @@ def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, undistu
     """Ctrl-C reaches all processes of a run; what ends a job of a cluster, Snakemake first."""
     replace_slides(project, "alone")
     run = start(project)
-    while "stitch" not in stages(run):
-        assert run.poll() is None, end_of(project)
-        time.sleep(0.02)
+    wait_for(project, run, "stitch")
     if number == signal.SIGINT:
         os.killpg(run.pid, number)
     else:

@@ -22,6 +22,7 @@ from .killing import (
     results,
     stages,
     start,
+    wait_for,
 )
 
 QUOTA = {"train": 6, "predict": 6, "stitch": 4, "report": 4}
@@ -86,9 +87,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path, expected, longe
 def test_a_job_that_outlives_its_killed_run_does_not_get_in_the_way_of_the_next_one(project, expected):
     replace_slides(project, "alone")
     run = start(project)
-    while "predict" not in stages(run):
-        assert run.poll() is None, end_of(project)
-        time.sleep(0.02)
+    wait_for(project, run, "predict")
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     assert "predict" in stages(run)
@@ -105,9 +104,7 @@ def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project,
     """As by the kernel, where memory ends."""
     replace_slides(project, "alone")
     run = start(project)
-    while "predict" not in stages(run):
-        assert run.poll() is None, end_of(project)
-        time.sleep(0.02)
+    wait_for(project, run, "predict")
     log = max(project.folder.glob("logs/predict/net/alone/*.log"), key=lambda path: path.stat().st_mtime_ns)
     while not log.read_text():
         time.sleep(0.02)
@@ -129,9 +126,7 @@ def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project,
 def test_two_runs_that_are_alive_exclude_each_other(project, expected, tmp_path):
     replace_slides(project, "alone")
     first = start(project)
-    while "tile" not in stages(first):
-        assert first.poll() is None, end_of(project)
-        time.sleep(0.02)
+    wait_for(project, first, "tile")
     second = start(project, log=tmp_path / "second.log")
     assert second.wait() != 0
     assert "locked" in (tmp_path / "second.log").read_text()
