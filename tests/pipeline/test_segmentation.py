@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.config import ImageConfig
 from pipeline.errors import ConfigError
+from pipeline.intensity import Statistics
 from pipeline.limits import Limit
+from pipeline.plan import SlidePlan
 from pipeline.segmentation import behind, segment_slides
 from pipeline.tiling import Grid
 from pipeline.weights_file import load_network
@@ -48,7 +51,15 @@ def test_a_failure_at_the_last_item_is_not_lost():
 
 def test_windows_that_a_job_cannot_hold_are_refused_before_one_is_read(tmp_path, monkeypatch):
     network, card = load_network(write_network(tmp_path, width=2))
-    plan = SimpleNamespace(grid=Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16))
+    plan = SlidePlan(
+        slide=tmp_path / "missing.tif",
+        slide_sha256="",
+        grid=Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16),
+        view=ImageConfig(),
+        statistics=[Statistics(minimum=0, maximum=1, mean=0.5, low=0, high=1)],
+        pixel_size_um=None,
+    )
     monkeypatch.setattr("pipeline.segmentation.memory_limit", lambda: Limit(900, "memory.max"))
+    not_begun = SimpleNamespace(records=[])
     with pytest.raises(ConfigError, match=r"this job may take 900 MB \(memory.max\)"):
-        segment_slides(network, card, [("a", plan)], None, memory_mb=4000, threads=1)
+        segment_slides(network, card, [("a", plan)], not_begun, memory_mb=4000, threads=1)
