@@ -36,7 +36,7 @@ THREADS = len(os.sched_getaffinity(0))  # the cores that `taskset` leaves, if it
 
 def say(figure: str, **values: object) -> None:
     """Print one figure as a JSON line."""
-    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}
+    rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in values.items()}
     print(json.dumps({"figure": figure, **rounded}), flush=True)
 
 
@@ -165,13 +165,19 @@ class Project:
 
     def tile(self, sample: str, slide: Path) -> tuple[float, int]:
         """Plan a slide."""
-        self._planned.append(sample)
+        self._planned = [*dict.fromkeys([*self._planned, sample])]
         return self._run(
             "tile",
             f"--sample={sample}",
             *("--slide", slide, "--model", card_path(self.weights), "--output", self.plan(sample)),
             *("--memory-mb", self.memory_mb),
         )
+
+    def plan_alike(self, sample: str, others: list[str]) -> None:
+        """Give other samples the plan of one: they are the same slide under other names."""
+        self._planned += others
+        for other in others:
+            self.plan(other).write_text(self.plan(sample).read_text().replace(sample, other))
 
     def predict(self, batch: str) -> tuple[float, int]:
         """Predict the planned slides of a batch: a folder, or a slide alone."""

@@ -46,10 +46,8 @@ def main(side: int = 8192, fields: int = 500) -> None:
         )
         write_slide(Path(folder) / "field.tif", (256, 256), side=256)
         samples = [f"fields/{number:03d}" for number in range(fields)]
-        plan = project.plan(samples[0])
         project.tile(samples[0], Path(folder) / "field.tif")
-        for sample in samples[1:]:
-            project.plan(sample).write_text(plan.read_text().replace(samples[0], sample))
+        project.plan_alike(samples[0], samples[1:])
         say("fields", count=fields, side_px=256, **compare(project, "fields", samples, device))
 
 

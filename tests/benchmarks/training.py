@@ -33,14 +33,14 @@ TRAINING, EVALUATED = range(20), range(20, 24)
 SHOWN = ["dice_membrane", "dice_cell", "adapted_rand_error"]
 
 
-def main(minutes: float = 15) -> None:
-    """Print the machine, then the mean scores of both."""
+def main(minutes: float = 15, *recipes: str) -> None:
+    """Print the machine, then the mean scores of both recipes, or of those named: two can run beside each other."""
     say_machine()
     torch.set_num_threads(THREADS)
-    with tempfile.TemporaryDirectory() as folder:
-        say("training", recipe="monai", minutes=minutes, **_monai(Path(folder), minutes))
-    with tempfile.TemporaryDirectory() as folder:
-        say("training", recipe="slidemill", minutes=minutes, **_slidemill(Path(folder), minutes))
+    for recipe in recipes or _RECIPES:
+        with tempfile.TemporaryDirectory() as folder:
+            scores = _RECIPES[recipe](Path(folder), minutes)
+        say("training", recipe=recipe, minutes=minutes, **scores)
 
 
 def _monai(folder: Path, minutes: float) -> dict[str, float]:
@@ -109,5 +109,7 @@ def _reference(number: int) -> Path:
     return DATA / "isbi2012" / "masks" / f"{number:02d}.tif"
 
 
+_RECIPES = {"monai": _monai, "slidemill": _slidemill}
+
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    main(*map(float, sys.argv[1:2]), *sys.argv[2:])
