@@ -74,7 +74,7 @@ def _keep_heap() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, -1)
+            libc.mallopt(_M_TRIM_THRESHOLD, -1)  # none of it: cut back at 2 GiB, it grows larger (decision 16)
 
 
 def _processor_has(*flags: str) -> bool:
