@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to what they start
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as behind nohup
+    signal.signal(signal.SIGHUP, lambda *_: None)  # still of no effect here, but what is started hears it
 settings.register_profile("slidemill", deadline=None, print_blob=True)
 settings.load_profile("slidemill")
 # Test runs side by side have a core each; threads that wait give theirs away, also in the jobs that tests start.
