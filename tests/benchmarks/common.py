@@ -171,7 +171,8 @@ class Project:
 
     def tile(self, sample: str, slide: Path) -> tuple[float, int]:
         """Plan a slide."""
-        self._planned = [*dict.fromkeys([*self._planned, sample])]
+        if sample not in self._planned:
+            self._planned.append(sample)
         return self._run(
             "tile",
             f"--sample={sample}",
