@@ -77,7 +77,7 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the processor.
 
     The state of the training stays in ``task.folder``, so that a training that is over is not begun again; see
-    :func:`forget`.
+    :func:`conclude`.
 
     Parameters
     ----------
@@ -111,9 +111,15 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     return state.chosen
 
 
-def forget(task: Task) -> None:
-    """Remove the state of a training whose network is written."""
-    (task.folder / STATE).unlink(missing_ok=True)
+def conclude(task: Task) -> None:
+    """Leave of the state of a training, whose network is written, no more than gives this network again.
+
+    A run that is killed before it has noted that the job ended will delete the network and start the job again.
+    """
+    state = read_state(task.folder / STATE, task.identity)
+    assert state is not None  # training has just read it
+    state.over, state.tensors = True, {"best": state.tensors["best"]}
+    write_state(task.folder / STATE, task.identity, state)
 
 
 def _train(fabric: Fabric, task: Task) -> None:
@@ -121,7 +127,9 @@ def _train(fabric: Fabric, task: Task) -> None:
     config = task.config
     learner = Learner(fabric, task.network, config)
     state = read_state(task.folder / STATE, task.identity) or TrainingState()
-    if state.step:
+    if state.over:
+        log.info("over since step %d; to train once more, remove %s", state.step, task.folder)
+    elif state.step:
         log.info("going on after step %d, %.0f s of training", state.step, state.elapsed_s)
         learner.load(state)
     patches = RandomPatches(
@@ -131,7 +139,7 @@ def _train(fabric: Fabric, task: Task) -> None:
     clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
     recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
-    is_over = clock.fraction(state.step) >= 1 or _gives_up(state, config)
+    is_over = state.over or clock.fraction(state.step) >= 1 or _gives_up(state, config)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
             rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)

@@ -34,10 +34,12 @@ STATE = "state.safetensors"
 class TrainingState:
     """How far a training is, and its tensors by part (``network``, ``optimizer``, ``average``, ``best``) and name.
 
-    ``elapsed_s`` counts all tries. ``scaler`` is what float16 needs to know of its steps.
+    ``elapsed_s`` counts all tries. ``scaler`` is what float16 needs to know of its steps. Of a training that is over
+    and whose network is written, the best network is all that is left of the tensors.
     """
 
     step: int = 0
+    over: bool = False
     elapsed_s: float = 0.0
     history: list[Record] = field(default_factory=list)
     chosen: Record | None = None
@@ -105,7 +107,7 @@ def write_state(path: Path, identity: str, state: TrainingState) -> None:
         for part, tensors in state.tensors.items()
         for name, value in tensors.items()
     }
-    progress = {name: getattr(state, name) for name in ("step", "elapsed_s", "history", "chosen", "scaler")}
+    progress = {name: getattr(state, name) for name in ("step", "over", "elapsed_s", "history", "chosen", "scaler")}
     with replacing(path) as temporary:
         safetensors.torch.save_file(flat, temporary, {"identity": identity, "progress": json.dumps(progress)})
 

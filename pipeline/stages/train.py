@@ -21,7 +21,7 @@ from pipeline.project import TrainingPair, find_pairs
 from pipeline.slides import open_slide
 from pipeline.splits import group_pairs, split_pairs
 from pipeline.stage_config import TrainConfig
-from pipeline.training import Task, forget, train_network
+from pipeline.training import Task, conclude, train_network
 from pipeline.training_set import describe_training_set
 from pipeline.weights_file import save_network
 
@@ -79,7 +79,7 @@ def run(
         appearance=[annotated.appearance for annotated in opened],
         origin=origin,
     )
-    forget(task)
+    conclude(task)
 
 
 def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:

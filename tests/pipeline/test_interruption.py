@@ -115,7 +115,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(project):
     whole, resumed = (project.history(name)[columns] for name in ("undisturbed", "killed"))
     pd.testing.assert_frame_equal(whole, resumed)
     assert list(whole["step"]) == [4, 8, 12, 16]
-    assert not (project.folder / "killed" / "training" / "state.safetensors").exists()
+
+
+def test_a_run_killed_before_it_noted_that_training_ended_trains_no_step_twice(project):
+    """Snakemake deletes the outputs of such a job, and starts it again; what is kept for that is as small as they are."""
+    project.train("noted")
+    outputs = [project.folder / "noted" / name for name in ("model.safetensors", "model.json", "history.csv")]
+    first = [path.read_bytes() for path in outputs]
+    for path in outputs:
+        path.unlink()
+    log = project.train("noted")
+    assert "over since step 16" in log
+    weights, _, records = (path.read_bytes() for path in outputs)
+    assert (weights, records) == (first[0], first[2])
+    state = project.folder / "noted" / "training" / "state.safetensors"
+    assert state.stat().st_size < 1.5 * len(weights)
 
 
 def test_two_processes_have_the_losses_of_one(project):
