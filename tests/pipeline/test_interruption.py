@@ -118,7 +118,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(project):
 
 
 def test_a_run_killed_before_it_noted_that_training_ended_trains_no_step_twice(project):
-    """Snakemake deletes the outputs of such a job, and starts it again; what is kept for that is as small as they are."""
+    """Snakemake deletes the outputs of such a job, and starts it again; what is kept for it is as small as they are."""
     project.train("noted")
     outputs = [project.folder / "noted" / name for name in ("model.safetensors", "model.json", "history.csv")]
     first = [path.read_bytes() for path in outputs]
