@@ -113,6 +113,11 @@ class LossConfig(LossWeights):
         10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
     )
     boundary_sigma_px: float = Field(5.0, gt=0, le=100, description="Sigma in px of the U-Net weight map.")
+    boundary_inside: bool = Field(
+        False,
+        description="Pixels of objects have the boundary term too, not only the background between them: the formula "
+        "at every pixel. [docs/training.md](../docs/training.md) says what it did to nuclei.",
+    )
     class_balance: bool = Field(
         False,
         description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "

@@ -1,7 +1,7 @@
 """Boundary weights: nuclei of DSB 2018 learned with and without them, with the same seed, time and cores.
 
-It is ``make dsb2018`` twice, but for objects: these are connected components, so that the network alone parts nuclei
-that touch, which is what the weights are for. Images of fields of view that training has not seen are evaluated.
+The images are those of ``make dsb2018``; fields of view that training has not seen are evaluated. Objects are connected
+components, which the network alone parts, and then also what the watershed makes of the same probabilities.
 """
 
 from __future__ import annotations
@@ -10,19 +10,65 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.common import run_example, say, say_machine
+import pandas as pd
+import torch
+import yaml
+
+from config.examples.lay_out import lay_out
+from pipeline.config import Settings
+from pipeline.project import find_pairs
+from pipeline.segmentation import make_ready
+from pipeline.stage_config import ValidateConfig, parse_stage_config, stage_config
+from pipeline.validation import measure_pair
+from pipeline.weights_file import load_network
+from tests.benchmarks.common import THREADS, run_stage, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]
+MEMORY_MB = 4000
 
 
 def main(minutes: float = 15, *weights: float) -> None:
     """Print the machine, then the mean scores of each boundary weight."""
     say_machine()
+    torch.set_num_threads(THREADS)
     for weight in weights or (10.0, 0.0):
         with tempfile.TemporaryDirectory() as folder:
-            changes = {"max_minutes": minutes, "loss": {"boundary_weight": weight}}
-            scores = run_example(Path(folder), "dsb2018", changes, SHOWN, masks={"instances": "components"})
-        say("boundary", boundary_weight=weight, minutes=minutes, **scores)
+            project = Path(folder) / "dsb2018"
+            lay_out("dsb2018", project)
+            settings = yaml.safe_load((project / "config" / "config.yaml").read_text(encoding="utf-8"))
+            settings["models"]["unet"] |= {"max_minutes": minutes, "loss": {"boundary_weight": weight}}
+            steps = _train(project, Settings.model_validate(settings))
+            for objects in ("components", "watershed"):
+                settings["masks"] = {"instances": objects}
+                scores = _evaluate(project, Settings.model_validate(settings))
+                say("boundary", boundary_weight=weight, minutes=minutes, steps=steps, objects=objects, **scores)
+
+
+def _train(project: Path, settings: Settings) -> int:
+    """Train the network of a project; return its steps."""
+    training = project / "data" / "training"
+    pairs = ("--images", training / "images", "--labels", training / "labels", "--memory-mb", MEMORY_MB)
+    weights, history = project / "weights", project / "history.csv"
+    run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
+    files = ("--weights", weights, "--output", project / "model.safetensors", "--history", history)
+    flags = (*pairs, *files, "--threads", THREADS, "--devices", 1)
+    run_stage("train", *flags, config=stage_config(settings, "train", "unet"))
+    return int(pd.read_csv(history)["step"].max())
+
+
+def _evaluate(project: Path, settings: Settings) -> dict[str, float]:
+    """Return the mean scores of the network on the slides of a project."""
+    config = parse_stage_config(ValidateConfig, stage_config(settings, "validate", "unet"))
+    network, card = load_network(project / "model.safetensors")
+    make_ready(network, torch.device("cpu"), config.precision)
+    rows = []
+    for pair in find_pairs(project / "data" / "slides", project / "data" / "references"):
+        with tempfile.TemporaryDirectory() as scratch:
+            rows.append(
+                measure_pair(network, card, pair, config, memory_mb=MEMORY_MB, threads=THREADS, scratch=Path(scratch))
+            )
+    scores: dict[str, float] = pd.DataFrame(rows)[SHOWN].mean().to_dict()
+    return scores
 
 
 if __name__ == "__main__":

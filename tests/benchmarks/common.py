@@ -136,20 +136,14 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
     return folder / "model.safetensors"
 
 
-def run_example(
-    folder: Path, example: str, changes: dict[str, object], shown: list[str], **sections: object
-) -> dict[str, float]:
-    """Run an example with its ``unet`` changed, and whole sections of its configuration.
-
-    Returns the steps of its training, and the means of some metrics.
-    """
+def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
+    """Run an example with its ``unet`` changed; return the steps of its training, and the means of some metrics."""
     project = folder / example
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SLIDEMILL_DATA": str(DATA.resolve())}
     lay_out = REPOSITORY / "config" / "examples" / "lay_out.py"
     subprocess.run([sys.executable, lay_out, example, project], check=True, env=environment)
     settings = project / "config" / "config.yaml"
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    content |= sections
     content["models"]["unet"] |= changes
     settings.write_text(yaml.safe_dump(content), encoding="utf-8")
     snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]

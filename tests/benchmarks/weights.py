@@ -58,7 +58,7 @@ def bench_large(labels: np.ndarray) -> None:
 
 def ours(objects: np.ndarray) -> np.ndarray:
     """Return the weight map as it is made for training."""
-    return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED)
+    return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED, inside=True)
 
 
 def direct(objects: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pipeline.slides import open_slide
 from pipeline.stage_config import LabelConfig
 from pipeline.weighing import count_classes, label_reader, write_weights
 from pipeline.weights import weight_bands
-from tests.pipeline.test_weights import PUBLISHED, direct, random_objects
+from tests.pipeline.test_weights import EVERYWHERE, direct, random_objects
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
 CLASSES = LabelConfig(classes=["a", "b", "c"], kind="classes", values=[3, 0, 9])
@@ -53,7 +53,7 @@ def test_a_map_made_in_blocks_is_the_formula_on_the_whole(tmp_path_factory, conf
             label_reader(slide, config, scratch=folder),
             slide.shape,
             class_weight=CLASS_WEIGHT[config.kind],
-            **PUBLISHED,
+            **EVERYWHERE,
             block_px=(rows, columns),
         )
         weights = np.concatenate(list(bands)).astype(float)
