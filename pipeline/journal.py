@@ -1,7 +1,8 @@
 """A zip that is also the journal of its making: what was complete when the process was killed is in it again.
 
-Entries are only ever added at the end, each with its length and checksum before it. Some of them are marks: what is
-before the last mark belongs together. A killed process leaves no table of contents, and perhaps half an entry.
+Entries are only ever added at the end, each under a name of its own, with its length and checksum before it. Some of
+them are marks: what is before the last mark belongs together. A killed process leaves no table of contents, and perhaps
+half an entry.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def recover(path: Path, is_mark: Callable[[str], bool]) -> list[str]:
     Parameters
     ----------
     path : Path
-        Of a zip whose entries are not compressed, whole or not; it need not exist.
+        Of a zip whose entries are not compressed and have names in ASCII, whole or not; it need not exist.
     is_mark : callable
         Says of the name of an entry whether it is a mark.
     """
@@ -52,16 +53,22 @@ def recover(path: Path, is_mark: Callable[[str], bool]) -> list[str]:
 
 def _complete_entries(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipInfo, int]]:
     """Yield the entries from the first to the last one that is whole, each with the place where it ends."""
-    place = 0
+    place, names = 0, set[bytes]()
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         signature, *_, checksum, stored, size, name_length, extra_length = _HEADER.unpack(header)
         if signature != _SIGNATURE or stored != size:
             return
         name, _ = file.read(name_length), file.read(extra_length)
         content = file.read(size)
-        if len(content) != size or zlib.crc32(content) != checksum:
+        if len(content) != size or zlib.crc32(content) != checksum or name in names or not _is_name(name):
             return
-        entry = zipfile.ZipInfo(name.decode("utf-8", errors="replace"))
+        names.add(name)
+        entry = zipfile.ZipInfo(name.decode("ascii"))
         entry.header_offset, entry.CRC, entry.compress_size, entry.file_size = place, checksum, stored, size
         place = file.tell()
         yield entry, place
+
+
+def _is_name(name: bytes) -> bool:
+    """Whether this can be the name of an entry: no checksum covers it, and all names are keys of Zarr, in ASCII."""
+    return name.isascii() and name.decode("ascii").isprintable()

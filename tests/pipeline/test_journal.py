@@ -3,7 +3,7 @@
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.journal import recover
@@ -58,9 +58,14 @@ def test_a_zip_that_is_cut_off(tmp_path_factory, cut):
     check(path, recover(path, is_mark), marks_before(cut, starts))
 
 
+@example(place=111, flip=128)  # in a name: no ASCII
+@example(place=111, flip=ord("m"))  # a name that zipfile takes to end before it begins
+@example(place=435, flip=1)  # a name that is there already
 @given(place=st.integers(0, 600), flip=st.integers(1, 255))
 def test_a_zip_with_a_wrong_byte_is_good_up_to_it(tmp_path_factory, place, flip):
-    """As a power cut leaves blocks that were never written. Dates and flags are not looked at."""
+    """As a power cut leaves blocks that were never written. Dates and flags are not looked at, and no checksum covers
+    a name: it is another one then, but never that of two entries.
+    """
     path = tmp_path_factory.mktemp("flip") / "x.zip"
     content, starts = write(path)
     damaged = bytearray(content)
@@ -72,7 +77,9 @@ def test_a_zip_with_a_wrong_byte_is_good_up_to_it(tmp_path_factory, place, flip)
     if names:
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
-            assert all(archive.read(name) == ENTRIES[name] for name in names if name in ENTRIES)
+            assert all(
+                archive.read(name) == ENTRIES[name] for name, true in zip(names, ENTRIES, strict=False) if name == true
+            )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK", b"no zip at all, but longer than a header is"])
