@@ -21,7 +21,7 @@ from pipeline.segmentation import make_ready
 from pipeline.stage_config import ValidateConfig, parse_stage_config, stage_config
 from pipeline.validation import measure_pair
 from pipeline.weights_file import load_network
-from tests.benchmarks.common import THREADS, run_stage, say, say_machine
+from tests.benchmarks.common import THREADS, run_training, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]
 MEMORY_MB = 4000
@@ -37,29 +37,21 @@ def main(minutes: float = 15, *weights: float) -> None:
             lay_out("dsb2018", project)
             settings = yaml.safe_load((project / "config" / "config.yaml").read_text(encoding="utf-8"))
             settings["models"]["unet"] |= {"max_minutes": minutes, "loss": {"boundary_weight": weight}}
-            steps = _train(project, Settings.model_validate(settings))
+            training = project / "data" / "training"
+            weights_file = run_training(
+                project, Settings.model_validate(settings), training / "images", training / "labels"
+            )
+            steps = int(pd.read_csv(project / "history.csv")["step"].max())
             for objects in ("components", "watershed"):
                 settings["masks"] = {"instances": objects}
-                scores = _evaluate(project, Settings.model_validate(settings))
+                scores = _evaluate(project, weights_file, Settings.model_validate(settings))
                 say("boundary", boundary_weight=weight, minutes=minutes, steps=steps, objects=objects, **scores)
 
 
-def _train(project: Path, settings: Settings) -> int:
-    """Train the network of a project; return its steps."""
-    training = project / "data" / "training"
-    pairs = ("--images", training / "images", "--labels", training / "labels", "--memory-mb", MEMORY_MB)
-    weights, history = project / "weights", project / "history.csv"
-    run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
-    files = ("--weights", weights, "--output", project / "model.safetensors", "--history", history)
-    flags = (*pairs, *files, "--threads", THREADS, "--devices", 1)
-    run_stage("train", *flags, config=stage_config(settings, "train", "unet"))
-    return int(pd.read_csv(history)["step"].max())
-
-
-def _evaluate(project: Path, settings: Settings) -> dict[str, float]:
+def _evaluate(project: Path, weights: Path, settings: Settings) -> dict[str, float]:
     """Return the mean scores of the network on the slides of a project."""
     config = parse_stage_config(ValidateConfig, stage_config(settings, "validate", "unet"))
-    network, card = load_network(project / "model.safetensors")
+    network, card = load_network(weights)
     make_ready(network, torch.device("cpu"), config.precision)
     rows = []
     for pair in find_pairs(project / "data" / "slides", project / "data" / "references"):

@@ -123,17 +123,23 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
             },
         }
     )
-    images, labels, weights = folder / "images", folder / "labels", folder / "weights"
+    images, labels = folder / "images", folder / "labels"
     for ours, theirs in ((images, "images"), (labels, "masks")):
         ours.mkdir()
         for number in range(20):
             (ours / f"{number:02d}.tif").symlink_to((DATA / "isbi2012" / theirs / f"{number:02d}.tif").resolve())
+    return run_training(folder, settings, images, labels)
+
+
+def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -> Path:
+    """Train the network ``unet``, as two jobs; return the path of its weights, beside which is history.csv."""
+    weights, network = folder / "weights", folder / "model.safetensors"
     pairs = ("--images", images, "--labels", labels, "--memory-mb", 4000)
     run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
-    files = ("--weights", weights, "--output", folder / "model.safetensors", "--history", folder / "history.csv")
+    files = ("--weights", weights, "--output", network, "--history", folder / "history.csv")
     with_all = (*pairs, *files, "--threads", THREADS, "--devices", 1)
     run_stage("train", *with_all, config=stage_config(settings, "train", "unet"))
-    return folder / "model.safetensors"
+    return network
 
 
 def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
