@@ -1,7 +1,7 @@
 """Write what the code knows best: ``make docs``.
 
-config/README.md and workflow/schemas/config.schema.json come from pipeline/config.py, docs/metrics.md from
-pipeline/columns.py, docs/models.md from measurements of every architecture. With ``--check`` nothing is written; the exit
+config/README.md and workflow/schemas/config.schema.json come from pipeline/settings/schema.py, docs/metrics.md from
+pipeline/report/columns.py, docs/models.md from measurements of every architecture. With ``--check`` nothing is written; the exit
 status says whether the files are up to date.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pipeline.columns import columns
-from pipeline.config import Settings
-from pipeline.model_config import EnsembleConfig, ModelConfig
-from pipeline.stages.models import markdown
+from pipeline.commands.models import markdown
+from pipeline.report.columns import columns
+from pipeline.settings.networks import EnsembleConfig, ModelConfig
+from pipeline.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
 README, SCHEMA = ROOT / "config" / "README.md", ROOT / "workflow" / "schemas" / "config.schema.json"
@@ -35,7 +35,7 @@ A changed setting runs again the stages that use it and what depends on them; a 
 `snakemake --cores 4 --config 'masks={instances: none}'` overrides a key for one run.
 
 Paths are relative to the project folder, the one that `snakemake` runs in (or `--directory`). Ready configurations are
-in `config/examples/`. `make docs` writes this page and `workflow/schemas/config.schema.json` from `pipeline/config.py`.
+in `config/examples/`. `make docs` writes this page and `workflow/schemas/config.schema.json` from `pipeline/settings/schema.py`.
 
 ```yaml
 {example}```
@@ -80,7 +80,7 @@ _MODELS = """# Models
 
 Every name can be an `architecture` in the configuration. `python -m pipeline models` prints this table; `make docs`
 writes it. All of it is measured: parameters and operations on the network itself, with default options, one channel
-and two classes; `context_px` by gradient probing (`models/probing.py`).
+and two classes; `context_px` by gradient probing (`models/base/context.py`).
 
 - **exact**: tiles give, pixel by pixel, what one pass over the whole slide gives. `context_px` is how far the network
   looks; a tile is read with so many pixels around it.

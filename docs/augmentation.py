@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from pipeline.annotated import Annotated
-from pipeline.intensity import measure, normalize
-from pipeline.model_config import AugmentationConfig, ChangeName
-from pipeline.patches import RandomPatches
+from pipeline.settings.networks import AugmentationConfig, ChangeName
+from pipeline.slides.intensity import measure, normalize
+from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.patches import RandomPatches
 
 PICTURE = Path(__file__).parent / "images" / "augmentation.png"
 _PATCH_PX = 160

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from models.geometry import Geometry
+from models.base.geometry import Geometry
 
 if TYPE_CHECKING:
-    from models.interface import SegmentationModel
+    from models.base.interface import SegmentationModel
 
 __all__ = ["Geometry", "available", "build", "is_known"]
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import check_at_least_one, check_choice, convolution, initialize
-from models.deep_supervision import auxiliary_heads, by_level, weighted_logits
-from models.interface import SegmentationModel
+from models.base.interface import SegmentationModel
+from models.layers.blocks import check_at_least_one, check_choice, convolution, initialize
+from models.layers.deep_supervision import auxiliary_heads, by_level, weighted_logits
 
 
 class AttentionUNet(SegmentationModel):
@@ -31,7 +31,7 @@ class AttentionUNet(SegmentationModel):
     depth : int
         Number of 2x2 poolings. 4 as published.
     deep_supervision : bool
-        Heads on coarser levels of the decoder as well, for training (:mod:`models.deep_supervision`).
+        Heads on coarser levels of the decoder as well, for training (:mod:`models.layers.deep_supervision`).
     """
 
     paper = "Oktay et al. 2018, arXiv:1804.03999"

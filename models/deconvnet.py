@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones import VGG16, load_vgg16, mirror_vgg16, vgg16_levels
-from models.blocks import check_at_least_one, convolution, initialize
-from models.interface import SegmentationModel
-from models.upsampling import upsample
+from models.base.interface import SegmentationModel
+from models.layers.backbones import VGG16, load_vgg16, mirror_vgg16, vgg16_levels
+from models.layers.blocks import check_at_least_one, convolution, initialize
+from models.layers.upsampling import upsample
 
 
 class DeconvNet(SegmentationModel):

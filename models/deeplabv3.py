@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.blocks import convolution, initialize
-from models.dilated_resnet import DilatedResNet, head
+from models.layers.blocks import convolution, initialize
+from models.layers.dilated_resnet import DilatedResNet, head
 
 _RATES = (12, 24, 36)
 

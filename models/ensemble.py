@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import models
-from models.blocks import check_choice
-from models.geometry import Geometry, round_up
-from models.interface import SegmentationModel
+from models.base.geometry import Geometry, round_up
+from models.base.interface import SegmentationModel
+from models.layers.blocks import check_choice
 
 Symmetries = Literal["none", "flips", "all"]
 SCALES = (0.25, 0.5, 1, 2, 4)

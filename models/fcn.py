@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones import VGG16, load_all, load_vgg16, vgg16_levels
-from models.blocks import check_at_least_one, initialize
-from models.interface import SegmentationModel
-from models.upsampling import bilinear_transposed
+from models.base.interface import SegmentationModel
+from models.layers.backbones import VGG16, load_all, load_vgg16, vgg16_levels
+from models.layers.blocks import check_at_least_one, initialize
+from models.layers.upsampling import bilinear_transposed
 
 _DEEPEST_PX = 32
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.backbones import ResNet, load_resnet
-from models.blocks import check_at_least_one, convolution, initialize
-from models.interface import SegmentationModel
+from models.base.interface import SegmentationModel
+from models.layers.backbones import ResNet, load_resnet
+from models.layers.blocks import check_at_least_one, convolution, initialize
 
 
 class LinkNet(SegmentationModel):

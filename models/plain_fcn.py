@@ -10,8 +10,8 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from models.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
-from models.interface import SegmentationModel
+from models.base.interface import SegmentationModel
+from models.layers.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
 
 
 class PlainFCN(SegmentationModel):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import convolution, initialize
-from models.dilated_resnet import DilatedResNet, head
+from models.layers.blocks import convolution, initialize
+from models.layers.dilated_resnet import DilatedResNet, head
 
 _BINS = (1, 2, 3, 6)
 

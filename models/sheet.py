@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 import models
-from models.geometry import Geometry
-from models.probing import bytes_per_px, count_parameters, gflops_per_mpx
+from models.base.cost import bytes_per_px, count_parameters, gflops_per_mpx
+from models.base.geometry import Geometry
 
 
 @dataclass(frozen=True, kw_only=True)

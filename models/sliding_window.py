@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import check_at_least_one, initialize
-from models.interface import SegmentationModel
+from models.base.interface import SegmentationModel
+from models.layers.blocks import check_at_least_one, initialize
 
 _KERNELS = (4, 5, 4, 4)
 WINDOW_PX = 95

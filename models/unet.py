@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
-from models.deep_supervision import auxiliary_heads, by_level, weighted_logits
-from models.interface import SegmentationModel
-from models.upsampling import Upsample, Upsampling
+from models.base.interface import SegmentationModel
+from models.layers.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
+from models.layers.deep_supervision import auxiliary_heads, by_level, weighted_logits
+from models.layers.upsampling import Upsample, Upsampling
 
 Padding = Literal["same", "valid"]
 
@@ -42,7 +42,8 @@ class UNet(SegmentationModel):
     upsampling : {"transposed", "nearest", "bilinear", "bed_of_nails", "max_unpooling"}
         How the decoder doubles the resolution; transposed (up-convolution) as published.
     deep_supervision : bool
-        Heads on coarser levels of the decoder as well, for training (:mod:`models.deep_supervision`); not published.
+        Heads on coarser levels of the decoder as well, for training
+        (:mod:`models.layers.deep_supervision`); not published.
     """
 
     paper = "Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28"

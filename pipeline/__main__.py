@@ -21,12 +21,12 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.errors import Stopped, error_line, find_reason
-from pipeline.limits import cores
-from pipeline.logs import start_logging
-from pipeline.stage_config import parse_stage_config
-from pipeline.stopping import stopped_in_order
-from pipeline.threads import threads_in, use_threads
+from pipeline.base.errors import Stopped, error_line, find_reason
+from pipeline.runtime.limits import cores
+from pipeline.runtime.logs import start_logging
+from pipeline.runtime.signals import stopped_in_order
+from pipeline.runtime.threads import threads_in, use_threads
+from pipeline.settings.stages import parse_stage_config
 
 STAGES = {
     "tile": "pipeline.stages.tile",
@@ -44,13 +44,13 @@ STAGES = {
 }
 # What a user types; the workflow runs the stages.
 COMMANDS = STAGES | {
-    "crate": "pipeline.stages.crate",
-    "estimate": "pipeline.stages.estimate",
-    "explain": "pipeline.stages.explain",
-    "export": "pipeline.stages.export",
-    "find-lr": "pipeline.stages.find_lr",
-    "models": "pipeline.stages.models",
-    "view": "pipeline.stages.view",
+    "crate": "pipeline.commands.crate",
+    "estimate": "pipeline.commands.estimate",
+    "explain": "pipeline.commands.explain",
+    "export": "pipeline.commands.export",
+    "find-lr": "pipeline.commands.find_lr",
+    "models": "pipeline.commands.models",
+    "view": "pipeline.commands.view",
 }
 
 log = logging.getLogger("pipeline")

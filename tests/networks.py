@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 import models
-from models.interface import SegmentationModel
-from pipeline.files import provenance
-from pipeline.weights_file import save_network
+from models.base.interface import SegmentationModel
+from pipeline.base.files import provenance
+from pipeline.networks.weights_file import save_network
 
 CLASSES = ["background", "object"]
 

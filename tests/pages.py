@@ -8,9 +8,9 @@ import numpy as np
 import scipy.ndimage
 import tifffile
 
-from pipeline.page import Column, Entry, Figure, Layers, Page, Table
-from pipeline.pictures import layers_of, picture_shape
-from pipeline.slides import open_slide
+from pipeline.report.page import Column, Entry, Figure, Layers, Page, Table
+from pipeline.report.pictures import layers_of, picture_shape
+from pipeline.slides.slide import open_slide
 
 SCRIPT, FORMULA, BREAKOUT = "<script>alert(1)</script>", "=cmd()", "</script><img src=x onerror=alert(2)>"
 CLASSES = ["background", "nucleus", "membrane"]

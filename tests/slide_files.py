@@ -8,8 +8,8 @@ import zlib
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.drop_folder import Sample
-from pipeline.files import write_json
+from pipeline.base.files import write_json
+from pipeline.project.drop_folder import Sample
 
 # Before a command: root may read everything; without these two rights it may read what the mode of a file allows.
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []

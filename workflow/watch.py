@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import parse_settings
-from pipeline.drop_folder import has_news, known_samples, take_stock
-from pipeline.errors import SlidemillError
+from pipeline.base.errors import SlidemillError
+from pipeline.project.drop_folder import has_news, known_samples, take_stock
+from pipeline.settings.schema import parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Path("config/config.yaml")

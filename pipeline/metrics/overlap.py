@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.labels import IGNORED
+from pipeline.slides.labels import IGNORED
 
 Counts = NDArray[np.int64]
 

@@ -15,8 +15,8 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pipeline.formats.image import Array
-from pipeline.metrics.blocks import BLOCK_PX, blocks, in_threads
+from pipeline.base.arrays import BLOCK_PX, Array, blocks
+from pipeline.metrics.threads import in_threads
 
 _CACHED_TREES = 12
 

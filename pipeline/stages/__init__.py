@@ -1,1 +1,4 @@
-"""The stages: verbs, files in and files out. They do not import each other; they meet in files."""
+"""The jobs of the workflow: files in, files out, one module for each.
+
+Each module has a function ``run`` whose parameters are the flags: ``python -m pipeline STAGE --help``.
+"""

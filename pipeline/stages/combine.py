@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 import models
-from pipeline.checkpoint import ModelCard
-from pipeline.errors import SlidemillError
-from pipeline.files import provenance, sha256
-from pipeline.model_config import EnsembleConfig
-from pipeline.weights_file import load_network, save_network
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import provenance, sha256
+from pipeline.networks.model_card import ModelCard
+from pipeline.networks.weights_file import load_network, save_network
+from pipeline.settings.networks import EnsembleConfig
 
 log = logging.getLogger(__name__)
 

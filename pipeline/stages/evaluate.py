@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import __version__
-from pipeline.evaluation import measure, open_reference, predicted_side, true_side
-from pipeline.files import replacing, sha256, spreadsheet_text
-from pipeline.formats.image import Array
-from pipeline.masks import open_mask
-from pipeline.predictions import open_prediction
-from pipeline.stage_config import EvaluateConfig
-from pipeline.threads import use_threads
+from pipeline.base.arrays import Array
+from pipeline.base.files import replacing, sha256, spreadsheet_text
+from pipeline.masks.mask_file import open_mask
+from pipeline.metrics.evaluation import measure, open_reference, predicted_side, true_side
+from pipeline.prediction.store import open_prediction
+from pipeline.runtime.threads import use_threads
+from pipeline.settings.stages import EvaluateConfig
 
 
 def run(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pipeline.appearance import appearance, windows
-from pipeline.errors import SlideError
-from pipeline.files import provenance, write_json
-from pipeline.slides import open_slide
-from pipeline.stage_config import InspectConfig
+from pipeline.base.errors import SlideError
+from pipeline.base.files import provenance, write_json
+from pipeline.settings.stages import InspectConfig
+from pipeline.slides.appearance import appearance, windows
+from pipeline.slides.slide import open_slide
 
 
 def run(*, slide: Path, output: Path, memory_mb: int, config: InspectConfig) -> None:

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.errors import SlideError
-from pipeline.files import provenance, replacing, sha256
-from pipeline.formats.image import Array, PixelSize
-from pipeline.instances import find_objects
-from pipeline.masks import AGAIN, Mask, open_mask
-from pipeline.objects import ObjectTable, Ring, measure_objects, trace_objects
-from pipeline.palette import class_rgb
-from pipeline.slides import Slide, open_slide, slide_step
-from pipeline.stage_config import ObjectsConfig
+from pipeline.base.arrays import Array
+from pipeline.base.errors import SlideError
+from pipeline.base.files import provenance, replacing, sha256
+from pipeline.base.palette import class_rgb
+from pipeline.masks.instances import find_objects
+from pipeline.masks.mask_file import AGAIN, Mask, open_mask
+from pipeline.masks.object_table import ObjectTable, Ring, measure_objects, trace_objects
+from pipeline.settings.stages import ObjectsConfig
+from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.slide import Slide, open_slide, slide_step
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
 

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import ModelCard
-from pipeline.compilation import compiled
-from pipeline.device import computes_bfloat16, prepare
-from pipeline.drop_folder import members_of_batch
-from pipeline.errors import SlidemillError
-from pipeline.files import provenance, sha256, write_json
-from pipeline.plan import Plan, SlidePlan, read_plan
-from pipeline.predictions import PredictionWriter, write_predictions
-from pipeline.segmentation import make_ready, segment_slides
-from pipeline.stage_config import PredictConfig
-from pipeline.weights_file import load_network
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import provenance, sha256, write_json
+from pipeline.networks.compilation import compiled
+from pipeline.networks.model_card import ModelCard
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.loop import make_ready, segment_slides
+from pipeline.prediction.store import PredictionWriter, write_predictions
+from pipeline.project.drop_folder import members_of_batch
+from pipeline.runtime.device import computes_bfloat16, prepare
+from pipeline.settings.stages import PredictConfig
+from pipeline.tiling.plan import Plan, SlidePlan, read_plan
 
 log = logging.getLogger(__name__)
 

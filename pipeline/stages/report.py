@@ -10,25 +10,26 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from pipeline import figures, project
-from pipeline.cohort import pair, summarize
-from pipeline.columns import columns
-from pipeline.comparison import compare
-from pipeline.config import ImageConfig, Settings
-from pipeline.errors import SlidemillError
-from pipeline.files import replacing, spreadsheet_text, write_json, write_text
-from pipeline.folds import folds_columns, folds_table
-from pipeline.labels import class_map
-from pipeline.origin import collect_origin
-from pipeline.outcome import Outcome, outcomes
-from pipeline.page import Column, Entry, Figure, Layers, Page, Table, render
-from pipeline.pictures import layers_of, picture_shape, shrink, side_px
-from pipeline.plan import read_plan
-from pipeline.proofs import proofs_tables
-from pipeline.results import results_table
-from pipeline.sample_sheet import read_groups
-from pipeline.slides import open_slide
-from pipeline.stage_config import LabelConfig
+from pipeline.base import paths
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import replacing, spreadsheet_text, write_json, write_text
+from pipeline.project.sample_sheet import read_groups
+from pipeline.report import figures
+from pipeline.report.cohort import pair, summarize
+from pipeline.report.columns import columns
+from pipeline.report.comparison import compare
+from pipeline.report.folds import folds_columns, folds_table
+from pipeline.report.outcome import Outcome, outcomes
+from pipeline.report.page import Column, Entry, Figure, Layers, Page, Table, render
+from pipeline.report.pictures import layers_of, picture_shape, shrink, side_px
+from pipeline.report.proofs import proofs_tables
+from pipeline.report.provenance import collect_origin
+from pipeline.report.results import results_table
+from pipeline.settings.schema import ImageConfig, Settings
+from pipeline.settings.stages import LabelConfig
+from pipeline.slides.labels import class_map
+from pipeline.slides.slide import open_slide
+from pipeline.tiling.plan import read_plan
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _draw(table: pd.DataFrame, summary: pd.DataFrame, config: Settings) -> dict[str, Figure]:
-    trained = {name: Path(project.HISTORY.format(model=name)) for name in config.trainings}
+    trained = {name: Path(paths.HISTORY.format(model=name)) for name in config.trainings}
     histories = {name: pd.read_csv(path) for name, path in trained.items() if path.is_file()}
     return {
         "learning": Figure(
@@ -166,7 +167,7 @@ def _layers(outcome: Outcome, config: Settings, side: int) -> Layers | None:
 
 def _view(outcome: Outcome) -> ImageConfig | None:
     """Return how the slide was read; its plan says it, the pixel size of the sample sheet included."""
-    plan = read_plan(Path(project.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
+    plan = read_plan(Path(paths.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
     return plan.view if plan else None
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from pipeline.checkpoint import read_card
-from pipeline.config import MaskConfig
-from pipeline.errors import SlideError, SlidemillError
-from pipeline.files import provenance, replacing, sha256
-from pipeline.formats.image import Array
-from pipeline.instances import mask_images, pixel_area
-from pipeline.ome import write_label_images
-from pipeline.plan import read_plan
-from pipeline.predictions import open_prediction, weights_behind
+from pipeline.base.arrays import Array
+from pipeline.base.errors import SlideError, SlidemillError
+from pipeline.base.files import provenance, replacing, sha256
+from pipeline.masks.instances import mask_images, pixel_area
+from pipeline.masks.ome_tiff import write_label_images
+from pipeline.networks.model_card import read_card
+from pipeline.prediction.store import open_prediction, weights_behind
+from pipeline.settings.schema import MaskConfig
+from pipeline.tiling.plan import read_plan
 
 
 def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
@@ -25,7 +25,7 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     if planned.slide is None:
         raise SlideError(planned.error, stage="tile")
     pixel_size_um = planned.slide.pixel_size_um
-    pixel_um2 = pixel_area(planned.slide, config)
+    pixel_um2 = pixel_area(pixel_size_um, config, slide=planned.slide.slide)
     card = read_card(model)
     made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
     if weights := weights_behind(prediction):

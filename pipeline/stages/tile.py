@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pipeline.checkpoint import read_card
-from pipeline.errors import SlideError
-from pipeline.files import provenance, sha256, write_json
-from pipeline.plan import Plan
-from pipeline.planning import plan_slide
-from pipeline.stage_config import TileConfig
+from pipeline.base.errors import SlideError
+from pipeline.base.files import provenance, sha256, write_json
+from pipeline.networks.model_card import read_card
+from pipeline.settings.stages import TileConfig
+from pipeline.tiling.plan import Plan
+from pipeline.tiling.plan_slide import plan_slide
 
 log = logging.getLogger(__name__)
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotated import open_pairs
-from pipeline.auto_settings import settle
-from pipeline.config import ImageConfig
-from pipeline.device import choose_devices, set_up_process
-from pipeline.files import provenance, sha256
-from pipeline.formats.image import PixelSize
-from pipeline.pretrained import build_network
-from pipeline.project import TrainingPair, find_pairs
-from pipeline.slides import open_slide
-from pipeline.splits import group_pairs, split_pairs
-from pipeline.stage_config import TrainConfig
-from pipeline.training import Task, conclude, train_network
-from pipeline.training_set import describe_training_set
-from pipeline.weights_file import save_network
+from pipeline.base.files import provenance, sha256
+from pipeline.networks.pretrained import build_network
+from pipeline.networks.weights_file import save_network
+from pipeline.project.splits import group_pairs, split_pairs
+from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.runtime.device import choose_devices, set_up_process
+from pipeline.settings.schema import ImageConfig
+from pipeline.settings.stages import TrainConfig
+from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.slide import open_slide
+from pipeline.training.auto_settings import settle
+from pipeline.training.data.annotated import open_pairs
+from pipeline.training.data.fingerprint import describe_training_set
+from pipeline.training.loop import Task, conclude, train_network
 
 log = logging.getLogger(__name__)
 

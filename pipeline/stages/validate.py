@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import __version__
-from pipeline.device import prepare
-from pipeline.errors import SlidemillError
-from pipeline.evaluation import Row
-from pipeline.files import replacing, sha256, spreadsheet_text
-from pipeline.project import find_pairs
-from pipeline.segmentation import make_ready
-from pipeline.splits import group_pairs, split_pairs
-from pipeline.stage_config import ValidateConfig
-from pipeline.validation import measure_pair
-from pipeline.weights_file import load_network
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import replacing, sha256, spreadsheet_text
+from pipeline.metrics.evaluation import Row
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.loop import make_ready
+from pipeline.project.splits import group_pairs, split_pairs
+from pipeline.project.training_pairs import find_pairs
+from pipeline.runtime.device import prepare
+from pipeline.settings.stages import ValidateConfig
+from pipeline.training.cross_validation import measure_pair
 
 log = logging.getLogger(__name__)
 

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.interface import SegmentationModel
-from pipeline.checkpoint import ModelCard
-from pipeline.errors import SlidemillError
-from pipeline.files import provenance, sha256, write_json
-from pipeline.intensity import normalize
-from pipeline.memory import largest_window_px
-from pipeline.plan import SlidePlan, read_plan
-from pipeline.slides import open_slide
-from pipeline.stage_config import VerifyConfig
-from pipeline.threads import use_threads
-from pipeline.tiling import Grid, Region
-from pipeline.verification import TOLERANCES, compare, mismatch_of, richest_piece, small_grid
-from pipeline.weights_file import load_network
+from models.base.interface import SegmentationModel
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import provenance, sha256, write_json
+from pipeline.networks.model_card import ModelCard
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.exactness import TOLERANCES, compare, mismatch_of, richest_piece, small_grid
+from pipeline.runtime.threads import use_threads
+from pipeline.settings.stages import VerifyConfig
+from pipeline.slides.intensity import normalize
+from pipeline.slides.slide import open_slide
+from pipeline.tiling.grid import Grid, Region
+from pipeline.tiling.memory_budget import largest_window_px
+from pipeline.tiling.plan import SlidePlan, read_plan
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files import provenance, replacing, sha256
-from pipeline.labels import open_labels
-from pipeline.project import TrainingPair, find_pairs
-from pipeline.slides import Slide, open_slide
-from pipeline.stage_config import WeighConfig
-from pipeline.weighing import count_classes, label_reader, write_weights
-from pipeline.weights import class_weights, weight_bands
+from pipeline.base.files import provenance, replacing, sha256
+from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.settings.stages import WeighConfig
+from pipeline.slides.labels import open_labels
+from pipeline.slides.slide import Slide, open_slide
+from pipeline.training.data.weight_map import class_weights, weight_bands
+from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,13 @@ import torch
 import yaml
 
 from config.examples.lay_out import lay_out
-from pipeline.config import Settings
-from pipeline.project import find_pairs
-from pipeline.segmentation import make_ready
-from pipeline.stage_config import ValidateConfig, parse_stage_config, stage_config
-from pipeline.validation import measure_pair
-from pipeline.weights_file import load_network
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.loop import make_ready
+from pipeline.project.stage_settings import stage_config
+from pipeline.project.training_pairs import find_pairs
+from pipeline.settings.schema import Settings
+from pipeline.settings.stages import ValidateConfig, parse_stage_config
+from pipeline.training.cross_validation import measure_pair
 from tests.benchmarks.common import THREADS, run_training, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]

@@ -19,13 +19,13 @@ import torch
 import yaml
 
 import models
-from pipeline.checkpoint import card_path
-from pipeline.config import Settings
-from pipeline.files import provenance
-from pipeline.project import folder_of
-from pipeline.stage_config import stage_config
-from pipeline.tiling import mirror
-from pipeline.weights_file import save_network
+from pipeline.base.files import provenance
+from pipeline.networks.model_card import card_path
+from pipeline.networks.weights_file import save_network
+from pipeline.project.sample_ids import folder_of
+from pipeline.project.stage_settings import stage_config
+from pipeline.settings.schema import Settings
+from pipeline.tiling.grid import mirror
 from tests.slide_files import write_batch
 
 CLASSES = ["background", "object"]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import parse_settings
-from pipeline.drop_folder import SLIDES, Sample, take_stock
+from pipeline.project.drop_folder import SLIDES, Sample, take_stock
+from pipeline.settings.schema import parse_settings
 from tests.benchmarks.common import say, say_machine
 
 ROOT = Path(__file__).parents[2]

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from models.folding import fold_batch_norm
-from pipeline.checkpoint import card_path, read_card
-from pipeline.device import prepare
-from pipeline.inference import labels_of, logits_of
-from pipeline.memory import largest_window_px
-from pipeline.plan import read_plan
-from pipeline.segmentation import batch_limit_px
-from pipeline.speed import read_speed
-from pipeline.weights_file import load_network
-from pipeline.windows import grouped
+from models.base.folding import fold_batch_norm
+from pipeline.networks.model_card import card_path, read_card
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.forward import labels_of, logits_of
+from pipeline.prediction.loop import batch_limit_px
+from pipeline.prediction.speed import read_speed
+from pipeline.prediction.windows import grouped
+from pipeline.runtime.device import prepare
+from pipeline.tiling.memory_budget import largest_window_px
+from pipeline.tiling.plan import read_plan
 from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_network, write_slide
 
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 
-from pipeline.checkpoint import card_path, read_card
-from pipeline.device import computes_bfloat16, prepare
-from pipeline.inference import crop_to, labels_of, logits_of, to_device
-from pipeline.intensity import HIGH_PERCENT, LOW_PERCENT
-from pipeline.memory import largest_window_px
-from pipeline.segmentation import make_ready
-from pipeline.tiling import Grid, read_mirrored
-from pipeline.weights_file import load_network
+from pipeline.networks.model_card import card_path, read_card
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.forward import crop_to, labels_of, logits_of, to_device
+from pipeline.prediction.loop import make_ready
+from pipeline.runtime.device import computes_bfloat16, prepare
+from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT
+from pipeline.tiling.grid import Grid, read_mirrored
+from pipeline.tiling.memory_budget import largest_window_px
 from tests.benchmarks.common import THREADS, micrographs, say, say_machine, seconds, train_network
 
 MEMORY_MB = 4000

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 import models
-from models.interface import SegmentationModel
-from pipeline.annotated import Annotated
-from pipeline.batches import Batches, worker_count
-from pipeline.device import set_up_process
-from pipeline.intensity import measure, normalize
-from pipeline.learner import Learner
-from pipeline.model_config import SettledConfig
-from pipeline.patches import RandomPatches
-from pipeline.processes import start_fabric
-from pipeline.training import Task, train_network
+from models.base.interface import SegmentationModel
+from pipeline.runtime.device import set_up_process
+from pipeline.settings.networks import SettledConfig
+from pipeline.slides.intensity import measure, normalize
+from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.batches import Batches, worker_count
+from pipeline.training.data.patches import RandomPatches
+from pipeline.training.loop import Task, train_network
+from pipeline.training.processes import start_fabric
+from pipeline.training.step import Learner
 from tests.benchmarks.common import THREADS, say, say_machine, seconds
 from tests.benchmarks.weights import demo_images
 

@@ -23,14 +23,14 @@ import numpy as np
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from pipeline.checkpoint import ModelCard
-from pipeline.config import ImageConfig, MaskConfig
-from pipeline.files import write_json
-from pipeline.intensity import NORMALIZATION
-from pipeline.plan import Plan, SlidePlan
-from pipeline.predictions import write_predictions
+from pipeline.base.files import write_json
+from pipeline.networks.model_card import ModelCard
+from pipeline.prediction.store import write_predictions
+from pipeline.settings.schema import ImageConfig, MaskConfig
+from pipeline.slides.intensity import NORMALIZATION
 from pipeline.stages import stitch
-from pipeline.tiling import Grid
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.plan import Plan, SlidePlan
 
 _TILE_PX = (1056, 2048)  # what 4 GB allow a U-Net of width 32 on 8,192 x 8,192 px
 _CARD = dict.fromkeys(ModelCard.__annotations__) | {

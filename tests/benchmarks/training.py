@@ -22,10 +22,10 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose, RandFlipd, RandRotate90d, RandRotated, RandSpatialCropd
 
-from pipeline.config import MetricsConfig
-from pipeline.evaluation import measure, true_side
-from pipeline.slides import open_slide
-from pipeline.stage_config import LabelConfig
+from pipeline.metrics.evaluation import measure, true_side
+from pipeline.settings.schema import MetricsConfig
+from pipeline.settings.stages import LabelConfig
+from pipeline.slides.slide import open_slide
 from tests.benchmarks.common import DATA, THREADS, run_example, say, say_machine
 
 LABELS = LabelConfig(classes=["membrane", "cell"], kind="classes", values=[0, 255])

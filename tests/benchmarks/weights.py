@@ -10,7 +10,7 @@ import numpy as np
 import scipy.ndimage
 import tifffile
 
-from pipeline.weights import reach_px, weight_map
+from pipeline.training.data.weight_map import reach_px, weight_map
 from tests.benchmarks.common import say, say_machine, seconds
 
 PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}

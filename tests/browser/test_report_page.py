@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from pipeline.page import render
-from pipeline.pictures import side_px
+from pipeline.report.page import render
+from pipeline.report.pictures import side_px
 from tests.pages import BREAKOUT, FORMULA, SCRIPT, entry, invented_layers, page
 
 SAMPLES, DISTINCT = 500, 25

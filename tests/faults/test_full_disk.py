@@ -122,7 +122,7 @@ def test_a_quota_is_told_from_a_full_disk(project, capfd, monkeypatch, stage):
 
     forget(project, stage)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.files.os.fsync", refuse)
+        patch.setattr("pipeline.base.files.os.fsync", refuse)
         assert main(command(project, stage)) == 1
     assert "Disk quota exceeded; remove files of yours, or have it raised, and run again" in last_line(capfd, stage)
     assert main(command(project, stage)) == 0

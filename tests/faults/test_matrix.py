@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.files import read_json, sha256
+from pipeline.base.files import read_json, sha256
 
 from ..networks import write_network
 from ..slide_files import WITHOUT_PRIVILEGES, header_of

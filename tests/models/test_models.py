@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 import models
-from models.geometry import round_up
-from models.probing import count_parameters, gflops_per_mpx, measure_context_px
+from models.base.context import measure_context_px
+from models.base.cost import count_parameters, gflops_per_mpx
+from models.base.geometry import round_up
 
 from ..networks import architecture, lived_in_network, thin_options
 

@@ -9,8 +9,9 @@ import torchvision
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 import models
-from models.backbones import adapt_channels, imagenet_weights
-from models.probing import count_parameters
+from models.base.cost import count_parameters
+from models.base.imagenet import imagenet_weights
+from models.layers.backbones import adapt_channels
 
 from ..networks import randomize_statistics
 

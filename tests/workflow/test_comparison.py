@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.files import read_json
+from pipeline.base.files import read_json
 
 from ..networks import CLASSES, thin_options, write_network
 

@@ -9,7 +9,7 @@ import sklearn.metrics
 import tifffile
 import yaml
 
-from pipeline.files import read_json
+from pipeline.base.files import read_json
 
 from .conftest import Project
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from pipeline.files import read_json
+from pipeline.base.files import read_json
 
 from .conftest import Project
 

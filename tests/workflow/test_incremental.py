@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.files import read_json
+from pipeline.base.files import read_json
 
 from .conftest import ROOT, Project
 

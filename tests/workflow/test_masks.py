@@ -3,7 +3,7 @@
 import numpy as np
 import tifffile
 
-from pipeline.predictions import open_prediction
+from pipeline.prediction.store import open_prediction
 
 
 def test_a_watershed_has_its_probabilities(project, micrograph):

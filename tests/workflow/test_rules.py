@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import project as paths
 from pipeline.__main__ import STAGES
+from pipeline.base import paths
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 STAND_IN = """
 import os, signal, sys, time
 from pathlib import Path
-from pipeline.config import Settings
-from pipeline.drop_folder import take_stock, write_samples
+from pipeline.settings.schema import Settings
+from pipeline.project.drop_folder import take_stock, write_samples
 os.chdir(sys.argv[sys.argv.index("--directory") + 1])
 with open("runs.txt", "a") as runs:
     print(*sys.argv[1:], file=runs)

@@ -13,17 +13,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from pipeline.config import parse_settings
-from pipeline.drop_folder import SLIDES, refuse_for_cluster, samples_of_run, take_stock, write_samples
-from pipeline.stage_config import split_of, stage_config, start_of
-from pipeline.errors import SlidemillError
-from pipeline.files import sweep, why_not_written
-from pipeline.image_files import SUFFIXES
-from pipeline.project import find_pairs, has_probabilities
-from pipeline.run_lock import enter_project
-from pipeline.sample_sheet import NOTHING, read_groups, read_strangers
-from pipeline.splits import group_pairs, split_pairs
-from pipeline.summary import last_lines
+from pipeline.settings.schema import parse_settings
+from pipeline.project.drop_folder import SLIDES, refuse_for_cluster, samples_of_run, take_stock, write_samples
+from pipeline.project.stage_settings import network_file, split_of, stage_config, start_of
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import sweep, why_not_written
+from pipeline.project.image_files import SUFFIXES
+from pipeline.project.training_pairs import find_pairs
+from pipeline.project.sample_ids import has_probabilities
+from pipeline.project.run_lock import enter_project
+from pipeline.project.sample_sheet import NOTHING, read_groups, read_strangers
+from pipeline.project.splits import group_pairs, split_pairs
+from pipeline.report.summary import last_lines
 
 # The jobs of many samples are one large graph that lives to the end. Looking through it for garbage each time that a few
 # hundred objects were made, and taking it apart when the process ends, takes a fifth of the time of a dry run.
@@ -123,7 +124,7 @@ def flag_with(name, path):
 
 @asked
 def network_of(wildcards):
-    return settings.weights_of(wildcards.model)
+    return network_file(settings, wildcards.model)
 
 
 def start_file(wildcards):
@@ -132,7 +133,7 @@ def start_file(wildcards):
 
 
 def members_of(wildcards):
-    return [settings.weights_of(member) for member in settings.averages[wildcards.model].members]
+    return [network_file(settings, member) for member in settings.averages[wildcards.model].members]
 
 
 def group_of_training_images(wildcards):

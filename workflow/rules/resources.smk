@@ -1,5 +1,5 @@
 # What jobs ask for: memory (MB) and time (minutes) from the size of their slides, more with every attempt.
-from pipeline.demand import affordable_mb, files_mpx, minutes, reading_mb, slide_mpx
+from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, reading_mb, slide_mpx
 
 affordable, what_is_there = affordable_mb(settings.tiling.memory_mb)
 

@@ -1,0 +1,122 @@
+"""What every architecture is to the rest of the project: an image in, logits out, and an honest geometry."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from models.base.context import measure_context_px
+from models.base.geometry import Geometry
+from models.base.imagenet import imagenet_weights
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A network from images to logits, built as ``Architecture(in_channels=..., num_classes=..., **options)``.
+
+    Attributes
+    ----------
+    paper
+        Where the architecture was published.
+    thinnest
+        Options that make the cheapest network of the same geometry; its context is measured on that one.
+    backbone
+        Name of the torchvision classifier whose weights :meth:`load_backbone` takes; ``None`` without one.
+    encoder
+        The part that :meth:`load_backbone` fills, or that can learn more slowly than the rest.
+    least_batch
+        Images that training needs at once: 2 where batch normalization follows an average of the whole image.
+    name, chosen
+        What :func:`models.build` was asked for: the architecture and its options.
+    stride_px, margin_px, remainder_px
+        As in :class:`Geometry`.
+    """
+
+    paper: ClassVar[str]
+    thinnest: ClassVar[Mapping[str, Any]] = {"width": 1}
+    least_batch: ClassVar[int] = 1
+    backbone: str | None = None
+    encoder: Any
+    name: str
+    chosen: Mapping[str, Any]
+    stride_px: int = 1
+    margin_px: int = 0
+    remainder_px: int = 0
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, **arguments: Any) -> Self:
+        """Remember how the network is built, so that a thin copy of it can be made."""
+        network = super().__new__(cls)
+        network.__dict__["_arguments"] = arguments
+        return network
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the image."""
+        return int(self._arguments["in_channels"])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """How the network samples its input, and how far it looks: measured, see :mod:`models.base.context`."""
+        sampling = Geometry(
+            stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
+        )
+        with torch.inference_mode(mode=False), torch.enable_grad():  # measured whenever it is first asked for
+            thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.thinnest)))
+            return sampling.with_context(measure_context_px(thin, sampling))
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits of an image.
+
+        Parameters
+        ----------
+        image : (N, in_channels, H, W) float tensor
+            Normalized intensities, H and W as ``geometry.remainder_px`` asks.
+
+        Returns
+        -------
+        (N, num_classes, H - 2 margin, W - 2 margin) float tensor
+        """
+
+    def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the logits of every head with the weight of its loss; the first are those of ``forward``."""
+        return [(1.0, self(image))]
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        """Fill the encoder with the weights of the torchvision classifier :attr:`backbone`.
+
+        Raises
+        ------
+        ValueError
+            If the network has no backbone, or another one.
+        """
+        raise ValueError("this architecture has no backbone")
+
+    def load_imagenet(self) -> None:
+        """Fill the encoder with weights trained on ImageNet.
+
+        Raises
+        ------
+        ValueError
+            If the network has no backbone, or one of another width.
+        OSError
+            If the weights are out of reach.
+        """
+        if self.backbone is None:
+            raise ValueError("this architecture has no backbone with ImageNet weights")
+        self.load_backbone(imagenet_weights(self.backbone))
+
+    @classmethod
+    def options(cls, **given: str) -> list[str]:  # noqa: ARG003
+        """Return the names of the options of this architecture; ``given`` is what its name stands for."""
+        return [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_OPTIONS]
+
+
+_NOT_OPTIONS = {"self", "in_channels", "num_classes"}

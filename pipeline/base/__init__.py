@@ -1,0 +1,4 @@
+"""The ground: what every room may use, and what knows none of them.
+
+Errors that a user can fix, paths of results, atomic writing of files, arrays larger than memory, colours of classes.
+"""

@@ -1,0 +1,54 @@
+"""Arrays larger than memory: a protocol, and how they are cut into blocks; numpy only."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class Array(Protocol):
+    """Pixels that are sliced by region and decoded on access."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+class Lookup:
+    """Numbers that stand for others, (rows, columns), looked up where they are read."""
+
+    def __init__(self, numbers: Array, table: NDArray[Any]) -> None:
+        self._numbers = numbers
+        self._table = table
+        self.shape, self.dtype = numbers.shape, table.dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        found: NDArray[Any] = self._table[np.asarray(self._numbers[key])]
+        return found
+
+
+BLOCK_PX = 1024
+
+
+def blocks(shape: tuple[int, ...], side: int = BLOCK_PX) -> Iterator[tuple[slice, slice]]:
+    """Yield the regions of ``side`` x ``side`` pixels that cover ``shape``, row by row."""
+    for top in range(0, shape[0], side):
+        for left in range(0, shape[1], side):
+            yield slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1]))
+
+
+def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array whose memory goes back when it is dropped.
+
+    The heap is kept (``pipeline/runtime/device.py``): arrays that stay in it from one pass of the network to the next
+    fragment it, and it would grow from pass to pass.
+    """
+    size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)

@@ -1,0 +1,57 @@
+"""Describe a project as an RO-Crate, for archives: which file was made from which, by what (https://w3id.org/ro/crate)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import read_json, write_json
+from pipeline.project.stage_settings import network_file
+from pipeline.settings.schema import parse_settings
+
+_TABLES = {
+    "results/report.html": "The page to review the samples on",
+    "results/metrics.csv": "A row per sample and network",
+    "results/provenance.json": "Settings, versions and SHA-256 behind every mask",
+}
+
+
+def run(*, provenance: Path = Path("results/provenance.json"), output: Path = Path("ro-crate-metadata.json")) -> None:
+    """Write the metadata of the crate that the project in the current folder is; no file is copied.
+
+    ``provenance`` is what a run wrote in which every sample succeeded.
+    """
+    try:
+        new_crate: Any = import_module("rocrate.rocrate").ROCrate
+    except ModuleNotFoundError as error:
+        raise SlidemillError("the package rocrate is not installed; pip install 'slidemill[crate]'") from error
+    if not provenance.is_file():
+        raise SlidemillError(f"{provenance}: not there; a run in which every sample succeeds writes it")
+    content = read_json(provenance)
+    crate = new_crate()
+    crate.name = "Segmentation of microscopy slides"
+    crate.description = f"Slides, label images and their measurements, by Slidemill {content['version']}"
+    properties = {"@type": "SoftwareApplication", "name": "Slidemill", "softwareVersion": content["version"]}
+    software = crate.add_jsonld({"@id": "#slidemill"} | properties)
+    for path, description in _TABLES.items():
+        crate.add_file(dest_path=path, properties={"description": description})
+    settings = parse_settings(content["config"], source=str(provenance))
+    for sample in content["samples"]:
+        weights = _file(
+            crate, network_file(settings, sample["model"]), sample["weights_sha256"], "Weights of the network"
+        )
+        slide = _file(crate, sample["slide"], sample["slide_sha256"], "Slide")
+        mask = _file(crate, sample["mask"], content["sha256"][sample["mask"]], "Label image")
+        about = {
+            "name": f"Segmentation of {sample['sample']} by {sample['model']}",
+            "description": f"{sample['precision']} on {sample['device']}",
+        }
+        crate.add_action(software, object=[slide, weights], result=[mask], properties=about)
+    write_json(output, crate.metadata.generate())
+
+
+def _file(crate: Any, path: str, sha256: str | None, description: str) -> Any:
+    """Return the entity of a file, the same each time."""
+    return crate.add_file(dest_path=path, properties={"description": description, "sha256": sha256})

@@ -1,0 +1,48 @@
+"""Write a mask as OME-Zarr labels, for viewers that read folders of chunks, also from a server."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pipeline.base.arrays import Array
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import replacing
+from pipeline.masks.mask_file import Plane, open_mask
+from pipeline.masks.ome_tiff import read_annotations
+from pipeline.masks.ome_zarr import write_label_zarr
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.slide import Slide, open_slide
+
+log = logging.getLogger(__name__)
+
+
+def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
+    """Write the folder ``output`` (OME-Zarr 0.5) from ``mask``, an OME-TIFF of the stage stitch, with all its levels.
+
+    ``memory_mb`` is the most memory that a piece of the mask may take.
+    """
+    if output.exists():
+        raise SlidemillError(f"{output}: is there already; remove it, or choose another name")
+    with open_mask(mask, memory_mb=memory_mb) as images:
+        has_objects = images.instances is not None
+    about = read_annotations(mask)
+    classes, instances = (ImageConfig(series=name) for name in ("classes", "instances"))
+    with (
+        open_slide(mask, memory_mb=memory_mb, view=classes) as of_classes,
+        open_slide(mask, memory_mb=memory_mb, view=instances if has_objects else classes) as of_objects,
+        replacing(output) as temporary,
+    ):
+        write_label_zarr(
+            temporary,
+            _levels(of_classes),
+            _levels(of_objects) if has_objects else None,
+            class_names=str(about["classes"]).split(", "),
+            pixel_size_um=of_classes.pixel_size_um,
+            annotations=about,
+        )
+    log.info("%s: %s px in %d levels", output, of_classes.shape, len(of_classes.levels))
+
+
+def _levels(slide: Slide) -> list[Array]:
+    return [Plane(slide, level) for level in range(len(slide.levels))]

@@ -1,0 +1,208 @@
+"""Connected components of a class map larger than memory, background included, and what their areas make of them.
+
+Blocks are labelled one by one. A component is one part per block that it lies in; which parts touch is all that is
+needed to unite them, to remove small objects and to fill holes, so that the pixels are labelled once and every result
+is that of the whole image at once. Memory is set by the block and the number of components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import skimage.measure
+from numpy.typing import NDArray
+
+from pipeline.base.arrays import Array
+from pipeline.runtime.scratch import scratch_array
+
+BLOCK_PX = (512, 8192)
+_CHUNK_PX = (512, 512)
+
+Table = NDArray[Any]
+Pairs = NDArray[np.int64]
+
+_PART = np.dtype(
+    [("class", "u1"), *((name, "i8") for name in ("area", "first", "top", "left", "bottom", "right"))], align=True
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The components of every block of an image.
+
+    Attributes
+    ----------
+    numbers : (rows, columns) uint32 array
+        The part of every pixel, counted from 0.
+    table : (n,) structured array
+        Of each part: ``class``, ``area`` (px), ``first`` (row x columns + column of the first pixel), and the box from
+        ``top``, ``left`` to ``bottom``, ``right`` (half-open).
+    touching : (m, 2) int64 array
+        Parts with pixels side by side; those of one class belong to one component.
+    """
+
+    numbers: Array
+    table: Table
+    touching: Pairs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of the image."""
+        return self.numbers.shape
+
+
+def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOCK_PX) -> Parts:
+    """Label the 4-connected components of equal class in each block.
+
+    Parameters
+    ----------
+    labels : (rows, columns) array of uint8
+        Class map, 0 = background.
+    scratch : Path
+        A folder for the numbers; it must live as long as the result.
+    block_px : (rows, columns)
+        Largest block.
+    """
+    chunks = (min(_CHUNK_PX[0], block_px[0]), min(_CHUNK_PX[1], block_px[1]))
+    numbers = scratch_array(scratch / "parts.zarr", labels.shape, "uint32", chunks=chunks)
+    tables, touching = [np.empty(0, _PART)], [np.empty((0, 2), np.int64)]
+    count = 0
+    for window, region in _windows(labels.shape, block_px):
+        classes = np.asarray(labels[region])
+        found = skimage.measure.label(classes, background=-1, connectivity=1)
+        window[1:, 1:] = found + (count - 1)
+        tables.append(_describe(found - 1, classes, region, labels.shape[1]))
+        touching.append(_touching(window))
+        numbers[region] = window[1:, 1:]
+        count += len(tables[-1])
+    return Parts(numbers=numbers, table=np.concatenate(tables), touching=np.concatenate(touching))
+
+
+def _windows(
+    shape: tuple[int, ...], block_px: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.int64], tuple[slice, slice]]]:
+    """Yield the blocks row by row, each with a window to fill that has the row above and the column to the left."""
+    rows, columns = shape
+    above = np.full(columns, -1)
+    for top in range(0, rows, block_px[0]):
+        height = min(block_px[0], rows - top)
+        beside = np.full(height, -1)
+        for left in range(0, columns, block_px[1]):
+            width = min(block_px[1], columns - left)
+            window = np.full((height + 1, width + 1), -1)
+            window[0, 1:], window[1:, 0] = above[left : left + width], beside
+            yield window, (slice(top, top + height), slice(left, left + width))
+            above[left : left + width], beside = window[-1, 1:], window[1:, -1]
+
+
+def _touching(window: NDArray[np.int64]) -> Pairs:
+    """Return each pair of different numbers side by side once; -1 is beyond the image."""
+    pairs = []
+    for before, after in ((window[1:, :-1], window[1:, 1:]), (window[:-1, 1:], window[1:, 1:])):
+        here = before != after
+        one, other = before[here], after[here]
+        pairs.append((np.minimum(one, other) << 32 | np.maximum(one, other))[one >= 0])
+    found = np.sort(np.concatenate(pairs))  # np.unique hashes first, which takes ten times as long
+    found = found[np.diff(found, prepend=-1) != 0]
+    return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1)
+
+
+def _describe(
+    numbers: NDArray[np.int64], classes: NDArray[np.uint8], region: tuple[slice, slice], columns: int
+) -> Table:
+    """Return the table of the parts of a block, numbered from 0 in the order of their first pixels."""
+    begins = np.ones(numbers.shape, dtype=bool)
+    begins[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
+    start = np.flatnonzero(begins)  # of runs of equal numbers in a row
+    length = np.diff(start, append=numbers.size)
+    number = numbers.ravel()[start]
+    row, column = np.divmod(start, numbers.shape[1])
+    row, column = row + region[0].start, column + region[1].start
+    first = np.empty(number.max() + 1, dtype=np.int64)  # run of each part
+    first[number[::-1]] = np.arange(len(number))[::-1]  # of equal numbers, the last assignment holds
+    table = np.zeros(len(first), _PART)
+    table["class"] = classes.ravel()[start[first]]
+    table["area"] = np.bincount(number, weights=length)
+    table["first"] = row[first] * columns + column[first]
+    table["top"], table["left"] = row[first], np.iinfo(np.int64).max
+    np.minimum.at(table["left"], number, column)
+    np.maximum.at(table["bottom"], number, row + 1)
+    np.maximum.at(table["right"], number, column + length)
+    return table
+
+
+def cleaned_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -> NDArray[np.uint8]:
+    """Return the class of every part after small objects and then small holes are gone.
+
+    Parameters
+    ----------
+    min_object_px : float
+        A component of any class but background of fewer pixels becomes background.
+    max_hole_px : float
+        A component of the background that is left, of at most so many pixels, becomes the class around it: if it has
+        one class only on all sides, and does not reach the edge of the image.
+
+    Returns
+    -------
+    (parts,) uint8 array
+    """
+    classes = parts.table["class"].copy()
+    whole, areas = _components(parts, classes)
+    classes[(classes > 0) & (areas[whole] < min_object_px)] = 0
+    whole, areas = _components(parts, classes)  # what was removed is part of a larger background
+    rows, columns = parts.shape
+    at_edge = (parts.table["top"] == 0) | (parts.table["left"] == 0)
+    at_edge |= (parts.table["bottom"] == rows) | (parts.table["right"] == columns)
+    enclosed = areas <= max_hole_px
+    enclosed[whole[at_edge]] = False
+    lowest, highest = np.full(len(areas), 255, np.uint8), np.zeros(len(areas), np.uint8)
+    for inside, outside in (parts.touching.T, parts.touching.T[::-1]):
+        other = whole[inside] != whole[outside]
+        np.minimum.at(lowest, whole[inside[other]], classes[outside[other]])
+        np.maximum.at(highest, whole[inside[other]], classes[outside[other]])
+    hole = (classes == 0) & (enclosed & (lowest == highest))[whole]
+    return np.where(hole, highest[whole], classes)
+
+
+def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Table]:
+    """Unite the touching parts of one class to objects.
+
+    Parameters
+    ----------
+    classes : (parts,) uint8 array
+        0 = background.
+
+    Returns
+    -------
+    (parts,) int64 array
+        Object of each part, counted from 1 in the order of first pixels; 0 = background.
+    (objects,) structured array
+        As ``Parts.table``.
+    """
+    whole, areas = _components(parts, classes)
+    table = np.zeros(len(areas), _PART)
+    table["area"] = areas
+    table["class"][whole] = classes
+    for name in ("first", "top", "left"):
+        table[name] = np.iinfo(np.int64).max
+        np.minimum.at(table[name], whole, parts.table[name])
+    for name in ("bottom", "right"):
+        np.maximum.at(table[name], whole, parts.table[name])
+    objects = np.flatnonzero(table["class"])
+    objects = objects[np.argsort(table["first"][objects])]
+    number = np.zeros(len(table), np.int64)
+    number[objects] = np.arange(1, len(objects) + 1)
+    return number[whole], table[objects]
+
+
+def _components(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Unite the touching parts of one class; return the component of each part, and the area of each component."""
+    one, other = parts.touching[classes[parts.touching[:, 0]] == classes[parts.touching[:, 1]]].T
+    graph = scipy.sparse.coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(len(classes),) * 2)
+    _, whole = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return whole, np.bincount(whole, weights=parts.table["area"]).astype(np.int64)

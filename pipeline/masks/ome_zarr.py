@@ -1,0 +1,100 @@
+"""Label images as OME-Zarr 0.5: a folder that napari, ome-zarr-py and viewers in a browser open, tile by tile.
+
+Specification: https://ngff.openmicroscopy.org/0.5/. The root is the class map, a label image with the colours of the
+classes; object ids are a label image of it, below ``labels``. Every level picks every second row and column of the one
+before, so pixel centres of all levels lie where they were, and a scale says all of the coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.base.arrays import Array
+from pipeline.base.palette import class_rgb
+from pipeline.slides.formats.image import PixelSize
+
+CHUNK_PX = 1024
+_VERSION = "0.5"
+_OPAQUE = 255
+
+
+def write_label_zarr(
+    folder: Path,
+    classes: Sequence[Array],
+    instances: Sequence[Array] | None,
+    *,
+    class_names: Sequence[str],
+    pixel_size_um: PixelSize | None,
+    annotations: Mapping[str, Any],
+) -> None:
+    """Write the images of a mask into a new folder, a chunk at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist.
+    classes, instances : list of (rows, columns) integer arrays
+        The levels of both images, each of half the size of the one before.
+    class_names : list of str
+        In the order of the labels, background first.
+    pixel_size_um : (row, column) or None
+        Without it, scales have no unit.
+    annotations : mapping
+        JSON types; kept as the attribute ``slidemill`` of the root.
+    """
+    colours = [{"label-value": index, "rgba": [*class_rgb(index), _OPAQUE]} for index in range(1, len(class_names))]
+    names = [{"label-value": index, "class": name} for index, name in enumerate(class_names)]
+    shown = {"colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}, *colours], "properties": names}
+    _write_image(folder, "classes", classes, shown, pixel_size_um, {"slidemill": dict(annotations)})
+    if instances is not None:
+        zarr.create_group(folder / "labels", attributes={"ome": {"version": _VERSION, "labels": ["instances"]}})
+        of_classes = {"source": {"image": "../../"}}
+        _write_image(folder / "labels" / "instances", "instances", instances, of_classes, pixel_size_um, {})
+
+
+def _write_image(
+    folder: Path,
+    name: str,
+    levels: Sequence[Array],
+    shown: dict[str, Any],
+    pixel_size_um: PixelSize | None,
+    further: dict[str, Any],
+) -> None:
+    unit = {"unit": "micrometer"} if pixel_size_um else {}
+    steps = [2**index for index in range(len(levels))]
+    datasets = [
+        {
+            "path": str(index),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [step * size for size in pixel_size_um or (1.0, 1.0)]}
+            ],
+        }
+        for index, step in enumerate(steps)
+    ]
+    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
+    ome = {"version": _VERSION, "multiscales": [multiscale], "image-label": {"version": _VERSION} | shown}
+    zarr.create_group(folder, attributes={"ome": ome, **further})
+    for index, level in enumerate(levels):
+        _copy(level, folder / str(index))
+
+
+def _copy(level: Array, folder: Path) -> None:
+    rows, columns = level.shape
+    written = zarr.create_array(
+        folder,
+        shape=level.shape,
+        chunks=(min(CHUNK_PX, rows), min(CHUNK_PX, columns)),
+        dtype=level.dtype,
+        fill_value=0,
+        dimension_names=("y", "x"),
+    )
+    for top in range(0, rows, CHUNK_PX):
+        for left in range(0, columns, CHUNK_PX):
+            region = slice(top, min(top + CHUNK_PX, rows)), slice(left, min(left + CHUNK_PX, columns))
+            written[region] = np.asarray(level[region])

@@ -1,0 +1,89 @@
+"""The network that a training starts with: fresh weights, a classifier's, or those of another network of Slidemill."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import models
+from models.base.interface import SegmentationModel
+from pipeline.base.errors import SlidemillError
+from pipeline.settings.networks import ModelConfig
+
+log = logging.getLogger(__name__)
+
+
+def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) -> SegmentationModel:
+    """Return a network as configured, with its initial weights: those of ``seed``, or of ``pretrained``.
+
+    Raises
+    ------
+    SlidemillError
+        If the options are not those of the architecture, or the pretrained weights do not fit.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        network = models.build(
+            config.architecture, in_channels=in_channels, num_classes=num_classes, options=config.options
+        )
+    except ValueError as error:
+        raise SlidemillError(str(error)) from error
+    if config.pretrained:
+        start_from(network, config.pretrained)
+    return network
+
+
+def start_from(network: SegmentationModel, source: str) -> None:
+    """Fill a fresh network with trained weights, as far as they fit.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+    source : str
+        ``imagenet``; or the path of a torchvision state dict (.pth, .pt), all of whose backbone must fit; or of a
+        ``model.safetensors``, of which every weight of the same name and shape is taken: another number of classes
+        leaves the head fresh, another architecture of the same family its own layers.
+
+    Raises
+    ------
+    SlidemillError
+        If the weights are out of reach, damaged, or do not fit.
+    """
+    try:
+        if source == "imagenet":
+            network.load_imagenet()
+        elif Path(source).suffix in {".pth", ".pt"}:
+            network.load_backbone(torch.load(source, map_location="cpu", weights_only=True))
+        else:
+            _copy_what_fits(network, safetensors.torch.load_file(source), source)
+    except (OSError, SafetensorError, pickle.UnpicklingError, EOFError, ValueError, RuntimeError, KeyError) as error:
+        raise SlidemillError(f"pretrained {source!r}: {_first_line(error)}") from error
+    log.info("started from %s", source)
+
+
+def _copy_what_fits(network: SegmentationModel, state: Mapping[str, Tensor], source: str) -> None:
+    own = network.state_dict(keep_vars=True)
+    fitting = [name for name, value in own.items() if name in state and state[name].shape == value.shape]
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(state[name])
+    encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    if not any(id(own[name]) in encoder for name in fitting):
+        raise ValueError("no weight fits the encoder of this network; is it another architecture or width?")
+    learned = {name for name, _ in network.named_parameters()}
+    if fresh := sorted(learned.difference(fitting)):
+        log.info(
+            "%s: %d of %d weights fit; fresh: %s", source, len(learned) - len(fresh), len(learned), ", ".join(fresh)
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,94 @@
+"""What segmenting a slide will take, from its shape and the card of a network: tiles, pixels, time, memory, disk.
+
+Nothing of a slide is decoded. Times and sizes come from earlier runs where there are any.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.base.folding import fold_batch_norm
+from models.base.interface import SegmentationModel
+from pipeline.networks.model_card import ModelCard
+from pipeline.prediction.forward import logits_of, to_device
+from pipeline.prediction.speed import Speed
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.memory_budget import needed_mb
+
+_MASK_BYTES_PER_PX = 0.15  # classes, object ids and pyramid, zlib: nuclei at 20x take about that
+_LABEL_BYTES_PER_PX = 0.05  # kept predictions, zstd: 0.02 of nuclei, 0.06 of membranes
+_PROBABILITY_BYTES = 2
+_TIMED_PX = 512  # side of the window that is timed
+_TIMED_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast this machine is: pixels of a slide per second where ``redundancy`` pixels are computed for each."""
+
+    px_per_s: float
+    redundancy: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one slide takes; ``shape`` and ``pixel_size_um`` are those of its header."""
+
+    shape: tuple[int, int]
+    pixel_size_um: tuple[float, float] | None
+    tiles: int
+    redundancy: float
+    time_s: float
+    memory_mb: int
+    disk_mb: float
+
+
+def estimate(
+    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, pace: Pace, *, probabilities: bool
+) -> Estimate:
+    """Estimate one slide. Glass is not known yet: skipping it makes a run faster than this."""
+    slide_px = math.prod(grid.shape)
+    window_px = max(math.prod(tile.read.shape) for tile in grid.tiles())
+    kept = len(card.classes) * _PROBABILITY_BYTES if probabilities else 0
+    return Estimate(
+        shape=grid.shape,
+        pixel_size_um=pixel_size_um,
+        tiles=grid.count,
+        redundancy=grid.redundancy,
+        time_s=slide_px / pace.px_per_s * grid.redundancy / pace.redundancy,
+        memory_mb=needed_mb(card, window_px),
+        disk_mb=slide_px * (_MASK_BYTES_PER_PX + _LABEL_BYTES_PER_PX + kept) / 1e6,
+    )
+
+
+def pace_of_runs(speeds: Iterable[Speed], redundancy: float) -> Pace | None:
+    """Return the pace of earlier runs, whose tiles are taken to be like those of now; None without any."""
+    found = list(speeds)
+    pixels, wall_s = sum(speed.pixels for speed in found), sum(speed.wall_s for speed in found)
+    if not pixels:
+        return None
+    return Pace(px_per_s=pixels / wall_s, redundancy=redundancy, source=f"{len(found)} earlier runs")
+
+
+def pace_of_window(network: SegmentationModel, *, in_channels: int, device: torch.device) -> Pace:
+    """Time a window of 512 px on this machine for some seconds; weights do not matter."""
+    network.eval()
+    fold_batch_norm(network)
+    network.to(device).to(memory_format=torch.channels_last)
+    stride = network.geometry.stride_px
+    side = -(-max(_TIMED_PX, 2 * network.geometry.halo_px + stride) // stride) * stride
+    window = to_device(np.zeros((1, in_channels, side, side), dtype=np.float32), next(network.parameters()))
+    logits_of(network, window, network.geometry.halo_px).cpu()  # the first is slower
+    start, count = time.monotonic(), 0
+    while time.monotonic() - start < _TIMED_S:
+        logits_of(network, window, network.geometry.halo_px).cpu()
+        count += 1
+    px_per_s = count * side**2 / (time.monotonic() - start)
+    return Pace(px_per_s=px_per_s, redundancy=1.0, source=f"timed on a window of {side} px, on {device}")

@@ -1,0 +1,154 @@
+"""The first law on a piece of a real slide: tiles, computed as prediction does it, against one pass over all of it.
+
+An array goes in, what both say of it comes out. The piece is treated as a slide of its own, mirrored at its borders.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.base.folding import fold_batch_norm
+from models.base.geometry import round_up
+from models.base.interface import SegmentationModel
+from pipeline.base.errors import ConfigError
+from pipeline.prediction.forward import crop_to, labels_of, logits_of, predict_image, to_device
+from pipeline.tiling.grid import Grid, Region, read_mirrored
+
+Precision = Literal["float64", "float32"]
+
+TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-4}  # between logits: rounding, and no more
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_TILE_PX = 128
+_CANDIDATES = 8  # per side: places where the piece could be cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How far tiles are from one pass over the whole, in one precision.
+
+    ``flips`` are pixels whose label differs; those outside ties are where the two largest logits of the whole are
+    further apart than twice the tolerance, so that no rounding can explain them.
+    """
+
+    precision: Precision
+    tolerance: float
+    max_difference: float
+    flips: int
+    flips_outside_ties: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether tiled equals whole."""
+        flips = self.flips if self.precision == "float64" else self.flips_outside_ties
+        return self.max_difference <= self.tolerance and flips == 0
+
+
+def small_grid(planned: Grid, *, largest_px: int) -> Grid:
+    """Return a grid of 3 x 3 tiles with the stride and the halo of a plan, over as large a piece of its slide.
+
+    Parameters
+    ----------
+    planned : Grid
+        Of the slide. Where the slide is too small, there are fewer tiles.
+    largest_px : int
+        Most pixels that one pass over the piece may have, halo included.
+
+    Raises
+    ------
+    ConfigError
+        If the halo alone has more.
+    """
+    stride, halo = planned.stride_px, planned.cut_px
+    side = (round_up(_TILE_PX, stride) // stride | 1) * stride  # odd: a stride that is half of the true one is seen
+    while (3 * side + 2 * halo) ** 2 > largest_px and side > stride:
+        side -= 2 * stride
+    if (3 * side + 2 * halo) ** 2 > largest_px:
+        raise ConfigError(
+            f"one pass over 3 x 3 tiles of {side} px with their halo of {halo} px has {(3 * side + 2 * halo) ** 2} px, "
+            f"tiling.memory_mb allows {largest_px}; raise it"
+        )
+    shape = tuple(min(length, 3 * side - stride // 2) for length in planned.shape)  # the last tiles are cut off
+    tile = tuple(side if length > 2 * side else max(length // 3 // stride, 1) * stride for length in shape)
+    return Grid(shape=(shape[0], shape[1]), tile=(tile[0], tile[1]), halo_px=halo, stride_px=stride)
+
+
+def richest_piece(
+    read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], piece: tuple[int, int]
+) -> Region:
+    """Return where the piece of a slide with the largest variance is, of 8 x 8 places spread evenly over it."""
+    starts = [
+        np.unique(np.linspace(0, length - side, _CANDIDATES).astype(int))
+        for length, side in zip(shape, piece, strict=True)
+    ]
+    places = [
+        Region(top=int(top), left=int(left), bottom=int(top) + piece[0], right=int(left) + piece[1])
+        for top in starts[0]
+        for left in starts[1]
+    ]
+    return max(places, key=lambda place: float(read(*place.slices).astype(np.float64).var(axis=(1, 2)).sum()))
+
+
+def compare(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, precision: Precision) -> Check:
+    """Compare tiles with one pass over the whole.
+
+    The whole is seen by the network as it was trained, tiles by the network as prediction prepares it.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode, on the processor; it is left as it is.
+    image : (channels, rows, columns) float32 array
+        Normalized, of the shape of ``grid``.
+    grid : Grid
+        Of exact tiles.
+    precision : "float64" or "float32"
+    """
+    trained = copy.deepcopy(network).to(_DTYPES[precision])
+    whole = one_pass(trained, image, grid)
+    fold_batch_norm(trained)
+    tiled = _tile_by_tile(trained.to(memory_format=torch.channels_last), image, grid)
+    tolerance = TOLERANCES[precision]
+    best, second = whole.topk(2, dim=1).values.unbind(dim=1)
+    flipped = labels_of(tiled) != labels_of(whole)
+    return Check(
+        precision=precision,
+        tolerance=tolerance,
+        max_difference=float((tiled - whole).abs().max()),
+        flips=int(flipped.sum()),
+        flips_outside_ties=int((flipped & (best - second > 2 * tolerance)).sum()),
+    )
+
+
+def mismatch_of(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, *, num_classes: int) -> float:
+    """Return the share of pixels that blended tiles label otherwise than one pass over the bare image does."""
+    whole = labels_of(one_pass(network, image, grid))
+    tiled = predict_image(network, image, num_classes=num_classes, tile_px=max(grid.tile))
+    return float((whole[0].numpy() != tiled).mean())
+
+
+@torch.inference_mode()
+def one_pass(network: SegmentationModel, image: NDArray[np.float32], grid: Grid) -> torch.Tensor:
+    """Return the (1, classes, rows, columns) logits of an image, padded by numpy and seen all at once."""
+    after = [round_up(length, grid.stride_px) - length for length in grid.shape]
+    padding = [(0, 0), *((grid.halo_px, grid.halo_px + more) for more in after)]
+    window = torch.from_numpy(np.pad(image, padding, mode="reflect")[None])
+    logits = logits_of(network, window.to(next(network.parameters()).dtype), grid.halo_px)
+    return logits[..., : grid.shape[0], : grid.shape[1]]
+
+
+def _tile_by_tile(network: SegmentationModel, image: NDArray[np.float32], grid: Grid) -> torch.Tensor:
+    weight, logits = next(network.parameters()), torch.empty(0)
+    for tile in grid.tiles():
+        window = read_mirrored(lambda rows, columns: image[:, rows, columns], grid.shape, tile.read)
+        part = crop_to(logits_of(network, to_device(window[None], weight), grid.cut_px), tile)
+        if not len(logits):
+            logits = torch.empty(1, part.shape[1], *grid.shape, dtype=part.dtype)
+        logits[..., *tile.write.slices] = part
+    return logits

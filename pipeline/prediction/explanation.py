@@ -1,0 +1,268 @@
+"""What a network looks at: what its decision depends on, what its first layer sees, what its layers respond to.
+
+A network and normalized windows go in, arrays come out. Occlusion and strongest responses are those of Zeiler and
+Fergus (2014), "Visualizing and Understanding Convolutional Networks", ECCV, arXiv:1311.2901.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from skimage.feature import peak_local_max
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from tqdm import tqdm
+
+from models.base.geometry import round_up
+from models.base.interface import SegmentationModel
+from pipeline.prediction.forward import logits_of, to_device
+from pipeline.tiling.grid import Region
+
+_NOISE = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """Where a channel of a layer responds most: a pixel of the window (row, column), and how strongly."""
+
+    layer: str
+    channel: int
+    row: int
+    column: int
+    value: float
+
+    def moved(self, top: int, left: int) -> Self:
+        """Return the same in pixels of what the window was cut from, at ``top`` and ``left``."""
+        return replace(self, row=self.row + top, column=self.column + left)
+
+
+def field_of(network: SegmentationModel, place: Region, region: Region) -> Region:
+    """Return the window that the logits of ``place`` depend on: whole stride cells and the halo around them.
+
+    Of a network with global context it is ``region`` in whole cells, which is then all that the network is shown.
+    """
+    stride, halo = network.geometry.stride_px, network.geometry.halo_px
+    inner = region if network.geometry.context_px is None else place
+    top, left = inner.top // stride * stride, inner.left // stride * stride
+    return Region(
+        top=top - halo,
+        left=left - halo,
+        bottom=top + round_up(inner.bottom - top, stride) + halo,
+        right=left + round_up(inner.right - left, stride) + halo,
+    )
+
+
+def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the class probabilities of windows less their halo.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode.
+    windows : (N, channels, rows, columns) float32 array
+        Normalized; whole stride cells and the halo around them.
+
+    Returns
+    -------
+    (N, classes, rows - 2 halo, columns - 2 halo) float32 array
+    """
+    logits = logits_of(network, to_device(windows, next(network.parameters())), network.geometry.halo_px)
+    shown: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
+    return shown
+
+
+def occlusion_map(
+    network: SegmentationModel,
+    window: NDArray[np.float32],
+    score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    *,
+    fill: Sequence[float],
+    occluder_px: int,
+    step_px: int,
+    batch: int,
+) -> NDArray[np.float32]:
+    """Return by how much a score falls where a square of the window is hidden.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode.
+    window : (channels, rows, columns) float32 array
+        Normalized; whole stride cells and the halo around them.
+    score : callable
+        From what :func:`probabilities_of_window` returns for N windows to their (N,) scores, such as the probability of
+        one class at one pixel.
+    fill : sequence of float
+        What hides: the mean of the slide, per channel, normalized.
+    occluder_px, step_px : int
+        Side of the square, and how far apart squares are. Squares at the border are cut off.
+    batch : int
+        Windows that go through the network at once.
+
+    Returns
+    -------
+    (rows, columns) float32 array
+        At each pixel the mean over the squares that hid it; negative where hiding helps.
+    """
+    before = score(probabilities_of_window(network, window[None]))[0]
+    falls, covers = np.zeros((2, *window.shape[1:]), dtype=np.float64)
+    squares = list(_squares((window.shape[1], window.shape[2]), occluder_px, step_px))
+    grey = np.asarray(fill, dtype=np.float32)[:, None, None]
+    with tqdm(total=len(squares), unit="squares", disable=None, desc="occlusion") as bar:
+        for some in (squares[first : first + batch] for first in range(0, len(squares), batch)):
+            hidden = np.repeat(window[None], len(some), axis=0)
+            for image, square in zip(hidden, some, strict=True):
+                image[:, *square.slices] = grey
+            scores = score(probabilities_of_window(network, hidden))
+            for square, after in zip(some, scores, strict=True):
+                falls[square.slices] += float(before) - float(after)
+                covers[square.slices] += 1
+            bar.update(len(some))
+    fall: NDArray[np.float32] = (falls / covers).astype(np.float32)
+    return fall
+
+
+def first_layer_filters(network: nn.Module) -> NDArray[np.float32]:
+    """Return the kernels of the first convolution, (filters, channels, rows, columns) float32."""
+    _, layer = next(_convolutions(network))
+    kernels: NDArray[np.float32] = layer.weight.detach().float().cpu().numpy()
+    return kernels
+
+
+def chosen_layers(network: nn.Module) -> list[str]:
+    """Return the names of the first convolution and of the one in the middle, in the order of modules."""
+    names = [name for name, _ in _convolutions(network)]
+    return list(dict.fromkeys([names[0], names[len(names) // 2]]))
+
+
+def responses(
+    network: SegmentationModel, window: NDArray[np.float32], layers: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Return what convolutions make of a window, before normalization: (channels, rows, columns) float32 by name.
+
+    Of a layer that runs several times (an ensemble under flips) it is the first time, which is upright.
+    """
+    modules = dict(_convolutions(network))
+    kept = _Kept({id(modules[name].weight): name for name in layers})
+    rows, columns = (network.geometry.input_px(length) for length in window.shape[1:])
+    with torch.inference_mode(), kept:
+        network(to_device(window[None, :, :rows, :columns], next(network.parameters())))
+    return {name: kept.maps[name] for name in layers if name in kept.maps}
+
+
+def strongest_responses(
+    maps: Mapping[str, NDArray[np.float32]],
+    shape: tuple[int, int],
+    *,
+    channels: int,
+    count: int,
+    apart_px: int,
+    border_px: int,
+) -> list[Response]:
+    """Return where the channels that stand out most respond most, the strongest of each channel first.
+
+    Parameters
+    ----------
+    maps : mapping
+        What :func:`responses` returned for a window.
+    shape : (rows, columns)
+        Of that window.
+    channels : int
+        Most channels per layer: those whose maximum is most standard deviations above their mean.
+    count : int
+        Most responses per channel.
+    apart_px : int
+        Least distance (in both directions) between two of them, px of the window.
+    border_px : int
+        Left out on each side of the window: the halo.
+    """
+    found = list[Response]()
+    for layer, values in maps.items():
+        ratio = 2.0 ** round(math.log2(shape[0] / values.shape[1]))  # px of the window per px of the map
+        spread = values.std(axis=(1, 2))
+        outstanding = (values.max(axis=(1, 2)) - values.mean(axis=(1, 2))) / (spread + _NOISE)
+        for channel in np.argsort(-outstanding, kind="stable")[:channels]:
+            if spread[channel] > _NOISE:  # else it says the same everywhere
+                inside = _inside(values[channel], ratio, shape, border_px)
+                some = _peaks(inside, count, max(1, round(apart_px / ratio)))
+                one = Response(layer=layer, channel=int(channel), row=0, column=0, value=0.0)
+                found += [_placed(one, values[channel], peak, ratio, shape) for peak in some]
+    return found
+
+
+def _squares(shape: tuple[int, int], side: int, step: int) -> Iterator[Region]:
+    """Yield squares that together hide every pixel."""
+    starts = [range(0, max(length - side, 0) + step, step) for length in shape]
+    for top, left in product(*starts):
+        if top < shape[0] and left < shape[1]:
+            yield Region(top=top, left=left, bottom=min(top + side, shape[0]), right=min(left + side, shape[1]))
+
+
+def _convolutions(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+
+
+class _Kept(TorchFunctionMode):
+    """Keeps the results of convolutions by their weights. A hook would miss those that call the function themselves."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self._names = names
+        self.maps: dict[str, NDArray[np.float32]] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of torch; keep what it returns where it is one of the convolutions."""
+        made = func(*args, **dict(kwargs or {}))
+        if func is F.conv2d:
+            name = self._names.get(id(args[1]))
+            if name is not None and name not in self.maps:
+                self.maps[name] = _host(made[0])
+        return made
+
+
+def _host(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.detach().float().cpu().numpy()
+    return array.copy()
+
+
+def _pixels(length: int, ratio: float, whole: int) -> NDArray[np.float64]:
+    """Return where the pixels of a map are in the window: about the same centre, since convolutions crop both sides."""
+    return whole / 2 - 0.5 + (np.arange(length, dtype=np.float64) + 0.5 - length / 2) * ratio
+
+
+def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], border_px: int) -> NDArray[np.float32]:
+    """Return a map that is lowest everywhere but in the window less its border."""
+    near = [
+        (place >= border_px) & (place <= whole - 1 - border_px)
+        for place, whole in ((_pixels(n, ratio, whole), whole) for n, whole in zip(values.shape, shape, strict=True))
+    ]
+    return np.where(near[0][:, None] & near[1][None, :], values, values.min())
+
+
+def _peaks(values: NDArray[np.float32], count: int, apart: int) -> NDArray[np.intp]:
+    peaks: NDArray[np.intp] = peak_local_max(values, min_distance=apart, num_peaks=count, exclude_border=False)
+    return peaks
+
+
+def _placed(
+    one: Response, values: NDArray[np.float32], peak: NDArray[np.intp], ratio: float, shape: tuple[int, int]
+) -> Response:
+    row, column = (
+        int(_pixels(length, ratio, whole)[index].round())
+        for length, whole, index in zip(values.shape, shape, peak, strict=True)
+    )
+    return replace(one, row=row, column=column, value=float(values[tuple(peak)]))

@@ -1,0 +1,276 @@
+"""Slides through a network: batches are read ahead in threads, scored on the device, and written behind in a thread.
+
+The three overlap, so that the slowest of them, the network, sets the pace; how long it waited for the others is
+measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.base.folding import fold_batch_norm
+from models.base.interface import SegmentationModel
+from models.base.rounding import round_between_the_ends
+from pipeline.base.arrays import outside_the_heap
+from pipeline.networks.model_card import ModelCard
+from pipeline.prediction.blending import Blend, Mismatch, Probabilities
+from pipeline.prediction.forward import (
+    crop_slices,
+    labels_of,
+    logits_within_memory,
+    probabilities_of,
+    to_device,
+    uncertain_of,
+)
+from pipeline.prediction.progress import Progress, Record, Slides, Tally, progress_of, remaining
+from pipeline.prediction.speed import Speed
+from pipeline.prediction.store import PredictionWriter
+from pipeline.prediction.windows import Batch, Place, read_batches
+from pipeline.runtime.limits import memory_limit
+from pipeline.tiling.memory_budget import AHEAD, budget_within, largest_window_px
+from pipeline.tiling.plan import SlidePlan
+
+log = logging.getLogger(__name__)
+
+_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # beyond this, windows gain nothing from going together
+
+Value = TypeVar("Value")
+
+
+class Scores(NamedTuple):
+    """What the network says of windows, (N, ...): labels, or probabilities to blend, or both to keep."""
+
+    labels: NDArray[np.uint8] | None
+    uncertain: NDArray[np.bool_] | None
+    probabilities: Probabilities | None
+
+
+def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
+    """Prepare a network for prediction: on its device, in ``precision``, normalization folded into convolutions."""
+    log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
+    if precision == "bfloat16":
+        round_between_the_ends(network)
+    network.to(device).to(memory_format=torch.channels_last)
+
+
+def batch_limit_px(window_px: int, device: torch.device) -> int:
+    """Return up to how many pixels windows go together, if memory allows ``window_px``."""
+    return min(window_px, _BATCH_PX[device.type])
+
+
+def segment_slides(
+    network: SegmentationModel,
+    card: ModelCard,
+    slides: list[tuple[str, SlidePlan]],
+    writer: PredictionWriter,
+    *,
+    memory_mb: int,
+    threads: int,
+) -> Speed:
+    """Run slides through a network and write what it says; go on where an earlier try of the writer was interrupted.
+
+    Reading and network together stay within ``memory_mb`` and what this process may have; half of the ``threads`` read.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode, on its device.
+    slides : list of (sample id, plan)
+    writer : PredictionWriter
+        Has begun the slides.
+
+    Returns
+    -------
+    Speed
+        How long it took, and what the network waited for.
+    """
+    progress = progress_of(writer.records, slides)
+    left = remaining(slides, progress.first)
+    if writer.records:
+        log.info("going on after %d of %d windows", progress.first, sum(plan.count for _, plan in slides))
+    device = next(network.parameters()).device
+    if device.type == "cpu":  # a GPU has the windows in memory of its own
+        memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
+    batches = read_batches(
+        left,
+        batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
+        memory_mb=memory_mb,
+        threads=max(1, threads // 2),
+        ahead=AHEAD,
+    )
+    clock = _Clock(progress.spent)
+    sink = _Sink(left, writer, progress, clock)
+    _segment(network, batches, sink, clock)
+    return sink.sum_up(network, slides)
+
+
+def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _Sink, clock: _Clock) -> None:
+    """Run all batches through a network that is ready, and write what it says."""
+    with behind(sink.write) as put:
+        stream = iter(batches)
+        while True:
+            with clock.measure("reading"):
+                batch = next(stream, None)
+            if batch is None:
+                break
+            with clock.measure("network"):
+                scores = _score(network, batch, sink.writer.keeps_probabilities) if batch.places else None
+            with clock.measure("writing"):
+                put((batch, scores))
+        with clock.measure("writing"):
+            put(None)
+
+
+def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -> Scores:
+    """Return what the network says of a batch.
+
+    What is cut off and blended follows from the network, so it is the same for all slides.
+    """
+    grid = batch.places[0].plan.grid
+    weight = next(network.parameters())
+    logits = logits_within_memory(network, to_device(batch.pixels, weight), grid.cut_px)
+    if grid.overlap_px:
+        return Scores(None, None, probabilities_of(logits))
+    probabilities = probabilities_of(logits) if keep_probabilities else None
+    return Scores(_to_host(labels_of(logits)), _to_host(uncertain_of(logits)), probabilities)
+
+
+def _to_host(values: torch.Tensor) -> NDArray[Any]:
+    """Copy small integers from the device; they are still being written while the next windows are in the network."""
+    host = outside_the_heap(tuple(values.shape), np.bool_ if values.dtype == torch.bool else np.uint8)
+    torch.from_numpy(host).copy_(values)
+    return host
+
+
+@contextmanager
+def behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None], None]]:
+    """Run ``consume`` in a thread of its own, one item behind; what it raises is raised by the next call, or the last.
+
+    The function that is given takes an item, waits until the one before it is done, and returns; ``None`` only waits.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        running: Future[None] | None = None
+
+        def put(item: Value | None) -> None:
+            nonlocal running
+            if running is not None:
+                running.result()
+            running = None if item is None else pool.submit(consume, item)
+
+        yield put
+
+
+class _Clock:
+    """Seconds that were spent in each part of the loop, and altogether; those of earlier tries included."""
+
+    def __init__(self, earlier: dict[str, float]) -> None:
+        self._start = time.monotonic() - earlier.get("all", 0.0)
+        self._spent = {part: earlier.get(part, 0.0) for part in ("reading", "network", "writing")}
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        before = time.monotonic()
+        yield
+        self._spent[part] += time.monotonic() - before
+
+    def read(self) -> dict[str, float]:
+        return self._spent | {"all": max(time.monotonic() - self._start, 1e-9)}
+
+
+class _Sink:
+    """The slides of the batch on their way out, and what was measured on it."""
+
+    def __init__(self, slides: Slides, writer: PredictionWriter, progress: Progress, clock: _Clock) -> None:
+        self.writer = writer
+        self._samples, self._stop, self._clock = progress.samples, progress.first, clock
+        for sample, tally in self._samples.items():
+            if tally.error:
+                writer.fail(sample, stage="predict", error=tally.error)
+        self._blends = {
+            sample: Blend(plan.grid, writer.num_classes, rows=self._samples[sample].rows, windows=plan.count)
+            for sample, plan in slides
+            if plan.grid.overlap_px
+        }
+
+    def write(self, scored: tuple[Batch, Scores | None]) -> None:
+        """Write a batch: exact tiles at once, blended ones when their neighbours are there; then record it."""
+        batch, scores = scored
+        came: dict[str, Tally] = defaultdict(Tally)
+        for unreadable in batch.unreadable:
+            log.warning("%s", unreadable.error)
+            self.writer.fail(unreadable.sample, stage="predict", error=unreadable.error)
+            came[unreadable.sample].error = unreadable.error
+        for index, place in enumerate(batch.places):
+            assert scores is not None
+            tally = came[place.sample]
+            tally.pixels += math.prod(place.tile.write.shape)
+            if scores.labels is None:
+                assert scores.probabilities is not None
+                self._blend(place, scores.probabilities[index], tally)
+            else:
+                self._write(place, scores, index, tally)
+        first, self._stop = self._stop, self._stop + batch.asked
+        for sample, tally in came.items():
+            self._samples[sample].add(tally)
+        self.writer.record(Record(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(came)))
+
+    def _write(self, place: Place, scores: Scores, index: int, tally: Tally) -> None:
+        assert scores.labels is not None
+        assert scores.uncertain is not None
+        inside = crop_slices(place.tile)
+        kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
+        tally.uncertain_px += int(scores.uncertain[index, *inside].sum())
+        self.writer.write(place.sample, place.tile.write, scores.labels[index, *inside], kept)
+
+    def _blend(self, place: Place, probabilities: Probabilities, tally: Tally) -> None:
+        blend = self._blends[place.sample]
+        rows, mismatch = blend.rows, replace(blend.mismatch)
+        for region, blended in blend.add(place.tile, probabilities):
+            tally.uncertain_px += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
+            labels = blended.argmax(axis=0).astype(np.uint8)
+            self.writer.write(place.sample, region, labels, blended if self.writer.keeps_probabilities else None)
+        tally.rows += blend.rows - rows
+        tally.differing_px += blend.mismatch.differing_px - mismatch.differing_px
+        tally.compared_px += blend.mismatch.compared_px - mismatch.compared_px
+
+    def sum_up(self, network: SegmentationModel, slides: Slides) -> Speed:
+        """Return what was measured on ``slides``."""
+        spent = self._clock.read()
+        slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
+        blended = [sample for sample, plan in slides if plan.grid.overlap_px]
+        return Speed(
+            pixels=sum(tally.pixels for tally in self._samples.values()),
+            wall_s=spent["all"],
+            network_s=spent["network"],
+            reading_s=spent["reading"],
+            writing_s=spent["writing"],
+            differing_px=sum(tally.differing_px for tally in self._samples.values()),
+            compared_px=sum(tally.compared_px for tally in self._samples.values()),
+            device=str(next(network.parameters()).device),
+            precision=_precision_of(network),
+            threads=torch.get_num_threads(),
+            uncertain={
+                sample: tally.uncertain_px / slide_px[sample] for sample, tally in self._samples.items() if tally.pixels
+            },
+            mismatch={
+                sample: Mismatch(differing_px=tally.differing_px, compared_px=tally.compared_px).share
+                for sample, tally in self._samples.items()
+                if sample in blended
+            },
+        )
+
+
+def _precision_of(network: SegmentationModel) -> str:
+    return "bfloat16" if any(weight.dtype == torch.bfloat16 for weight in network.parameters()) else "float32"

@@ -1,0 +1,189 @@
+"""Windows of slides on their way to the network: put together into batches, read ahead in threads.
+
+Which windows share a batch follows from the plans alone. A slide that turns out to be damaged while it is read is
+:class:`Unreadable` in its batches; the other windows of these go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.arrays import outside_the_heap
+from pipeline.base.errors import SlideError
+from pipeline.slides.intensity import normalize
+from pipeline.slides.slide import Slide, open_slide
+from pipeline.tiling.grid import Tile, read_mirrored
+from pipeline.tiling.plan import SlidePlan
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which window: a tile of a slide."""
+
+    sample: str
+    plan: SlidePlan
+    tile: Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A slide that could be planned but not read."""
+
+    sample: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read.
+
+    ``asked`` is how many windows there are, those that could not be read included.
+    """
+
+    asked: int
+    places: list[Place]
+    pixels: NDArray[np.float32]
+    unreadable: list[Unreadable]
+
+
+def read_batches(
+    slides: Iterable[tuple[str, SlidePlan]], *, batch_px: int, memory_mb: int, threads: int, ahead: int
+) -> Iterator[Batch]:
+    """Read the windows of slides (sample id and plan), one slide after the other.
+
+    Parameters
+    ----------
+    slides : iterable of (str, SlidePlan)
+    batch_px : int
+        Windows go together up to this many pixels, at least one.
+    memory_mb : int
+        Most memory that decoding one piece of a slide may take.
+    threads : int
+        Batches that are read at the same time.
+    ahead : int
+        Batches that are read, or being read, while one is in use.
+    """
+    with _OpenSlides(memory_mb) as opened:
+        tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px))
+        yield from in_order(tasks, threads=threads, ahead=ahead)
+
+
+def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[list[Place]]:
+    """Put consecutive windows of one shape together, also of several slides."""
+    group: list[Place] = []
+    for sample, plan in slides:
+        for tile in plan.tiles():
+            rows, columns = tile.read.shape
+            if group and (tile.read.shape != group[0].tile.read.shape or (len(group) + 1) * rows * columns > batch_px):
+                yield group
+                group = []
+            group.append(Place(sample=sample, plan=plan, tile=tile))
+    if group:
+        yield group
+
+
+def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) -> Iterator[Value]:
+    """Run tasks in threads, a few ahead of what is asked for; yield what they return, in their order.
+
+    What a task raises is raised here, in its turn; tasks that have not begun by then are never run.
+    """
+    waiting: deque[Future[Value]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _OpenSlides:
+    """Slides that are being read. Each is opened once and closed after its last window; an error is found once."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self._memory_mb = memory_mb
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[Slide, ExitStack]] = {}
+        self._left: dict[str, int] = {}
+        self._failed: set[str] = set()
+
+    def __enter__(self) -> _OpenSlides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sample in list(self._open):
+            self._close(sample)
+
+    def read(self, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32] | Unreadable | None:
+        """Write the normalized pixels of a window into ``out`` and return it, or why there are none.
+
+        None where that was said before.
+        """
+        with self._lock:
+            self._left.setdefault(place.sample, place.plan.count)
+            if place.sample in self._failed:
+                return None
+        try:
+            return self._window(self._slide(place), place, out)
+        except SlideError as error:
+            with self._lock:
+                known = place.sample in self._failed
+                self._failed.add(place.sample)
+            return None if known else Unreadable(sample=place.sample, error=str(error))
+        finally:
+            with self._lock:
+                self._left[place.sample] -= 1
+                if self._left[place.sample] == 0:
+                    self._close(place.sample)
+
+    def _slide(self, place: Place) -> Slide:
+        with self._lock:
+            if place.sample not in self._open:
+                stack, plan = ExitStack(), place.plan
+                slide = stack.enter_context(open_slide(plan.slide, memory_mb=self._memory_mb, view=plan.view))
+                self._open[place.sample] = slide, stack
+            slide, _ = self._open[place.sample]
+        if slide.shape != place.plan.grid.shape:
+            raise SlideError(f"{place.plan.slide}: {slide.shape} px, planned with {place.plan.grid.shape}; run again")
+        return slide
+
+    def _window(self, slide: Slide, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        plan = place.plan
+        pixels = read_mirrored(slide.read, slide.shape, place.tile.read)
+        if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
+            raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
+        return normalize(pixels, plan.statistics, out)
+
+    def _close(self, sample: str) -> None:
+        if sample in self._open:
+            _, stack = self._open.pop(sample)
+            stack.close()
+
+
+def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
+    """Read the windows of one batch."""
+    shape = len(places), len(places[0].plan.view.channels), *places[0].tile.read.shape
+    pixels = outside_the_heap(shape, np.float32)
+    read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
+    good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
+    return Batch(
+        asked=len(places),
+        places=[places[index] for index in good],
+        pixels=pixels if len(good) == len(places) else pixels[good],
+        unreadable=[result for result in read if isinstance(result, Unreadable)],
+    )

@@ -1,0 +1,45 @@
+"""Training images and their labels, paired by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.base.errors import SlidemillError
+from pipeline.project.image_files import SUFFIXES, find_images, find_labels
+
+_TOLD = 5  # problems told at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPair:
+    """A training image and its labels (``name`` is their common path below the two folders, without suffix)."""
+
+    name: str
+    image: Path
+    labels: Path
+
+
+def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
+    """Return the training pairs, sorted by name.
+
+    Raises
+    ------
+    SlidemillError
+        If there is no pair, or images have no labels.
+    """
+    image_of, label_of = find_images(images), find_labels(labels)
+    if missing := [name for name in image_of if name not in label_of]:
+        names = ", ".join(missing[:_TOLD]) + (", ..." if len(missing) > _TOLD else "")
+        others = f"; {len(missing)} of {len(image_of)} images have none: {names}" if len(missing) > 1 else ""
+        raise SlidemillError(
+            f"{image_of[missing[0]]}: no label image {missing[0]}.tif or .png in {labels}, nor outlines "
+            f"(.geojson, .roi, .zip); add it, or remove the image{others}"
+        )
+    pairs = [TrainingPair(name=name, image=image, labels=label_of[name]) for name, image in image_of.items()]
+    if not pairs:
+        raise SlidemillError(
+            f"no training images in {images} (suffixes: {', '.join(SUFFIXES)}); "
+            "add annotated images, or configure a checkpoint"
+        )
+    return pairs

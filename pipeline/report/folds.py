@@ -1,0 +1,74 @@
+"""Cross-validation as a table: how each fold of a model did on images that it had not seen, and how even that is."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.base.paths import VALIDATION
+from pipeline.report.columns import columns
+from pipeline.report.page import Column
+from pipeline.settings.schema import Settings
+
+log = logging.getLogger(__name__)
+
+_SPREAD = ("mean", "std", "min", "max")
+_COUNTS = ("images", "groups")
+
+
+def folds_table(settings: Settings) -> pd.DataFrame:
+    """Return a row per fold of each model, then the mean, standard deviation, minimum and maximum over its folds.
+
+    The value of a fold is the mean over its images, of those that have one; the standard deviation is that of a sample.
+    What ``validate`` wrote is read from the current folder; a model of which a fold is missing is left out, since a
+    mean of some of them would be of other images.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``fold`` (from 1, or the name of the row), ``images``, ``groups``, and the metrics of
+        docs/metrics.md that are no pixel counts.
+    """
+    measures = [column.name for column in _measures(settings.classes)]
+    rows = []
+    for model in settings.models:
+        paths = [Path(VALIDATION.format(model=name)) for name in settings.folds_of(model)]
+        if missing := [str(path) for path in paths if not path.is_file()]:
+            log.warning("left out of the cross-validation: %s, since there is no %s", model, missing[0])
+        elif paths:
+            folds = [pd.read_csv(path, dtype={"sample": str, "group": str}) for path in paths]
+            rows.append(_rows(model, folds, measures))
+    table = pd.concat(rows) if rows else pd.DataFrame()
+    kinds = dict.fromkeys(_COUNTS, "Int64")
+    return table.reindex(columns=["model", "fold", *_COUNTS, *measures]).reset_index(drop=True).astype(kinds)
+
+
+def folds_columns(classes: list[str]) -> list[Column]:
+    """Return the columns of :func:`folds_table` for the report page."""
+    return [
+        Column(name="model"),
+        Column(name="fold", about="Number of the fold, or what is over all of them."),
+        Column(name="images", about="Images that were held back.", digits=0),
+        Column(name="groups", about="Groups that they are of.", digits=0),
+        *_measures(classes),
+    ]
+
+
+def _measures(classes: list[str]) -> list[Column]:
+    """Return the metrics whose mean over images says how good a network is: all but counts."""
+    return [column for column in columns(classes) if column.digits and column.name not in _OTHERS]
+
+
+_OTHERS = {"uncertain", "tile_mismatch", "tolerance", "calibration_error"}
+
+
+def _rows(model: str, folds: list[pd.DataFrame], measures: list[str]) -> pd.DataFrame:
+    """Return the rows of one model."""
+    means = pd.DataFrame([fold.reindex(columns=measures).mean() for fold in folds])
+    counts = pd.DataFrame([{"images": len(fold), "groups": fold["group"].nunique()} for fold in folds])
+    by_fold = pd.concat([counts, means], axis=1).assign(fold=[str(number) for number in range(1, len(folds) + 1)])
+    spread = means.agg(list(_SPREAD)).reset_index(names="fold").replace({"fold": {"std": "sd"}})
+    spread.loc[spread["fold"] == "mean", list(_COUNTS)] = counts.sum().tolist()
+    return pd.concat([by_fold, spread]).assign(model=model)

@@ -1,0 +1,181 @@
+"""What became of every sample: done, waiting, or failed at which stage and why. Read from files and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.base import paths
+from pipeline.base.errors import Failure, SlideError, SlidemillError, read_failure
+from pipeline.project.drop_folder import SLIDES, Sample, samples_of_run
+from pipeline.project.stage_settings import network_file
+from pipeline.settings.schema import Settings
+from pipeline.tiling.plan import read_plan
+
+_BEFORE_ALL = "drop"  # no stage: refused before the first one
+_NOT_YET = "not run yet; the next run takes it"
+KILLED = (
+    "the job ended without a word: it was killed (memory, time limit, the machine), or its log had no room; run "
+    "the same command again, with more memory, time or disk if it comes back"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One sample under one model. A file is None where there is none.
+
+    ``stage``, ``kind`` (class of the error), ``error`` and ``log`` say why it failed, ``error`` also why it waits.
+    """
+
+    sample: str
+    model: str
+    slide: Path
+    batch: str = ""
+    reference: Path | None = None
+    mask: Path | None = None
+    objects: Path | None = None
+    annotations: Path | None = None
+    metrics: Path | None = None
+    stage: str = ""
+    kind: str = ""
+    error: str = ""
+    log: Path | None = None
+
+    @property
+    def status(self) -> Literal["done", "failed", "waiting"]:
+        """``done`` if every file that the sample should have is there and up to date."""
+        if self.stage:
+            return "failed"
+        return "waiting" if self.error else "done"
+
+
+def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
+    """Return what became of every slide that the run found, under every model, by model and sample.
+
+    With ``check_age`` a result that is older than what it was made from counts as missing: a job before it failed.
+    """
+    samples = samples_of_run(settings)
+    return [
+        _outcome(name, sample, model, settings, check_age) if sample.is_ready else _held(name, sample, model)
+        for model in settings.networks
+        for name, sample in samples.items()
+    ]
+
+
+def _held(name: str, found: Sample, model: str) -> Outcome:
+    """Return what is said of a slide that the run left alone."""
+    stage, kind = (_BEFORE_ALL, SlideError.__name__) if found.refused else ("", "")
+    error = found.refused or found.waits
+    return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, kind=kind, error=error)
+
+
+def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
+    slide, reference = Path(found.slide), Path(found.reference) if found.reference else None
+    names = {"sample": sample, "model": model, "batch": found.batch}
+    network = Path(network_file(settings, model))
+    plan = Path(paths.PLAN.format(**names))
+    mask = _current(Path(paths.MASK.format(**names)), [slide, plan, network] if check_age else [])
+    of_mask = [mask] if check_age else []
+    objects = _current(Path(paths.OBJECTS.format(**names)), of_mask)
+    annotations = _current(Path(paths.ANNOTATIONS.format(**names)), of_mask)
+    metrics = _current(Path(paths.METRICS.format(**names)), [mask, reference] if check_age else [])
+    metrics = metrics if reference is not None else None
+    failure, log = Failure("", "", ""), None
+    if mask is None:
+        failure, log = _reason(names, plan, _network_logs(model, settings))
+    elif objects is None or annotations is None:
+        failure, log = _reason_in_logs(names, [paths.OBJECTS_LOG])
+    elif reference is not None and metrics is None:
+        failure, log = _reason_in_logs(names, [paths.EVALUATE_LOG])
+    if failure.stage and not failure.kind and not _is_of_run(log):
+        failure, log = Failure("", "", _NOT_YET), None
+    return Outcome(
+        sample=sample,
+        model=model,
+        slide=slide,
+        batch=found.batch,
+        reference=reference,
+        mask=mask,
+        objects=objects,
+        annotations=annotations,
+        metrics=metrics,
+        stage=failure.stage,
+        kind=failure.kind,
+        error=failure.message,
+        log=log,
+    )
+
+
+def _current(path: Path, made_from: list[Path | None]) -> Path | None:
+    """Return ``path`` if it and all it is made from exist, and it is not older than any of them."""
+    if not path.is_file() or not all(source and source.exists() for source in made_from):
+        return None
+    newest = max((source.stat().st_mtime_ns for source in made_from if source), default=0)
+    return path if path.stat().st_mtime_ns >= newest else None
+
+
+def _network_logs(model: str, settings: Settings) -> list[str]:
+    """Return the logs of what makes a network, those of an ensemble's members and of where a training starts first."""
+    if model in settings.averages:
+        members = settings.averages[model].members
+        logs = dict.fromkeys(log for member in members for log in _network_logs(member, settings))
+        return [*logs, paths.COMBINE_LOG.format(model=model)]
+    if model not in settings.trainings:
+        return []
+    name, _ = settings.trainings[model]
+    start = settings.models[name].pretrained
+    before = _network_logs(start, settings) if start in settings.models else []
+    return [*before, paths.WEIGH_LOG.format(model=name), paths.TRAIN_LOG.format(model=model)]
+
+
+def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:
+    """Return why the first stage failed that did, in the order of the chain, and its log."""
+    if plan.is_file():
+        log = _existing(paths.TILE_LOG.format(**names))
+        try:
+            if error := read_plan(plan).error:
+                return Failure("tile", SlideError.__name__, error), log
+        except SlidemillError as error:
+            return Failure("tile", type(error).__name__, str(error)), log
+    return _reason_in_logs(names, [paths.TILE_LOG, paths.PREDICT_LOG, paths.STITCH_LOG], network)
+
+
+def _reason_in_logs(
+    names: dict[str, str], chain: list[str], network: Sequence[str] = ()
+) -> tuple[Failure, Path | None]:
+    """Return the first reason in the logs of what makes the network, then of a chain of stages.
+
+    A log of the chain that is older than one before it is of an earlier run. The last of the others is of a job that
+    ended without a word: it was killed.
+    """
+    logs = [log for pattern in network if (log := _existing(pattern.format(**names)))]
+    newest_ns = max((log.stat().st_mtime_ns for log in logs), default=0)
+    for pattern in chain:
+        log = _existing(pattern.format(**names))
+        if log and log.stat().st_mtime_ns >= newest_ns:
+            newest_ns = log.stat().st_mtime_ns
+            logs.append(log)
+    for log in logs:
+        if found := read_failure(_end_of(log), log.parts[1]):
+            return found, log
+    stage = (logs[-1] if logs else Path(chain[-1])).parts[1]
+    if not logs:
+        return Failure(stage, "", _NOT_YET), None
+    return Failure(stage, "", KILLED), logs[-1]
+
+
+def _is_of_run(log: Path | None) -> bool:
+    """Return whether a job wrote its log in the run that is going on, or was the last: not in one before it."""
+    return log is not None and (not SLIDES.is_file() or log.stat().st_mtime >= SLIDES.stat().st_mtime)
+
+
+def _existing(path: str) -> Path | None:
+    return Path(path) if Path(path).is_file() else None
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 65_536))
+        return file.read().decode("utf-8", errors="replace")

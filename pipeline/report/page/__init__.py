@@ -1,0 +1,209 @@
+"""The review page: one HTML file that opens from disk, asks nothing of the network and shows names only as text.
+
+Rows, pictures and figures go in, HTML comes out. ``page.html.j2`` is the template; ``page.css`` and ``page.js`` are
+written into the page. Without JavaScript the failed samples, the tables and the figures can still be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from base64 import b64encode
+from dataclasses import dataclass
+from importlib.resources import files
+from numbers import Real
+from typing import Any, Literal
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb, css
+
+State = Literal["failed", "flagged", "good", "waiting"]
+
+# Worst first; each sign is told from the others without its colour.
+_SIGNS: dict[State, str] = {"failed": "✕", "flagged": "⚑", "good": "✓", "waiting": "…"}
+_ERRORS = [
+    ("extra: predicted, not in the truth", css(EXTRA_RGB)),
+    ("missed: in the truth, not predicted", css(MISSED_RGB)),
+    ("confused: predicted as another class", css(CONFUSED_RGB)),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Pictures of one result, each stretched over the one before: ``image`` WebP, the others PNG.
+
+    ``shape`` is rows and columns of ``image``. ``truth`` and ``error`` are None where there is no reference.
+    """
+
+    image: bytes
+    predicted: bytes
+    truth: bytes | None
+    error: bytes | None
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table: its key in the rows, one sentence about it, decimals (None: text), shown at first or not."""
+
+    name: str
+    about: str = ""
+    digits: int | None = None
+    leading: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One sample under one model.
+
+    ``row`` is its row of ``metrics.csv``, None where a cell is empty; ``links`` are relative URLs by label.
+    """
+
+    row: dict[str, Any]
+    links: dict[str, str]
+    layers: Layers | None
+
+    @property
+    def state(self) -> State:
+        """``flagged`` is done with a quality warning, ``good`` is done without one."""
+        if self.row["status"] == "failed":
+            return "failed"
+        if self.row["status"] == "waiting":
+            return "waiting"
+        return "flagged" if self.row.get("flags") else "good"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing and what it shows. ``svg`` is a whole file; it is shown as an image, so nothing in it can run."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table below the samples, in the order of ``rows``."""
+
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All that the page shows. ``classes`` are named in the order of their labels, the first is the background."""
+
+    columns: list[Column]
+    entries: list[Entry]
+    classes: list[str]
+    tables: list[Table]
+    figures: list[Figure]
+    provenance: dict[str, Any]
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML: failed samples first, then flagged ones, then by mean Dice, the lowest first."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report.page", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"shown": _shown, "exact": _exact, "svg_url": _svg_url}
+    entries = sorted(page.entries, key=_badness)
+    several = len({entry.row["model"] for entry in entries}) > 1
+    hidden = {"status"} if several else {"status", "model"}  # the state says more than the status
+    columns = [column for column in page.columns if column.name not in hidden]
+    further = [column for column in columns if not column.leading]
+    script = _source("page.js")
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        entries=entries,
+        columns=[column for column in columns if column.leading],
+        further=further,
+        further_cells=[[_cell(column, entry.row) for column in further] for entry in entries],
+        several=several,
+        counts={state: sum(entry.state == state for entry in entries) for state in _SIGNS},
+        failures=_failures(entries),
+        signs=_SIGNS,
+        legend=[(name, css(class_rgb(index))) for index, name in enumerate(page.classes) if index > 0],
+        errors=_ERRORS if len(page.classes) > 2 else _ERRORS[:2],
+        pictures=[_pictures(entry.layers) for entry in entries],
+        style=_source("page.css"),
+        script=script,
+        policy=_policy(script),
+    )
+
+
+def _badness(entry: Entry) -> tuple[int, float, str, str]:
+    """Return what entries are sorted by, the worst first; without a Dice, last of their state."""
+    score: Any = entry.row.get("dice_mean")
+    return (
+        list(_SIGNS).index(entry.state),
+        score if _is_number(score) else math.inf,
+        str(entry.row["sample"]),
+        str(entry.row["model"]),
+    )
+
+
+def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:
+    """Return the failed entries and their places, those with one reason together: a training fails for all samples."""
+    groups: dict[tuple[Any, Any], list[tuple[int, Entry]]] = {}
+    for place, entry in enumerate(entries):
+        if entry.state == "failed":
+            groups.setdefault((entry.row["stage"], entry.row["error"]), []).append((place, entry))
+    return list(groups.values())
+
+
+def _pictures(layers: Layers | None) -> dict[str, Any] | None:
+    """Return what the script needs to show one result: base64 without the head of the data URL."""
+    if layers is None:
+        return None
+    files_by_name = {name: getattr(layers, name) for name in ("image", "predicted", "truth", "error")}
+    encoded = {name: b64encode(content).decode() for name, content in files_by_name.items() if content is not None}
+    return encoded | {"shape": layers.shape}
+
+
+def _cell(column: Column, row: dict[str, Any]) -> float | str | None:
+    """Return a cell that the script makes when it is asked for: a page of many columns would load slowly."""
+    value = row.get(column.name)
+    exact = _exact(value) if column.digits is not None else None
+    return _shown(value) or None if exact is None else float(exact) if "." in exact else int(exact)
+
+
+def _shown(value: Any, digits: int | None = None) -> str:
+    """Return what a cell says: nothing where it is empty, a number with ``digits`` decimals."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value) if digits is None or not _is_number(value) else f"{value:.{digits}f}"
+
+
+def _exact(value: Any) -> str | None:
+    """Return the number that a cell is sorted and filtered by, None where it is empty or text."""
+    if not _is_number(value):
+        return None
+    return str(int(value)) if value == int(value) else f"{value:.9g}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _svg_url(svg: str) -> str:
+    return "data:image/svg+xml;base64," + b64encode(svg.encode()).decode()
+
+
+def _source(name: str) -> Markup:
+    """Return a file of this package as it is."""
+    return Markup(files(__name__).joinpath(name).read_text("utf-8"))
+
+
+def _policy(script: str) -> str:
+    """Return the content security policy: nothing is loaded, only this script runs, images come from the page."""
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

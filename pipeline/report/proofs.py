@@ -1,0 +1,64 @@
+"""What ``verify`` found, model by model, for the report: whether tiles give what one pass over the whole gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import read_json
+from pipeline.base.paths import PROOF
+from pipeline.report.page import Column, Table
+
+_COLUMNS = [
+    Column(name="model"),
+    Column(name="slides", about="Slides that were verified, each on one piece.", digits=0),
+    Column(name="law", about="Whether tiles give what one pass gives, on all of them."),
+    Column(name="float64", about="Largest difference of logits in double precision; at most 1e-10."),
+    Column(name="flips", about="Labels that differ in double precision.", digits=0),
+    Column(name="float32", about="Largest difference of logits as predicted; at most 1e-4."),
+    Column(name="flips_outside_ties", about="Labels that differ as predicted, but for ties.", digits=0),
+    Column(name="mismatch", about="With global context: largest share of labels that differ from one pass.", digits=4),
+]
+
+
+def proofs_tables(samples: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """Return the table of the proofs that are there, or none.
+
+    ``samples`` are those of ``provenance.json``. A proof of other weights, or of a slide that was replaced since, does
+    not count.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        if proof := _proof_of(sample):
+            found.setdefault(sample["model"], []).append(proof)
+    caption = (
+        "A piece of each slide in tiles, against one pass of the network over all of it: `snakemake verification`. "
+        "Where a network sees all of its window the law does not apply, and the difference is told."
+    )
+    rows = [_row(model, proofs) for model, proofs in found.items()]
+    return [Table(title="Verification", caption=caption, columns=_COLUMNS, rows=rows)] if rows else []
+
+
+def _proof_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    path = Path(PROOF.format(model=sample["model"], sample=sample["sample"]))
+    try:
+        proof = read_json(path) if path.is_file() else {}
+        made_from = proof.get("provenance", {}).get("sha256")
+    except (SlidemillError, AttributeError):
+        return None
+    return proof if made_from == {"weights": sample["weights_sha256"], "slide": sample["slide_sha256"]} else None
+
+
+def _row(model: str, proofs: list[dict[str, Any]]) -> dict[str, Any]:
+    laws = {proof["law"] for proof in proofs}
+    checks = [check for proof in proofs for check in proof["checks"]]
+    row: dict[str, Any] = {"model": model, "slides": len(proofs)}
+    row["law"] = next(law for law in ("broken", "does not apply", "holds") if law in laws)
+    for precision, flips in (("float64", "flips"), ("float32", "flips_outside_ties")):
+        of_it = [check for check in checks if check["precision"] == precision]
+        row[precision] = f"{max(check['max_difference'] for check in of_it):.1e}" if of_it else None
+        row[flips] = sum(check[flips] for check in of_it) if of_it else None
+    row["mismatch"] = max((proof["mismatch"] for proof in proofs if proof["mismatch"] is not None), default=None)
+    return row

@@ -1,0 +1,110 @@
+"""The table of all samples: what became of each, how good it is, and what makes it doubtful."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.base import paths
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import read_json
+from pipeline.networks.model_card import card_path, read_card
+from pipeline.prediction.speed import read_speed
+from pipeline.project.stage_settings import network_file
+from pipeline.report.columns import columns
+from pipeline.report.outcome import Outcome
+from pipeline.report.quality_flags import COHORT, FEWEST, flags_of
+from pipeline.settings.schema import Settings
+from pipeline.tiling.plan import read_plan
+
+Row = dict[str, Any]
+
+
+def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]) -> pd.DataFrame:
+    """Return a row per sample and network in the order of ``found``; empty (NaN, None) where there is no value.
+
+    Parameters
+    ----------
+    found : list of Outcome
+    config : Settings
+    groups : dict of str
+        Group of each sample.
+    """
+    rows = [_row(outcome, groups) for outcome in found]
+    for model in config.networks:
+        _flag([row for row in rows if row["model"] == model], _known_looks(network_file(config, model)))
+    names = columns(config.classes)
+    table = pd.DataFrame(rows, columns=[column.name for column in names])
+    return table.astype({column.name: "Int64" for column in names if column.digits == 0 and column.name != _AREA})
+
+
+_AREA = "median_area_px"  # half a pixel is possible
+
+
+def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
+    row: Row = {}
+    if outcome.metrics:
+        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
+        row = {str(name): value for name, value in measured.items()}
+    row |= {name: getattr(outcome, name) for name in ("sample", "model", "status", "stage", "error")}
+    row |= {"error_class": outcome.kind}
+    row |= {name: getattr(outcome, name) for name in ("slide", "reference", "mask", "metrics", "annotations", "log")}
+    row |= {"objects_table": outcome.objects, "group": groups.get(outcome.sample), "flags": ""}
+    return row | (_found_in(outcome) if outcome.status == "done" else {})
+
+
+def _found_in(outcome: Outcome) -> Row:
+    """Return what is known of a mask without a reference."""
+    names = {"sample": outcome.sample, "model": outcome.model, "batch": outcome.batch}
+    try:
+        speed = read_speed(Path(paths.SPEED.format(**names)))
+    except SlidemillError:
+        uncertain = mismatch = np.nan  # of an earlier version
+    else:
+        uncertain = speed.uncertain.get(outcome.sample, np.nan)
+        mismatch = speed.mismatch.get(outcome.sample, np.nan)
+    areas = pd.read_csv(outcome.objects, usecols=["area_px"])["area_px"] if outcome.objects else pd.Series(dtype=float)
+    return {
+        "objects": len(areas),
+        "median_area_px": float(areas.median()) if len(areas) else np.nan,
+        "uncertain": uncertain,
+        "tile_mismatch": mismatch,
+    }
+
+
+def _flag(rows: list[Row], known: list[dict[str, float]]) -> None:
+    """Fill in the flags of the samples of one network that are done."""
+    done = [row for row in rows if row["status"] == "done"]
+    looks = [_look(row["sample"]) for row in done]
+    seen = [_numbers(row) for row in done]
+    cohort = {name: [numbers[name] for numbers in seen] for name in COHORT}
+    if len(known) < FEWEST:  # a network from elsewhere, or few images: slides are compared with each other
+        known = [look for look in looks if look]
+    for row, look, numbers in zip(done, looks, seen, strict=True):
+        others = [other for other in known if other is not look]
+        row["flags"] = "; ".join(flags_of(numbers, cohort, look, others))  # type: ignore[arg-type]
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    plan = read_plan(Path(paths.PLAN.format(sample=row["sample"], model=row["model"]))).slide
+    pixels = float(np.prod(plan.grid.shape)) if plan else np.nan
+    return {name: row[name] for name in ("median_area_px", "uncertain", "tile_mismatch")} | {
+        "objects_per_mpx": 1e6 * row["objects"] / pixels
+    }
+
+
+def _look(sample: str) -> dict[str, float]:
+    path = Path(paths.APPEARANCE.format(sample=sample))
+    look: dict[str, float] = read_json(path)["appearance"] if path.is_file() else {}
+    return look
+
+
+def _known_looks(weights: str) -> list[dict[str, float]]:
+    """Return the appearance of the images that a network was trained on; nothing where its card cannot be read."""
+    try:
+        return read_card(card_path(Path(weights))).appearance
+    except SlidemillError:
+        return []

@@ -1,0 +1,353 @@
+"""The part of the configuration that says what is trained, and how: annotated images, networks, their averages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+import models
+from pipeline.settings.section import Name, NonNegative, Positive, Section, Share
+
+ChangeOfSpace = Literal["flip", "rotate_deg", "shift_px", "scale", "crop", "elastic_px"]
+ChangeOfColour = Literal["stain", "contrast", "brightness", "gamma", "blur_px", "noise", "channel_shuffle", "erase"]
+ChangeName = ChangeOfSpace | ChangeOfColour
+
+AUTO: Literal["auto"] = "auto"
+AUTO_OPTIONS = {"depth", "normalization"}
+
+
+class TrainingConfig(Section):
+    """The annotated images. Images and labels are paired by their path under the two folders, without suffix.
+
+    Labels are images, or outlines drawn in QuPath (`.geojson`) or ImageJ (`.roi`, `.zip`).
+    """
+
+    images: str = Field("data/training/images", description="Folder of training images.")
+    labels: str = Field("data/training/labels", description="Folder of their label images or annotation files.")
+    kind: Literal["instances", "classes"] = Field(
+        "instances",
+        description="What a label image holds: an id per object (0 = background; objects become the second class), "
+        "or a value per class. References are read in the same way. Of an annotation file: every outline is an object, "
+        "or an area of its class.",
+    )
+    values: list[int] | None = Field(
+        None,
+        description="For `kind: classes`: the pixel value of each class, in the order of `classes`; null: 0, 1, 2, ...",
+    )
+    ignored: int | None = Field(
+        None,
+        description="The pixel value of label images that means *not annotated*: such pixels are neither learned nor "
+        "scored. What lies outside all outlines of an annotation file is then not annotated either. null: everything "
+        "is annotated, and outside of the outlines is background.",
+    )
+    allow_empty: bool = Field(
+        False,
+        description="Learn from images whose labels are nothing but background, instead of taking them for forgotten.",
+    )
+    validation: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held back for validation: the last ones by name, whole files, "
+        "at least one. Images of one group are held back together. A model with `folds` does not use it.",
+    )
+    samples: str = Field(
+        "config/training.csv",
+        description="Optional sample sheet of the training images, a CSV with the columns `sample` (path below "
+        "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
+        "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
+        "from and held back.",
+    )
+    memory_mb: int = Field(
+        8000,
+        ge=2000,
+        description="Memory in MB that training may take. Patches and batches that are `auto` fit into it; a file "
+        "whose pieces do not is refused before it is decoded.",
+    )
+
+    @model_validator(mode="after")
+    def _ignored_is_no_class(self) -> Self:
+        classes = [0] if self.kind == "instances" else self.values or []
+        if self.ignored in classes:
+            raise ValueError(f"ignored: {self.ignored} is the value of a class; choose another")
+        return self
+
+
+class LossWeights(Section):
+    """How much each loss of :mod:`pipeline.training.losses` counts."""
+
+    cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
+    dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
+    jaccard: NonNegative = Field(0.0, description="Weight of the Jaccard loss (soft intersection over union).")
+    focal: NonNegative = Field(
+        0.0, description="Weight of the focal loss, pixel-weighted too: cross-entropy that looks at the hard pixels."
+    )
+    tversky: NonNegative = Field(
+        0.0, description="Weight of the Tversky loss: Dice with prices of its own for false and missed pixels."
+    )
+    generalized_dice: NonNegative = Field(
+        0.0, description="Weight of the generalized Dice loss, in which rare classes count as much as common ones."
+    )
+    lovasz: NonNegative = Field(
+        0.0, description="Weight of the Lovász-softmax loss, which follows the Jaccard index of whole pixels."
+    )
+    cl_dice: NonNegative = Field(
+        0.0, description="Weight of the clDice loss, which keeps thin structures connected; together with another one."
+    )
+
+
+class LossConfig(LossWeights):
+    """The loss: a weighted sum."""
+
+    focal_gamma: float = Field(2.0, ge=1, le=10, description="How strongly the focal loss passes over easy pixels.")
+    tversky_alpha: Positive = Field(0.3, description="Price of false positives in the Tversky loss.")
+    tversky_beta: Positive = Field(0.7, description="Price of false negatives in the Tversky loss.")
+    cl_dice_iterations: int = Field(
+        3,
+        ge=1,
+        le=50,
+        description="Erosions that make the centreline of clDice: half the width in px of structures.",
+    )
+    boundary_weight: float = Field(
+        10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
+    )
+    boundary_sigma_px: float = Field(5.0, gt=0, le=100, description="Sigma in px of the U-Net weight map.")
+    boundary_inside: bool = Field(
+        False,
+        description="Pixels of objects have the boundary term too, not only the background between them: the formula "
+        "at every pixel. [docs/training.md](../docs/training.md) says what it did to nuclei.",
+    )
+    class_balance: bool = Field(
+        False,
+        description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
+        "classes already; together they make rare classes too large.",
+    )
+
+    def parameters_of(self, loss: str) -> dict[str, Any]:
+        """Return the arguments of a loss: the keys that begin with its name, without it."""
+        return {key.removeprefix(f"{loss}_"): value for key, value in self if key.startswith(f"{loss}_")}
+
+    @model_validator(mode="after")
+    def _any_loss(self) -> Self:
+        if not any(getattr(self, loss) for loss in LossWeights.model_fields):
+            raise ValueError(f"all of {', '.join(LossWeights.model_fields)} are 0; at least one must be above 0")
+        return self
+
+
+class AugmentationConfig(Section):
+    """Random changes of the training patches. Each number says how far; 0 turns that change off. docs/augmentation.md
+    shows them.
+    """
+
+    flip: bool = Field(True, description="Flips and quarter turns, each of the eight as often.")
+    rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
+    shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches lie at random places anyway.")
+    scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size, along each axis.")
+    crop: float = Field(0.0, ge=0, lt=1, description="Largest share of the side that is cut off; the rest is enlarged.")
+    elastic_px: float = Field(
+        3.0, ge=0, description="Largest standard deviation in px of the random displacements of elastic deformation."
+    )
+    elastic_grid_px: float = Field(
+        32.0, ge=4, description="Distance in px of those displacements, between which it is smooth."
+    )
+    brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
+    contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
+    gamma: float = Field(0.5, ge=0, lt=1, description="Largest relative change of gamma.")
+    noise: float = Field(0.03, ge=0, description="Largest standard deviation of Gaussian noise.")
+    blur_px: float = Field(0.8, ge=0, description="Largest sigma in px of Gaussian blur.")
+    stain: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Largest relative change of each stain (haematoxylin, eosin, DAB) of a section, and its largest "
+        "shift in optical density; for RGB images. 0.05 is light, 0.2 strong.",
+    )
+    channel_shuffle: bool = Field(False, description="Channels in random order.")
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Largest side of a rectangle set to 0, as share of the patch; its labels stay."
+    )
+    probability: dict[ChangeName, Share] = Field(
+        {}, description="Chance of a change, by its key, where it is not 0.5 (1 for `flip`): `{noise: 0.2}`."
+    )
+
+    def chance(self, change: ChangeName) -> float:
+        """Return how often a change is made, in [0, 1]; 0 where it is turned off."""
+        return self.probability.get(change, 1.0 if change == "flip" else 0.5) if getattr(self, change) else 0.0
+
+
+class OptimizerConfig(Section):
+    """How the weights move. Rarely changed."""
+
+    kind: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="`adamw` (doi:10.48550/arXiv.1711.05101), or `sgd` with `momentum`, as the U-Net was published; "
+        "`sgd` wants a `learning_rate` of its own: `python -m pipeline find-lr`.",
+    )
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of `sgd`.")
+    weight_decay: NonNegative = Field(0.01, description="Decay of the weights per step, relative to the learning rate.")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine",
+        description="How the learning rate falls from its peak over the training: half a `cosine`, `poly` (what is "
+        "left to the power of 0.9), or not at all.",
+    )
+    warm_up: float = Field(
+        0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises from 0 to its peak."
+    )
+    largest_gradient: Positive = Field(1.0, description="Gradients whose norm is larger are scaled down to it.")
+    average: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of all weights and statistics; the average is what is "
+        "validated and kept. In the first steps it is shorter: min(average, (1 + step) / (10 + step)). 0 turns it off.",
+    )
+
+
+class ModelConfig(Section):
+    """One network: what it is, and how it is trained."""
+
+    architecture: str = Field(
+        "unet",
+        description=f"Name of the architecture: {', '.join(f'`{name}`' for name in models.available())}, or, with the "
+        "extra `zoo`, `smp/ARCHITECTURE/ENCODER` of segmentation_models_pytorch. See docs/models.md.",
+    )
+    options: dict[str, int | float | str | bool] = Field(
+        default_factory=dict,
+        description="Options of the architecture, such as `width`; docs/models.md lists those of each. `depth` and "
+        "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
+    )
+    pretrained: str | None = Field(
+        None,
+        description="What the weights start from instead of chance: `imagenet` (torchvision's, for architectures with "
+        "a backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
+        "file: a torchvision state dict (.pth) or a `model.safetensors`.",
+    )
+    encoder_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
+    )
+    frozen_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps at the start in which the encoder keeps its weights and statistics; for `pretrained`.",
+    )
+    loss: LossConfig = Field(LossConfig(), description="The loss.")
+    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
+    max_minutes: Positive = Field(
+        15.0, description="Training ends after this time, validation included; interruptions do not count."
+    )
+    max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Training ends after this number of validations without a better mean Dice; null: never.",
+    )
+    validate_every: int = Field(
+        50,
+        ge=1,
+        description="Optimizer steps between two validations; more where the held-back images are so large that a "
+        "tenth of the computing would go into them.",
+    )
+    patch_px: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
+        AUTO,
+        description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
+        "what `training.memory_mb` holds: [docs/auto.md](../docs/auto.md).",
+    )
+    balance: Share = Field(
+        0.5,
+        description="Share of the patches that are drawn at a pixel of a class, every class as often as any other; the "
+        "rest lie anywhere that is annotated.",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        AUTO,
+        description="Patches per optimizer step. `auto`: as many as have the pixels of 4 patches of 256 px, from 2 to "
+        "16, and fit into `training.memory_mb`.",
+    )
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate; it rises, then falls (`optimizer`).")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights move.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32. "
+        "`float16` scales the loss; only on CUDA.",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Cross-validation: this many networks are trained, each with another part of the images held back, "
+        "and the model is their average. See docs/cross-validation.md. null: one network, `training.validation` held "
+        "back.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
+    checkpoint: str | None = Field(
+        None,
+        description="A trained `model.safetensors` with its `model.json` beside it; replaces training altogether.",
+    )
+
+    @model_validator(mode="after")
+    def _architecture_is_known(self) -> Self:
+        if not models.is_known(self.architecture):
+            raise ValueError(f"unknown architecture {self.architecture!r}; available: {', '.join(models.available())}")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_trained(self) -> Self:
+        if self.folds and self.checkpoint:
+            raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
+        if self.folds and self.patience:
+            raise ValueError(
+                "patience would end the training of a fold by the images that it is measured on; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_options_have_a_rule(self) -> Self:
+        if unknown := sorted(self.auto_options - AUTO_OPTIONS):
+            raise ValueError(f"options.{unknown[0]} cannot be 'auto', only {' and '.join(sorted(AUTO_OPTIONS))} can")
+        return self
+
+    @property
+    def auto_options(self) -> set[str]:
+        """Names of the options that follow from the training images."""
+        return {name for name, value in self.options.items() if value == AUTO}
+
+    @property
+    def stated_options(self) -> dict[str, int | float | str | bool]:
+        """The other options."""
+        return {name: value for name, value in self.options.items() if value != AUTO}
+
+
+class SettledConfig(ModelConfig):
+    """One network with nothing left to ``auto``: what :func:`pipeline.training.auto_settings.settle` returns."""
+
+    patch_px: int
+    batch_size: int
+
+    @model_validator(mode="after")
+    def _nothing_is_auto(self) -> Self:
+        if self.auto_options:
+            raise ValueError(f"options.{min(self.auto_options)} is still 'auto'")
+        return self
+
+
+class EnsembleConfig(Section):
+    """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
+
+    members: list[Name] = Field(min_length=1, description="Names of entries of `models`.")
+    scales: list[float] = Field(
+        [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
+    )
+    symmetries: Literal["none", "flips", "all"] = Field(
+        "none",
+        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` also the quarter "
+        "turns (8). It takes as many times as long.",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_powers_of_two(cls, scales: list[float]) -> list[float]:
+        if unknown := [scale for scale in scales if scale not in {0.25, 0.5, 1, 2, 4}]:
+            raise ValueError(f"a scale is 0.25, 0.5, 1, 2 or 4, got {unknown[0]}")
+        return scales

@@ -1,0 +1,318 @@
+"""The configuration: every key with its type, default, limits and meaning, in this one place.
+
+``config.yaml`` is read into :class:`Settings`. ``config/README.md`` and ``workflow/schemas/config.schema.json`` are
+written from these classes by ``make docs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from pipeline.base.errors import ConfigError
+from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
+from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Positive, Section
+
+
+class ImageConfig(Section):
+    """What is read of slides and training images. Label images and references are read as they are."""
+
+    channels: list[Index | Name] = Field(
+        [0], min_length=1, description="Channels that the network sees: numbers, counted from 0, or names in the file."
+    )
+    z: Index | Literal["max"] | None = Field(
+        None,
+        description="Plane of a stack, counted from 0, or `max`: the highest value along it (maximum projection). "
+        "null: there is one plane; a stack is an error. Pages of a TIFF that does not say what they are count as z.",
+    )
+    t: Index | None = Field(None, description="Time point, counted from 0. null: there is one; more are an error.")
+    series: Index | Name = Field(
+        0, description="Series, scene or position of files with several images: a number, counted from 0, or a name."
+    )
+    level: Index = Field(0, description="Resolution of a pyramid that is segmented, counted from 0, the finest.")
+    pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm to segment at: read from the coarsest resolution that is at least as fine, then "
+        "averaged over area (or interpolated, where none is as fine). null: as in the file. It goes for training "
+        "images too, so that all have the size the network learned. Label images and references may have the shape of "
+        "the file or that of the result; they are picked at pixel centres, never mixed.",
+    )
+    fallback_pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm of images whose file states none; null leaves them without one. A sample sheet "
+        "can state one per slide.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_the_resolution(self) -> Self:
+        if self.level and self.pixel_size_um is not None:
+            raise ValueError("level and pixel_size_um both choose the resolution; set one of them")
+        return self
+
+
+class TilingConfig(Section):
+    """How slides are cut for the network. Changes speed and memory; the result only of networks with global context,
+    and where glass is skipped.
+    """
+
+    memory_mb: int = Field(
+        4000,
+        ge=1000,
+        description="Memory in MB that a job which reads or predicts slides may take. Tiles are as large as it allows, "
+        "since every tile computes its halo beside itself; a file whose pieces (tiles, strips, chunks, planes, a whole "
+        "PNG) do not fit is refused before it is decoded.",
+    )
+    tile_px: int | None = Field(
+        None,
+        ge=16,
+        description="Largest side in px of what a tile contributes, the halo comes on top; null: what `memory_mb` "
+        "allows, or 512 for networks with global context.",
+    )
+    skip_glass: bool = Field(
+        True,
+        description="Leave tiles of nothing but glass to the first class instead of asking the network. Only on 8-bit "
+        "RGB slides from 4 million pixels on whose background is bright and colourless; all others are segmented "
+        "whole. The log of `tile` says how many tiles are skipped.",
+    )
+
+
+class PredictionConfig(Section):
+    """How slides are predicted, and what is kept."""
+
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Arithmetic of the network. `float32` is exact: tiles give what one pass over the slide gives. "
+        "`bfloat16` is faster on GPUs and on processors that compute it in hardware (AVX512-BF16, AMX), and changes "
+        "some labels along boundaries; the first and the last convolution stay in float32.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network (`torch.compile`) before a batch is predicted: some minutes at first, faster "
+        "on some GPUs, no faster on processors. Labels stay the same but for rounding. Where it fails, or finds no C++ "
+        "compiler, the network runs as it is, and the log says so.",
+    )
+    probabilities: bool = Field(
+        False,
+        description="Write class probabilities (float16) beside the labels; measure them where there is a reference.",
+    )
+
+
+class MaskConfig(Section):
+    """What is written into the masks. Areas are of pixels side by side (4-connected), over the whole slide."""
+
+    instances: Literal["none", "components", "watershed"] = Field(
+        "components",
+        description="The image of object ids: `components` numbers the 4-connected components of each class but "
+        "background; `watershed` also parts those that touch, by the probabilities and the outline; `none` leaves "
+        "the image out.",
+    )
+    neck: float = Field(
+        0.85,
+        gt=0,
+        lt=1,
+        description="For `instances: watershed`: two parts of an object come apart where it is less deep between them "
+        "than this share of the depth of the shallower one. Depth is the distance to the outline times the "
+        "probability. Lower values part less.",
+    )
+    min_object_um2: NonNegative = Field(
+        0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
+    )
+    max_hole_um2: NonNegative = Field(
+        0.0,
+        description="Background of at most this area (µm²) within one class becomes that class, after small objects "
+        "are gone; 0 fills none. Needs the pixel size of the slide.",
+    )
+
+    @property
+    def cleans(self) -> bool:
+        """Whether anything is removed or filled."""
+        return self.min_object_um2 > 0 or self.max_hole_um2 > 0
+
+
+class MetricsConfig(Section):
+    """How masks are compared with references."""
+
+    tolerance_px: Positive = Field(
+        2.0, description="Distance in px up to which two boundaries count as one (surface Dice, boundary IoU)."
+    )
+    tolerance_um: Positive | None = Field(
+        None, description="The same in µm; it takes the place of `tolerance_px` where the pixel size is known."
+    )
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    slides: str = Field(
+        "data/slides",
+        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job for all that is new "
+        "in one).",
+    )
+    references: str = Field(
+        "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
+    )
+    samples: str = Field(
+        "config/samples.csv",
+        description="Optional sample sheet, a CSV with the column `sample` and any of these: `group` (animal, patient, "
+        "field), by which confidence intervals and tests count; `batch`, the slides it is predicted with, in the place "
+        "of its folder, when it is new; `pixel_size_um`, for slides whose file states none; `channels`, in the place "
+        "of `image.channels`, with `;` between them. Cells may be empty, but those of `group`. A changed group renews "
+        "the report alone; a changed pixel size or channel segments that slide again.",
+    )
+    settle_s: NonNegative = Field(
+        10.0,
+        description="A slide that changed less than so many seconds ago may still be copied: it waits for the next "
+        "run, and the report says so. So does, for an hour, a TIFF that is shorter than its own header says. 0: none "
+        "waits.",
+    )
+    classes: list[ClassName] = Field(
+        ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
+    )
+    training: TrainingConfig = TrainingConfig()
+    image: ImageConfig = ImageConfig()
+    tiling: TilingConfig = TilingConfig()
+    models: dict[ModelName, ModelConfig] = Field(
+        {"unet": ModelConfig()},
+        min_length=1,
+        description="Networks by a name of your choice; each is trained, run and reported beside the others.",
+    )
+    ensembles: dict[ModelName, EnsembleConfig] = Field(
+        {}, description="Averages of networks by a name of your choice, run and reported beside them."
+    )
+    prediction: PredictionConfig = PredictionConfig()
+    masks: MaskConfig = MaskConfig()
+    metrics: MetricsConfig = MetricsConfig()
+
+    @property
+    def networks(self) -> dict[str, str | None]:
+        """Names of all that predicts, models and then ensembles, each with its checkpoint, if it has one."""
+        return {name: model.checkpoint for name, model in self.models.items()} | dict.fromkeys(self.ensembles)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether prediction writes them: to be kept, or for the watershed alone."""
+        return self.prediction.probabilities or self.masks.instances == "watershed"
+
+    @property
+    def trainings(self) -> dict[str, tuple[str, int | None]]:
+        """Names of all that is trained, each with its model and the fold that is held back (from 1), if there is one.
+
+        A fold is named ``unet/fold1``, which no model can be.
+        """
+        return {
+            f"{name}/fold{fold}" if fold else name: (name, fold)
+            for name, model in self.models.items()
+            if not model.checkpoint
+            for fold in (range(1, model.folds + 1) if model.folds else [None])
+        }
+
+    @property
+    def averages(self) -> dict[str, EnsembleConfig]:
+        """All that is put together from other networks: the ensembles, and the models that are trained in folds."""
+        return self.ensembles | {
+            name: EnsembleConfig(members=self.folds_of(name)) for name, model in self.models.items() if model.folds
+        }
+
+    def folds_of(self, model: str) -> list[str]:
+        """Return the names of the folds of a model; none where it is one network."""
+        return [name for name, (of, fold) in self.trainings.items() if of == model and fold]
+
+    @model_validator(mode="after")
+    def _names_refer_to_models(self) -> Self:
+        for name, ensemble in self.ensembles.items():
+            if name in self.models:
+                raise ValueError(f"ensembles.{name}: there is a model of this name; choose another")
+            if unknown := sorted(set(ensemble.members) - set(self.models)):
+                raise ValueError(
+                    f"ensembles.{name}.members: no model {unknown[0]!r}; there are {', '.join(self.models)}"
+                )
+        for name in self.models:
+            chain = [name]
+            while (start := self.models[chain[-1]].pretrained) in self.models:
+                if start in chain:
+                    raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
+                chain.append(start)
+            if len(chain) > 1:
+                self._check_folds_of_start(name, chain[1])
+        return self
+
+    def _check_folds_of_start(self, name: str, start: str) -> None:
+        """Refuse a start that has learned from what is held back: its folds must be the same."""
+        folds, others = self.models[name].folds, self.models[start].folds
+        if folds != others and not self.models[start].checkpoint:
+            raise ValueError(
+                f"models.{name}.pretrained: {start} has folds: {others or 'null'}, {name} {folds or 'null'}; it would "
+                "have learned from images that are held back; give both the same"
+            )
+
+    @model_validator(mode="after")
+    def _labels_fit_classes(self) -> Self:
+        if len(set(self.classes)) != len(self.classes) or {"mean", "pooled"} & set(self.classes):
+            raise ValueError(f"classes must differ, and none can be named 'mean' or 'pooled', got {self.classes}")
+        if self.training.kind == "instances" and len(self.classes) != 2:
+            raise ValueError(f"training.kind 'instances' means two classes, got {len(self.classes)}: {self.classes}")
+        values = self.training.values
+        if values is not None and self.training.kind == "instances":
+            raise ValueError("training.values belongs to training.kind 'classes'; remove it, or change the kind")
+        if values is not None and (len(values) != len(self.classes) or len(set(values)) != len(values)):
+            raise ValueError(
+                f"training.values must be {len(self.classes)} different values, one per class, got {values}"
+            )
+        return self
+
+
+_CHOICE = re.compile(r"constrained-|literal\[")  # what pydantic adds to the place of a value of several types
+
+
+def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
+    """Check a configuration as read from YAML and fill in the defaults.
+
+    Raises
+    ------
+    ConfigError
+        One line that names ``source``, the key, the value, and what is allowed.
+    """
+    try:
+        return Settings.model_validate(dict(config))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, Settings)}") from None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read the configuration of a project; raise :class:`ConfigError` as above, or where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; go to the project, or name --settings") from error
+    return parse_settings(content, source=str(path))
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Say the first mistake in one line."""
+    first = error.errors()[0]
+    place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
+    if place and _CHOICE.match(str(place[-1])):  # one of several types that the value could have
+        place = place[:-1]
+        messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
+    key = ".".join(str(part) for part in place)
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
+        return f"unknown key {key!r} (value {first['input']!r}); known keys here: {known}"
+    message = " or ".join(messages)
+    return f"{key}: {message}, got {first['input']!r}" if key else message
+
+
+def _section_at(kind: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+    """Return the section of the schema that ``path`` leads to."""
+    for part in path:
+        if isinstance(part, str) and part in kind.model_fields:
+            annotation = kind.model_fields[part].annotation
+            for candidate in (annotation, *get_args(annotation)):
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                    kind = candidate
+    return kind

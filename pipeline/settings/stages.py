@@ -1,0 +1,124 @@
+"""The part of the configuration that each stage is told, as one JSON object.
+
+A changed setting so runs again exactly the rules that use it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self, TypeVar
+
+from pydantic import ValidationError, model_validator
+
+from pipeline.base.errors import ConfigError
+from pipeline.settings.networks import LossConfig, ModelConfig
+from pipeline.settings.schema import ImageConfig, MaskConfig, MetricsConfig, explain
+from pipeline.settings.section import ClassName, Section
+
+Part = TypeVar("Part", bound=Section)
+
+
+class LabelConfig(Section):
+    """How a label image becomes a class map."""
+
+    classes: list[ClassName]
+    kind: Literal["instances", "classes"]
+    values: list[int] | None = None
+    ignored: int | None = None
+
+
+class TileConfig(Section):
+    """What the stage ``tile`` is told."""
+
+    image: ImageConfig
+    tile_px: int | None
+    skip_glass: bool
+
+
+class WeighConfig(Section):
+    """What the stage ``weigh`` is told."""
+
+    labels: LabelConfig
+    image: ImageConfig
+    loss: LossConfig
+
+
+class SplitConfig(Section):
+    """Which training images are held back: number ``fold`` (from 1) of ``folds``, or the last ``validation`` of all."""
+
+    samples: str
+    validation: float | None = None
+    folds: int | None = None
+    fold: int | None = None
+
+    @model_validator(mode="after")
+    def _one_part_is_held_back(self) -> Self:
+        if (self.validation is None) == (self.folds is None) or (self.folds is None) != (self.fold is None):
+            raise ValueError(f"give validation, or folds and fold, got {self.validation}, {self.folds} and {self.fold}")
+        if self.folds and self.fold and not 1 <= self.fold <= self.folds:
+            raise ValueError(f"fold must be from 1 to {self.folds}, got {self.fold}")
+        return self
+
+
+class TrainConfig(Section):
+    """What the stage ``train`` is told."""
+
+    labels: LabelConfig
+    image: ImageConfig
+    model: ModelConfig
+    split: SplitConfig
+    allow_empty: bool = False
+
+
+class ValidateConfig(Section):
+    """What the stage ``validate`` is told."""
+
+    labels: LabelConfig
+    tile: TileConfig
+    masks: MaskConfig
+    metrics: MetricsConfig
+    precision: Literal["float32", "bfloat16"]
+    split: SplitConfig
+
+
+class InspectConfig(Section):
+    """What the stage ``inspect`` is told."""
+
+    image: ImageConfig
+
+
+class EvaluateConfig(Section):
+    """What the stage ``evaluate`` is told."""
+
+    labels: LabelConfig
+    image: ImageConfig = ImageConfig()
+    metrics: MetricsConfig
+
+
+class PredictConfig(Section):
+    """What the stage ``predict`` is told."""
+
+    classes: list[ClassName]
+    precision: Literal["float32", "bfloat16"]
+    compile: bool = False
+    probabilities: bool
+
+
+class VerifyConfig(Section):
+    """What the stage ``verify`` is told."""
+
+    classes: list[ClassName]
+
+
+class ObjectsConfig(Section):
+    """What the stage ``objects`` is told."""
+
+    classes: list[ClassName]
+    image: ImageConfig
+
+
+def parse_stage_config(kind: type[Part], text: str) -> Part:
+    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` as above."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--config: {explain(error, kind)}") from None

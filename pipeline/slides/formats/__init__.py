@@ -1,0 +1,69 @@
+"""Image formats: a table says which reader opens a file. What a file is follows from its first bytes, not its name.
+
+Only formats of several files, and databases, are known by their suffix: there the first bytes say little. A reader is a
+function ``(path, budget_bytes, stack) -> list[Series]``: it looks at the header, refuses pieces that decode to more
+than the budget, may leave what is to be closed on ``stack``, and may raise anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+
+from pipeline.slides.formats.image import Series
+
+Reader = Callable[[Path, int, ExitStack], list[Series]]
+
+_BY_SUFFIX = {
+    ".companion.ome": "pipeline.slides.formats.tiff:open_companion",
+    ".mrxs": "pipeline.slides.formats.whole_slide:open_whole_slide",
+    ".svslide": "pipeline.slides.formats.whole_slide:open_whole_slide",
+    ".vms": "pipeline.slides.formats.whole_slide:open_whole_slide",
+    ".vmu": "pipeline.slides.formats.whole_slide:open_whole_slide",
+}
+_BY_MAGIC = {
+    b"II*\0": "pipeline.slides.formats.tiff:open_tiff",
+    b"MM\0*": "pipeline.slides.formats.tiff:open_tiff",
+    b"II+\0": "pipeline.slides.formats.tiff:open_tiff",
+    b"MM\0+": "pipeline.slides.formats.tiff:open_tiff",
+    b"\x89PNG\r\n\x1a\n": "pipeline.slides.formats.picture:open_png",
+    b"\xff\xd8\xff": "pipeline.slides.formats.picture:open_jpeg",
+    b"ZISRAWFILE": "pipeline.slides.formats.czi:open_czi",
+    b"\xda\xce\xbe\x0a": "pipeline.slides.formats.nd2:open_nd2",
+    b"\x00\x00\x00\x0cjP  ": "pipeline.slides.formats.nd2:open_nd2",  # ND2 before 2009
+    b"\x70\0\0\0": "pipeline.slides.formats.lif:open_lif",
+}
+_FOLDER = "pipeline.slides.formats.ome_zarr:open_ome_zarr"
+_EXTRA = "microscopes"  # of pyproject.toml
+
+
+def open_series(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
+    """Return the images of a file, at least one; raise whatever the reader raises."""
+    try:
+        module, function = _reader_of(path).split(":")
+        reader: Reader = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the package {error.name} that reads this format is not installed; pip install 'slidemill[{_EXTRA}]'"
+        ) from error
+    return reader(path, budget_bytes, stack)
+
+
+def _reader_of(path: Path) -> str:
+    if path.is_dir():
+        return _FOLDER
+    for suffix, reader in _BY_SUFFIX.items():
+        if path.name.lower().endswith(suffix):
+            return reader
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise ValueError("the file is empty (0 bytes); copy it again")
+    for magic, reader in _BY_MAGIC.items():
+        if head.startswith(magic):
+            return reader
+    raise ValueError(
+        f"no image: it begins with {head[:8]!r}, which no known format does; check how it was saved or downloaded"
+    )

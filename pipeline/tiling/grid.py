@@ -1,0 +1,213 @@
+"""The tile grid of a slide, and windows of a slide read with mirrored pixels around it.
+
+A tile contributes its ``write`` region and is computed from its ``read`` window, which reaches a halo further on every
+side. Writes partition the slide; every window starts and ends on a multiple of the stride, so each tile samples the
+slide as one pass over the whole of it would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base.geometry import Geometry, round_up
+
+_OVERLAP = 8  # windows of networks with global context reach this part of a tile into their neighbours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Rows [top, bottom) and columns [left, right) of a slide; may reach beyond it, where pixels are mirrored."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices, for an array of the slide."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One inference window: ``read`` is what the network sees, ``write`` what it contributes."""
+
+    read: Region
+    write: Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """An axis-aligned grid of tiles over a slide of ``shape`` (lengths in pixels).
+
+    ``overlap_px`` is the part of the halo that is kept and blended with the neighbours: 0 where tiles are exact.
+    """
+
+    shape: tuple[int, int]
+    tile: tuple[int, int]
+    halo_px: int
+    stride_px: int
+    overlap_px: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise ValueError(f"a slide has at least one pixel, got shape {self.shape}")
+        for name, length in (("halo_px", self.halo_px), ("tile rows", self.tile[0]), ("tile columns", self.tile[1])):
+            if length % self.stride_px or length < 0:
+                raise ValueError(f"{name} must be a multiple of the stride of {self.stride_px}, got {length}")
+        if min(self.tile) < 1:
+            raise ValueError(f"a tile has at least one pixel, got {self.tile}")
+
+    @classmethod
+    def plan(cls, shape: tuple[int, int], *, geometry: Geometry, tile_px: int) -> Self:
+        """Cover a slide with the fewest tiles of at most ``tile_px`` a side, all of nearly the same size."""
+        stride = geometry.stride_px
+        largest = max(tile_px // stride, 1) * stride
+        rows, columns = (round_up(-(-length // -(-length // largest)), stride) for length in shape)
+        overlap_px = 0
+        if geometry.context_px is None:
+            overlap_px = round_up(max(rows, columns) // _OVERLAP, stride)
+        return cls(
+            shape=shape,
+            tile=(rows, columns),
+            halo_px=geometry.halo_px + overlap_px,
+            stride_px=stride,
+            overlap_px=overlap_px,
+        )
+
+    @classmethod
+    def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
+        """Cover a slide with the tiles that compute least beside it, their windows having up to ``window_px`` pixels.
+
+        Tiles of a slide that is higher than one of them are as high as that allows, so that they, and the memory that
+        they take, are the same for all slides of one width.
+
+        Raises
+        ------
+        ValueError
+            If the smallest tile of the network has a larger window.
+        """
+        stride, halo = geometry.stride_px, geometry.halo_px
+        grids = []
+        for count in range(1, -(-shape[1] // stride) + 1):
+            columns = round_up(-(-shape[1] // count), stride)
+            rows = (window_px // (columns + 2 * halo) - 2 * halo) // stride * stride
+            if rows >= stride:
+                tile = min(rows, round_up(shape[0], stride)), columns
+                grids.append(cls(shape=shape, tile=tile, halo_px=halo, stride_px=stride))
+        if not grids:
+            least = (stride + 2 * halo) ** 2
+            raise ValueError(f"windows of {window_px} px are too small for this network, whose smallest has {least} px")
+        return min(grids, key=lambda grid: grid.redundancy)
+
+    @property
+    def cut_px(self) -> int:
+        """What is cut off the logits of a window on every side."""
+        return self.halo_px - self.overlap_px
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of rows and columns of tiles."""
+        return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return math.prod(self.counts)
+
+    @property
+    def redundancy(self) -> float:
+        """Pixels that the network computes per pixel of the slide."""
+        read_px = 1
+        for length, side in zip(self.shape, self.tile, strict=True):
+            count = -(-length // side)
+            last = length - (count - 1) * side
+            read_px *= (count - 1) * side + round_up(last, self.stride_px) + count * 2 * self.halo_px
+        return read_px / math.prod(self.shape)
+
+    @property
+    def window_px(self) -> int:
+        """Pixels of the largest window that the network sees."""
+        return math.prod(side + 2 * self.halo_px for side in self.tile)
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles row by row."""
+        for top in range(0, self.shape[0], self.tile[0]):
+            for left in range(0, self.shape[1], self.tile[1]):
+                write = Region(
+                    top=top,
+                    left=left,
+                    bottom=min(top + self.tile[0], self.shape[0]),
+                    right=min(left + self.tile[1], self.shape[1]),
+                )
+                yield Tile(read=self._read_of(write), write=write)
+
+    def _read_of(self, write: Region) -> Region:
+        rows, columns = (round_up(length, self.stride_px) for length in write.shape)
+        return Region(
+            top=write.top - self.halo_px,
+            left=write.left - self.halo_px,
+            bottom=write.top + rows + self.halo_px,
+            right=write.left + columns + self.halo_px,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the grid as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Read what :meth:`to_dict` returned."""
+        return cls(
+            shape=(content["shape"][0], content["shape"][1]),
+            tile=(content["tile"][0], content["tile"][1]),
+            halo_px=content["halo_px"],
+            stride_px=content["stride_px"],
+            overlap_px=content["overlap_px"],
+        )
+
+
+def mirror(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Return the indices of [start, stop) reflected into [0, size), the edge not repeated.
+
+    As numpy's ``reflect``, as often as needed: -1 is 1, ``size`` is ``size - 2``. A single pixel repeats.
+    """
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    period = 2 * (size - 1)
+    indices = np.arange(start, stop, dtype=np.intp) % period
+    return np.minimum(indices, period - indices)
+
+
+def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], window: Region) -> NDArray[Any]:
+    """Read a window that may reach beyond the slide.
+
+    Parameters
+    ----------
+    read : callable
+        Returns (channel, row, column) pixels of a row and a column slice inside the slide.
+    shape : (rows, columns)
+        Of the slide.
+    window : Region
+        What to read.
+
+    Returns
+    -------
+    (channels, *window.shape) array
+    """
+    rows = mirror(window.top, window.bottom, shape[0])
+    columns = mirror(window.left, window.right, shape[1])
+    block = read(slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    return block[:, rows - rows.min()][:, :, columns - columns.min()]

@@ -1,0 +1,154 @@
+"""Training patches: random windows of annotated slides, changed at random, every slide and every class as often.
+
+Patch number i follows from the seed and i alone: neither which process makes it, nor what was made before it matters.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.base.errors import SlidemillError
+from pipeline.settings.networks import AugmentationConfig
+from pipeline.tiling.grid import Region, read_mirrored
+from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
+from pipeline.training.data.spatial_changes import draw_map, reach_px, resample, turn
+
+Patch = tuple[Tensor, Tensor, Tensor]
+
+_OF_PLACE, _OF_PATCH = 1, 2  # two independent streams of random numbers
+_BEYOND = 8  # patches reach this part of their side beyond a slide, where inference sees mirrored pixels too
+_PER_READ, _LANES = 8, 16  # of slides that are read from disk: patches of one window, and windows in turn
+
+
+class RandomPatches(Dataset[Patch]):
+    """Augmented patches by number: image (channels, P, P) float32, target (P, P) int64, weights (P, P) float32.
+
+    A patch holds a random pixel of a slide, at any place in it. Every slide is drawn as often as any other, and a pixel
+    of it anywhere that is annotated and not glass; or, for a share ``balance`` of the patches, a class, then a slide
+    that has it, then a pixel of it. What lies beyond a slide is mirrored, as in inference.
+
+    Where slides are too large to be in memory, 8 patches are cut from the neighbourhood of one pixel, which is read
+    once; patches of 16 such places take turns, so that a batch does not come from one.
+    """
+
+    def __init__(
+        self,
+        images: list[Annotated],
+        *,
+        patch_px: int,
+        config: AugmentationConfig,
+        seed: int,
+        balance: float = 0.5,
+    ) -> None:
+        if config.stain and any(annotated.image.shape[0] != 3 for annotated in images):
+            channels = next(one.image.shape[0] for one in images if one.image.shape[0] != 3)
+            raise SlidemillError(f"augmentation.stain needs images of 3 channels (RGB), got {channels}; set it to 0")
+        self.images = images
+        self.patch_px = patch_px
+        self.config = config
+        self.seed = seed
+        self.balance = balance
+        self.classes = sorted({index for annotated in images for index in annotated.cells.classes})
+        self.is_grouped = not all(annotated.in_memory for annotated in images)
+        self._windows: OrderedDict[int, tuple[Region, list[NDArray[Any]]]] = OrderedDict()
+
+    def __getitem__(self, index: int) -> Patch:
+        generator = np.random.default_rng([_OF_PATCH, self.seed, index])
+        annotated, point, group = self._place(index)
+        top, left = (
+            _start(at, self.patch_px, length, generator) for at, length in zip(point, annotated.shape, strict=True)
+        )
+        places = draw_map(self.config, self.patch_px, generator)
+        if places is None:
+            window = Region(top=top, left=left, bottom=top + self.patch_px, right=left + self.patch_px)
+            parts = self._read(annotated, window, point, group)
+            image, classes, weights = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+        else:
+            first, last = places.amin(dim=(1, 2)).floor().long(), places.amax(dim=(1, 2)).ceil().long() + 1
+            around = [*first.tolist(), *last.tolist()]
+            window = Region(top=top + around[0], left=left + around[1], bottom=top + around[2], right=left + around[3])
+            pixels, labels, costs = self._read(annotated, window, point, group)
+            moved, target = resample(np.concatenate([pixels, costs]), labels[0], places - first.view(2, 1, 1))
+            image, classes, weights = moved[:-1], target[None], moved[-1:]
+        number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
+        image, classes, weights = (turn(part, number).contiguous() for part in (image, classes, weights))
+        return self._coloured(image, annotated, generator), classes[0].long(), weights[0].float()
+
+    def _place(self, index: int) -> tuple[Annotated, tuple[int, int], int]:
+        """Draw a slide and a pixel of it, the same for all patches of a group."""
+        group = index
+        if self.is_grouped:
+            group = index // (_LANES * _PER_READ) * _LANES + index % _LANES
+        generator = np.random.default_rng([_OF_PLACE, self.seed, group])
+        of_class = None
+        candidates = self.images
+        if generator.random() < self.balance:
+            of_class = self.classes[generator.integers(len(self.classes))]
+            candidates = [annotated for annotated in self.images if of_class in annotated.cells.counts]
+        annotated = candidates[generator.integers(len(candidates))]
+        return annotated, annotated.cells.draw(annotated.classes, of_class, generator), group
+
+    def _read(
+        self, annotated: Annotated, window: Region, point: tuple[int, int], group: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+        """Return image, classes and weights of a window, (channel, row, column) each."""
+        if not self.is_grouped:
+            return _read(annotated, window)
+        if group not in self._windows:
+            reach = self.patch_px + reach_px(self.config, self.patch_px)
+            (top, left), (bottom, right) = ((at - reach for at in point), (at + reach for at in point))
+            around = Region(top=top, left=left, bottom=bottom, right=right)
+            self._windows[group] = around, list(_read(annotated, around))
+            if len(self._windows) > _LANES:
+                self._windows.popitem(last=False)
+        around, parts = self._windows[group]
+        if min(window.top - around.top, window.left - around.left) < 0 or (
+            window.bottom > around.bottom or window.right > around.right
+        ):
+            return _read(annotated, window)
+        rows, columns = (
+            slice(side.start - start, side.stop - start)
+            for side, start in zip(window.slices, (around.top, around.left), strict=True)
+        )
+        image, classes, weights = (part[:, rows, columns] for part in parts)
+        return image, classes, weights
+
+    def _coloured(self, image: Tensor, annotated: Annotated, generator: np.random.Generator) -> Tensor:
+        if generator.random() < self.config.chance("stain"):
+            image = jitter_stains(
+                image, annotated.statistics, annotated.white, strength=self.config.stain, generator=generator
+            )
+        self._changes.set_random_state(seed=int(generator.integers(2**32)))
+        changed: Tensor = self._changes({IMAGE: image})[IMAGE]
+        return changed
+
+    @cached_property
+    def _changes(self) -> Compose:
+        return intensity_changes(self.config, self.patch_px)
+
+
+def _start(point: int, patch_px: int, length: int, generator: np.random.Generator) -> int:
+    """Draw where a patch that holds a pixel begins; one that is much longer than the slide is centred on it."""
+    beyond = patch_px // _BEYOND
+    first, last = -beyond, length - patch_px + beyond
+    if last <= first:
+        return (length - patch_px) // 2
+    return int(generator.integers(max(first, point - patch_px + 1), min(last, point) + 1))
+
+
+def _read(annotated: Annotated, window: Region) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+    def read(part: Any) -> NDArray[Any]:
+        return read_mirrored(lambda rows, columns: part[rows, columns][None], annotated.shape, window)
+
+    image = read_mirrored(lambda rows, columns: annotated.image[:, rows, columns], annotated.shape, window)
+    return image, read(annotated.classes), read(annotated.weights).astype(np.float32)

@@ -1,0 +1,106 @@
+"""What a training leaves to look at as it goes on: history.csv, and events for TensorBoard where that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from skimage.segmentation import find_boundaries
+
+from pipeline.base.files import replacing
+from pipeline.base.palette import EXTRA_RGB, MISSED_RGB
+from pipeline.training.state import Record
+
+log = logging.getLogger(__name__)
+
+_EXAMPLE_PX = 512
+_EVENTS = "events.out.tfevents.*"
+
+
+class History:
+    """The records of a training, as a CSV that is written anew with each, and as events in a folder.
+
+    Parameters
+    ----------
+    table : Path
+        The CSV.
+    folder : Path
+        Where events go; those of an earlier training are removed where ``step`` is 0.
+    step : int
+        After which the training goes on; later events of an interrupted try are hidden.
+    """
+
+    def __init__(self, table: Path, folder: Path, step: int) -> None:
+        self._table = table
+        self._events: Any = None
+        try:
+            if step == 0:
+                for old in folder.glob(_EVENTS):
+                    old.unlink()
+            self._events = _writer(folder, step + 1)
+        except OSError as error:  # they are to look at, and no reason to stop
+            log.warning("no events for TensorBoard: %s", error)
+
+    def write(self, records: list[Record], picture: NDArray[np.uint8] | None = None) -> None:
+        """Write all records; add the last one and a picture (rows, columns, 3) to the events."""
+        with replacing(self._table) as temporary:
+            pd.DataFrame(records).to_csv(temporary, index=False)
+        if self._events is None or picture is None:
+            return
+        try:
+            self._add_events(records[-1], picture)
+        except OSError as error:
+            log.warning("no more events for TensorBoard: %s", error)
+            self._events = None
+
+    def _add_events(self, record: Record, picture: NDArray[np.uint8]) -> None:
+        step = int(record["step"])
+        for name, value in record.items():
+            if name != "step":
+                self._events.add_scalar(name.replace("_", "/", 1) if name.startswith("dice_") else name, value, step)
+        self._events.add_image("held back", picture, step, dataformats="HWC")
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the events."""
+        if self._events is not None:
+            self._events.close()
+
+
+def overlay(image: NDArray[np.float32], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the centre of an image with the outlines of the true classes (blue) and the predicted ones (orange).
+
+    Parameters
+    ----------
+    image : (channels, rows, columns) float32 array
+        Normalized; the first three channels are shown, or the first alone.
+    truth, predicted : (rows, columns) uint8 array
+        Class maps.
+
+    Returns
+    -------
+    (rows, columns, 3) uint8 array, at most 512 px a side
+    """
+    rows, columns = (slice(max(0, (side - _EXAMPLE_PX) // 2), (side + _EXAMPLE_PX) // 2) for side in truth.shape)
+    pixels = image[:, rows, columns]
+    shown = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
+    picture = (255 * np.clip(shown, 0, 1)).astype(np.uint8).transpose(1, 2, 0).copy()
+    for classes, colour in ((truth, MISSED_RGB), (predicted, EXTRA_RGB)):
+        picture[find_boundaries(classes[rows, columns], mode="inner")] = colour
+    return picture
+
+
+def _writer(folder: Path, first_step: int) -> Any:
+    """Return a writer of events; None where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  the extra `tensorboard`
+
+    writer = SummaryWriter(folder, purge_step=first_step)
+    log.info("tensorboard --logdir %s shows the training", folder.parent.parent)
+    return writer

@@ -1,0 +1,278 @@
+"""The training loop, read top to bottom.
+
+Patches in, a trained network and its history out. It ends after a number of steps or a time, whichever comes first,
+and keeps the weights that were best on the held-back images. Interrupted, it goes on from its last validation.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from models.base.interface import SegmentationModel
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import replacing
+from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
+from pipeline.prediction.forward import predict_image
+from pipeline.settings.networks import SettledConfig
+from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.batches import Batches
+from pipeline.training.data.patches import RandomPatches
+from pipeline.training.history import History, overlay
+from pipeline.training.optimization import schedule
+from pipeline.training.processes import gather, run_processes, start_fabric
+from pipeline.training.state import STATE, Record, TrainingState, read_state, write_state
+from pipeline.training.step import Learner, NotFiniteError
+
+log = logging.getLogger(__name__)
+
+_VALIDATION_TILE_PX = 512
+_VALIDATION_SHARE = 0.1  # of the computing, at most
+_FORWARD_SHARE = 1 / 3  # of a training step, per pixel: the gradients take twice as much
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be trained, on what, and where its traces go.
+
+    Attributes
+    ----------
+    network
+        With its initial weights.
+    training, validation
+        Neither empty, of different files.
+    classes
+        Names of the classes, for the history.
+    config
+        Loss, patches, steps, time.
+    identity
+        Hash of settings and data. A training goes on only from a state of the same.
+    history
+        The CSV that grows with each validation.
+    folder
+        For what training keeps for itself: its state, events, a batch that failed.
+    """
+
+    network: SegmentationModel
+    training: list[Annotated]
+    validation: list[Annotated]
+    classes: list[str]
+    config: SettledConfig
+    identity: str
+    history: Path
+    folder: Path
+
+
+def train_network(task: Task, devices: list[torch.device]) -> Record:
+    """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the processor.
+
+    The state of the training stays in ``task.folder``, so that a training that is over is not begun again; see
+    :func:`conclude`.
+
+    Parameters
+    ----------
+    task : Task
+    devices : list of torch.device
+        One process trains on each; they share every batch.
+
+    Returns
+    -------
+    dict
+        The record of the best weights: step, elapsed_s, learning_rate, loss, waiting, steps_per_s, and Dice on the
+        held-back images per class and as ``dice_mean``.
+
+    Raises
+    ------
+    SlidemillError
+        If the loss is no number, a patch does not suit the network, or a batch cannot be shared.
+    """
+    if task.config.batch_size % len(devices):
+        raise SlidemillError(
+            f"batch_size {task.config.batch_size} cannot be shared among {len(devices)} devices; "
+            f"make it a multiple of {len(devices)}, or ask for fewer devices"
+        )
+    fabric = start_fabric(devices, task.config.precision)
+    run_processes(fabric, _train, task)
+    state = read_state(task.folder / STATE, task.identity)
+    if state is None or state.chosen is None:
+        raise SlidemillError("no validation gave a Dice; are the held-back label images empty?")
+    task.network.cpu().load_state_dict(state.tensors["best"])
+    task.network.eval()
+    return state.chosen
+
+
+def conclude(task: Task) -> None:
+    """Leave of the state of a training, whose network is written, no more than gives this network again.
+
+    A run that is killed before it has noted that the job ended will delete the network and start the job again.
+    """
+    state = read_state(task.folder / STATE, task.identity)
+    assert state is not None  # training has just read it
+    state.over, state.tensors = True, {"best": state.tensors["best"]}
+    write_state(task.folder / STATE, task.identity, state)
+
+
+def _train(fabric: Fabric, task: Task) -> None:
+    """Train in this process; the first one also validates, and writes."""
+    config = task.config
+    learner = Learner(fabric, task.network, config)
+    state = read_state(task.folder / STATE, task.identity) or TrainingState()
+    if state.over:
+        log.info("over since step %d; to train once more, remove %s", state.step, task.folder)
+    elif state.step:
+        log.info("going on after step %d, %.0f s of training", state.step, state.elapsed_s)
+        learner.load(state)
+    patches = RandomPatches(
+        task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
+    )
+    batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
+    clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
+    recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
+    interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
+    is_over = state.over or clock.fraction(state.step) >= 1 or _gives_up(state, config)
+    with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
+        while not is_over:
+            rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)
+            batch = next(batches)
+            try:
+                loss = learner.step(batch, rate=rate, number=state.step)
+            except NotFiniteError as error:
+                raise SlidemillError(f"{error}; {_keep(fabric, batch, task.folder)}") from error
+            state.step += 1
+            clock.read(fabric)
+            is_over = clock.fraction(state.step) >= 1
+            if recorder:
+                recorder.losses.append(loss)
+            if state.step % interval == 0 or is_over:
+                if recorder:
+                    recorder.record(rate)
+                is_over = fabric.broadcast(is_over or _gives_up(state, config))
+                clock.read(fabric)
+            bar.update(round(100 * clock.fraction(state.step)) - bar.n)
+    if recorder:
+        recorder.history.close()
+
+
+class _Recorder:
+    """What the first process does at each validation: a record, the state on disk, the history."""
+
+    def __init__(self, task: Task, learner: Learner, state: TrainingState, batches: Batches, clock: Clock) -> None:
+        self._task, self._learner, self._state, self._batches, self._clock = task, learner, state, batches, clock
+        self.losses: list[float] = []
+        self.history = History(task.history, task.folder, state.step)
+        if state.history:
+            self.history.write(state.history)
+        self._since_s, self._waited_s = clock.elapsed_s(), 0.0
+
+    def record(self, rate: float) -> None:
+        """Validate; write the state, then the history."""
+        elapsed_s, waited_s = self._clock.elapsed_s(), self._batches.waited_s
+        lasted_s = elapsed_s - self._since_s
+        record = {
+            "step": self._state.step,
+            "elapsed_s": elapsed_s,
+            "learning_rate": rate,
+            "loss": float(np.mean(self.losses)),
+            "waiting": (waited_s - self._waited_s) / lasted_s,
+            "steps_per_s": len(self.losses) / lasted_s,
+        }
+        images = self._task.validation
+        with self._learner.arithmetic():
+            scores, predicted = validate(self._learner.judged, images, self._task.classes)
+        record |= scores
+        self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
+        self._state.elapsed_s = self._clock.elapsed_s()
+        self._learner.save(self._state)
+        write_state(self._task.folder / STATE, self._task.identity, self._state)
+        self.history.write(self._state.history, overlay(images[0].image[:], images[0].classes[:], predicted))
+        log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in record.items()))
+        self.losses.clear()
+        self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
+
+
+def validate(
+    network: SegmentationModel, images: list[Annotated], classes: list[str]
+) -> tuple[Record, NDArray[np.uint8]]:
+    """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean.
+
+    Also the predicted classes of the first image. The network is left in evaluation mode.
+    """
+    network.eval()
+    counts, first = np.zeros((len(classes), len(classes)), np.int64), None
+    for image in images:
+        predicted = predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX)
+        counts += confusion(image.classes[:], predicted, num_classes=len(classes))
+        first = predicted if first is None else first
+    assert first is not None  # there are images
+    scores = per_class("dice", counts)
+    record = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
+    return record | {"dice_mean": mean_over_classes(scores)}, first
+
+
+def validation_interval(config: SettledConfig, validation_px: int) -> int:
+    """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
+
+    It follows from numbers of pixels, not from a clock, so that a training repeats itself.
+
+    Parameters
+    ----------
+    config : SettledConfig
+    validation_px : int
+        Pixels of all held-back images.
+    """
+    step_px = config.batch_size * config.patch_px**2
+    validation = _FORWARD_SHARE * validation_px / step_px  # in steps
+    return max(config.validate_every, math.ceil(validation * (1 - _VALIDATION_SHARE) / _VALIDATION_SHARE))
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """How far a training is, by steps and by time, that of earlier tries included."""
+
+    max_steps: int
+    max_seconds: float
+    earlier_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._start, self._read_s = time.monotonic(), self.earlier_s
+
+    def elapsed_s(self) -> float:
+        """Return the time since the training began."""
+        return self.earlier_s + time.monotonic() - self._start
+
+    def read(self, fabric: Fabric) -> None:
+        """Note the time of the first process, in all of them."""
+        self._read_s = fabric.broadcast(self.elapsed_s())
+
+    def fraction(self, step: int) -> float:
+        """Return the share of the training that is done after ``step`` steps.
+
+        Asked for the step to come, steps outrun the time that has passed wherever they are what ends the training, so
+        that such a training repeats itself.
+        """
+        return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
+
+
+def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
+    return config.patience is not None and state.validations_since_best() >= config.patience
+
+
+def _keep(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
+    """Save a batch that gave no finite loss; return what to do about it."""
+    parts = [gather(part) for part in batch]
+    path = folder / "failed-batch.npz"
+    if fabric.is_global_zero:
+        image, target, weights = (part.cpu().numpy() for part in parts)
+        with replacing(path) as temporary:
+            np.savez(temporary, image=image, target=target, weights=weights)
+    return f"the batch is in {path}; lower learning_rate, or train in float32"

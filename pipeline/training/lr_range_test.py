@@ -1,0 +1,71 @@
+"""Which learning rate suits a training: the range test, in which it grows with each step until the loss explodes.
+
+Smith (2017), doi:10.1109/WACV.2017.58.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.base.errors import SlidemillError
+from pipeline.training.step import Learner, NotFiniteError
+
+_EXPLODED = 4.0  # times the lowest loss
+_MEMORY = 0.9  # of the smoothed loss, per step
+
+
+def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence[float]) -> list[float]:
+    """Make a step at each learning rate; return the losses before each, up to the one that explodes.
+
+    Parameters
+    ----------
+    learner : Learner
+        Fresh. Of no use afterwards.
+    batches : iterator of lists of tensors
+    rates : sequence of float
+        Rising.
+    """
+    losses: list[float] = []
+    for number, rate in enumerate(tqdm(rates, disable=None, desc="find-lr")):
+        try:
+            losses.append(learner.step(next(batches), rate=rate, number=number))
+        except NotFiniteError:
+            break
+        if smooth(losses)[-1] > _EXPLODED * smooth(losses).min():
+            break
+    return losses
+
+
+def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
+    """Return the running mean of losses, each 0.9 times as heavy as the one after it."""
+    means, mean = [], 0.0
+    for step, loss in enumerate(losses, start=1):
+        mean = _MEMORY * mean + (1 - _MEMORY) * loss
+        means.append(mean / (1 - _MEMORY**step))
+    return np.array(means)
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the learning rate at which the smoothed loss falls fastest per factor of the rate, before its lowest.
+
+    Parameters
+    ----------
+    rates, losses : sequences of float
+        Of one length; rates rising.
+
+    Raises
+    ------
+    SlidemillError
+        If the loss falls nowhere.
+    """
+    means = smooth(losses)
+    lowest = int(means.argmin())
+    if lowest < 2:
+        raise SlidemillError("the loss never falls; are the labels those of the images?")
+    slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
+    return float(rates[int(slopes.argmin())])

@@ -1,0 +1,87 @@
+"""A folded network is the same function: proved in float64 on every architecture, and on faults."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from models.base.folding import fold_batch_norm
+from models.base.geometry import Geometry
+from models.ensemble import Ensemble
+
+from ..networks import lived_in_network, randomize_statistics, thin_options
+
+
+def left_in(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def image_for(network, cells=5):
+    geometry = network.geometry
+    side = geometry.input_px(2 * geometry.trim_px + cells * geometry.stride_px)
+    return torch.randn(2, network.in_channels, side, side, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", models.available())
+@torch.no_grad()
+def test_logits_stay_and_no_normalization_of_the_path_is_left(name):
+    network = lived_in_network(name, num_classes=3, **thin_options(name)).double()
+    image = image_for(network)
+    before, auxiliary = network(image), left_in(network.auxiliary) if getattr(network, "auxiliary", None) else 0
+    count = left_in(network)
+    assert fold_batch_norm(network) == count - auxiliary
+    assert left_in(network) == auxiliary
+    torch.testing.assert_close(network(image), before, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_members_that_are_called_several_times_are_folded_once():
+    members = [{"architecture": "unet", "options": {"width": 2}}] * 2
+    network = randomize_statistics(Ensemble(in_channels=1, num_classes=2, members=members, symmetries="flips"))
+    network.eval().double()
+    image = image_for(network)
+    before = network(image)
+    assert fold_batch_norm(network) == 36
+    torch.testing.assert_close(network(image), before, rtol=1e-9, atol=1e-9)
+
+
+class Forked(nn.Module):
+    """The output of a convolution is normalized, and also used as it is: folding it would change the logits."""
+
+    in_channels = 1
+    geometry = Geometry(stride_px=1, context_px=1)
+
+    def __init__(self):
+        super().__init__()
+        self.convolve, self.normalize = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+
+    def forward(self, image):
+        made = self.convolve(image)
+        return self.normalize(made) + made
+
+
+@torch.no_grad()
+def test_a_network_that_would_change_is_left_as_it_is():
+    network = randomize_statistics(Forked()).eval()
+    before = copy.deepcopy(network.state_dict())
+    assert fold_batch_norm(network) == 0
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+
+
+class Shared(Forked):
+    """One normalization after two convolutions: it has no single partner."""
+
+    def forward(self, image):
+        made = self.normalize(self.convolve(image))
+        return self.normalize(self.convolve(made[:, :1]))
+
+
+@torch.no_grad()
+def test_modules_used_twice_in_a_row_stay_exact():
+    network = randomize_statistics(Shared()).double().eval()
+    image = torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    before = network(image)
+    fold_batch_norm(network)
+    torch.testing.assert_close(network(image), before, rtol=1e-12, atol=1e-12)

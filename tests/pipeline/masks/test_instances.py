@@ -1,0 +1,153 @@
+"""Objects found, cleaned and parted block by block are those of the whole image, numbers included."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import skimage.measure
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.morphology import remove_small_holes, remove_small_objects
+
+from pipeline.base.arrays import Lookup
+from pipeline.masks.components import cleaned_classes, find_parts
+from pipeline.masks.instances import find_objects, mask_images
+from pipeline.masks.ome_tiff import write_label_images
+from pipeline.settings.schema import MaskConfig
+
+small_maps = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 2))
+two_classes = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 1))
+blocks = st.tuples(st.integers(3, 16), st.integers(3, 16))
+areas = st.integers(0, 12)
+
+
+def random_blobs(generator, shape=(700, 650), classes=1, sigma=4):
+    fields = scipy.ndimage.gaussian_filter(generator.random((classes + 1, *shape)), (0, sigma, sigma))
+    return fields.argmax(axis=0).astype(np.uint8)
+
+
+@settings(max_examples=50)
+@given(labels=small_maps, block_px=blocks)
+def test_blocks_equal_the_whole(labels, block_px, tmp_path_factory):
+    found, count = find_objects(labels, scratch=tmp_path_factory.mktemp("scratch"), block_px=block_px)
+    expected = skimage.measure.label(labels, background=0, connectivity=1)
+    np.testing.assert_array_equal(found[:], expected)
+    assert found.dtype == np.uint32
+    assert count == expected.max()
+
+
+@pytest.mark.parametrize("block_px", [(50, 650), (64, 100), (700, 90), (512, 8192)])
+def test_blobs_across_many_blocks(tmp_path, generator, block_px):
+    labels = random_blobs(generator, classes=2)
+    found, _ = find_objects(labels, scratch=tmp_path, block_px=block_px)
+    np.testing.assert_array_equal(found[:], skimage.measure.label(labels, connectivity=1))
+
+
+def test_a_spiral_through_all_blocks_is_one_object(tmp_path):
+    labels = np.zeros((9, 9), np.uint8)
+    for ring in range(0, 5, 2):
+        labels[ring : 9 - ring, ring] = labels[ring, ring : 9 - ring] = labels[8 - ring, ring : 9 - ring] = 1
+        labels[ring : 9 - ring, 8 - ring] = 1
+    labels[1, 1] = labels[2, 1] = labels[3, 3] = labels[4, 3] = 1
+    found, _ = find_objects(labels, scratch=tmp_path, block_px=(1, 3))
+    np.testing.assert_array_equal(found[:], skimage.measure.label(labels, connectivity=1))
+
+
+def cleaned(labels, folder, block_px, smallest, largest):
+    parts = find_parts(labels, scratch=folder, block_px=block_px)
+    return Lookup(parts.numbers, cleaned_classes(parts, min_object_px=smallest, max_hole_px=largest))[:]
+
+
+def cleaned_by_skimage(labels, smallest, largest):
+    """One class. Around it comes so much background that what reaches the edge is no hole."""
+    kept = remove_small_objects(labels > 0, max_size=smallest - 1, connectivity=1)
+    filled = remove_small_holes(np.pad(kept, largest + 1), max_size=largest, connectivity=1)
+    inner = tuple(slice(largest + 1, largest + 1 + length) for length in labels.shape)
+    return filled[inner].astype(np.uint8)
+
+
+@settings(max_examples=50)
+@given(labels=two_classes, block_px=blocks, smallest=areas, largest=areas)
+def test_small_objects_and_holes_go_as_in_the_whole(labels, block_px, smallest, largest, tmp_path_factory):
+    found = cleaned(labels, tmp_path_factory.mktemp("scratch"), block_px, smallest, largest)
+    np.testing.assert_array_equal(found, cleaned_by_skimage(labels, smallest, largest))
+
+
+@pytest.mark.parametrize("block_px", [(50, 650), (64, 100), (512, 8192)])
+def test_large_objects_and_holes_across_many_blocks(tmp_path, generator, block_px):
+    labels = random_blobs(generator)
+    expected = cleaned_by_skimage(labels, 300, 200)
+    assert (expected < labels).any()
+    assert (expected > labels).any()
+    np.testing.assert_array_equal(cleaned(labels, tmp_path, block_px, 300, 200), expected)
+
+
+def test_a_hole_is_within_one_class_and_off_the_edge(tmp_path):
+    labels = np.array(
+        [
+            [1, 1, 1, 1, 1, 2, 2, 2, 0],
+            [1, 0, 1, 0, 2, 2, 0, 2, 2],
+            [1, 1, 1, 1, 1, 2, 2, 2, 2],
+        ],
+        np.uint8,
+    )
+    expected = labels.copy()
+    expected[1, 1], expected[1, 6] = 1, 2  # (1, 3) is between both classes, (0, 8) at the edge
+    np.testing.assert_array_equal(cleaned(labels, tmp_path, (2, 4), 0, 1), expected)
+
+
+def test_a_speck_in_a_hole_goes_first_and_the_hole_is_filled_whole(tmp_path):
+    labels = np.ones((5, 5), np.uint8)
+    labels[1:4, 1:4] = 0
+    labels[2, 2] = 2
+    assert (cleaned(labels, tmp_path, (2, 2), 2, 9) == 1).all()
+
+
+def test_areas_are_in_um2_and_objects_follow_the_cleaned_classes(tmp_path):
+    labels = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.uint8)
+    config = MaskConfig(min_object_um2=0.5, max_hole_um2=0.25)  # 2 px and 1 px
+    images = mask_images(labels, None, config, pixel_um2=0.25, scratch=tmp_path)
+    expected = np.array([[0, 0, 1, 1], [0, 0, 0, 0], [2, 2, 2, 0], [2, 2, 2, 0], [2, 2, 2, 0]])
+    np.testing.assert_array_equal(images["instances"][:], expected)
+    np.testing.assert_array_equal(images["classes"][:], expected > 0)
+    assert (images["classes"].dtype, images["instances"].dtype) == (np.uint8, np.uint32)
+
+
+@pytest.mark.parametrize(("instances", "names"), [("none", ["classes"]), ("components", ["classes", "instances"])])
+def test_a_mask_has_the_images_that_are_asked_for(tmp_path, generator, instances, names):
+    labels = random_blobs(generator, (40, 50), classes=3)
+    images = mask_images(labels, None, MaskConfig(instances=instances), pixel_um2=None, scratch=tmp_path)
+    assert list(images) == names
+    np.testing.assert_array_equal(images["classes"][:], labels)
+
+
+class Stripes:
+    """A long class map without pixels in memory: an object of 400 rows in every 512."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, rows):
+        self.shape = (rows, 300)
+
+    def __getitem__(self, key):
+        rows, columns = (range(*part.indices(length)) for part, length in zip(key, self.shape, strict=True))
+        return np.broadcast_to((np.array(rows) % 512 < 400)[:, None], (len(rows), len(columns))).astype(np.uint8)
+
+
+def peak_bytes(rows, folder):
+    config = MaskConfig(min_object_um2=1.0)
+    folder.mkdir()
+    tracemalloc.start()
+    images = mask_images(Stripes(rows), None, config, pixel_um2=0.25, scratch=folder / "scratch")
+    write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=(0.5, 0.5), annotations={})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tifffile.imread(folder / "mask.ome.tiff", series=1).max() == rows // 512
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
+    assert peak_bytes(512 * 30, tmp_path / "long") < 1.2 * peak_bytes(512 * 4, tmp_path / "short")

@@ -1,0 +1,255 @@
+"""What is said of an object, band by band, is what scikit-image says of the whole, and its polygon gives it back."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import skimage.draw
+import skimage.measure
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipeline.masks.object_table import _add, _table, _totals_dtype, _with_room, measure_objects, trace_objects
+
+CLASSES = ["background", "nucleus", "cell"]
+
+
+def numbered(classes):
+    return skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
+
+
+def measured(classes, slide=None, block_px=(512, 8192), instances=None):
+    pixels = np.zeros((1, *classes.shape)) if slide is None else slide
+    return measure_objects(
+        numbered(classes) if instances is None else instances,
+        classes,
+        lambda rows, columns: pixels[:, rows, columns],
+        channels=len(pixels),
+        block_px=block_px,
+    )
+
+
+def traced(classes, band_rows=512):
+    """The rings of every object, as lists, by id."""
+    table = measured(classes)
+    outlines = trace_objects(numbered(classes), table, band_rows=band_rows)
+    return {int(table.ids[index]): [ring.tolist() for ring in rings] for index, rings in outlines}
+
+
+def signed_area(ring):
+    x, y = np.asarray(ring).T
+    return (x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2
+
+
+def filled(rings, shape):
+    """Pixels whose centres are inside by the even-odd rule, with a ray to the left that crosses upright sides."""
+    crossed = np.zeros((shape[0], shape[1] + 1), dtype=int)
+    for ring in rings:
+        for (x, y), (next_x, next_y) in itertools.pairwise(ring):
+            if x == next_x:
+                crossed[min(y, next_y) : max(y, next_y), x] += 1
+    return np.cumsum(crossed, axis=1)[:, :-1] % 2 == 1
+
+
+def assert_valid(rings, area):
+    """One exterior, holes in it, closed, upright and level sides by turns, no point twice in a ring."""
+    areas = [signed_area(ring) for ring in rings]
+    assert areas[0] > 0
+    assert all(hole < 0 for hole in areas[1:])
+    assert sum(areas) == area
+    for ring in rings:
+        assert ring[0] == ring[-1]
+        assert len({tuple(point) for point in ring}) == len(ring) - 1
+        level = np.diff(ring, axis=0)[:, 1] == 0
+        assert ((np.diff(ring, axis=0) == 0).sum(axis=1) == 1).all()
+        assert (level != np.roll(level, 1)).all()
+
+
+def blobs(generator, shape, sigma=3):
+    noise = scipy.ndimage.gaussian_filter(generator.random(shape), sigma)
+    return np.digitize(noise, np.quantile(noise, [0.5, 0.75])).astype(np.uint8)
+
+
+def assert_equal_to_regionprops(table, classes, slide):
+    expected = skimage.measure.regionprops(numbered(classes).astype(np.int64), np.moveaxis(slide.astype(float), 0, -1))
+    assert table.ids.tolist() == [region.label for region in expected]
+    assert table.areas_px.tolist() == [region.area for region in expected]
+    assert table.boxes_px.tolist() == [list(region.bbox) for region in expected]
+    assert table.classes.tolist() == [classes[tuple(region.coords[0])] for region in expected]
+    np.testing.assert_allclose(table.centroids_px, [region.centroid for region in expected], rtol=1e-12)
+    np.testing.assert_allclose(table.intensities, [region.intensity_mean for region in expected], rtol=1e-9)
+    # Squares, 1 - l2 / l1: of a round object regionprops takes the root of a rounding error of 1e-16.
+    expected_squares = np.square([region.eccentricity for region in expected])
+    np.testing.assert_allclose(table.eccentricities**2, expected_squares, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("block_px", [(7, 11), (64, 1000), (1, 1000), (512, 8192)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "bool"])
+def test_blobs_across_many_blocks_measure_as_in_the_whole(generator, block_px, dtype):
+    classes = blobs(generator, (150, 170))
+    slide = (generator.random((2, 150, 170)) * 60_000 - 100 * (dtype == "int32")).astype(dtype)
+    table = measured(classes, slide, block_px)
+    assert len(table.ids) > 20
+    assert_equal_to_regionprops(table, classes, slide)
+
+
+small_maps = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2))
+
+
+@given(classes=small_maps, rows=st.integers(1, 5), columns=st.integers(1, 5))
+def test_any_small_map_measures_as_in_the_whole(classes, rows, columns):
+    slide = np.arange(classes.size).reshape(1, *classes.shape)
+    table = measured(classes, slide, (rows, columns))
+    if classes.any():
+        assert_equal_to_regionprops(table, classes, slide)
+    else:
+        assert len(table.ids) == 0
+
+
+def test_sums_beyond_64_bits_lose_nothing():
+    """A rectangle of 200 x 100,000 px from row 1,000,000 on, and a small object as far away."""
+    block = np.ones((100, 100_000), dtype=np.uint32)
+    totals = _with_room(np.zeros(0, _totals_dtype(0)), 3)
+    for top in (1_000_000, 1_000_100):
+        _add(totals, block, block.astype(np.uint8), np.zeros((0, *block.shape)), (top, 0))
+    small = np.array([[2, 2, 0], [2, 2, 2]], dtype=np.uint32)
+    _add(totals, small, small.astype(np.uint8), np.zeros((0, *small.shape)), (1_000_000, 1_000_000))
+    squares = 100_000 * sum(row**2 for row in range(1_000_000, 1_000_200))
+    assert squares > 2**64
+    assert int(totals["high"][1, 0]) * 2**32 + int(totals["low"][1, 0]) == squares
+    table = _table(totals)
+    assert table.centroids_px[0].tolist() == [1_000_099.5, 49_999.5]
+    near = measured((small > 0).astype(np.uint8))
+    expected = [(1 - (200**2 - 1) / (100_000**2 - 1)) ** 0.5, near.eccentricities[0]]
+    np.testing.assert_allclose(table.eccentricities, expected, rtol=1e-15)
+
+
+def test_ids_that_cannot_be_counts_are_refused():
+    classes = np.ones((2, 3), np.uint8)
+    with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px; they are numbered from 1"):
+        measured(classes, instances=np.full((2, 3), 7, np.uint32))
+
+
+def test_ids_left_out_are_left_out():
+    classes = np.array([[1, 0, 2, 2]], np.uint8)
+    table = measured(classes, instances=np.array([[2, 0, 4, 4]], np.uint32))
+    assert (table.ids.tolist(), table.areas_px.tolist(), table.classes.tolist()) == ([2, 4], [1, 2], [1, 2])
+
+
+def test_a_single_pixel_is_its_square():
+    classes = np.zeros((3, 4), np.uint8)
+    classes[1, 2] = 1
+    assert traced(classes) == {1: [[[2, 1], [3, 1], [3, 2], [2, 2], [2, 1]]]}
+
+
+def test_a_ring_has_a_hole():
+    classes = np.ones((3, 3), np.uint8)
+    classes[1, 1] = 0
+    exterior, hole = [[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]], [[1, 1], [1, 2], [2, 2], [2, 1], [1, 1]]
+    assert traced(classes) == {1: [exterior, hole]}
+
+
+def test_what_fills_a_hole_has_the_same_outline():
+    classes = np.ones((3, 3), np.uint8)
+    classes[1, 1] = 2
+    rings = traced(classes)
+    assert signed_area(rings[1][1]) == -1
+    assert rings[2] == [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]
+
+
+def test_diagonal_neighbours_are_two_objects():
+    rings = traced(np.eye(2, dtype=np.uint8))
+    assert rings[1] == [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]
+    assert rings[2] == [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]
+
+
+@pytest.mark.parametrize("turns", range(2))
+def test_holes_that_touch_by_a_corner_stay_two(turns):
+    classes = np.ones((4, 4), np.uint8)
+    classes[1, 1] = classes[2, 2] = 0
+    (rings,) = traced(np.rot90(classes, turns)).values()
+    assert [signed_area(ring) for ring in rings] == [16, -1, -1]
+    assert_valid(rings, 14)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_bay_closed_by_a_corner_is_a_hole(turns):
+    classes = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+    (rings,) = traced(np.rot90(classes, turns)).values()
+    assert [signed_area(ring) for ring in rings] == [8, -1]
+    assert_valid(rings, 7)
+
+
+@pytest.mark.parametrize("band_rows", [1, 2, 3, 10])
+def test_an_object_that_is_the_whole_slide_touches_its_borders(band_rows):
+    assert traced(np.ones((6, 5), np.uint8), band_rows) == {1: [[[0, 0], [5, 0], [5, 6], [0, 6], [0, 0]]]}
+
+
+@given(classes=small_maps, band_rows=st.integers(1, 13))
+def test_any_polygon_is_valid_and_gives_back_its_object(classes, band_rows):
+    found = traced(classes, band_rows)
+    numbers = numbered(classes)
+    assert sorted(found) == list(range(1, numbers.max() + 1))
+    for number, rings in found.items():
+        assert_valid(rings, np.count_nonzero(numbers == number))
+        np.testing.assert_array_equal(filled(rings, classes.shape), numbers == number)
+
+
+@pytest.mark.parametrize("band_rows", [1, 5, 64, 512])
+def test_blobs_across_many_bands_are_given_back(generator, band_rows):
+    classes = blobs(generator, (130, 90), sigma=1)
+    found = traced(classes, band_rows)
+    assert found == traced(classes, 1000)
+    assert list(found) == list(traced(classes, 1000))
+    drawn = np.zeros(classes.shape, np.uint32)
+    for number, rings in found.items():
+        inside = filled(rings, classes.shape)
+        assert_valid(rings, np.count_nonzero(inside))
+        assert not drawn[inside].any()
+        drawn[inside] = number
+    np.testing.assert_array_equal(drawn, numbered(classes))
+
+
+def test_scikit_image_draws_the_same(generator):
+    """Its polygons are of pixel centres: a ring half a pixel away from all of them leaves no doubt."""
+    classes = blobs(generator, (60, 70), sigma=2)
+    for number, rings in traced(classes).items():
+        drawn = np.zeros(classes.shape, dtype=bool)
+        for ring in rings:
+            x, y = np.asarray(ring).T - 0.5
+            drawn[skimage.draw.polygon(y, x, classes.shape)] ^= True
+        np.testing.assert_array_equal(drawn, numbered(classes) == number)
+
+
+class Stripes:
+    """Object ids of any number of rows, none of them kept: a stripe in every 64 rows, and one down the left side."""
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, rows):
+        self.shape = (rows, 600)
+
+    def __getitem__(self, key):
+        rows, columns = (np.arange(length)[part] for length, part in zip(self.shape, key, strict=True))
+        stripe = np.where(rows % 64 < 32, 2 + rows // 64, 0)[:, None]
+        return np.where(columns < 5, 1, np.where(columns < 10, 0, stripe)).astype(self.dtype)
+
+
+def peak_bytes(rows):
+    instances = Stripes(rows)
+    tracemalloc.start()
+    table = measure_objects(
+        instances, instances, lambda *region: instances[region][None], channels=1, block_px=(64, 600)
+    )
+    sides = [len(rings[0]) for _, rings in trace_objects(instances, table, band_rows=64)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sides == [5] * (1 + rows // 64)
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_rows():
+    assert peak_bytes(64 * 200) < 1.2 * peak_bytes(64 * 4)

@@ -1,0 +1,76 @@
+"""A mask opens in tifffile with its levels, pixel size, names and provenance, and every level holds picked labels."""
+
+import json
+import re
+import uuid
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.masks.ome_tiff import write_label_images
+from pipeline.slides.slide import open_slide
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 513), (1100, 1300)])
+def test_every_level_holds_every_second_pixel_of_the_one_above(tmp_path, generator, shape):
+    images = {
+        "classes": generator.integers(0, 3, shape).astype(np.uint8),
+        "instances": generator.integers(0, 2**32, shape, dtype=np.uint32),
+    }
+    write_label_images(
+        tmp_path / "x.ome.tiff", images, pixel_size_um=(0.5, 0.25), annotations={"sample": "a <b>", "n": {"c": 1}}
+    )
+    with tifffile.TiffFile(tmp_path / "x.ome.tiff") as tiff:
+        assert [series.name for series in tiff.series] == ["classes", "instances"]
+        for series, image in zip(tiff.series, images.values(), strict=True):
+            assert len(series.levels) >= (2 if max(shape) > 1 else 1)
+            assert max(series.levels[-1].shape) <= 512
+            for index, level in enumerate(series.levels):
+                assert level.keyframe.is_tiled
+                np.testing.assert_array_equal(level.asarray(), image[:: 2**index, :: 2**index])
+        pairs = tifffile.xml2dict(tiff.ome_metadata)["OME"]["StructuredAnnotations"]["MapAnnotation"]["Value"]["M"]
+    found = {pair["K"]: pair["value"] for pair in pairs}
+    assert (found["sample"], json.loads(found["n"])) == ("a <b>", {"c": 1})
+    with open_slide(tmp_path / "x.ome.tiff", memory_mb=100) as slide:
+        assert slide.pixel_size_um == (0.5, 0.25)
+
+
+class Counted:
+    """An image that counts how often its pixels are read."""
+
+    def __init__(self, pixels):
+        self.pixels, self.shape, self.dtype = pixels, pixels.shape, pixels.dtype
+        self.reads = np.zeros(pixels.shape, int)
+
+    def __getitem__(self, key):
+        self.reads[key] += 1
+        return self.pixels[key]
+
+
+def test_every_pixel_is_read_once(tmp_path, generator):
+    image = Counted(generator.integers(0, 9, (1100, 9000)).astype(np.uint8))
+    write_label_images(tmp_path / "x.ome.tiff", {"classes": image}, pixel_size_um=None, annotations={})
+    assert (image.reads == 1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.ome.tiff"]
+
+
+def test_twice_the_same_bytes_and_another_origin_another_uuid(tmp_path, generator):
+    images = {"classes": generator.integers(0, 9, (600, 700)).astype(np.uint8)}
+    written = []
+    for name, sample in (("x", "a"), ("y", "a"), ("z", "b")):
+        path = tmp_path / f"{name}.ome.tiff"
+        write_label_images(path, images, pixel_size_um=(0.5, 0.25), annotations={"sample": sample})
+        written.append(path.read_bytes())
+    assert written[0] == written[1]
+    uuids = [re.search(rb'UUID="urn:uuid:([-0-9a-f]+)"', content)[1].decode() for content in written]
+    assert [uuid.UUID(text).version for text in uuids] == [5, 5, 5]
+    assert uuids[0] != uuids[2]
+
+
+def test_without_a_pixel_size_none_is_claimed(tmp_path):
+    write_label_images(
+        tmp_path / "x.ome.tiff", {"classes": np.zeros((9, 9), np.uint8)}, pixel_size_um=None, annotations={}
+    )
+    with open_slide(tmp_path / "x.ome.tiff", memory_mb=100) as slide:
+        assert slide.pixel_size_um is None

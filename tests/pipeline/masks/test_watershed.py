@@ -1,0 +1,155 @@
+"""Touching objects are parted one by one as a watershed of the whole image parts them, whatever the windows."""
+
+import logging
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import skimage.measure
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.measure import label
+from skimage.morphology import local_maxima, reconstruction
+from skimage.segmentation import watershed
+
+from pipeline.base.arrays import Lookup
+from pipeline.masks import watershed as stage
+from pipeline.masks.components import find_parts, unite_objects
+from pipeline.masks.instances import mask_images
+from pipeline.masks.watershed import split, split_objects
+from pipeline.settings.schema import MaskConfig
+
+NECK = 0.85
+
+
+def random_prediction(generator, shape, *, classes=1, sigma=3.0, step=None):
+    """Smooth random probabilities; with ``step`` they level off, so that many depths are equal."""
+    fields = scipy.ndimage.gaussian_filter(generator.random((classes + 1, *shape)), (0, sigma, sigma))
+    scores = np.exp(20 * (fields - fields.mean()) / fields.std() / 10)
+    probabilities = scores / scores.sum(axis=0)
+    if step:
+        probabilities = np.round(probabilities / step) * step
+    return probabilities.astype(np.float16), probabilities.argmax(axis=0).astype(np.uint8)
+
+
+def split_the_whole(labels, probabilities, neck=NECK):
+    """The oracle: all objects of a class in one landscape, flooded at once by scikit-image; numbered by first pixel."""
+    parts = np.zeros(labels.shape, np.int64)
+    for kind in range(1, len(probabilities)):
+        inside = labels == kind
+        distance = scipy.ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+        depth = distance * np.clip(probabilities[kind].astype(np.float64), 0.5, 1)
+        markers = np.zeros(labels.shape, np.int64)
+        objects = label(inside, connectivity=1)
+        for number, box in enumerate(scipy.ndimage.find_objects(objects), start=1):  # a marker is of one object
+            own = np.where(objects[box] == number, depth[box], 0)
+            own = np.pad(own, 1)
+            maxima = label(local_maxima(reconstruction(own * neck, own)))[1:-1, 1:-1]
+            for maximum in range(1, maxima.max() + 1):
+                deepest = np.argmax(np.where(maxima == maximum, depth[box], -1))
+                markers[box].flat[deepest] = markers.max() + 1
+        landscape = -depth
+        landscape[markers > 0] = markers[markers > 0] - markers.max() - 1 - depth.max(initial=0)
+        flooded = watershed(landscape, markers, mask=inside)
+        parts[inside] = flooded[inside] + parts.max()
+    return by_first_pixel(parts)
+
+
+def by_first_pixel(numbers):
+    """Number anew, from 1 in the order of first pixels; 0 stays."""
+    old, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    rank = np.zeros(len(old), np.int64)
+    rank[np.argsort(np.where(old == 0, -1, first))] = np.arange(len(old)) + (old[0] != 0)
+    return rank[inverse].reshape(numbers.shape)
+
+
+def split_by_window(labels, probabilities, folder, window_px, block_px=(16, 16)):
+    parts = find_parts(labels, scratch=folder, block_px=block_px)
+    numbers, table = unite_objects(parts, parts.table["class"])
+    objects = Lookup(parts.numbers, numbers.astype(np.uint32))
+    found = split_objects(objects, table, probabilities, neck=NECK, scratch=folder, window_px=window_px)
+    return by_first_pixel(found[:])
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 60),
+    classes=st.integers(1, 2),
+    step=st.sampled_from([None, 0.1]),
+    window_px=st.tuples(st.integers(8, 70), st.integers(8, 70)),
+)
+def test_windows_equal_the_whole(seed, rows, columns, classes, step, window_px, tmp_path_factory):
+    generator = np.random.default_rng(seed)
+    probabilities, labels = random_prediction(generator, (rows, columns), classes=classes, step=step)
+    found = split_by_window(labels, probabilities, tmp_path_factory.mktemp("scratch"), window_px)
+    np.testing.assert_array_equal(found, split_the_whole(labels, probabilities))
+    assert label(found, connectivity=1).max() == found.max()  # as outlines need it, each part is 4-connected
+
+
+@pytest.mark.parametrize("step", [None, 0.1])
+def test_a_whole_mask_equals_the_whole_image(tmp_path, generator, step):
+    """Higher than a block and a window, with objects across their borders."""
+    probabilities, labels = random_prediction(generator, (600, 500), sigma=5, step=step)
+    config = MaskConfig(instances="watershed")
+    images = mask_images(labels, probabilities, config, pixel_um2=None, scratch=tmp_path)
+    expected = split_the_whole(labels, probabilities)
+    assert expected.max() > 1.2 * skimage.measure.label(labels, connectivity=1).max()
+    np.testing.assert_array_equal(images["instances"][:], expected)
+    np.testing.assert_array_equal(images["classes"][:], labels)
+
+
+def disks(distance_px, radius_px=10.0):
+    row, column = np.ogrid[-20:21, -20 : 21 + distance_px]
+    return (row**2 + column**2 <= radius_px**2) | (row**2 + (column - distance_px) ** 2 <= radius_px**2)
+
+
+@pytest.mark.parametrize(("distance_px", "parts"), [(0, 1), (4, 1), (8, 1), (14, 2), (18, 2)])
+def test_two_disks_come_apart_where_the_neck_is_narrow(distance_px, parts):
+    """Half the neck is sqrt(10² - (distance / 2)²) px: 9.2 at a distance of 8, 7.1 at 14, of a depth of 10."""
+    inside = disks(distance_px)
+    found = split(inside, np.ones(inside.shape, np.float16), neck=NECK)
+    assert found.max() == parts
+    np.testing.assert_array_equal(found > 0, inside)
+
+
+def test_probabilities_part_what_the_outline_does_not_show():
+    inside = np.ones((11, 30), bool)
+    probability = np.ones(inside.shape)
+    assert split(inside, probability, neck=NECK).max() == 1
+    probability[:, 15] = 0.6
+    found = split(inside, probability, neck=NECK)
+    assert found.max() == 2
+    assert (found[:, :15] == 1).all()
+    assert (found[:, 16:] == 2).all()
+
+
+def test_equal_neighbours_share_a_plateau_evenly():
+    """A bar that levels off at probability 1 with two dark lines: each pixel goes to the marker on its side."""
+    probability = np.ones((9, 31))
+    probability[:, 10] = probability[:, 20] = 0.5
+    found = split(np.ones((9, 31), bool), probability, neck=NECK)
+    assert [np.unique(found[:, part]).tolist() for part in (slice(0, 10), slice(11, 20), slice(21, 31))] == [
+        [1],
+        [2],
+        [3],
+    ]
+
+
+def test_a_small_filled_hole_does_not_part_its_object():
+    inside = disks(0)
+    probability = np.ones(inside.shape)
+    probability[19:22, 19:22] = 0
+    assert split(inside, probability, neck=NECK).max() == 1
+
+
+def test_objects_above_the_limit_stay_whole_and_the_log_says_so(tmp_path, monkeypatch, caplog):
+    labels = disks(18).astype(np.uint8)
+    probabilities = np.stack([1 - labels, labels]).astype(np.float16)
+    assert split_by_window(labels, probabilities, tmp_path / "a", (512, 8192)).max() == 2
+    assert split_by_window(labels, probabilities, tmp_path / "b", (8, 8)).max() == 2
+    monkeypatch.setattr(stage, "LARGEST_PX", 100)
+    with caplog.at_level(logging.WARNING):
+        assert split_by_window(labels, probabilities, tmp_path / "c", (8, 8)).max() == 1
+    assert "1 objects are left whole" in caplog.text

@@ -1,0 +1,216 @@
+"""A row of metrics is the same however a mask is cut, stored and read, and a large mask takes little memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import skimage.measure
+import skimage.metrics
+import tifffile
+from stardist.matching import matching
+
+from pipeline.__main__ import main
+from pipeline.masks.ome_tiff import write_label_images
+from pipeline.metrics.evaluation import Side, measure
+from pipeline.metrics.overlap import confusion, per_class
+from pipeline.prediction.store import write_predictions
+from pipeline.report.columns import columns
+from pipeline.settings.schema import MetricsConfig
+from pipeline.settings.stages import EvaluateConfig, LabelConfig
+from pipeline.tiling.grid import Grid, Region
+
+from .metrics.pairs import blobs
+
+CLASSES = ["background", "cell", "nucleus"]
+CONFIG = EvaluateConfig(labels=LabelConfig(classes=CLASSES, kind="classes"), metrics=MetricsConfig())
+
+
+def large(generator, *, values=2, times=16):
+    """A map of many blobs, (592, 688): more than one block each way."""
+    return np.kron(blobs(generator, values=values), np.ones((times, times), np.uint8))
+
+
+def side_of(classes):
+    objects = skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
+    return Side(classes=classes, objects=objects, count=int(objects.max()))
+
+
+def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_size_um=None, more=()):
+    """The row that the stage writes of a reference and a mask on disk."""
+    images = {"classes": predicted} | ({} if instances is None else {"instances": instances})
+    write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=pixel_size_um, annotations={"sample": "a"})
+    tifffile.imwrite(folder / "truth.tif", truth, compression="zlib", rowsperstrip=7)
+    words = ["--sample", "=a", "--model", "unet", "--mask", str(folder / "mask.ome.tiff"), *more]
+    words += [
+        "--slide",
+        str(folder / "slide.tif"),
+        "--reference",
+        str(folder / "truth.tif"),
+        "--output",
+        str(folder / "a.csv"),
+    ]
+    words += ["--threads", "2", "--memory-mb", "100", "--config", config.model_dump_json()]
+    assert main(["evaluate", *words]) == 0
+    return pd.read_csv(folder / "a.csv").iloc[0]
+
+
+def test_a_row_from_disk_is_that_of_arrays_in_memory(tmp_path, generator):
+    truth, predicted = large(generator), large(generator)
+    row = evaluate(tmp_path, truth, predicted, pixel_size_um=(0.5, 0.5))
+    expected = measure(
+        side_of(truth),
+        side_of(predicted),
+        classes=CLASSES,
+        config=CONFIG.metrics,
+        pixel_size_um=(0.5, 0.5),
+        probabilities=None,
+    )
+    assert row["distance_unit"] == "um"
+    for name, value in expected.items():
+        assert row[name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    np.testing.assert_allclose(
+        row[[f"dice_{label}" for label in CLASSES]].astype(float),
+        per_class("dice", confusion(truth, predicted, num_classes=3)),
+    )
+
+
+def test_ids_of_objects_may_be_any_and_may_touch(tmp_path, generator):
+    objects = skimage.measure.label(large(generator, values=1), connectivity=1).astype(np.uint16) * 7
+    objects[:, 300:][objects[:, 300:] > 0] += 1000  # what crosses column 300 is two objects that touch
+    predicted = large(generator, values=1)
+    labels = LabelConfig(classes=["background", "cell"], kind="instances")
+    row = evaluate(tmp_path, objects, predicted, config=EvaluateConfig(labels=labels, metrics=MetricsConfig()))
+    found = skimage.measure.label(predicted, connectivity=1)
+    theirs = matching(objects, found, thresh=0.5)
+    assert (row["objects_truth"], row["objects_predicted"]) == (theirs.n_true, theirs.n_pred)
+    assert row["objects_matched_50"] == theirs.tp
+    assert row["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(objects, found)[0])
+
+
+def test_the_objects_of_a_mask_are_those_of_its_own_image(tmp_path, generator):
+    """As a watershed leaves them: objects of one class that touch; and ids with gaps, as after an edit by hand."""
+    truth = large(generator)
+    objects = skimage.measure.label(truth, connectivity=1).astype(np.uint32)
+    objects[:, 300:][objects[:, 300:] > 0] += 1000
+    row = evaluate(tmp_path, truth, truth, instances=objects)
+    count = len(np.unique(objects)) - 1
+    assert row["objects_predicted"] == count > row["objects_truth"]
+    assert row["objects_matched_50"] < count
+    assert evaluate(tmp_path, truth, truth)["objects_predicted"] == row["objects_truth"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "pixel_size_um", "tolerance"),
+    [
+        ({}, None, 2.0),
+        ({"tolerance_um": 9.0}, None, 2.0),
+        ({"tolerance_px": 3.0}, (0.5, 0.5), 1.5),
+        ({"tolerance_um": 9.0}, (0.5, 0.5), 9.0),
+    ],
+)
+def test_distances_are_in_the_unit_that_is_known(tmp_path, metrics, pixel_size_um, tolerance):
+    truth, predicted = np.zeros((2, 40, 40), np.uint8)
+    truth[20, 20], predicted[20, 26] = 1, 1
+    config = EvaluateConfig(labels=CONFIG.labels, metrics=MetricsConfig(**metrics))
+    row = evaluate(tmp_path, truth, predicted, config=config, pixel_size_um=pixel_size_um)
+    assert row["tolerance"] == tolerance
+    assert row["hausdorff95_cell"] == pytest.approx(6 * (pixel_size_um or (1.0,))[0])
+    assert row["surface_dice_cell"] == float(tolerance == 9)
+
+
+def test_what_is_absent_is_an_empty_cell(tmp_path):
+    empty = np.zeros((20, 30), np.uint8)
+    row = evaluate(tmp_path, empty, empty)
+    assert row["dice_background"] == row["dice_mean"] == row["pixel_accuracy"] == 1
+    absent = [f"{name}_cell" for name in ("dice", "jaccard", "precision", "recall", "hausdorff95", "boundary_iou")]
+    absent += ["objects_f1_50", "objects_ap_mean", "panoptic_quality", "aggregated_jaccard", "adapted_rand_error"]
+    assert row[absent].isna().all()
+    assert (row["objects_truth"], row["objects_predicted"], row["specificity_cell"]) == (0, 0, 1)
+
+
+def test_kept_probabilities_are_measured(tmp_path, generator):
+    truth, predicted = large(generator), large(generator)
+    probabilities = (0.05 + 0.85 * (np.arange(3)[:, None, None] == predicted)).astype(np.float16)
+    grid = Grid(shape=truth.shape, tile=truth.shape, halo_px=0, stride_px=1, overlap_px=0)
+    with write_predictions(tmp_path / "p.zarr.zip", num_classes=3, probabilities=True, identity="a") as writer:
+        writer.begin("=a", grid)
+        region = Region(top=0, left=0, bottom=truth.shape[0], right=truth.shape[1])
+        writer.write("=a", region, predicted, probabilities)
+        writer.finish({})
+    row = evaluate(tmp_path, truth, predicted, more=["--prediction", str(tmp_path / "p.zarr.zip")])
+    assert row["calibration_error"] == pytest.approx(abs(float(np.float16(0.9)) - (truth == predicted).mean()))
+    for index, label in enumerate(CLASSES):
+        share = (truth == index).mean()
+        hit = ((truth == index) & (predicted == index)).sum()
+        sure, recall = hit / (predicted == index).sum(), hit / (truth == index).sum()
+        assert row[f"average_precision_{label}"] == pytest.approx(recall * sure + (1 - recall) * share)
+
+
+def test_every_number_has_a_column_that_says_what_it_is(tmp_path, generator):
+    row = evaluate(tmp_path, large(generator), large(generator))
+    known = [column.name for column in columns(CLASSES)]
+    assert [name for name in known if name in row.index] == list(row.index)
+    assert len(set(known)) == len(known)
+    assert all(column.about.endswith(".") for column in columns(CLASSES))
+
+
+def test_a_sample_named_like_a_formula_is_text_in_a_spreadsheet(tmp_path, generator):
+    assert evaluate(tmp_path, large(generator), large(generator))["sample"] == "'=a"
+
+
+LARGE = """
+import sys
+import numpy as np, tifffile
+from pathlib import Path
+from pipeline.__main__ import main
+folder, side = Path(sys.argv[1]), int(sys.argv[2])
+words = ["--sample", "a", "--model", "unet", "--mask", f"{folder}/mask.tif", "--slide", "none"]
+words += ["--reference", f"{folder}/truth.tif"]
+words += ["--output", f"{folder}/{side}.csv", "--threads", "2", "--memory-mb", "100", "--config", sys.argv[3]]
+assert main(["evaluate", *words]) == 0
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) / 1e6)  # of this process alone: ru_maxrss begins with that of its parent
+"""
+
+
+def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
+    """Both sides repeat one field of blobs, so that the crop has all that the whole has."""
+    field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}
+    config = EvaluateConfig(
+        labels=LabelConfig(classes=["background", "cell"], kind="classes"), metrics=MetricsConfig()
+    ).model_dump_json()
+    rows = {}
+    for side in (4096, 20_000):
+        for name, pixels in field.items():
+            repeats = -(-side // 512)
+            band = np.tile(pixels, (1, repeats))[:, :side]
+            tiles = (
+                np.pad(band, ((0, 0), (0, repeats * 512 - side)))[:, left : left + 512]
+                for _ in range(repeats)
+                for left in range(0, repeats * 512, 512)
+            )
+            tifffile.imwrite(
+                tmp_path / f"{name}.tif", tiles, shape=(side, side), dtype="uint8", tile=(512, 512), compression="zlib"
+            )
+        done = subprocess.run(
+            [sys.executable, "-c", LARGE, str(tmp_path), str(side), config], capture_output=True, text=True, check=True
+        )
+        assert float(done.stdout.splitlines()[-1]) < 1.0
+        rows[side] = pd.read_csv(tmp_path / f"{side}.csv").iloc[0]
+    truth, predicted = (np.tile(pixels, (8, 8)) for pixels in field.values())
+    expected = measure(
+        side_of(truth),
+        side_of(predicted),
+        classes=["background", "cell"],
+        config=MetricsConfig(),
+        pixel_size_um=None,
+        probabilities=None,
+    )
+    for name, value in expected.items():
+        assert rows[4096][name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    whole = confusion(*(np.tile(pixels, (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2) * 39
+    whole += confusion(*(np.tile(pixels[:32], (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2)
+    assert rows[20_000]["pixels_cell_as_cell"] == whole[1, 1]
+    assert rows[20_000]["dice_cell"] == pytest.approx(per_class("dice", whole)[1])

@@ -1,0 +1,80 @@
+"""Windows that agree are blended into what they agree on; where they do not, it is counted."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import models
+from models.base.geometry import Geometry
+from pipeline.prediction.blending import Blend
+from pipeline.prediction.forward import predict_image
+from pipeline.tiling.grid import Grid, Region, read_mirrored
+
+GLOBAL = Geometry(stride_px=8, context_px=None)
+
+
+def extended(tile, grid):
+    rows, columns = (-(-length // 8) * 8 + 2 * grid.overlap_px for length in tile.write.shape)
+    top, left = tile.write.top - grid.overlap_px, tile.write.left - grid.overlap_px
+    return Region(top=top, left=left, bottom=top + rows, right=left + columns)
+
+
+def blended(grid, window_of):
+    """Blend the windows that ``window_of`` returns; the map, how often each pixel came, and the mismatch."""
+    blend = Blend(grid, 2)
+    result, times = np.zeros((2, *grid.shape)), np.zeros(grid.shape, dtype=int)
+    for tile in grid.tiles():
+        for region, probabilities in blend.add(tile, window_of(tile, extended(tile, grid))):
+            result[:, *region.slices] = probabilities
+            times[region.slices] += 1
+    return result, times, blend.mismatch
+
+
+@settings(max_examples=50)
+@given(rows=st.integers(1, 60), columns=st.integers(1, 60), tile_px=st.integers(8, 50), seed=st.integers(0, 99))
+def test_windows_of_one_map_give_that_map(rows, columns, tile_px, seed):
+    grid = Grid.plan((rows, columns), geometry=GLOBAL, tile_px=tile_px)
+    truth = np.random.default_rng(seed).random((1, rows, columns)).astype(np.float32)
+    truth = np.concatenate([truth, 1 - truth])
+    result, times, mismatch = blended(
+        grid, lambda _, region: read_mirrored(lambda r, c: truth[:, r, c], grid.shape, region)
+    )
+    np.testing.assert_allclose(result, truth, atol=1e-6)
+    assert (times == 1).all()
+    assert mismatch.differing_px == 0
+    assert (mismatch.compared_px > 0) == (grid.count > 1)
+
+
+def test_disagreement_is_counted_by_hand():
+    """Two tiles of 16x16 side by side that overlap by 8 columns on each side of their border and always disagree."""
+    grid = Grid(shape=(16, 32), tile=(16, 16), halo_px=8, stride_px=8, overlap_px=8)
+
+    def constant(tile, region):
+        left = float(tile.write.left == 0)
+        return np.stack([np.full(region.shape, left), np.full(region.shape, 1 - left)]).astype(np.float32)
+
+    result, _, mismatch = blended(grid, constant)
+    assert (mismatch.compared_px, mismatch.differing_px) == (16 * 16, 16 * 16)
+    assert (result[0, :, :8] == 1).all()
+    assert (result[1, :, 24:] == 1).all()
+    across = result[0, 0, 8:24]
+    assert (np.diff(across) < 0).all()
+    np.testing.assert_allclose(across + across[::-1], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pspnet", "deeplabv3"])
+def test_networks_with_global_context_are_blended(name, generator):
+    network = models.build(name, in_channels=1, num_classes=3, options={"width": 2}).eval()
+    image = generator.random((1, 150, 130), dtype=np.float32)
+    labels = predict_image(network, image, num_classes=3, tile_px=64)
+    assert labels.shape == (150, 130)
+    assert set(np.unique(labels)) <= {0, 1, 2}
+
+
+def test_a_grid_of_exact_tiles_keeps_nothing_of_the_halo():
+    exact = Grid.plan((100, 100), geometry=Geometry(stride_px=16, context_px=20), tile_px=32)
+    assert (exact.overlap_px, exact.cut_px) == (0, 32)
+    cropping = Geometry(stride_px=16, context_px=None, margin_px=92, remainder_px=12)
+    grid = Grid.plan((100, 100), geometry=cropping, tile_px=64)
+    assert (grid.overlap_px, grid.cut_px, grid.halo_px) == (16, 96, 112)

@@ -1,0 +1,152 @@
+"""An estimate comes from headers alone, and agrees with what is planned and what was measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.base.geometry import Geometry
+from pipeline.__main__ import main
+from pipeline.base.files import write_json
+from pipeline.networks.model_card import ModelCard
+from pipeline.prediction.estimate import Pace, estimate, pace_of_runs
+from pipeline.prediction.speed import Speed
+from pipeline.slides.slide import Slide
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.memory_budget import largest_window_px, needed_mb
+from pipeline.tiling.plan import plan_grid
+
+from ..networks import CLASSES, write_network
+
+CARD = ModelCard(
+    architecture="unet",
+    options={},
+    classes=CLASSES,
+    in_channels=1,
+    geometry=Geometry(stride_px=16, context_px=94),
+    pixel_size_um=None,
+    normalization={},
+    metrics={},
+    validation=[],
+    appearance=[],
+    parameters=10**6,
+    bytes_per_px=500,
+)
+SPEED = Speed(
+    pixels=3_000_000,
+    wall_s=2.0,
+    network_s=1.9,
+    reading_s=0.0,
+    writing_s=0.1,
+    differing_px=0,
+    compared_px=0,
+    device="cpu",
+    precision="float32",
+    threads=2,
+    uncertain={},
+    mismatch={},
+)
+
+
+def project(folder, monkeypatch, **network):
+    """A project in the current folder with one trained network."""
+    monkeypatch.chdir(folder)
+    write_network(folder / "network", width=2, depth=2)
+    config = {"classes": CLASSES, "models": {"net": network or {"checkpoint": "network/model.safetensors"}}}
+    (folder / "config").mkdir()
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@given(window_px=st.integers(1, 10**9), parameters=st.integers(0, 10**8), bytes_per_px=st.integers(1, 5000))
+def test_the_memory_of_a_window_is_what_lets_it_be_planned(window_px, parameters, bytes_per_px):
+    card = replace(CARD, parameters=parameters, bytes_per_px=bytes_per_px)
+    needed = needed_mb(card, window_px)
+    assert largest_window_px(card, needed) >= window_px
+    assert largest_window_px(card, needed + 1) > window_px
+
+
+@given(rows=st.integers(1, 20_000), columns=st.integers(1, 20_000), memory_mb=st.integers(1500, 9000))
+def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
+    grid = plan_grid((rows, columns), CARD, memory_mb, None)
+    pace = Pace(px_per_s=1e6, redundancy=1.0, source="")
+    made = estimate(grid, None, CARD, pace, probabilities=False)
+    assert made.memory_mb <= memory_mb
+    assert (made.tiles, made.shape) == (grid.count, (rows, columns))
+
+
+def test_an_estimate_by_hand():
+    grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, stride_px=16)
+    pace = Pace(px_per_s=2e6, redundancy=1.5, source="")
+    made = estimate(grid, (0.5, 0.5), CARD, pace, probabilities=True)
+    computed = (512 + 192 + 496 + 192) ** 2  # the last tile has 488 px, that is 31 strides
+    assert made.redundancy == pytest.approx(computed / 1e6)
+    assert made.time_s == pytest.approx(0.5 * computed / 1e6 / 1.5)
+    assert made.memory_mb == needed_mb(CARD, (512 + 192) ** 2)
+    assert made.disk_mb == pytest.approx(0.15 + 0.05 + 2 * 2)
+
+
+def test_the_pace_of_earlier_runs_is_that_of_all_of_them():
+    assert pace_of_runs([], 1.2) is None
+    pace = pace_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
+    assert (pace.px_per_s, pace.redundancy, pace.source) == (500_000, 1.2, "2 earlier runs")
+
+
+def test_no_pixel_is_decoded_and_a_bad_slide_is_left_out(tmp_path, monkeypatch, capsys):
+    project(tmp_path, monkeypatch)
+    write_json(tmp_path / "results/predictions/net/plate/a.json", SPEED.to_dict())
+    tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
+    (tmp_path / "bad.tif").write_text("bad")
+
+    def read(*_):
+        raise AssertionError("a pixel was decoded")
+
+    monkeypatch.setattr(Slide, "read", read)
+    assert main(["estimate", "a.tif", "bad.tif"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "net: speed from 1 earlier runs"
+    assert lines[1].startswith("left out: bad.tif: cannot be read")
+    assert lines[3].split()[:4] == ["a.tif", "3000", "1000", "?"]
+    assert lines[3].split()[6] == "0:00:02"  # 3 Mpx at 1.5 Mpx/s
+    assert lines[4].split()[0] == "total"
+
+
+def test_a_network_that_is_not_trained_yet_is_timed(tmp_path, monkeypatch, capsys):
+    project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2})
+    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
+    assert main(["estimate", "a.tif", "--threads", "1"]) == 0
+    assert "timed on a window of" in capsys.readouterr().out
+
+
+def test_ensembles_and_folds_are_estimated_as_the_networks_that_they_become(tmp_path, monkeypatch, capsys):
+    """A model in two folds that is not trained yet takes what a network of twice its members takes, once trained."""
+    project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2}, folds=2)
+    config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
+    config["ensembles"] = {"mirrored": {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}}
+    (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
+    for name, speed in (("net", 2.0), ("mirrored", 8.0)):
+        write_json(tmp_path / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
+    assert main(["estimate", "a.tif"]) == 0
+    before = capsys.readouterr().out
+    assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]
+    unet = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
+    twice = {"members": [unet, unet], "scales": [1.0], "symmetries": "none"}
+    write_network(tmp_path / "results/models/net", "ensemble", **twice)
+    both = {"members": [{"architecture": "ensemble", "options": twice}], "scales": [1.0, 2.0], "symmetries": "flips"}
+    write_network(tmp_path / "results/models/mirrored", "ensemble", **both)
+    assert main(["estimate", "a.tif"]) == 0
+    assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize("text", ["[", None])
+def test_a_project_without_a_configuration_is_one_line(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    if text:
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "config.yaml").write_text(text)
+    assert main(["estimate", "a.tif"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: estimate: config/config.yaml: cannot be read")

@@ -1,0 +1,65 @@
+"""Nothing begins that memory does not allow; what is written behind is written in order, and no failure is lost."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.base.errors import ConfigError
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.loop import behind, segment_slides
+from pipeline.runtime.limits import Limit
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.intensity import Statistics
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.plan import SlidePlan
+
+from ..networks import write_network
+
+
+def test_items_are_consumed_in_order_in_another_thread():
+    seen = []
+    with behind(lambda item: seen.append((item, threading.current_thread()))) as put:
+        for item in range(5):
+            put(item)
+        put(None)
+        assert [item for item, _ in seen] == list(range(5))
+    assert threading.current_thread() not in {thread for _, thread in seen}
+
+
+def test_a_failure_to_write_stops_the_next_item():
+    def consume(item):
+        if item == 1:
+            raise OSError("disk full")
+
+    with behind(consume) as put:
+        put(0)
+        put(1)
+        with pytest.raises(OSError, match="disk full"):
+            put(2)
+
+
+def test_a_failure_at_the_last_item_is_not_lost():
+    def consume(item):
+        raise OSError(f"disk full at {item}")
+
+    with behind(consume) as put:
+        put(7)
+        with pytest.raises(OSError, match="disk full at 7"):
+            put(None)
+
+
+def test_windows_that_a_job_cannot_hold_are_refused_before_one_is_read(tmp_path, monkeypatch):
+    network, card = load_network(write_network(tmp_path, width=2))
+    plan = SlidePlan(
+        slide=tmp_path / "missing.tif",
+        slide_sha256="",
+        grid=Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16),
+        view=ImageConfig(),
+        statistics=[Statistics(minimum=0, maximum=1, mean=0.5, low=0, high=1)],
+        pixel_size_um=None,
+    )
+    monkeypatch.setattr("pipeline.prediction.loop.memory_limit", lambda: Limit(900, "memory.max"))
+    not_begun = SimpleNamespace(records=[])
+    with pytest.raises(ConfigError, match=r"this job may take 900 MB \(memory.max\)"):
+        segment_slides(network, card, [("a", plan)], not_begun, memory_mb=4000, threads=1)

@@ -1,0 +1,104 @@
+"""Batches are read ahead in order; one damaged slide costs its own windows only; threads end with their user."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.prediction.windows import grouped, in_order, read_batches
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.intensity import Statistics
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.plan import SlidePlan
+
+UNIT = Statistics(minimum=0, maximum=1, mean=0.5, low=0, high=1)
+
+
+def plan_of(path, shape, side=32):
+    grid = Grid(shape=shape, tile=(side, side), halo_px=16, stride_px=16)
+    return SlidePlan(slide=path, slide_sha256="", grid=grid, view=ImageConfig(), statistics=[UNIT], pixel_size_um=None)
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 100), st.integers(1, 100)), max_size=5),
+    batch_px=st.integers(1, 40_000),
+)
+def test_groups_hold_every_tile_once_in_order_in_one_shape_within_the_limit(shapes, batch_px):
+    slides = [(str(index), plan_of(Path("none"), shape)) for index, shape in enumerate(shapes)]
+    groups = list(grouped(slides, batch_px))
+    tiles = [(sample, tile) for sample, plan in slides for tile in plan.grid.tiles()]
+    assert [(place.sample, place.tile) for group in groups for place in group] == tiles
+    for group in groups:
+        (shape,) = {place.tile.read.shape for place in group}
+        assert len(group) == 1 or len(group) * shape[0] * shape[1] <= batch_px
+
+
+def test_windows_of_small_fields_go_together_across_slides():
+    slides = [(str(index), plan_of(Path("none"), (32, 32))) for index in range(10)]
+    assert [len(group) for group in grouped(slides, 4 * 64 * 64)] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_damaged_slide_is_found_once_and_the_others_go_on(tmp_path, generator, threads):
+    slides = []
+    for name in ("a", "damaged", "c"):
+        pixels = generator.integers(0, 255, (100, 90), dtype=np.uint8)
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, compression="zlib", tile=(16, 16))
+        slides.append((name, plan_of(tmp_path / f"{name}.tif", (100, 90))))
+    content = bytearray((tmp_path / "damaged.tif").read_bytes())
+    content[-4000:-1000] = bytes(3000)
+    (tmp_path / "damaged.tif").write_bytes(content)
+    batches = list(read_batches(slides, batch_px=3 * 64 * 64, memory_mb=1000, threads=threads, ahead=2))
+    reasons = [reason for batch in batches for reason in batch.unreadable]
+    assert [reason.sample for reason in reasons] == ["damaged"]
+    assert "damaged.tif: cannot be read" in reasons[0].error
+    read = {
+        (place.sample, place.tile): pixels for b in batches for place, pixels in zip(b.places, b.pixels, strict=True)
+    }
+    for name, plan in (slides[0], slides[2]):
+        whole = np.pad(tifffile.imread(tmp_path / f"{name}.tif"), 200, mode="reflect")
+        for tile in plan.grid.tiles():
+            rows, columns = (slice(s.start + 200, s.stop + 200) for s in tile.read.slices)
+            np.testing.assert_array_equal(read[name, tile][0], whole[rows, columns])
+
+
+def test_a_slide_that_changed_its_size_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 40), np.uint8))
+    slides = [("a", plan_of(tmp_path / "a.tif", (30, 41)))]
+    batch, *_ = read_batches(slides, batch_px=1, memory_mb=1000, threads=1, ahead=1)
+    assert "planned with (30, 41); run again" in batch.unreadable[0].error
+
+
+def test_tasks_run_in_threads_and_come_back_in_order():
+    """Two tasks that wait for each other can only end if they run at the same time."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    def task(number):
+        if number in {1, 2}:
+            meeting.wait()
+        return number
+
+    tasks = [lambda number=number: task(number) for number in range(6)]
+    assert list(in_order(tasks, threads=2, ahead=3)) == list(range(6))
+
+
+def test_no_task_runs_further_ahead_than_asked():
+    begun = []
+    stream = in_order([lambda number=number: begun.append(number) for number in range(20)], threads=4, ahead=3)
+    next(stream)
+    stream.close()
+    assert max(begun) <= 3
+
+
+def test_what_a_task_raises_comes_in_its_turn():
+    def fail():
+        raise OSError("no disk")
+
+    stream = in_order([lambda: 1, fail, lambda: 3], threads=2, ahead=2)
+    assert next(stream) == 1
+    with pytest.raises(OSError, match="no disk"):
+        next(stream)

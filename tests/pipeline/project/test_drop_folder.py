@@ -1,0 +1,201 @@
+"""A run takes what has settled, says what waits and what is refused, and sees what was replaced."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.project.drop_folder import (
+    Sample,
+    command_of_run,
+    has_news,
+    known_samples,
+    refuse_for_cluster,
+    samples_of_run,
+    take_stock,
+    write_samples,
+)
+from pipeline.settings.schema import Settings
+
+from ..slide_files import touch
+
+SETTINGS = Settings()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The drop folder of a project, with one slide."""
+    monkeypatch.chdir(tmp_path)
+    slides = tmp_path / "data" / "slides"
+    slides.mkdir(parents=True)
+    tifffile.imwrite(slides / "a.tif", np.ones((50, 60), np.uint8))
+    return slides
+
+
+def stock_after(seconds):
+    return take_stock(SETTINGS, now_s=time.time() + seconds)
+
+
+def ready(samples):
+    return [name for name, sample in samples.items() if sample.is_ready]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_slide_waits_until_it_has_settled():
+    assert "changed less than settle_s (10 s) ago" in stock_after(5)["a"].waits
+    assert ready(stock_after(11)) == ["a"]
+    assert ready(take_stock(Settings(settle_s=0))) == ["a"]
+
+
+def test_a_copy_that_keeps_the_time_of_the_original_waits_all_the_same(folder):
+    os.utime(folder / "a.tif", (1, 1))
+    assert stock_after(5)["a"].waits
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_clock_that_runs_behind_stops_nothing():
+    assert ready(stock_after(-1000)) == ["a"]
+
+
+def test_a_slide_that_is_shorter_than_its_header_waits_for_an_hour_and_is_then_left_to_fail(folder):
+    (folder / "a.tif").write_bytes((folder / "a.tif").read_bytes()[:-100])
+    assert "shorter than its header says" in stock_after(60)["a"].waits
+    assert ready(stock_after(3700)) == ["a"]
+
+
+def test_a_set_waits_for_its_files(folder):
+    (folder / "set.companion.ome").write_text('<UUID FileName="z1.ome.tif"/>')
+    assert "z1.ome.tif, which belongs to it, is not there yet" in stock_after(60)["set"].waits
+    shutil.copy(folder / "a.tif", folder / "z1.ome.tif")
+    assert ready(stock_after(60)) == ["a", "set"]
+
+
+def test_what_was_segmented_does_not_wait_because_someone_changed_its_owner(folder):
+    write_samples(stock_after(60), "snakemake")
+    (folder / "a.tif").chmod(0o600)
+    assert ready(stock_after(1)) == ["a"]
+
+
+def test_a_replaced_slide_has_another_version_also_where_it_is_older(folder):
+    before = stock_after(60)
+    (folder / "other.tif").write_bytes((folder / "a.tif").read_bytes())
+    os.utime(folder / "other.tif", (10**9, 10**9))
+    (folder / "other.tif").replace(folder / "a.tif")
+    after = stock_after(60)
+    assert before["a"].version != after["a"].version
+    assert has_news(after, before)
+
+
+def test_slides_of_one_name_in_different_folders_are_two(folder):
+    touch(folder, "plate 1/a.tif", "plate 2/a.tif")
+    assert ready(stock_after(60)) == ["a", "plate 1/a", "plate 2/a"]
+
+
+def test_a_bad_name_costs_one_sample(folder):
+    touch(folder, "a.png", "b.tif", "c{}.tif")
+    found = stock_after(60)
+    assert ready(found) == ["b"]
+    assert "would be the same sample 'a'" in found["a"].refused
+    assert "rename it" in found["c{}"].refused
+
+
+ODD_NAMES = [
+    "plain",
+    "it's",
+    '-a; "ünïcode" $(x) µm',
+    "a=b",
+    "plate 1/A01",
+    "`x`",
+    "it's $x",
+    "it's `x`",
+    "it's \"",
+    "a\xa0b",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_a_shell_would_change_is_refused_on_a_cluster(name):
+    """Snakemake writes what it asks of a job into a script, quoted as Python does."""
+    sample = Sample(slide=f"data/slides/{name}.tif", version="1 bytes, 2 ns")
+    script = f"printf %s {f'tile:model=net,sample={name}'!r}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    told = refuse_for_cluster({name: sample})[name]
+    assert told.is_ready == (done.stdout == f"tile:model=net,sample={name}")
+    assert told.is_ready or "rename it" in told.refused
+
+
+def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_news():
+    found = {"a, b": Sample(slide="data/slides/a, b.tif", version="1 bytes, 2 ns"), "c": Sample(slide="c.tif")}
+    told = refuse_for_cluster(found)
+    assert ready(told) == ["c"]
+    assert not has_news(found, told)
+    assert has_news(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
+
+
+def test_two_references_of_one_slide_cost_that_slide(folder):
+    touch(folder.parent / "references", "a.tif", "a.png", "b.tif")
+    touch(folder, "b.tif")
+    found = stock_after(60)
+    assert "its reference" in found["a"].refused
+    assert found["b"].reference == "data/references/b.tif"
+    assert ready(found) == ["b"]
+
+
+def test_jobs_and_report_go_by_what_the_run_found(folder):
+    found = stock_after(60)
+    write_samples(found, "snakemake --cores 2")
+    touch(folder, "late.tif")
+    assert samples_of_run(SETTINGS) == known_samples() == found
+    assert command_of_run() == "snakemake --cores 2"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"samples": {"a": {"unknown": 1}}}', '{"samples": []}'])
+def test_without_a_list_that_can_be_read_the_folder_is_looked_at(folder, content):
+    (folder.parents[1] / "results").mkdir()
+    (folder.parents[1] / "results" / "slides.json").write_text(content)
+    assert known_samples() == {}
+    assert list(samples_of_run(SETTINGS)) == ["a"]
+
+
+class TestNews:
+    """What makes the workflow worth running."""
+
+    @pytest.mark.usefixtures("folder")
+    def test_nothing_changed_is_none(self):
+        assert not has_news(stock_after(60), stock_after(70))
+
+    def test_a_slide_that_still_waits_is_none(self, folder):
+        before = stock_after(60)
+        touch(folder, "b.tif")
+        assert not has_news(stock_after(1) | before, before)
+
+    @pytest.mark.usefixtures("folder")
+    def test_one_that_has_settled_is(self):
+        assert has_news(stock_after(60), stock_after(1))
+
+    def test_one_that_is_gone_is(self, folder):
+        before = stock_after(60)
+        (folder / "a.tif").unlink()
+        assert has_news(stock_after(60), before)
+
+    def test_one_that_is_refused_is(self, folder):
+        before = stock_after(60)
+        touch(folder, "a.png")
+        assert has_news(stock_after(60), before)
+
+
+def test_ten_thousand_slides_are_looked_at_without_opening_one(folder, monkeypatch):
+    touch(folder, *(f"plate {number // 100}/{number}.tif" for number in range(10_000)))
+
+    def watched(path, *arguments, **options):
+        assert path.suffix != ".tif"
+        return unwatched(path, *arguments, **options)
+
+    now_s, unwatched = time.time() + 7200, Path.open
+    monkeypatch.setattr(Path, "open", watched)
+    assert len(ready(take_stock(SETTINGS, now_s=now_s))) == 10_001

@@ -1,0 +1,111 @@
+"""The lock of a dead run is removed, that of a live one never is."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.base.errors import SlidemillError
+from pipeline.project.run_lock import enter_project
+
+RUN = """
+import sys, time
+from pathlib import Path
+from pipeline.project.run_lock import enter_project
+print(enter_project(), flush=True)
+locks = Path(".snakemake/locks")
+if "run" in sys.argv:  # as Snakemake does, after it has read the rules
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text("results/metrics.csv")
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a process that looks at the project, or runs it; return it and whether it removed a lock."""
+    started = []
+
+    def begin(*words):
+        command = [sys.executable, "-c", RUN, *words]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)}, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process, process.stdout.readline() == "True\n"
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def locks(tmp_path):
+    return list(tmp_path.glob(".snakemake/locks/*"))
+
+
+def wait_for_lock(tmp_path):
+    while not locks(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_removed(tmp_path, start):
+    run, _ = start("1000", "run")
+    wait_for_lock(tmp_path)
+    run.kill()
+    run.wait()
+    assert locks(tmp_path)
+    _, was_killed = start("0")
+    assert was_killed
+    assert not locks(tmp_path)
+    assert not start("0")[1]
+
+
+def test_the_lock_of_a_live_run_stays_whoever_looks_at_the_project(tmp_path, start):
+    run, _ = start("1000", "run")
+    wait_for_lock(tmp_path)
+    looking, was_killed = start("1000")
+    assert not was_killed
+    assert not start("0")[1]
+    looking.kill()
+    looking.wait()
+    assert not start("0")[1]
+    assert locks(tmp_path)
+    run.kill()
+    run.wait()
+    assert start("0")[1]
+
+
+def test_a_run_that_began_while_another_looked_is_as_safe(tmp_path, start):
+    start("1000")
+    run, _ = start("1000", "run")
+    wait_for_lock(tmp_path)
+    assert not start("0")[1]
+    assert locks(tmp_path)
+    run.kill()
+
+
+def test_the_lock_of_a_run_on_another_machine_stays(tmp_path, start, monkeypatch):
+    run, _ = start("1000", "run")
+    wait_for_lock(tmp_path)
+    run.kill()
+    run.wait()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert not enter_project()
+    assert locks(tmp_path)
+
+
+def test_a_full_disk_is_told_before_a_run_begins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.project.run_lock._LEAST_BYTES", 2**80)
+    monkeypatch.setattr("logging.raiseExceptions", True)
+    with pytest.raises(SlidemillError, match=r"\.snakemake: cannot be written: No space left on device \("):
+        enter_project()
+
+
+def test_a_run_begins_where_nothing_can_be_locked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").touch()  # no folder, so that nothing can be opened in it
+    assert not enter_project()

@@ -1,0 +1,98 @@
+"""A table says how each fold did, and how even that is; a card says it of the network that they become."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.__main__ import main
+from pipeline.project.stage_settings import stage_config
+from pipeline.report.folds import folds_columns, folds_table
+from pipeline.settings.schema import parse_settings
+from pipeline.stages.combine import cross_validation
+from pipeline.training.state import TrainingState
+
+from ..networks import lived_in_network, write_network
+from .test_estimation import CARD
+
+SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
+DICE = {1: [0.5, 0.7], 2: [0.9], 3: [0.6, np.nan, 0.9]}
+
+
+def write_validation(folder, model, scores):
+    for fold, dice in scores.items():
+        path = folder / f"results/validation/{model}/fold{fold}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"sample": f"{fold}{number}", "group": f"{fold}", "dice_mean": value, "pixels": 10}
+            for number, value in enumerate(dice)
+        ]
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def test_a_table_by_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_validation(tmp_path, "a", DICE)
+    table = folds_table(SETTINGS).set_index("fold")
+    assert table["model"].unique().tolist() == ["a"]  # a fold of c is missing
+    assert table["images"].dropna().to_dict() == {"1": 2, "2": 1, "3": 3, "mean": 6}
+    assert table["groups"].dropna().to_dict() == {"1": 1, "2": 1, "3": 1, "mean": 3}
+    expected = {"1": 0.6, "2": 0.9, "3": 0.75, "mean": 0.75, "sd": 0.15, "min": 0.6, "max": 0.9}
+    assert table["dice_mean"].to_dict() == pytest.approx(expected)
+    assert "pixels" not in table  # a count is no score
+    assert table["dice_object"].isna().all()
+    assert list(folds_table(SETTINGS).columns) == [column.name for column in folds_columns(SETTINGS.classes)]
+
+
+def test_without_folds_the_table_has_its_columns_and_no_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folds_table(SETTINGS).empty
+    assert "dice_mean" in folds_table(SETTINGS)
+
+
+def card(dice, *images):
+    return replace(CARD, metrics={"step": 4, "dice_mean": dice}, validation=list(images))
+
+
+def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
+    metrics, images = cross_validation([card(0.5, "b", "c"), card(0.9, "a")])
+    assert metrics == pytest.approx({"dice_mean": 0.7, "sd_dice_mean": np.sqrt(0.08)})
+    assert images == ["a", "b", "c"]
+    metrics, _ = cross_validation([card(0.5, "b"), card(None, "a")])
+    assert metrics == pytest.approx({"dice_mean": 0.5, "sd_dice_mean": np.nan}, nan_ok=True)
+
+
+@pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
+def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
+    network = lived_in_network(width=2, depth=1)
+    weight, state = next(network.parameters()), TrainingState()
+    for step, dice in ((1, 0.9), (2, 0.1)):
+        torch.nn.init.constant_(weight, step)
+        state.offer(network, {"step": step, "dice_mean": dice}, last=last)
+    assert state.chosen["step"] == kept
+    assert (next(iter(state.tensors["best"].values())) == kept).all()
+
+
+def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    weights = write_network(tmp_path / "network", width=2, depth=1)  # nothing was held back from it
+    for name in ("a", "b"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{name}.tif").touch()
+    config = stage_config(parse_settings({"models": {"a": {"folds": 2}}}, source=""), "validate", "a/fold1")
+    flags = {"weights": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    assert main(["validate", *words, "--threads", "1", "--memory-mb", "1000"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        f"error: validate: {weights}: 0 images were held back from it, others than the 1 that are now"
+    )
+    assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize("cards", [[card(0.5, "a")], [card(0.5, "a"), card(0.9, "a")], [card(0.5, "a"), card(0.9)]])
+def test_networks_that_were_not_cross_validated_have_no_score_together(cards):
+    assert cross_validation(cards) == ({}, [])

@@ -1,0 +1,174 @@
+"""The page shows names as text, the worst first, and can load nothing."""
+
+import json
+import math
+import re
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.report.page import Column, Layers, Table, render
+from tests.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
+
+LAYERS = Layers(image=b"image", predicted=b"predicted", truth=None, error=b"</script>", shape=(3, 4))
+
+
+class Parsed(HTMLParser):
+    """The tags of a page with their attributes, the content of its scripts, and its visible text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.scripts, self.texts, self.open = [], [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open = tag
+
+    def handle_endtag(self, _):
+        self.open = ""
+
+    def handle_data(self, data):
+        (self.scripts if self.open == "script" else self.texts).append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def rows_of(html):
+    """Return the sample names of the table in their order."""
+    return re.findall(r'class="open">([^<]*)<', html)
+
+
+def test_the_worst_come_first():
+    entries = [
+        entry("good", dice_mean=0.9),
+        entry("waiting", status="waiting"),
+        entry("unmeasured"),
+        entry("bad", dice_mean=0.2),
+        entry("not a number", dice_mean=math.nan),
+        entry("blurred", dice_mean=0.99, flags="out of focus"),
+        entry("broken", status="failed", stage="tile", error="cut short"),
+    ]
+    expected = ["broken", "blurred", "bad", "good", "not a number", "unmeasured", "waiting"]
+    for order in (entries, entries[::-1]):
+        assert rows_of(render(page(order))) == expected
+
+
+def test_sections_are_in_the_order_of_their_use():
+    html = render(page([entry("x", status="failed", stage="tile", error="cut short")]))
+    titles = re.findall(r"<h[12][^>]*>([^<]+)<", html)
+    assert titles == [
+        "Slidemill report",
+        "Failed",
+        "Samples",
+        "No sample",
+        "Models",
+        "Figures",
+        "Settings and versions",
+    ]
+
+
+def test_states_are_counted():
+    failed = [entry(f"f{place}", status="failed", stage="tile", error="x") for place in range(3)]
+    text = " ".join(" ".join(Parsed(render(page([*failed, entry("a"), entry("b", flags="dark")]))).texts).split())
+    assert "5 results" in text
+    for count in ("3 failed", "1 flagged", "1 good"):
+        assert count in text
+    assert "waiting" not in text.split("Failed:")[0]
+
+
+def test_samples_that_failed_for_one_reason_are_listed_together():
+    entries = [entry(name, status="failed", stage="train", error="no images") for name in "abc"]
+    entries.append(entry("d", status="failed", stage="tile", error="cut short"))
+    html = render(page(entries))
+    assert html.count('class="failure"') == 2
+    assert html.count("no images</p>") == 1
+    assert html.count(">log</a>") == 2 * len(entries)
+
+
+@pytest.mark.parametrize("name", [SCRIPT, FORMULA, BREAKOUT, '" onmouseover="alert(3)', "{{ 7 * 7 }}", "a&amp;b"])
+def test_names_and_errors_are_text(name):
+    failed = entry(name, model=name, flags=name, status="failed", stage=name, error=name)
+    table = Table(title=name, caption=name, columns=[Column(name=name, about=name)], rows=[{name: name}])
+    figure = type(FIGURE)(title=name, caption=name, svg=name)
+    content = page(
+        [failed, entry("x")], classes=["b", name], tables=[table], figures=[figure], provenance={name: [name]}
+    )
+    hostile, harmless = Parsed(render(content)), Parsed(render(page([failed, entry("x")])))
+    assert name in hostile.texts
+    for parsed in (hostile, harmless):
+        assert len(parsed.scripts) == 3
+        assert not [key for _, attributes in parsed.tags for key in attributes if key.startswith("on")]
+        assert all(attributes.get("src", "data:").startswith("data:") for _, attributes in parsed.tags)
+
+
+def test_links_are_those_of_the_entry():
+    found = Parsed(render(page([entry("abc")]))).all("a")
+    assert [link["href"] for link in found] == ["masks/3.ome.tiff", "../logs/3.log"]
+
+
+def test_pictures_are_embedded_once_and_cannot_end_the_script():
+    html = render(page([entry("x", layers=LAYERS), entry("y", status="failed", stage="tile", error="")]))
+    nothing, shown = json.loads(Parsed(html).scripts[1])
+    assert nothing is None
+    assert shown.pop("shape") == [3, 4]
+    assert {name: b64decode(content) for name, content in shown.items()} == {
+        "image": b"image",
+        "predicted": b"predicted",
+        "error": b"</script>",
+    }
+    assert html.count(b64encode(b"predicted").decode()) == 1
+
+
+def test_only_the_script_of_the_page_may_run():
+    parsed = Parsed(render(page([entry("x")])))
+    policy = parsed.all("meta")[1]["content"]
+    digest = b64encode(sha256(parsed.scripts[2].encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}'; ")
+    assert "img-src data:;" in policy
+    assert "http" not in policy
+
+
+def test_the_model_is_a_column_only_where_there_are_several():
+    one, two = [entry("x")], [entry("x"), entry("x", model="fcn")]
+    assert "filter model" not in render(page(one))
+    assert "filter model" in render(page(two))
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "cell"),
+    [
+        (0.123456789, 3, '<td data-value="0.123456789">0.123</td>'),
+        (12_345_678_901, 0, '<td data-value="12345678901">12345678901</td>'),
+        (None, 3, "<td></td>"),
+        (math.nan, 3, "<td></td>"),
+        (math.inf, 3, "<td>inf</td>"),
+        ("n/a", 3, "<td>n/a</td>"),
+        ("7", None, "<td>7</td>"),
+    ],
+)
+def test_numbers_are_rounded_for_the_eye_and_exact_for_sorting(value, digits, cell):
+    table = Table(title="T", caption="", columns=[Column(name="v", digits=digits)], rows=[{"v": value}])
+    assert cell in render(page([], tables=[table]))
+
+
+def test_columns_that_do_not_lead_are_data_until_they_are_asked_for():
+    html = render(page([entry("x", error=BREAKOUT, pixels=12)], tables=[]))
+    assert html.count('class="all-columns"') == 1
+    assert json.loads(Parsed(html).scripts[0]) == [[12, BREAKOUT]]
+    assert 'class="text more"><button type="button" class="sort">error' in html
+    leading = [column for column in COLUMNS if column.leading]
+    assert 'class="all-columns"' not in render(page([entry("x")], columns=leading, tables=[]))
+
+
+def test_tables_below_have_all_their_cells():
+    columns = [Column(name="a"), Column(name="b", leading=False)]
+    table = Table(title="T", caption="", columns=columns, rows=[{"a": "x", "b": "y" * 41}])
+    assert f'<td class="more long">{"y" * 41}</td>' in render(page([], tables=[table]))
+
+
+def test_a_page_without_samples_says_so():
+    assert "0 results" in render(page([], tables=[], figures=[], provenance={}))

@@ -1,0 +1,132 @@
+"""The table of all samples: every one a row, what is known of it, and flags on the doubtful ones alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.base.files import write_json
+from pipeline.prediction.speed import Speed
+from pipeline.report.columns import columns
+from pipeline.report.outcome import Outcome
+from pipeline.report.results import results_table
+from pipeline.settings.schema import ImageConfig, Settings
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.plan import Plan, SlidePlan
+
+LOOK = {"intensity": 0.2, "contrast": 0.5, "skewness": 1.0, "focus": -2.0, "saturated": 0.0, "tissue": 0.4}
+
+
+@pytest.fixture
+def cohort(tmp_path, monkeypatch):
+    """Twelve samples that resemble each other, as the stages leave them."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    return [
+        make(f"plate/{number:02d}", look={name: value * generator.uniform(0.9, 1.1) for name, value in LOOK.items()})
+        for number in range(12)
+    ]
+
+
+def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=None):
+    names = {"sample": sample, "model": "unet", "batch": "plate/1"}
+    places = {name: Path(getattr(paths, name).format(**names)) for name in ("PLAN", "OBJECTS", "APPEARANCE", "SPEED")}
+    for path in places.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=0, stride_px=1)
+    slide = SlidePlan(
+        slide=Path("a.tif"), slide_sha256="0", grid=grid, view=ImageConfig(), statistics=[], pixel_size_um=None
+    )
+    write_json(places["PLAN"], Plan(sample=sample, slide=slide).to_dict())
+    write_json(places["APPEARANCE"], {"appearance": look})
+    places["OBJECTS"].write_text("id,area_px\n" + "".join(f"{index},{area}\n" for index, area in enumerate(areas, 1)))
+    speed = json.loads(places["SPEED"].read_text()) if places["SPEED"].is_file() else {"uncertain": {}, "mismatch": {}}
+    speed["uncertain"][sample] = uncertain
+    speed["mismatch"] |= {} if mismatch is None else {sample: mismatch}
+    counted = {
+        "pixels": 1,
+        "wall_s": 1.0,
+        "network_s": 1.0,
+        "reading_s": 0.0,
+        "writing_s": 0.0,
+        "precision": "float32",
+        "differing_px": 0,
+        "compared_px": 0,
+    }
+    write_json(places["SPEED"], Speed(**counted, device="cpu", threads=1, **by_sample(speed)).to_dict())
+    return Outcome(
+        sample=sample,
+        model="unet",
+        slide=Path("a.tif"),
+        batch=names["batch"],
+        reference=None,
+        mask=Path("a.ome.tiff"),
+        objects=places["OBJECTS"],
+        annotations=places["OBJECTS"],
+        metrics=None,
+    )
+
+
+def by_sample(speed):
+    return {"uncertain": speed["uncertain"], "mismatch": speed["mismatch"]}
+
+
+def table_of(found, **groups):
+    return results_table(found, Settings(), groups).set_index("sample")
+
+
+def test_a_good_cohort_has_no_flags(cohort):
+    table = table_of(cohort)
+    assert table["flags"].tolist() == [""] * 12
+    assert table["objects"].tolist() == [3] * 12
+    assert table["median_area_px"].tolist() == [100] * 12
+    assert table["uncertain"].tolist() == [0.05] * 12
+    assert ["sample", *table.columns] == [column.name for column in columns(Settings().classes)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"look": LOOK | {"intensity": 0.9, "skewness": -2.0}}, "brighter than the training images"),
+        ({"look": LOOK | {"focus": -4.0}}, "less sharp than the training images"),
+        ({"areas": [100] * 90}, "far more objects than the others"),
+        ({"areas": ()}, "far fewer objects than the other slides"),
+        ({"areas": (900, 1000, 1100)}, "far larger objects than the others"),
+        ({"uncertain": 0.4}, "far more uncertain pixels than the others"),
+        ({"mismatch": 0.2}, "tiles disagree at more than 2% of the pixels they share"),
+    ],
+)
+def test_a_planted_one_is_flagged_and_no_other(cohort, odd, reason):
+    table = table_of([*cohort, make("plate/odd", **odd)])
+    assert reason in table.loc["plate/odd", "flags"]
+    assert table["flags"].drop("plate/odd").tolist() == [""] * 12
+
+
+def test_a_failed_sample_is_a_row_without_numbers(cohort):
+    failed = Outcome(
+        sample="bad",
+        model="unet",
+        slide=Path("bad.tif"),
+        reference=None,
+        mask=None,
+        objects=None,
+        annotations=None,
+        metrics=None,
+        stage="tile",
+        error="empty",
+    )
+    row = table_of([*cohort, failed]).loc["bad"]
+    assert (row["status"], row["stage"], row["error"], row["flags"]) == ("failed", "tile", "empty", "")
+    assert row[["objects", "dice_mean", "uncertain"]].isna().all()
+
+
+def test_groups_are_those_of_the_sheet(cohort):
+    table = table_of(cohort, **{"plate/00": "mouse 1"})
+    assert table.loc["plate/00", "group"] == "mouse 1"
+    assert table["group"].drop("plate/00").isna().all()
+
+
+def test_few_slides_say_nothing_of_each_other(cohort):
+    table = table_of([*cohort[:6], make("plate/odd", look=LOOK | {"focus": -9.0})])
+    assert table["flags"].tolist() == [""] * 7

@@ -1,0 +1,82 @@
+"""A process may use what SLURM, its container or its cgroup says, whichever says least, and never looks at the host."""
+
+import pytest
+
+from pipeline.runtime.limits import Limit, cores, memory_limit
+
+NO_LIMIT_OF_V1 = "9223372036854771712"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Pretended /proc and /sys/fs/cgroup: ``machine(membership, {file: text})`` returns both."""
+
+    def pretend(membership, files):
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(membership)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+        return {"processes": tmp_path / "proc", "groups": tmp_path / "cgroup"}
+
+    return pretend
+
+
+def test_the_smallest_limit_on_the_way_to_the_root_counts(machine):
+    files = {"memory.max": "max", "job/memory.max": "3000000000", "job/step/memory.max": "max"}
+    limit = memory_limit({}, **machine("0::/job/step\n", files))
+    assert limit.memory_mb == 3000
+    assert limit.source.endswith("cgroup/job/memory.max")
+
+
+def test_the_group_of_a_container_is_its_root(machine):
+    """Version 1 keeps the path that the group has on the host, which is not there in the container."""
+    membership = "5:cpuacct,cpu:/docker/1a2b\n4:memory:/docker/1a2b\n"
+    limit = memory_limit({}, **machine(membership, {"memory/memory.limit_in_bytes": "2000000000"}))
+    assert limit.memory_mb == 2000
+
+
+@pytest.mark.parametrize(
+    ("membership", "files"),
+    [
+        ("", {}),
+        ("0::/\n", {"memory.max": "max"}),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": NO_LIMIT_OF_V1}),
+        ("0::/../elsewhere\n", {"memory.max": "max", "../elsewhere/memory.max": "1000"}),
+    ],
+)
+def test_no_limit_is_none(machine, membership, files):
+    assert memory_limit({"SLURM_MEM_PER_NODE": "0"}, **machine(membership, files)) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "mb", "source"),
+    [
+        ({"SLURM_MEM_PER_NODE": "2000"}, 2097, "SLURM_MEM_PER_NODE"),  # SLURM's megabytes are MiB
+        ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_ON_NODE": "4"}, 4194, "SLURM_MEM_PER_CPU"),
+    ],
+)
+def test_a_job_of_slurm_has_what_it_asked_for(machine, environment, mb, source):
+    assert memory_limit(environment, **machine("0::/\n", {"memory.max": "8000000000"})) == Limit(mb, source)
+
+
+def test_the_least_of_slurm_and_cgroups_counts(machine):
+    limit = memory_limit({"SLURM_MEM_PER_NODE": "4000"}, **machine("0::/\n", {"memory.max": "1000000000"}))
+    assert limit.memory_mb == 1000
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000"}, 64),
+        ("0::/job\n", {"job/cpu.max": "250000 100000"}, 3),
+        ("5:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "50000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 1),
+        ("5:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_cores_follow_affinity_and_quota(machine, monkeypatch, membership, files, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    place = machine(membership, files)
+    assert cores({}, **place) == expected
+    assert cores({"SLURM_CPUS_PER_TASK": "2"}, **place) == min(2, expected)

@@ -1,0 +1,156 @@
+"""A configuration is what the schema says, or one line says where it is not."""
+
+import json
+
+import pytest
+
+from pipeline.__main__ import STAGES
+from pipeline.base.errors import ConfigError
+from pipeline.project.sample_sheet import Stated
+from pipeline.project.stage_settings import stage_config
+from pipeline.settings.schema import ImageConfig, Settings, parse_settings
+from pipeline.settings.stages import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config
+
+
+def test_an_empty_configuration_is_the_defaults():
+    assert parse_settings({}, source="config.yaml") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"slide": "x"}, r"config.yaml: unknown key 'slide' \(value 'x'\); known keys here: slides, references"),
+        ({"tiling": {"tile": 5}}, r"unknown key 'tiling.tile' \(value 5\); known keys here: memory_mb, tile_px"),
+        (
+            {"models": {"a": {"loss": {"hinge": 1}}}},
+            r"unknown key 'models.a.loss.hinge' \(value 1\); known keys here: cross_e",
+        ),
+        ({"tiling": {"tile_px": 8}}, "tiling.tile_px: Input should be greater than or equal to 16, got 8"),
+        ({"tiling": {"tile_px": "512"}}, "tiling.tile_px: Input should be a valid integer, got '512'"),
+        ({"training": {"kind": "boxes"}}, "training.kind: Input should be 'instances' or 'classes', got 'boxes'"),
+        ({"classes": ["a", "b", "c"]}, "training.kind 'instances' means two classes, got 3"),
+        ({"classes": ["a", "a"]}, "classes must differ"),
+        ({"training": {"values": [0, 1]}}, "training.values belongs to training.kind 'classes'"),
+        ({"training": {"kind": "classes", "values": [0]}}, "must be 2 different values, one per class"),
+        ({"models": {"a/b": {}}}, "models.a/b"),
+        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet"),
+        (
+            {"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}},
+            "all of cross_entropy, dice, .*, cl_dice are 0; at least one",
+        ),
+        ({"models": {"a": {"learning_rate": float("nan")}}}, "learning_rate: Input should be"),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_and_limit(config, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_settings(config, source="config.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_back_the_slice_it_is_given(stage):
+    text = stage_config(Settings(), stage, "unet")
+    assert json.loads(text)
+    assert stage_config(Settings(), stage, "unet") == text
+
+
+def test_objects_are_told_classes_and_channels():
+    settings = Settings(classes=["background", "cell"], image=ImageConfig(channels=[2, 0]))
+    config = parse_stage_config(ObjectsConfig, stage_config(settings, "objects"))
+    assert (config.classes, config.image.channels) == (["background", "cell"], [2, 0])
+
+
+def test_a_slice_holds_only_what_concerns_the_stage():
+    """So that a changed setting runs again exactly the rules that use it."""
+    before = parse_settings({"models": {"a": {}, "b": {}}}, source="")
+    after = parse_settings(
+        {"models": {"a": {"learning_rate": 0.1}, "b": {}}, "masks": {"instances": "none"}}, source=""
+    )
+    changed = {
+        (stage, model)
+        for stage in STAGES
+        for model in ("a", "b")
+        if stage_config(before, stage, model) != stage_config(after, stage, model)
+    }
+    everywhere = {(stage, model) for stage in ("stitch", "validate", "report") for model in ("a", "b")}
+    assert changed == {("train", "a")} | everywhere
+
+
+def test_the_watershed_makes_predict_write_probabilities():
+    for masks, asked, written in (("components", False, False), ("watershed", False, True), ("components", True, True)):
+        settings = parse_settings({"masks": {"instances": masks}, "prediction": {"probabilities": asked}}, source="")
+        assert parse_stage_config(PredictConfig, stage_config(settings, "predict")).probabilities == written
+
+
+@pytest.mark.parametrize("stage", ["tile", "inspect", "objects", "evaluate"])
+def test_what_the_sheet_states_of_a_slide_reaches_the_stages_that_read_it(stage):
+    settings = Settings(image=ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0))
+    image = json.loads(stage_config(settings, stage))["image"]
+    stated = Stated(pixel_size_um=0.5, channels=("DAPI", 2))
+    changed = json.loads(stage_config(settings, stage, stated=stated))["image"]
+    assert changed == image | {"channels": ["DAPI", 2], "fallback_pixel_size_um": 0.5}
+    assert parse_stage_config(ObjectsConfig, stage_config(settings, "objects", stated=stated)).image.channels == [
+        "DAPI",
+        2,
+    ]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_batch_says_whether_it_is_predicted_with_probabilities(kept):
+    told = stage_config(Settings(), "predict", probabilities=kept)
+    assert parse_stage_config(PredictConfig, told).probabilities == kept
+
+
+def test_a_stage_names_what_is_wrong_with_its_slice():
+    with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
+        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "skip_glass": true, "til": 1}')
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet, "),
+        ({"ensembles": {"unet": {"members": ["unet"]}}}, "ensembles.unet: there is a model of this name"),
+        ({"ensembles": {"both": {"members": ["fcn"]}}}, "ensembles.both.members: no model 'fcn'; there are unet"),
+        ({"ensembles": {"both": {"members": []}}}, "at least 1 item"),
+        ({"ensembles": {"both": {"members": ["unet"], "scales": [3]}}}, "a scale is 0.25, 0.5, 1, 2 or 4, got 3"),
+        ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a never begins"),
+        ({"models": {"a": {"encoder_rate": 2.0}}}, "models.a.encoder_rate: "),
+        ({"models": {"a": {"folds": 1}}}, "models.a.folds: "),
+        ({"models": {"a": {"folds": 2, "checkpoint": "x"}}}, "models.a: checkpoint replaces training, and folds are "),
+        (
+            {"models": {"a": {"folds": 2, "pretrained": "b"}, "b": {}}},
+            "a.pretrained: b has folds: null, a 2; it would have learned from images that are held back",
+        ),
+        ({"ensembles": {"both": {"members": ["unet/fold1"]}}}, "no model 'unet/fold1'; there are unet"),
+    ],
+)
+def test_names_of_networks_must_make_sense(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_settings(settings, source="config.yaml")
+
+
+def test_a_training_that_starts_from_another_one_is_told_its_path():
+    settings = parse_settings({"models": {"a": {}, "b": {"pretrained": "a"}}}, source="config.yaml")
+    assert '"pretrained":"results/models/a/model.safetensors"' in stage_config(settings, "train", "b")
+    assert settings.networks == {"a": None, "b": None}
+
+
+def test_any_model_of_the_library_is_accepted_by_name():
+    settings = parse_settings({"models": {"a": {"architecture": "smp/unetplusplus/resnet34"}}}, source="config.yaml")
+    assert settings.models["a"].architecture == "smp/unetplusplus/resnet34"
+
+
+def test_a_model_in_folds_is_the_average_of_its_trainings():
+    settings = parse_settings({"models": {"a": {"folds": 2}, "b": {"folds": 2, "pretrained": "a"}}}, source="")
+    assert list(settings.trainings) == ["a/fold1", "a/fold2", "b/fold1", "b/fold2"]
+    assert settings.averages["b"].members == ["b/fold1", "b/fold2"]
+    told = json.loads(stage_config(settings, "train", "b/fold2"))
+    assert told["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
+    assert told["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
+    assert json.loads(stage_config(settings, "combine", "a"))["members"] == ["a/fold1", "a/fold2"]
+
+
+def test_folds_do_not_concern_the_weight_maps():
+    one, five = (parse_settings({"models": {"a": model}}, source="") for model in ({}, {"folds": 5}))
+    assert stage_config(one, "weigh", "a") == stage_config(five, "weigh", "a")

@@ -1,0 +1,307 @@
+"""Real files of every format open with the pixels, pixel size and channels that an independent reader finds."""
+
+import csv
+import re
+from collections import defaultdict
+
+import numpy as np
+import openslide
+import PIL.Image
+import pytest
+import tifffile
+import zarr
+
+from pipeline.base.errors import SlideError
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.formats.whole_slide import _Level, _over_white
+from pipeline.slides.slide import open_slide
+
+MEMORY_MB = 500
+
+
+def opened(path, **view):
+    return open_slide(path, memory_mb=MEMORY_MB, view=ImageConfig(**view) if view else None)
+
+
+def pixels_of(path, **view):
+    with opened(path, **view) as slide:
+        return slide.read_all()
+
+
+def assert_regions_equal_the_whole(slide, generator):
+    whole = slide.read_all()
+    for _ in range(5):
+        (top, bottom), (left, right) = (
+            np.sort(generator.choice(length + 1, 2, replace=False)) for length in slide.shape
+        )
+        region = slide.read(slice(int(top), int(bottom)), slice(int(left), int(right)))
+        np.testing.assert_array_equal(region, whole[:, top:bottom, left:right])
+
+
+def every_readable(data):
+    """Every file of the formats folder but the TIFF variants, with a view that takes one plane of its stack."""
+    formats = data / "formats"
+    for path in (*formats.rglob("*.tif"), *formats.rglob("*.tiff"), data / "wsi" / "CMU-1-Small-Region.svs"):
+        if "tiff_variants" not in path.parts:
+            yield path, {"z": 0, "t": 0}
+    for name in ("imagej/xyzct-mitosis.tif", "ome_tiff/multifile/multifile.companion.ome", "nd2/cluster.nd2"):
+        yield formats / name, {"z": "max", "t": 0}
+    for name in ("E/07/0", "E/08/0"):
+        yield formats / "ome_zarr/single-plane-hcs.zarr" / name, {"channels": [2, 0]}
+    yield formats / "ome_zarr/bioformats2raw-zarr/data.zarr", {"channels": [1]}
+    yield from ((formats / f"synthetic/ome_zarr_blobs/blobs_image_v0{version}.ome.zarr", {}) for version in (4, 5))
+    yield formats / "lif/LeicaLASX_wavelength-sweep_example.lif", {"series": 2, "z": 3, "t": 1, "channels": [9, 4]}
+
+
+@pytest.mark.parametrize("kept_mb", [256, 0])
+def test_regions_equal_the_whole_in_every_format(data, generator, monkeypatch, kept_mb):
+    pytest.importorskip("nd2")
+    pytest.importorskip("liffile")
+    monkeypatch.setattr("pipeline.slides.formats.tiff._KEPT_MB", kept_mb)
+    files = list(every_readable(data))
+    assert len(files) > 20
+    for path, view in files:
+        with opened(path, **view) as slide:
+            assert_regions_equal_the_whole(slide, generator)
+
+
+def test_an_svs_is_what_openslide_and_tifffile_read(data):
+    path = data / "wsi" / "CMU-1-Small-Region.svs"
+    found = pixels_of(path)
+    with openslide.OpenSlide(path) as slide:
+        expected = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))
+    np.testing.assert_array_equal(found, tifffile.imread(path).transpose(2, 0, 1))
+    with opened(path) as slide:
+        assert (slide.shape, slide.pixel_size_um) == ((2967, 2220), (0.499, 0.499))
+
+
+def test_coarse_levels_of_a_whole_slide_have_one_value_per_pixel(data, generator, monkeypatch):
+    """Read directly, although this file is not of a vendor: it has levels."""
+    monkeypatch.setattr("pipeline.slides.formats.whole_slide._BLOCK_PX", 32)
+    path = data / "formats" / "synthetic" / "openslide_boxes_pyramid.tiff"
+    with openslide.OpenSlide(path) as slide:
+        assert slide.level_count > 2
+        for number in range(slide.level_count):
+            level = _Level(slide, number)
+            whole = level[:, :, :]
+            for _ in range(10):
+                rows, columns = (
+                    slice(*map(int, np.sort(generator.choice(n + 1, 2, replace=False)))) for n in whole.shape[:2]
+                )
+                np.testing.assert_array_equal(level[rows, columns, :], whole[rows, columns])
+            expected = slide.read_region((0, 0), number, slide.level_dimensions[number]).convert("RGB")
+            assert np.abs(whole.astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_what_was_not_scanned_is_white():
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51]]], np.uint8)
+    assert _over_white(pixels).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 224, 244]]]
+
+
+def test_a_pyramidal_ome_tiff_is_what_tifffile_reads(data):
+    path = data / "formats" / "derived" / "CMU-1-Small-Region_pyramid.ome.tif"
+    with opened(path) as slide, tifffile.TiffFile(path) as tiff:
+        assert slide.pixel_size_um == (0.499, 0.499)
+        assert len(slide.levels) == 3
+        for number, level in enumerate(tiff.series[0].levels):
+            np.testing.assert_array_equal(slide.read_all(number), level.asarray().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("z", "t"), [(0, 0), (7, 2), ("max", 1)])
+def test_an_nd2_is_its_ome_tiff(data, z, t):
+    nd2 = pytest.importorskip("nd2")
+    original, derived = data / "formats/nd2/cluster.nd2", data / "formats/derived/cluster_nd2_TZCYX.ome.tif"
+    stack = nd2.imread(original)[t]
+    expected = stack.max(axis=0) if z == "max" else stack[z]
+    for path in (original, derived):
+        np.testing.assert_array_equal(pixels_of(path, z=z, t=t, channels=[0, 1]), expected)
+    with opened(original, z=z, t=t, channels=["FM 4-64/2% CHAPS"]) as slide:
+        np.testing.assert_array_equal(slide.read_all()[0], expected[1])
+        assert slide.channel_names == ("FM 4-64/2% CHAPS",)
+        assert slide.pixel_size_um == pytest.approx((0.168, 0.168), abs=5e-4)
+
+
+def test_a_lif_is_what_liffile_reads(data):
+    liffile = pytest.importorskip("liffile")
+    path = data / "formats/lif/LeicaLASX_wavelength-sweep_example.lif"
+    with liffile.LifFile(path) as file:
+        expected = {image.name: image.asarray() for image in file.images}
+    found = pixels_of(path, series="x_y_z_t_lambdaEmi", t=1, z=5, channels=[9, 0])
+    np.testing.assert_array_equal(found, expected["x_y_z_t_lambdaEmi"][1, [9, 0], 5])
+    np.testing.assert_array_equal(pixels_of(path, series=1, channels=[14])[0], expected["x_y_lambdaExc"][14])
+    with opened(path) as slide:  # 64 px over 6.6 µm
+        assert slide.pixel_size_um == pytest.approx((6.6033e-6 / 63 * 1e6,) * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("colour", "dtype"), [(False, np.uint16), (False, np.float32), (True, np.uint8)])
+def test_a_czi_is_what_was_written(tmp_path, generator, colour, dtype):
+    """Two scenes of two channels and three planes at two times, none at the origin."""
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    shape = (2, 2, 2, 3, 40, 50, 3 if colour else 1)  # scene, time, channel, plane
+    stored = (generator.random(shape) * 200).astype(dtype)
+    with czi.create_czi(str(tmp_path / "x.czi")) as file:
+        for scene, time, channel, plane in np.ndindex(*shape[:4]):
+            file.write(
+                stored[scene, time, channel, plane],
+                location=(-7 + 500 * scene, 300),
+                plane={"C": channel, "Z": plane, "T": time},
+                scene=scene,
+            )
+        file.write_metadata("x", channel_names={0: "DAPI", 1: "GFP"}, scale_x=0.25e-6, scale_y=0.5e-6)
+    if colour:
+        with pytest.raises(SlideError, match="2 channels of 3 colours each"):
+            pixels_of(tmp_path / "x.czi", z=0, t=0)
+        return
+    for scene in (0, 1):
+        with opened(tmp_path / "x.czi", z="max", t=1, series=f"scene {scene}", channels=["GFP", "DAPI"]) as slide:
+            np.testing.assert_array_equal(slide.read_all(), stored[scene, 1, ::-1, ..., 0].max(axis=1))
+            assert slide.pixel_size_um == pytest.approx((0.5, 0.25))
+            assert slide.channel_names == ("GFP", "DAPI")
+            assert_regions_equal_the_whole(slide, generator)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "x.czi", z=2, t=0), stored[0, 0, :1, 2, ..., 0])
+
+
+def test_a_czi_in_colour_is_rgb(tmp_path, generator):
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    stored = generator.integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    with czi.create_czi(str(tmp_path / "x.czi")) as file:
+        file.write(stored)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "x.czi"), stored[..., ::-1].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("well", ["07", "08"])
+def test_a_field_of_a_plate_is_its_arrays(data, well):
+    field = data / "formats/ome_zarr/single-plane-hcs.zarr/E" / well / "0"
+    with opened(field, channels=["Best-Focus-Projection_FITC_05", 2]) as slide:
+        for number in range(3):
+            stored = zarr.open_array(field / str(number), mode="r")[:]
+            np.testing.assert_array_equal(slide.read_all(number), stored[[1, 2]])
+        assert slide.pixel_size_um == pytest.approx((2.7336, 2.7336))  # of this pyramid; the microscope's was half
+
+
+def test_the_versions_of_ome_zarr_read_alike(data):
+    blobs = data / "formats/synthetic/ome_zarr_blobs"
+    for version in (4, 5):
+        path = blobs / f"blobs_image_v0{version}.ome.zarr"
+        np.testing.assert_array_equal(pixels_of(path), zarr.open_array(path / "0", mode="r")[:])
+        with opened(path) as slide:
+            assert (slide.pixel_size_um, slide.channel_names) == (None, ("0", "1", "2"))
+
+
+def test_the_same_image_in_ome_tiff_bioformats2raw_and_apart(data):
+    formats = data / "formats"
+    expected = pixels_of(formats / "ome_tiff/multi-channel.ome.tif")
+    np.testing.assert_array_equal(pixels_of(formats / "ome_zarr/bioformats2raw-zarr/data.zarr"), expected)
+    assert expected.shape == (3, 167, 439)
+
+
+def test_a_set_of_files_is_one_stack(data):
+    folder = data / "formats/ome_tiff/multifile"
+    planes = [tifffile.imread(folder / f"multifile-Z{number}.ome.tiff") for number in range(1, 6)]
+    for z, plane in enumerate(planes):
+        np.testing.assert_array_equal(pixels_of(folder / "multifile.companion.ome", z=z)[0], plane)
+
+
+def test_an_imagej_hyperstack_is_what_tifffile_reads(data):
+    path = data / "formats/imagej/xyzct-mitosis.tif"
+    np.testing.assert_array_equal(pixels_of(path, t=2, z=4, channels=[1, 0]), tifffile.imread(path)[2, 4][[1, 0]])
+    with opened(path, t=0, z="max") as slide:
+        assert slide.pixel_size_um == pytest.approx((0.0885, 0.0885), rel=1e-3)
+
+
+def test_tiff_variants_read_as_pillow_reads_them(data):
+    """Pillow is another decoder. It does not read all, and scales few-bit pixels to 8 bits; those are left out."""
+    folder = data / "formats/tiff_variants"
+    same = 0
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["bits"] in ("1", "8", "16") and row["sampleformat"] == "1"]
+    for row in rows:
+        try:
+            found = pixels_of(folder / row["path"])
+            with PIL.Image.open(folder / row["path"]) as picture:
+                expected = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+                if picture.mode not in ("1", "L", "I;16", "I;16B", "RGB") or expected.shape != found.shape:
+                    continue
+        except (SlideError, OSError, SyntaxError, ValueError):
+            continue
+        if found.dtype.itemsize == expected.dtype.itemsize:
+            np.testing.assert_array_equal(found, expected, err_msg=row["path"])
+            same += 1
+    assert same > 50
+
+
+def test_one_image_in_many_variants_of_tiff_is_one_image(data):
+    """The names of these files end in a hash of their pixels: byte orders, predictors, strips, tiles, white as 0."""
+    alike = defaultdict(list)
+    for path in (data / "formats/tiff_variants/image-tiff/seq").iterdir():
+        try:
+            alike[re.search(r"-([0-9a-f]{8})\.", path.name)[1]].append(pixels_of(path))
+        except SlideError as error:
+            assert re.search("SEPARATED|planes along axis Z|uint64|int64", str(error)), error
+    assert sum(len(images) for images in alike.values()) > 60
+    for images in alike.values():
+        for image in images[1:]:
+            np.testing.assert_array_equal(image, images[0])
+
+
+@pytest.mark.parametrize("name", ["png_named_tif.tif", "tiff_named_png.png"])
+def test_a_file_is_known_by_its_content(data, name):
+    with PIL.Image.open(data / "bad/crafted" / name) as picture:
+        np.testing.assert_array_equal(pixels_of(data / "bad/crafted" / name)[0], np.asarray(picture))
+
+
+def test_a_palette_is_painted_and_white_as_zero_turned_round(tmp_path):
+    numbers = np.array([[0, 1], [2, 1]], np.uint8)
+    palette = np.zeros((3, 256), np.uint16)
+    palette[:, 1], palette[:, 2] = (257, 514, 771), (65535, 0, 257)
+    tifffile.imwrite(tmp_path / "palette.tif", numbers, photometric="palette", colormap=palette)
+    np.testing.assert_array_equal(
+        pixels_of(tmp_path / "palette.tif"), [[[0, 1], [255, 1]], [[0, 2], [0, 2]], [[0, 3], [1, 3]]]
+    )
+    tifffile.imwrite(tmp_path / "white.tif", numbers, photometric="miniswhite")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "white.tif")[0], [[255, 254], [253, 254]])
+
+
+@pytest.mark.parametrize(("mode", "quality"), [("L", 90), ("RGB", 90)])
+def test_a_jpeg_is_what_pillow_reads(tmp_path, generator, mode, quality):
+    drawn = generator.integers(0, 255, (30, 20, len(mode))).astype(np.uint8).squeeze()
+    PIL.Image.fromarray(drawn, mode).save(tmp_path / "x.jpg", quality=quality)
+    with PIL.Image.open(tmp_path / "x.jpg") as picture:
+        np.testing.assert_array_equal(
+            pixels_of(tmp_path / "x.jpg"), np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+        )
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:-100])
+    with pytest.raises(SlideError, match="cut.jpg: cannot be read: .*truncated"):
+        pixels_of(tmp_path / "cut.jpg")
+
+
+def test_colours_of_print_are_refused(tmp_path):
+    PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.jpg")
+    PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.tif")
+    for name, stored in (("x.jpg", "CMYK"), ("x.tif", "SEPARATED")):
+        with pytest.raises(SlideError, match=f"colours stored as {stored} are not read; save it in grey or RGB"):
+            pixels_of(tmp_path / name)
+
+
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pylibCZIrw", None)
+    monkeypatch.delitem(__import__("sys").modules, "pipeline.slides.formats.czi", raising=False)
+    (tmp_path / "x.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
+    with pytest.raises(SlideError, match=r"pylibCZIrw .* is not installed; pip install 'slidemill\[microscopes\]'"):
+        pixels_of(tmp_path / "x.czi")
+
+
+def test_a_zarr_that_would_run_code_or_leave_its_folder_is_refused(tmp_path):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
+    group.create_array("0", data=np.zeros((8, 8), np.uint8))
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+    assert pixels_of(tmp_path / "x.zarr").shape == (1, 8, 8)
+    array = tmp_path / "x.zarr" / "0" / ".zarray"
+    array.write_text(re.sub(r'"filters": (null|\[[^]]*\])', '"filters": [{"id": "pickle"}]', array.read_text()))
+    with pytest.raises(SlideError, match="pickled, which can run code"):
+        pixels_of(tmp_path / "x.zarr")
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "../../etc"}]}]
+    with pytest.raises(SlideError, match="outside the folder"):
+        pixels_of(tmp_path / "x.zarr")

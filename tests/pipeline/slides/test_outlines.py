@@ -1,0 +1,246 @@
+"""Outlines drawn in QuPath and ImageJ become the label image that a brush would have made, on any grid."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
+
+from pipeline.base.errors import SlideError
+from pipeline.metrics.evaluation import open_reference, true_side
+from pipeline.settings.schema import ImageConfig
+from pipeline.settings.stages import LabelConfig
+from pipeline.slides.labels import IGNORED, class_map, open_labels, training_objects
+from pipeline.slides.rasterize import Drawing
+from pipeline.slides.slide import open_slide
+
+OBJECTS = LabelConfig(classes=["background", "nucleus"], kind="instances")
+TISSUES = LabelConfig(classes=["background", "stroma", "tumour"], kind="classes")
+SPARSE = TISSUES.model_copy(update={"ignored": 200, "values": [7, 8, 9]})
+
+corners = st.tuples(st.integers(-3, 23), st.integers(-3, 33))
+
+
+def box(left, top, right, bottom):
+    return [[[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]]
+
+
+def geojson(path, *features):
+    """Write features (coordinates, class or None, type) as QuPath does."""
+    content = [
+        {
+            "type": "Feature",
+            "geometry": {"type": kind, "coordinates": coordinates},
+            "properties": {"objectType": "annotation"} | ({"classification": {"name": name}} if name else {}),
+        }
+        for coordinates, name, kind in features
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": content}))
+    return path
+
+
+def read(path, config, *, shape=(20, 30), view=None):
+    """Return the labels of an annotation file on the grid of an image of ``shape``."""
+    image = path.with_name("image.tif")
+    tifffile.imwrite(image, np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape))
+    with (
+        open_slide(image, memory_mb=100, view=view or ImageConfig()) as slide,
+        open_labels(path, config, memory_mb=100, like=slide) as labels,
+    ):
+        assert (labels.shape, labels.channels) == (slide.shape, 1)
+        return labels.read_all()[0]
+
+
+def brush(areas, shape):
+    """The slow way: every pixel centre against every area, the last one wins."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    labels = np.zeros(shape, int)
+    for value, area in enumerate(areas, start=1):
+        labels[shapely.contains_xy(area, columns, rows)] = value
+    return labels
+
+
+@given(
+    areas=st.lists(st.lists(corners, min_size=3, max_size=7), min_size=1, max_size=4),
+    top=st.integers(0, 18),
+    left=st.integers(0, 28),
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 30),
+)
+def test_a_region_has_the_areas_that_hold_its_pixel_centres(areas, top, left, rows, columns):
+    """Polygons of any form, with crossings and holes, against a test of every point; a piece equals its part of all."""
+    valid = [shapely.union_all(_polygons(shapely.make_valid(shapely.Polygon(ring)))) for ring in areas]
+    valid = [_shifted(area) for area in valid if not area.is_empty]
+    drawing = Drawing(shape=(20, 30), step=(1.0, 1.0), areas=valid, values=range(1, len(valid) + 1), outside=0)
+    region = np.s_[top : top + rows, left : left + columns]
+    np.testing.assert_array_equal(drawing.read(*region)[0], brush(valid, (20, 30))[region])
+
+
+def _polygons(area):
+    return [part for part in shapely.get_parts(area) if part.geom_type == "Polygon"]
+
+
+def _shifted(area):
+    """No outline goes through the centre of a pixel, where either side is right."""
+    return shapely.transform(area, lambda points: points + np.array([0.2371, 0.1173]))
+
+
+def test_holes_and_parts_and_later_over_earlier(tmp_path):
+    ring = [box(2, 2, 12, 12)[0], box(5, 5, 9, 9)[0]]
+    path = geojson(
+        tmp_path / "a.geojson",
+        (ring, "stroma", "Polygon"),
+        ([box(10, 10, 14, 14), box(20, 0, 22, 2)], "tumour", "MultiPolygon"),
+    )
+    expected = np.zeros((20, 30), int)
+    expected[2:12, 2:12] = 1
+    expected[5:9, 5:9] = 0
+    expected[10:14, 10:14] = expected[0:2, 20:22] = 2
+    np.testing.assert_array_equal(read(path, TISSUES), expected)
+
+
+def test_what_is_outside_is_not_annotated_where_annotation_is_sparse(tmp_path):
+    path = geojson(
+        tmp_path / "a.geojson", (box(0, 0, 3, 3), "tumour", "Polygon"), (box(3, 0, 5, 3), "background", "Polygon")
+    )
+    labels = read(path, SPARSE)
+    assert labels[1, :7].tolist() == [9, 9, 9, 7, 7, 200, 200]
+    assert class_map(labels, SPARSE, source=path)[1, :7].tolist() == [2, 2, 2, 0, 0, IGNORED, IGNORED]
+
+
+def test_every_outline_is_an_object(tmp_path):
+    """Touching ones are parted, as those of a label image; areas of background are none."""
+    path = geojson(
+        tmp_path / "a.geojson",
+        (box(0, 0, 4, 4), None, "Polygon"),
+        (box(4, 0, 8, 4), "nucleus", "Polygon"),
+        (box(10, 0, 20, 4), "background", "Polygon"),
+    )
+    sparse = OBJECTS.model_copy(update={"ignored": 2})
+    assert read(path, sparse)[0, [0, 4, 10, 25]].tolist() == [1, 3, 0, 2]
+    classes, objects = training_objects(read(path, sparse), sparse, source=path)
+    assert classes[0, [0, 3, 4, 10, 25]].tolist() == [1, 0, 1, 0, IGNORED]
+    assert objects[0, [0, 3, 4, 10, 25]].tolist() == [1, 0, 2, 0, 0]
+
+
+def test_outlines_are_in_pixels_of_the_file_whatever_the_view(tmp_path):
+    path = geojson(tmp_path / "a.geojson", (box(8, 4, 20, 12), "tumour", "Polygon"))
+    view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.25)
+    assert np.argwhere(read(path, TISSUES, shape=(40, 60), view=view) == 2).tolist() == [
+        [1, 2],
+        [1, 3],
+        [1, 4],
+        [2, 2],
+        [2, 3],
+        [2, 4],
+    ]
+
+
+def test_shapes_of_imagej(tmp_path):
+    """A rectangle, an ellipse, a polygon, and a composite with a hole, in one set; class by name or by group."""
+    hole = ImagejRoi(
+        roitype=ROI_TYPE.RECT,
+        top=0,
+        left=0,
+        bottom=6,
+        right=6,
+        name="stroma-2",
+        shape_roi_size=26,
+        multi_coordinates=np.array(
+            [0, 0, 0, 1, 6, 0, 1, 6, 6, 1, 0, 6, 4, 0, 2, 2, 1, 4, 2, 1, 4, 4, 1, 2, 4, 4], np.float32
+        ),
+    )
+    polygon = ImagejRoi.frompoints(np.array([[10, 10], [14, 10], [14, 14], [10, 14]], np.float32), name="0012-0012")
+    polygon.group = 2
+    rois = {
+        "1.roi": hole,
+        "2.roi": polygon,
+        "3.roi": ImagejRoi(roitype=ROI_TYPE.RECT, top=16, left=0, bottom=18, right=5, name="tumour"),
+        "4.roi": ImagejRoi(roitype=ROI_TYPE.OVAL, top=0, left=12, bottom=10, right=28, name="stroma_13"),
+    }
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, roi in rois.items():
+            archive.writestr(name, roi.tobytes())
+    rows, columns = np.mgrid[:20, :30] + 0.5
+    expected = np.where(((rows - 5) / 5) ** 2 + ((columns - 20) / 8) ** 2 < 1, 1, 0)
+    expected[0:6, 0:6] = 1
+    expected[2:4, 2:4] = 0
+    expected[10:14, 10:14] = expected[16:18, 0:5] = 2
+    np.testing.assert_array_equal(read(path, TISSUES), expected)
+
+
+def test_a_single_roi_between_pixels(tmp_path):
+    path = tmp_path / "a.roi"
+    path.write_bytes(
+        ImagejRoi.frompoints(np.array([[1.2, 1.2], [4.2, 1.2], [4.2, 3.2], [1.2, 3.2]], np.float32)).tobytes()
+    )
+    assert np.argwhere(read(path, OBJECTS)).tolist() == [[1, 1], [1, 2], [1, 3], [2, 1], [2, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("feature", "config", "message"),
+    [
+        (([1, 1], "tumour", "Point"), TISSUES, "annotation 1 is a Point; only areas can be learned"),
+        (([[1, 1], [2, 2]], None, "LineString"), OBJECTS, "annotation 1 is a LineString"),
+        ((box(0, 0, 0, 5), "tumour", "Polygon"), TISSUES, "annotation 1 has no area"),
+        (
+            (box(0, 0, 5, 5), "necrosis", "Polygon"),
+            TISSUES,
+            "is of class 'necrosis', not of background, stroma, tumour",
+        ),
+        ((box(0, 0, 5, 5), None, "Polygon"), TISSUES, "annotation 1 has no class; give it one of background"),
+        (
+            (box(0, 0, 60, 40), "tumour", "Polygon"),
+            TISSUES,
+            "spans rows 0 to 40 and columns 0 to 60, its image has 20 and 30",
+        ),
+        ((box(0, 0, "x", 40), "tumour", "Polygon"), TISSUES, "a.geojson: cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_number(tmp_path, feature, config, message):
+    with pytest.raises(SlideError, match=message):
+        read(geojson(tmp_path / "a.geojson", feature), config)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"type": "FeatureCollection", "features": []}', "[1]"])
+def test_files_without_annotations_are_refused(tmp_path, content):
+    path = tmp_path / "a.geojson"
+    path.write_text(content)
+    with pytest.raises(SlideError, match="a.geojson: (cannot be read|no annotation in it)"):
+        read(path, OBJECTS)
+
+
+def test_lines_of_imagej_and_files_beyond_the_budget_are_refused(tmp_path):
+    path = tmp_path / "a.roi"
+    path.write_bytes(ImagejRoi(roitype=ROI_TYPE.LINE, subtype=ROI_SUBTYPE.UNDEFINED).tobytes())
+    with pytest.raises(SlideError, match="annotation 1 is a line"):
+        read(path, OBJECTS)
+    bomb = tmp_path / "b.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.roi", bytes(20_000_000))
+    with pytest.raises(SlideError, match="20000000 bytes of outlines need more than 100 MB"):
+        read(bomb, OBJECTS)
+
+
+def test_outlines_can_be_what_a_mask_is_measured_against(tmp_path):
+    """So it is with the held-back images of a fold; what is not annotated cannot be measured."""
+    path = geojson(tmp_path / "a.geojson", (box(0, 0, 4, 4), None, "Polygon"), (box(8, 0, 12, 4), None, "Polygon"))
+    expected = read(path, OBJECTS) > 0
+    for config in (OBJECTS, OBJECTS.model_copy(update={"ignored": 9})):
+        scratch = tmp_path / str(config.ignored)
+        with open_reference(
+            path, expected.shape, tmp_path / "image.tif", config, memory_mb=100, view=ImageConfig()
+        ) as truth:
+            if config.ignored is None:
+                side = true_side(truth, config, scratch)
+                assert side.count == 2
+                np.testing.assert_array_equal(side.classes[:] > 0, expected)
+            else:
+                with pytest.raises(SlideError, match="some pixels are not annotated .training.ignored."):
+                    true_side(truth, config, scratch)

@@ -1,0 +1,172 @@
+"""A view shows the channels, plane, series and pixel size that were asked for, or says which there are."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.base.errors import ConfigError, SlideError
+from pipeline.settings.schema import ImageConfig, parse_settings
+from pipeline.slides.slide import on_grid_of, open_plane, open_slide, slide_step
+
+AXES = "TCZYX"
+SHAPE = (2, 3, 4, 24, 36)
+
+
+@pytest.fixture
+def stack(tmp_path, generator):
+    """Two series: a stack of named channels, and a single plane."""
+    pixels = generator.integers(0, 255, SHAPE).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "x.ome.tif") as file:
+        named = {"axes": AXES, "Name": "nuclei", "Channel": {"Name": ["DAPI", "GFP", "GFP"]}}
+        file.write(pixels, metadata=named | {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, photometric="minisblack")
+        file.write(pixels[0, 0, 0, :8, :9], metadata={"axes": "YX", "Name": "overview"})
+    return tmp_path / "x.ome.tif", pixels
+
+
+def read(path, **view):
+    with open_slide(path, memory_mb=100, view=ImageConfig(**view)) as slide:
+        return slide.read_all()
+
+
+@pytest.mark.parametrize("channels", [[0], [2, 0], [1, 1]])
+@pytest.mark.parametrize("t", [0, 1])
+@pytest.mark.parametrize("z", [0, 3, "max"])
+def test_the_chosen_planes_are_read(stack, channels, t, z):
+    path, pixels = stack
+    planes = pixels[t][channels]
+    np.testing.assert_array_equal(
+        read(path, channels=channels, t=t, z=z), planes.max(axis=1) if z == "max" else planes[:, z]
+    )
+
+
+def test_names_choose_channels_and_series(stack):
+    path, pixels = stack
+    np.testing.assert_array_equal(read(path, channels=["DAPI"], series="nuclei", t=0, z=0)[0], pixels[0, 0, 0])
+    np.testing.assert_array_equal(read(path, series="overview")[0], pixels[0, 0, 0, :8, :9])
+    with open_slide(path, memory_mb=100, view=ImageConfig(channels=[2, "DAPI"], t=0, z=0)) as slide:
+        assert slide.channel_names == ("GFP", "DAPI")
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ({"t": 0}, "4 planes along axis Z; choose with image.z (0 to 3, or max)"),
+        ({"z": "max"}, "2 planes along axis T; choose with image.t (0 to 1)"),
+        ({"z": 4, "t": 0}, "plane 4 of axis Z asked for, the file has 4"),
+        ({"z": 0, "t": 2}, "plane 2 of axis T asked for, the file has 2"),
+        ({"z": 0, "t": 0, "channels": [3]}, "channel 3 asked for (image.channels, counted from 0), the file has 3"),
+        ({"z": 0, "t": 0, "channels": ["RFP"]}, "names there are: 'DAPI', 'GFP', 'GFP'"),
+        ({"z": 0, "t": 0, "channels": ["GFP"]}, "channel 'GFP' asked for (image.channels), which the file has 2 times"),
+        ({"series": "scan"}, "names there are: 'nuclei', 'overview'"),
+        ({"series": 2}, "series 2 asked for (image.series, counted from 0), the file has 2"),
+        ({"z": 0, "t": 0, "level": 1}, "level 1 asked for (image.level, counted from 0), the file has 1"),
+        (
+            {"series": "overview", "pixel_size_um": 1.0},
+            "no pixel size in the file, and image.pixel_size_um asks for 1.0",
+        ),
+    ],
+)
+def test_what_is_not_there_is_one_line(stack, view, message):
+    with pytest.raises(SlideError) as refused:
+        read(stack[0], **view)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"level": 1, "pixel_size_um": 0.5}, "level and pixel_size_um both choose the resolution"),
+        ({"channels": []}, "image.channels"),
+        ({"z": "mean"}, "image.z"),
+        ({"z": -1}, "image.z"),
+        ({"pixel_size_um": 0}, "image.pixel_size_um"),
+    ],
+)
+def test_views_that_mean_nothing_are_refused(image, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_settings({"image": image}, source="config.yaml")
+
+
+@pytest.fixture
+def pyramid(tmp_path, generator):
+    """Levels of 0.5, 1 and 2 µm."""
+    finest = generator.integers(0, 60_000, (96, 128)).astype(np.uint16)
+    levels = [finest, finest[::2, ::2], finest[::4, ::4]]
+    with tifffile.TiffWriter(tmp_path / "x.ome.tif") as file:
+        file.write(
+            finest, subifds=2, tile=(16, 16), metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+        )
+        for level in levels[1:]:
+            file.write(level, subfiletype=1, tile=(16, 16))
+    return tmp_path / "x.ome.tif", levels
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_level_is_the_finest_that_is_shown(pyramid, number):
+    path, levels = pyramid
+    with open_slide(path, memory_mb=100, view=ImageConfig(level=number)) as slide:
+        assert len(slide.levels) == 3 - number
+        np.testing.assert_array_equal(slide.read_all()[0], levels[number])
+        assert slide.pixel_size_um == (0.5 * 2**number, 0.5 * 2**number)
+        assert (slide.file_shape, slide_step(slide)) == ((96, 128), (2**number, 2**number))
+
+
+@pytest.mark.parametrize(
+    ("target_um", "shape", "from_level", "coarser"),
+    [
+        (0.25, (192, 256), 0, 3),
+        (0.5, (96, 128), 0, 2),
+        (0.75, (64, 85), 0, 2),
+        (1.0, (48, 64), 1, 1),
+        (3.0, (16, 21), 2, 0),
+    ],
+)
+def test_a_pixel_size_is_read_from_the_nearest_finer_level(pyramid, target_um, shape, from_level, coarser):
+    path, levels = pyramid
+    with open_slide(path, memory_mb=100, view=ImageConfig(pixel_size_um=target_um)) as slide:
+        assert slide.shape == shape
+        assert slide.pixel_size_um == (target_um, target_um)
+        assert len(slide.levels) == 1 + coarser
+        assert slide_step(slide) == pytest.approx((target_um / 0.5,) * 2)
+        found = slide.read_all()[0]
+        np.testing.assert_array_equal(slide.read(slice(3, 11), slice(5, 20))[0], found[3:11, 5:20])
+    if target_um in (0.5, 1.0):
+        np.testing.assert_array_equal(found, levels[from_level])
+    if target_um == 3.0:  # no multiple of 2 µm: the mean over 1.5 x 1.5 pixels
+        block = levels[2][:2, :2].astype(float)
+        expected = (block[0, 0] + 0.5 * block[0, 1] + 0.5 * block[1, 0] + 0.25 * block[1, 1]) / 2.25
+        assert found[0, 0] == round(expected)
+
+
+def test_a_pixel_size_that_no_file_states_comes_from_the_fallback(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.arange(64, dtype=np.float32).reshape(8, 8))
+    view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.5)
+    with open_slide(tmp_path / "x.tif", memory_mb=100, view=view) as slide:
+        assert (slide.shape, slide.pixel_size_um) == ((4, 4), (1.0, 1.0))
+        assert slide.read_all()[0, 0].tolist() == [4.5, 6.5, 8.5, 10.5]
+    with open_slide(tmp_path / "x.tif", memory_mb=100, view=ImageConfig(fallback_pixel_size_um=0.5)) as slide:
+        assert (slide.shape, slide.pixel_size_um) == ((8, 8), (0.5, 0.5))
+
+
+@pytest.mark.parametrize("view", [{"pixel_size_um": 1.7}, {"pixel_size_um": 0.2}, {"level": 2}])
+def test_labels_are_picked_where_the_pixels_of_the_view_are(pyramid, tmp_path, view):
+    """Labels of the shape of the file, or of the view; any other is refused."""
+    labels = np.arange(96 * 128, dtype=np.int32).reshape(96, 128)
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    with open_slide(pyramid[0], memory_mb=100, view=ImageConfig(**view)) as slide:
+        with open_plane(tmp_path / "labels.tif", memory_mb=100, like=slide) as picked:
+            found = picked.read_all()[0]
+        assert found.shape == slide.shape
+        rows, columns = ((np.arange(n) + 0.5) * step for n, step in zip(slide.shape, slide_step(slide), strict=True))
+        expected = labels[np.ix_(np.minimum(rows.astype(int), 95), np.minimum(columns.astype(int), 127))]
+        np.testing.assert_array_equal(found, expected)
+        tifffile.imwrite(tmp_path / "found.tif", found)
+        with open_plane(tmp_path / "found.tif", memory_mb=100, like=slide) as same:
+            np.testing.assert_array_equal(same.read_all()[0], found)
+        tifffile.imwrite(tmp_path / "other.tif", labels[:, :127])
+        with (
+            open_slide(tmp_path / "other.tif", memory_mb=100) as other,
+            pytest.raises(SlideError, match=r"labels of \(96, 127\) px .*or of \(96, 128\) px, as its file"),
+        ):
+            on_grid_of(slide, other)

@@ -1,0 +1,155 @@
+"""Pairs read from disk equal those in memory, and what cannot be learned from is said in one line before training."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import skimage.measure
+import tifffile
+
+from pipeline.base.errors import SlidemillError
+from pipeline.project.stage_settings import stage_config
+from pipeline.project.training_pairs import find_pairs
+from pipeline.settings.networks import AugmentationConfig
+from pipeline.settings.schema import Settings
+from pipeline.settings.stages import TrainConfig, parse_stage_config
+from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.labels import IGNORED
+from pipeline.training.data.annotated import open_pairs
+from pipeline.training.data.patches import RandomPatches
+
+SETTINGS = Settings(classes=["background", "nucleus"])
+
+
+def config_of(**training):
+    settings = SETTINGS.model_copy(update={"training": SETTINGS.training.model_copy(update=training)})
+    return parse_stage_config(TrainConfig, stage_config(settings, "train"))
+
+
+@pytest.fixture
+def project(tmp_path, generator):
+    """Three good pairs of 64 x 96 px."""
+    for name in "abc":
+        objects = np.kron(generator.integers(0, 4, (8, 12)), np.ones((8, 8), int)).astype(np.uint16)
+        objects[0, 0] = 1
+        write(tmp_path, "images", name, generator.integers(0, 255, (64, 96)).astype(np.uint8))
+        write(tmp_path, "labels", name, objects)
+        write(tmp_path, "weights", name, generator.random((64, 96)).astype(np.float16))
+    return tmp_path
+
+
+def write(project, folder, name, pixels):
+    (project / folder).mkdir(exist_ok=True)
+    tifffile.imwrite(project / folder / f"{name}.tif", pixels, compression="zlib", tile=(32, 32))
+
+
+def opened(project, *, memory_mb=100, **training):
+    pairs = find_pairs(project / "images", project / "labels")
+    return open_pairs(pairs, project / "weights", memory_mb=memory_mb, config=config_of(**training))
+
+
+def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
+    near = opened(project)
+    monkeypatch.setattr("pipeline.training.data.annotated._KEPT_SHARE", 0.0)
+    far = pickle.loads(pickle.dumps(opened(project)))
+    assert [one.in_memory for one in (*near, *far)] == [True] * 3 + [False] * 3
+    for one, other in zip(near, far, strict=True):
+        for rows, columns in (
+            (slice(0, 64), slice(0, 96)),
+            (slice(13, 32), slice(40, 96)),
+            (slice(63, 64), slice(0, 1)),
+        ):
+            np.testing.assert_array_equal(one.image[:, rows, columns], other.image[:, rows, columns])
+            np.testing.assert_array_equal(one.classes[rows, columns], other.classes[rows, columns])
+            np.testing.assert_array_equal(one.weights[rows, columns], other.weights[rows, columns])
+        assert one.image.dtype == other.image.dtype == np.float32
+        assert (one.shape, one.statistics, one.appearance) == (other.shape, other.statistics, other.appearance)
+        assert one.cells.classes == other.cells.classes
+    image, target, weights = RandomPatches(far, patch_px=32, config=AugmentationConfig(), seed=0)[5]
+    assert (image.shape, target.shape, weights.shape) == ((1, 32, 32), (32, 32), (32, 32))
+
+
+def test_a_pair_is_normalized_as_a_slide_and_its_objects_are_parted(project):
+    pixels, objects = (tifffile.imread(project / folder / "a.tif") for folder in ("images", "labels"))
+    statistics = measure(lambda: iter([pixels[None]]), pixels.dtype)
+    first = opened(project)[0]
+    np.testing.assert_array_equal(first.image[:, :, :], normalize(pixels[None], statistics))
+    parts = skimage.measure.label(first.classes[:], connectivity=1)
+    assert all(len(np.unique(objects[parts == index])) == 1 for index in range(1, parts.max() + 1))
+    assert ((objects > 0) >= first.classes[:]).all()
+
+
+def test_pixels_that_are_not_annotated_are_ignored(project):
+    first = opened(project, ignored=3)[0]
+    objects = tifffile.imread(project / "labels" / "a.tif")
+    np.testing.assert_array_equal(first.classes[:] == IGNORED, objects == 3)
+    assert first.cells.classes == [0, 1]
+
+
+def spoil_constant(project):
+    write(project, "images", "b", np.full((64, 96), 7, np.uint8))
+
+
+def spoil_larger_labels(project):
+    write(project, "labels", "b", np.ones((80, 96), np.uint8))
+
+
+def spoil_blank(project):
+    write(project, "labels", "b", np.zeros((64, 96), np.uint8))
+
+
+def spoil_all_ignored(project):
+    write(project, "labels", "b", np.full((64, 96), 9, np.uint8))
+
+
+def spoil_outlines(project):
+    (project / "labels" / "b.tif").unlink()
+    (project / "labels" / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+
+
+def spoil_nan(project):
+    write(project, "images", "b", np.full((64, 96), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "training", "message"),
+    [
+        (spoil_constant, {}, r"images/b.tif: the image is constant, all pixels are 7; there is nothing to learn"),
+        (spoil_larger_labels, {}, r"labels/b.tif: labels of \(80, 96\) px .* for an image of \(64, 96\) px"),
+        (spoil_blank, {}, r"labels/b.tif: nothing but background is annotated; .* training.allow_empty"),
+        (spoil_all_ignored, {"ignored": 9}, r"labels/b.tif: no pixel is annotated"),
+        (spoil_outlines, {}, r"labels/b.geojson: no annotation in it"),
+        (spoil_nan, {}, r"images/b.tif: 6144 pixels are NaN or infinite"),
+        (
+            lambda _: None,
+            {"kind": "classes", "values": [0, 1]},
+            r"3 of 3 training images cannot be used: \(1\) .*labels/a.tif: .* belong to no class",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(project, spoil, training, message):
+    spoil(project)
+    with pytest.raises(SlidemillError, match=message):
+        opened(project, **training)
+
+
+def test_all_problems_are_told_at_once(project):
+    spoil_blank(project)
+    write(project, "images", "c", np.zeros((64, 96), np.uint8))
+    with pytest.raises(
+        SlidemillError, match=r"2 of 3 training .*\(1\) .*b.tif: nothing but .*\(2\) .*c.tif: the image is"
+    ):
+        opened(project)
+
+
+def test_blank_labels_are_learned_where_that_is_meant(project):
+    spoil_blank(project)
+    assert opened(project, allow_empty=True)[1].cells.classes == [0]
+
+
+def test_missing_labels_are_told_together(project):
+    for name in "ac":
+        (project / "labels" / f"{name}.tif").unlink()
+    with pytest.raises(SlidemillError, match=r"a.tif: no label image .*; 2 of 3 images have none: a, c"):
+        opened(project)

@@ -1,0 +1,241 @@
+"""Settings that are `auto` follow from the images by stated rules, fit into memory, and leave alone what is stated."""
+
+import logging
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import models
+from models.base.cost import training_bytes_per_px
+from models.base.geometry import Geometry
+from pipeline.base.errors import ConfigError
+from pipeline.project.training_pairs import find_pairs
+from pipeline.settings.networks import ModelConfig, SettledConfig
+from pipeline.settings.schema import ImageConfig
+from pipeline.settings.stages import LabelConfig
+from pipeline.training.auto_settings import Step, choose_batch, choose_depth, choose_patch, measure_step, settle
+from pipeline.training.data.fingerprint import TrainingSet, describe_training_set, typical_diameter
+from pipeline.training.step import check_patch
+
+ONE_CHANNEL = {"in_channels": 1, "num_classes": 2}
+NUCLEI = TrainingSet(side_px=512, object_px=21.0)
+THIN = {"width": 2, "depth": 2}
+
+
+def step(*, stride_px=16, margin_px=0, fixed_bytes=0, bytes_per_px=1000):
+    geometry = Geometry(stride_px=stride_px, context_px=margin_px + 2, margin_px=margin_px)
+    return Step(geometry=geometry, fixed_bytes=fixed_bytes, bytes_per_px=bytes_per_px)
+
+
+@pytest.mark.parametrize(
+    ("side_px", "memory_mb", "patch_px", "batch_size"),
+    [
+        (512, 8000, 256, 4),  # four patches of 256 px are a step
+        (250, 8000, 256, 4),  # mirrored by six pixels
+        (130, 8000, 144, 12),  # 262144 / 144² = 12.6
+        (40, 8000, 64, 16),  # four cells of 16 px at least, sixteen patches at most
+        (512, 100, 144, 4),  # 100,000 px fit: 158² in each of four
+        (512, 17, 64, 4),
+        (512, 9, 64, 2),
+    ],
+)
+def test_patch_and_batch_worked_out_by_hand(side_px, memory_mb, patch_px, batch_size):
+    one = step()
+    chosen = choose_patch(ModelConfig(), TrainingSet(side_px=side_px, object_px=None), one, memory_mb)
+    assert chosen == patch_px
+    assert choose_batch(chosen, one, memory_mb, least=1) == batch_size
+
+
+steps = st.builds(
+    step,
+    stride_px=st.sampled_from([1, 4, 8, 16, 32, 64]),
+    margin_px=st.integers(0, 100),
+    fixed_bytes=st.integers(0, 2 * 10**9),
+    bytes_per_px=st.integers(100, 20_000),
+)
+
+
+def pixels_of_a_step(one, side_px, memory_mb, least):
+    patch_px = choose_patch(ModelConfig(), TrainingSet(side_px=side_px, object_px=None), one, memory_mb)
+    check_patch(one.geometry, patch_px)
+    try:
+        return patch_px**2 * choose_batch(patch_px, one, memory_mb, least=least)
+    except ConfigError:
+        return 0
+
+
+@given(one=steps, side_px=st.integers(1, 5000), memory_mb=st.integers(1, 20_000), least=st.sampled_from([1, 2]))
+def test_a_step_fits_into_memory_and_more_memory_never_makes_it_smaller(one, side_px, memory_mb, least):
+    pixels = pixels_of_a_step(one, side_px, memory_mb, least)
+    assert pixels == 0 or one.needed_mb(pixels) <= memory_mb
+    assert pixels_of_a_step(one, side_px, 2 * memory_mb, least) >= pixels
+
+
+@pytest.mark.parametrize(
+    ("object_px", "side_px", "depth"),
+    [(7, 512, 2), (8, 512, 3), (15, 512, 3), (16, 512, 4), (31, 512, 4), (32, 512, 5), (200, 512, 5), (200, 127, 4)],
+)
+def test_depth_spans_three_objects_where_the_images_allow(object_px, side_px, depth):
+    """The context of a U-Net is 6 2^depth - 2: 22, 46, 94 and 190 px; sides are at least four cells of 2^depth."""
+    config = ModelConfig(options={"width": 2, "depth": "auto"})
+    assert choose_depth(config, TrainingSet(side_px=side_px, object_px=object_px), ONE_CHANNEL) == depth
+
+
+def test_the_largest_networks_look_as_far_as_the_patch_allows():
+    config = ModelConfig(options={"width": 2, "depth": "auto"}, patch_px=32)
+    assert choose_depth(config, NUCLEI, ONE_CHANNEL) == 3
+
+
+def test_the_default_is_what_was_found_good_for_nuclei(caplog):
+    caplog.set_level(logging.INFO)
+    settled = settle(
+        ModelConfig(options={"depth": "auto", "normalization": "auto"}), NUCLEI, memory_mb=8000, **ONE_CHANNEL
+    )
+    assert (settled.patch_px, settled.batch_size) == (256, 4)
+    assert settled.options == {"depth": 4, "normalization": "batch"}
+    lines = [record.message for record in caplog.records]
+    assert [line.split(":")[0] for line in lines] == [
+        "depth 4",
+        "patch_px 256",
+        "batch_size 4",
+        "normalization batch",
+    ]
+    assert "21 px wide" in lines[0]
+
+
+def test_one_patch_at_a_time_asks_for_group_normalization():
+    config = ModelConfig(options=THIN | {"normalization": "auto"}, batch_size=1)
+    assert settle(config, NUCLEI, memory_mb=8000, **ONE_CHANNEL).options["normalization"] == "group"
+
+
+def test_without_an_object_the_depth_is_that_of_the_architecture():
+    config = ModelConfig(options={"width": 2, "depth": "auto"})
+    nothing = TrainingSet(side_px=512, object_px=None)
+    assert settle(config, nothing, memory_mb=8000, **ONE_CHANNEL).options == {"width": 2}
+
+
+def test_what_is_stated_stays_and_a_step_beyond_memory_is_said(caplog):
+    config = ModelConfig(options=THIN, patch_px=4096, batch_size=7, seed=3, learning_rate=0.5)
+    settled = settle(config, NUCLEI, memory_mb=2000, **ONE_CHANNEL)
+    assert settled.model_dump() == config.model_dump()
+    assert "training.memory_mb is 2000; lower patch_px or batch_size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [("unet", THIN | {"padding": "valid"}), ("sliding_window", {"width": 2, "hidden": 2}), ("linknet", {"width": 8})],
+)
+def test_the_patch_suits_every_network(architecture, options):
+    config = ModelConfig(architecture=architecture, options=options)
+    settled = settle(config, TrainingSet(side_px=70, object_px=9.0), memory_mb=8000, **ONE_CHANNEL)
+    network = models.build(architecture, options=options, **ONE_CHANNEL)
+    check_patch(network.geometry, settled.patch_px)
+    assert settled.batch_size >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory_mb", "message"),
+    [
+        ({"options": THIN}, 1100, r"memory_mb is 1100, a step of 1 patches of \d+ px takes \d+; raise it"),
+        ({"architecture": "segnet", "options": {"depth": "auto"}}, 8000, "'segnet' has no option 'depth'; available"),
+        ({"architecture": "segnet", "options": {"normalization": "auto"}}, 8000, "no option 'normalization'"),
+        ({"architecture": "pspnet", "options": {"depth": "auto"}}, 8000, "depth must be one of"),
+    ],
+)
+def test_what_cannot_be_settled_is_one_line(settings, memory_mb, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        settle(ModelConfig(**settings), NUCLEI, memory_mb=memory_mb, **ONE_CHANNEL)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_what_has_a_rule_can_be_auto():
+    with pytest.raises(ValidationError, match="options.width cannot be 'auto', only depth and normalization can"):
+        ModelConfig(options={"width": "auto"})
+    with pytest.raises(ValidationError, match="options.depth is still 'auto'"):
+        SettledConfig(options={"depth": "auto"}, patch_px=64, batch_size=1)
+
+
+def without_weights(**options):
+    with torch.device("meta"):
+        return models.build("unet", options=options, **ONE_CHANNEL)
+
+
+def test_memory_of_a_step_grows_with_the_width():
+    """All maps of a U-Net but image, logits and what the loss makes of them are as many as its width."""
+    narrow, wide, wider = (training_bytes_per_px(without_weights(width=w, depth=2), num_classes=2) for w in (8, 16, 24))
+    assert wider - wide == pytest.approx(wide - narrow, rel=0.01)
+    assert wide - narrow > 0.45 * wide
+
+
+PEAK = """
+import sys, lightning.fabric, monai.losses, models, torch
+from pipeline.runtime.device import prepare
+prepare(1)
+network = models.build("unet", in_channels=1, num_classes=2, options={"width": 16, "depth": 2})
+network.to(memory_format=torch.channels_last)
+optimizer = torch.optim.AdamW(network.parameters())
+for _ in range(3):
+    image = torch.rand(int(sys.argv[1]), 1, 128, 128).to(memory_format=torch.channels_last)
+    target = (image[:, 0] > 0.5).long()
+    for weight, logits in network.logits_to_train(image):
+        loss = torch.nn.functional.cross_entropy(logits, target)
+        loss = weight * (loss + monai.losses.DiceLoss(softmax=True, to_onehot_y=True)(logits, target[:, None]))
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def peak_mb(batch_size):
+    command = [sys.executable, "-c", PEAK, str(batch_size)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 10**6
+
+
+def test_a_real_step_takes_what_was_planned():
+    planned = measure_step(without_weights(width=16, depth=2), num_classes=2)
+    small, large = peak_mb(2), peak_mb(14)
+    assert large <= planned.needed_mb(14 * 128**2)
+    assert 0.5 < (large - small) * 10**6 / (12 * 128**2 * planned.bytes_per_px) <= 1
+
+
+def test_half_of_all_object_pixels_lie_in_wider_ones():
+    """Four specks and two disks: the specks are 4 of 204 pixels."""
+    assert typical_diameter(np.array([1, 1, 0, 1, 1, 100, 100])) == pytest.approx(2 * math.sqrt(100 / math.pi))
+    assert typical_diameter(np.array([0, 0])) is None
+    assert typical_diameter(np.array([], dtype=np.int64)) is None
+
+
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+def test_a_training_set_is_described_as_the_network_sees_it(tmp_path, kind):
+    rows, columns = np.ogrid[:80, :120]
+    disks = [np.hypot(rows - 20, columns - 20) < 10.5, np.hypot(rows - 55, columns - 80) < 10.5]
+    labels = (disks[0] + (2 if kind == "instances" else 1) * disks[1]).astype(np.uint8)
+    for folder, pixels in (("images", labels * 100), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        for name, crop, size in (("a", pixels, 0.5), ("b", pixels[:40], 0.25), ("c", pixels, None)):
+            resolution = {"resolution": (1e4 / size,) * 2, "resolutionunit": "CENTIMETER"} if size else {}
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", crop, **resolution)
+    found = describe_training_set(
+        find_pairs(tmp_path / "images", tmp_path / "labels"),
+        LabelConfig(classes=["background", "disk"], kind=kind),
+        ImageConfig(channels=[0]),
+        memory_mb=100,
+    )
+    assert found.side_px == 80
+    assert found.object_px == pytest.approx(21, abs=0.3)
+    assert sorted(round(size[0], 3) for size in found.pixel_sizes_um) == [0.25, 0.5]
+
+
+def test_training_images_of_several_pixel_sizes_are_said(caplog):
+    data = TrainingSet(side_px=512, object_px=21.0, pixel_sizes_um=[(0.25, 0.25), (0.5, 0.5)])
+    settle(ModelConfig(options=THIN), data, memory_mb=8000, **ONE_CHANNEL)
+    assert "0.25 to 0.5 um; image.pixel_size_um brings objects to one size" in caplog.text

@@ -1,0 +1,207 @@
+"""A training that is killed goes on and ends as if nothing had been; two processes train as one does."""
+
+import copy
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import tifffile
+import torch
+
+from pipeline.__main__ import main
+from pipeline.project.stage_settings import stage_config
+from pipeline.settings.networks import ModelConfig, OptimizerConfig
+from pipeline.settings.schema import Settings
+from pipeline.training import history
+from pipeline.training import loop as training
+from pipeline.training.state import TrainingState, read_state, write_state
+
+from .test_training import train_in
+
+ROOT = Path(__file__).parents[2]
+NETWORK = ModelConfig(
+    options={"width": 2, "depth": 1},
+    patch_px=32,
+    batch_size=4,
+    max_steps=16,
+    max_minutes=1000.0,  # never what ends it, however slow the machine
+    validate_every=4,
+    learning_rate=0.01,
+    optimizer=OptimizerConfig(average=0.9),
+    precision="float32",  # in bfloat16, two processes differ by the rounding of every activation
+)
+
+
+class Project:
+    """Three annotated images with their weight maps, and the command that trains on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = Settings(models={"unet": NETWORK})
+        generator = np.random.default_rng(1)
+        for name in "abc":
+            labels = np.kron(generator.integers(0, 2, (6, 6)), np.ones((8, 8))).astype(np.uint8)
+            for kind, pixels in {
+                "images": labels * 90 + generator.integers(0, 60, labels.shape),
+                "labels": labels,
+            }.items():
+                (folder / kind).mkdir(exist_ok=True)
+                tifffile.imwrite(folder / kind / f"{name}.tif", pixels.astype(np.uint8))
+        places = ["--images", str(folder / "images"), "--labels", str(folder / "labels"), "--memory-mb", "100"]
+        assert main(["weigh", *places, "--output", str(folder / "weights"), "--config", self.config("weigh")]) == 0
+
+    def with_network(self, network: ModelConfig) -> "Project":
+        """The same images, another network."""
+        other = copy.copy(self)
+        other.settings = Settings(models={"unet": network})
+        return other
+
+    def config(self, stage: str) -> str:
+        return stage_config(self.settings, stage, "unet")
+
+    def start(self, name: str, devices: int = 1) -> subprocess.Popen[str]:
+        places = [f"--{kind}={self.folder / kind}" for kind in ("images", "labels", "weights")]
+        output = self.folder / name / "model.safetensors"
+        files = [f"--output={output}", f"--history={output.with_name('history.csv')}", "--memory-mb=100"]
+        command = [sys.executable, "-m", "pipeline", "train", *places, *files, "--threads=2", f"--devices={devices}"]
+        return subprocess.Popen(
+            [*command, "--config", self.config("train")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+
+    def train(self, name: str, devices: int = 1) -> str:
+        """Train to the end; return the log."""
+        with self.start(name, devices) as job:
+            _, log = job.communicate()
+        assert job.returncode == 0, log
+        return log
+
+    def history(self, name: str) -> pd.DataFrame:
+        path = self.folder / name / "history.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+    def weights(self, name: str) -> str:
+        return hashlib.sha256((self.folder / name / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    made = Project(tmp_path_factory.mktemp("project"))
+    made.train("undisturbed")
+    return made
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(project):
+    """Killed right after its first record, then somewhere after the third; Snakemake deletes the history each time."""
+    for records, later_s in ((1, 0.0), (3, 0.02)):
+        with project.start("killed") as job:
+            while job.poll() is None and len(project.history("killed")) < records:
+                time.sleep(0.01)
+            time.sleep(later_s)
+            job.send_signal(signal.SIGKILL)
+            log = job.communicate()[1]
+        assert job.returncode == -signal.SIGKILL, log
+        (project.folder / "killed" / "history.csv").unlink()
+    assert not (project.folder / "killed" / "model.safetensors").exists()
+    log = project.train("killed")
+    assert "going on after step " in log
+    assert project.weights("killed") == project.weights("undisturbed")
+    columns = ["step", "learning_rate", "loss", "dice_mean"]
+    whole, resumed = (project.history(name)[columns] for name in ("undisturbed", "killed"))
+    pd.testing.assert_frame_equal(whole, resumed)
+    assert list(whole["step"]) == [4, 8, 12, 16]
+
+
+def test_a_run_killed_before_it_noted_that_training_ended_trains_no_step_twice(project):
+    """Snakemake deletes the outputs of such a job, and starts it again; what is kept for it is as small as they are."""
+    project.train("noted")
+    outputs = [project.folder / "noted" / name for name in ("model.safetensors", "model.json", "history.csv")]
+    first = [path.read_bytes() for path in outputs]
+    for path in outputs:
+        path.unlink()
+    log = project.train("noted")
+    assert "over since step 16" in log
+    weights, _, records = (path.read_bytes() for path in outputs)
+    assert (weights, records) == (first[0], first[2])
+    state = project.folder / "noted" / "training" / "state.safetensors"
+    assert state.stat().st_size < 1.5 * len(weights)
+
+
+def test_two_processes_have_the_losses_of_one(project):
+    project.train("two", devices=2)
+    one, two = (project.history(name) for name in ("undisturbed", "two"))
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=0, atol=1e-4)
+
+
+def test_two_processes_have_the_weights_and_statistics_of_one(project):
+    """By SGD: AdamW makes whole steps of the rounding errors that are the gradient of a bias before normalization."""
+    optimizer = OptimizerConfig(kind="sgd", momentum=0.9)
+    by_sgd = project.with_network(NETWORK.model_copy(update={"optimizer": optimizer}))
+    for name, devices in (("sgd one", 1), ("sgd two", 2)):
+        by_sgd.train(name, devices)
+    one, two = (
+        safetensors.torch.load_file(project.folder / name / "model.safetensors") for name in ("sgd one", "sgd two")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    scores = [by_sgd.history(name)["dice_mean"] for name in ("sgd one", "sgd two")]
+    np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": OptimizerConfig(average=0.8)},
+        {"optimizer": OptimizerConfig(kind="sgd", momentum=0.9), "frozen_steps": 6},
+        {"architecture": "fcn8s", "options": {"width": 2, "dropout": 0.5}},
+    ],
+)
+def test_every_part_of_a_training_is_in_its_state(tmp_path, monkeypatch, settings):
+    settings = {"max_steps": 12, "validate_every": 4, "learning_rate": 0.01} | settings
+    whole, _, table = train_in(tmp_path / "whole", **settings)
+    write = history.History.write
+
+    def fail_after(self, records, *rest):
+        write(self, records, *rest)
+        if len(records) == 2:
+            raise RuntimeError("pulled the plug")
+
+    monkeypatch.setattr(history.History, "write", fail_after)
+    with pytest.raises(RuntimeError):
+        train_in(tmp_path / "cut", **settings)
+    monkeypatch.setattr(history.History, "write", write)
+    resumed, _, table_of_both = train_in(tmp_path / "cut", **settings)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert list(table["loss"]) == list(table_of_both["loss"])
+    assert list(table["step"]) == [4, 8, 12]
+
+
+def test_a_state_is_only_for_the_training_it_is_of(tmp_path):
+    path = tmp_path / "state.safetensors"
+    state = TrainingState(step=3, elapsed_s=1.5, history=[{"step": 3, "dice_mean": float("nan")}])
+    state.tensors = {"network": {"a.b": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"0.step": torch.tensor(3.0)}}
+    write_state(path, "mine", state)
+    again = read_state(path, "mine")
+    assert (again.step, again.elapsed_s, again.chosen) == (3, 1.5, None)
+    assert torch.equal(again.tensors["network"]["a.b"], state.tensors["network"]["a.b"])
+    assert torch.equal(again.tensors["optimizer"]["0.step"], torch.tensor(3.0))
+    assert read_state(path, "another") is None
+    assert read_state(tmp_path / "none", "mine") is None
+    path.write_bytes(path.read_bytes()[:-5])
+    assert read_state(path, "mine") is None
+
+
+def test_a_training_that_is_over_is_not_begun_again(tmp_path, monkeypatch):
+    """It was killed after its last step, before its network was written."""
+    first, best, _ = train_in(tmp_path, max_steps=4, validate_every=4)
+    monkeypatch.setattr(training.Learner, "step", lambda *_, **__: pytest.fail("another step"))
+    second, again, _ = train_in(tmp_path, max_steps=4, validate_every=4)
+    assert best == again
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())

@@ -1,0 +1,70 @@
+"""The range test suggests a rate at which the loss falls, and ends where it explodes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from pipeline.base.errors import SlidemillError
+from pipeline.training.lr_range_test import smooth, suggest, try_rates
+from pipeline.training.step import NotFiniteError
+
+from .test_interruption import NETWORK, Project
+
+
+class Scripted:
+    """A learner whose loss is a list, and whose rates are kept."""
+
+    def __init__(self, losses):
+        self.losses, self.rates = iter(losses), []
+
+    def step(self, _, *, rate, number):
+        assert number == len(self.rates)
+        self.rates.append(rate)
+        loss = next(self.losses)
+        if not np.isfinite(loss):
+            raise NotFiniteError("no number")
+        return loss
+
+
+@pytest.mark.parametrize("explosion", [1e9, float("nan")])
+def test_the_test_ends_where_the_loss_explodes(explosion):
+    learner = Scripted([1.0, 0.9, 0.8, explosion, 0.1])
+    tried = try_rates(learner, iter([[]] * 9), [1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert learner.rates == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert tried[:3] == [1.0, 0.9, 0.8]
+
+
+def test_the_running_mean_by_hand():
+    np.testing.assert_allclose(smooth([1.0, 2.0]), [1.0, (0.9 * 0.1 + 0.1 * 2) / 0.19])
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    """A slope at 1e-3 (a little later once smoothed), the lowest loss at 1e-1, an explosion after it."""
+    rates = np.geomspace(1e-6, 1, 200)
+    losses = 1 / (1 + (rates / 1e-3) ** 2) + 5 * (rates > 0.1)
+    assert 1e-3 < suggest(rates, losses) < 5e-3
+
+
+def test_a_loss_that_never_falls_is_one_line():
+    with pytest.raises(SlidemillError, match="the loss never falls"):
+        suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
+
+
+def test_the_command_prints_a_rate_and_draws_the_test(tmp_path, monkeypatch, capsys):
+    Project(tmp_path)
+    (tmp_path / "results" / "weights").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    content = {"training": {"images": "images", "labels": "labels"}, "models": {"unet": NETWORK.model_dump()}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    words = ["find-lr", "--model", "unet", "--settings", "config.yaml", "--steps", "40", "--threads", "1"]
+    assert main(words) == 1
+    assert "no weight map of a; run snakemake" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "weights").rename(tmp_path / "results" / "weights" / "unet")
+    assert main(words) == 0
+    suggested = float(capsys.readouterr().out.removeprefix("learning_rate: "))
+    assert 1e-6 <= suggested <= 1
+    table = pd.read_csv(tmp_path / "results" / "find-lr" / "unet.csv")
+    assert list(table) == ["learning_rate", "loss", "smoothed"]
+    assert (tmp_path / "results" / "find-lr" / "unet.svg").read_text().startswith("<?xml")
