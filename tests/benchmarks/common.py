@@ -26,7 +26,7 @@ from pipeline.project.sample_ids import folder_of
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import mirror
-from tests.slide_files import write_batch
+from tests.support.slide_files import write_batch
 
 CLASSES = ["background", "object"]
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from pipeline.report.page import render
 from pipeline.report.pictures import side_px
-from tests.pages import BREAKOUT, FORMULA, SCRIPT, entry, invented_layers, page
+from tests.support.pages import BREAKOUT, FORMULA, SCRIPT, entry, invented_layers, page
 
 SAMPLES, DISTINCT = 500, 25
 FAILED = [SCRIPT, FORMULA, BREAKOUT]

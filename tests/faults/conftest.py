@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ..workflow.conftest import Project
-from .killing import end_of, make_project, start
+from tests.faults.killing import end_of, make_project, start
+from tests.workflow.conftest import Project
 
 
 @pytest.fixture(scope="session")

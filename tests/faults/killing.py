@@ -19,7 +19,7 @@ import safetensors.numpy
 import tifffile
 from scipy import ndimage
 
-from ..workflow.conftest import ROOT, Project
+from tests.workflow.conftest import ROOT, Project
 
 CONFIG = {
     "models": {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ..workflow.conftest import ROOT, Project
-from .killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
+from tests.faults.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
+from tests.workflow.conftest import ROOT, Project
 
 
 @pytest.fixture(scope="module")

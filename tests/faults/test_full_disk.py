@@ -15,9 +15,18 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-
-from ..workflow.conftest import Project
-from .killing import MADE_BY, SAMPLES, check_complete, command, end_of, forget, replace_slides, results, start
+from tests.faults.killing import (
+    MADE_BY,
+    SAMPLES,
+    check_complete,
+    command,
+    end_of,
+    forget,
+    replace_slides,
+    results,
+    start,
+)
+from tests.workflow.conftest import Project
 
 LARGE = ("train", "predict", "stitch", "report")
 

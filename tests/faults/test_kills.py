@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..workflow.conftest import Project
-from .killing import (
+from tests.faults.killing import (
     SAMPLES,
     check_complete,
     end_of,
@@ -25,6 +24,7 @@ from .killing import (
     start,
     wait_for,
 )
+from tests.workflow.conftest import Project
 
 QUOTA = {"train": 6, "predict": 6, "stitch": 4, "report": 4}
 

@@ -12,10 +12,9 @@ import pytest
 import tifffile
 
 from pipeline.base.files import read_json, sha256
-
-from ..networks import write_network
-from ..slide_files import WITHOUT_PRIVILEGES, header_of
-from ..workflow.conftest import Project
+from tests.support.networks import write_network
+from tests.support.slide_files import WITHOUT_PRIVILEGES, header_of
+from tests.workflow.conftest import Project
 
 GOOD = ["alone", "plate/1", "plate/2", "plate/3", "plate/4"]
 BAD = {

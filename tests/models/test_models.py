@@ -13,8 +13,7 @@ import models
 from models.base.context import measure_context_px
 from models.base.cost import count_parameters, gflops_per_mpx
 from models.base.geometry import round_up
-
-from ..networks import architecture, lived_in_network, thin_options
+from tests.support.networks import architecture, lived_in_network, thin_options
 
 THIN = {name: thin_options(name) for name in models.available()}
 

@@ -12,8 +12,7 @@ import models
 from models.base.cost import count_parameters
 from models.base.imagenet import imagenet_weights
 from models.layers.backbones import adapt_channels
-
-from ..networks import randomize_statistics
+from tests.support.networks import randomize_statistics
 
 COUNTS = [
     ("unet", 1, 2, {"width": 64, "padding": "valid", "normalization": "none"}, 31_030_658),

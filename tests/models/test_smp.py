@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import models
-
-from ..networks import lived_in_network
-from ..pipeline.test_inference import logits_of_the_whole, logits_of_tiles
+from tests.pipeline.prediction.test_forward import logits_of_the_whole, logits_of_tiles
+from tests.support.networks import lived_in_network
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import yaml
 
-from ..networks import CLASSES, write_network
+from tests.support.networks import CLASSES, write_network
 
 ROOT = Path(__file__).parents[2]
 

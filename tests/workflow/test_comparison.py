@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.base.files import read_json
-
-from ..networks import CLASSES, thin_options, write_network
+from tests.support.networks import CLASSES, thin_options, write_network
 
 MODELS = {name: {"checkpoint": f"{name}/model.safetensors"} for name in ("exact", "blended")}
 

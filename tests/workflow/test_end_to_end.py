@@ -10,8 +10,7 @@ import tifffile
 import yaml
 
 from pipeline.base.files import read_json
-
-from .conftest import Project
+from tests.workflow.conftest import Project
 
 MODEL = {
     "options": {"width": 8, "depth": 3},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..slide_files import touch
+from tests.support.slide_files import touch
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = """

@@ -10,8 +10,7 @@ import models
 from models.base.folding import fold_batch_norm
 from models.base.geometry import Geometry
 from models.ensemble import Ensemble
-
-from ..networks import lived_in_network, randomize_statistics, thin_options
+from tests.support.networks import lived_in_network, randomize_statistics, thin_options
 
 
 def left_in(network):

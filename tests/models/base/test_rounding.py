@@ -10,8 +10,7 @@ from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from models.base.rounding import Exact, round_between_the_ends
 from models.ensemble import Ensemble
-
-from ..networks import lived_in_network, randomize_statistics, thin_options
+from tests.support.networks import lived_in_network, randomize_statistics, thin_options
 
 
 def exact_in(network):

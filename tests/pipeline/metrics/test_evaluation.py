@@ -20,8 +20,7 @@ from pipeline.report.columns import columns
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stages import EvaluateConfig, LabelConfig
 from pipeline.tiling.grid import Grid, Region
-
-from .metrics.pairs import blobs
+from tests.support.pairs import blobs
 
 CLASSES = ["background", "cell", "nucleus"]
 CONFIG = EvaluateConfig(labels=LabelConfig(classes=CLASSES, kind="classes"), metrics=MetricsConfig())

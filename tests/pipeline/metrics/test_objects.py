@@ -8,8 +8,7 @@ import skimage.metrics
 from stardist.matching import matching
 
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
-
-from .pairs import pairs
+from tests.support.pairs import pairs
 
 
 def table_of(truth, predicted, cut=17):

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.metrics.overlap import OVERLAP, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
-
-from .pairs import pairs
+from tests.support.pairs import pairs
 
 maps = arrays(np.uint8, (6, 7), elements=st.integers(0, 2))
 SKLEARN = {

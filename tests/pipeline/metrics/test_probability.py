@@ -7,8 +7,7 @@ import pytest
 import sklearn.metrics
 
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
-
-from .pairs import SHAPE, pairs
+from tests.support.pairs import SHAPE, pairs
 
 
 def softmax_of(truth, generator, *, sharpness):

@@ -15,8 +15,7 @@ from pipeline.metrics.surface import (
     surface_dice,
     surface_distances,
 )
-
-from .pairs import pairs
+from tests.support.pairs import pairs
 
 SPACING = (1.0, 1.0)
 

@@ -11,8 +11,7 @@ from torch._inductor.utils import fresh_cache
 from pipeline.networks.compilation import compiled
 from pipeline.prediction.forward import labels_of, logits_of
 from pipeline.prediction.loop import make_ready
-
-from ..networks import lived_in_network
+from tests.support.networks import lived_in_network
 
 SHAPES = [(1, 256, 192), (3, 224, 224), (2, 192, 256), (1, 224, 224), (4, 200, 240)]  # batch, rows, columns
 

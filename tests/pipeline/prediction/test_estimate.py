@@ -19,8 +19,7 @@ from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
 from pipeline.tiling.plan import plan_grid
-
-from ..networks import CLASSES, write_network
+from tests.support.networks import CLASSES, write_network
 
 CARD = ModelCard(
     architecture="unet",

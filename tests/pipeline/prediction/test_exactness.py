@@ -16,9 +16,8 @@ from pipeline.prediction.exactness import Check, compare, one_pass, richest_piec
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
-
-from ..networks import CLASSES, lived_in_network, write_network
-from .test_inference import logits_of_the_whole
+from tests.pipeline.prediction.test_forward import logits_of_the_whole
+from tests.support.networks import CLASSES, lived_in_network, write_network
 
 SETTINGS = Settings(classes=CLASSES)
 

@@ -22,8 +22,7 @@ from pipeline.prediction.explanation import (
     strongest_responses,
 )
 from pipeline.tiling.grid import Region
-
-from ..networks import lived_in_network, thin_options, write_network
+from tests.support.networks import lived_in_network, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
 PASS_ON = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)

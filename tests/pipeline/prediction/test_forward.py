@@ -14,8 +14,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.prediction.forward import crop_to, logits_of, logits_within_memory, predict_image, uncertain_of
 from pipeline.slides.intensity import measure, normalize
 from pipeline.tiling.grid import Grid, read_mirrored
-
-from ..networks import has_finite_context, lived_in_network, thin_options
+from tests.support.networks import has_finite_context, lived_in_network, thin_options
 
 WITH_FINITE_CONTEXT = [
     *((name, thin_options(name) | {"width": 2}) for name in models.available() if has_finite_context(name)),

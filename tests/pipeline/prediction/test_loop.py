@@ -13,8 +13,7 @@ from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import SlidePlan
-
-from ..networks import write_network
+from tests.support.networks import write_network
 
 
 def test_items_are_consumed_in_order_in_another_thread():

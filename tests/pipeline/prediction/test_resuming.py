@@ -16,9 +16,8 @@ from pipeline.prediction.speed import read_speed
 from pipeline.prediction.store import PredictionWriter, open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
-
-from ..networks import CLASSES, write_network
-from ..slide_files import write_batch
+from tests.support.networks import CLASSES, write_network
+from tests.support.slide_files import write_batch
 
 SAMPLES = ["batch/a", "batch/b", "batch/c", "batch/d"]
 NETWORKS = {"unet": {"width": 2, "depth": 2}, "pspnet": {"width": 2}}

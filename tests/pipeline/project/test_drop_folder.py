@@ -21,8 +21,7 @@ from pipeline.project.drop_folder import (
     write_samples,
 )
 from pipeline.settings.schema import Settings
-
-from ..slide_files import touch
+from tests.support.slide_files import touch
 
 SETTINGS = Settings()
 

@@ -10,8 +10,7 @@ import pytest
 from pipeline.base.errors import SlidemillError
 from pipeline.project.image_files import find_images, list_images, parts_of, sample_id
 from pipeline.project.sample_ids import folder_of
-
-from ..slide_files import WITHOUT_PRIVILEGES, touch
+from tests.support.slide_files import WITHOUT_PRIVILEGES, touch
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import pytest
 from pipeline.base.errors import SlidemillError
 from pipeline.project.sample_ids import folder_of
 from pipeline.project.training_pairs import find_pairs
-
-from ..slide_files import touch
+from tests.support.slide_files import touch
 
 
 def test_a_slide_alone_is_a_batch_and_a_folder_is_one():

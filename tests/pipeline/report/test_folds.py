@@ -13,9 +13,8 @@ from pipeline.report.folds import folds_columns, folds_table
 from pipeline.settings.schema import parse_settings
 from pipeline.stages.combine import cross_validation
 from pipeline.training.state import TrainingState
-
-from ..networks import lived_in_network, write_network
-from .test_estimation import CARD
+from tests.pipeline.prediction.test_estimate import CARD
+from tests.support.networks import lived_in_network, write_network
 
 SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
 DICE = {1: [0.5, 0.7], 2: [0.9], 3: [0.6, np.nan, 0.9]}

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.report.page import Column, Layers, Table, render
-from tests.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
+from tests.support.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
 
 LAYERS = Layers(image=b"image", predicted=b"predicted", truth=None, error=b"</script>", shape=(3, 4))
 

@@ -13,7 +13,7 @@ import tifffile
 from pipeline.report.quality_flags import APPEARANCE, COHORT, LARGEST_MISMATCH, far, flags_of
 from pipeline.slides.appearance import WINDOW_PX, appearance, windows
 
-DATA = Path(os.environ.get("SLIDEMILL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("SLIDEMILL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 NOTHING = {"objects_per_mpx": math.nan, "median_area_px": math.nan, "uncertain": math.nan, "tile_mismatch": math.nan}
 NO_COHORT = {name: [] for name in COHORT}
 

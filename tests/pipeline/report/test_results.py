@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.base import paths
 from pipeline.base.files import write_json
 from pipeline.prediction.speed import Speed
 from pipeline.report.columns import columns

@@ -15,9 +15,8 @@ from pipeline.runtime.limits import Limit
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import budget_within, largest_window_px, needed_mb
-
-from ..networks import CLASSES, write_network
-from ..slide_files import write_batch
+from tests.support.networks import CLASSES, write_network
+from tests.support.slide_files import write_batch
 
 MEMORY_MB = 1500
 LIMIT_MB = 2000  # of address space for data, some of which the libraries reserve without ever touching it

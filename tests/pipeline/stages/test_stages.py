@@ -24,11 +24,10 @@ from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plan
 from pipeline.training.data.annotated import open_pairs
-
-from ..networks import CLASSES, write_network
-from ..slide_files import write_batch
-from .test_inference import assert_equal_but_for_ties, logits_of_the_whole
-from .test_watershed import split_the_whole
+from tests.pipeline.masks.test_watershed import split_the_whole
+from tests.pipeline.prediction.test_forward import assert_equal_but_for_ties, logits_of_the_whole
+from tests.support.networks import CLASSES, write_network
+from tests.support.slide_files import write_batch
 
 SETTINGS = Settings(classes=CLASSES)
 COLOURED = SETTINGS.model_copy(update={"image": ImageConfig(channels=[0, 1, 2])})

@@ -22,10 +22,9 @@ from pipeline.settings.schema import Settings
 from pipeline.training import history
 from pipeline.training import loop as training
 from pipeline.training.state import TrainingState, read_state, write_state
+from tests.pipeline.training.test_loop import train_in
 
-from .test_training import train_in
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NETWORK = ModelConfig(
     options={"width": 2, "depth": 1},
     patch_px=32,

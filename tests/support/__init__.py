@@ -1,0 +1,1 @@
+"""What several tests share: small networks, slides, pages, pairs of masks."""
