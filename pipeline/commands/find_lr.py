@@ -23,7 +23,7 @@ from pipeline.training.data.annotated import open_pairs
 from pipeline.training.data.batches import Batches
 from pipeline.training.data.fingerprint import describe_training_set
 from pipeline.training.data.patches import RandomPatches
-from pipeline.training.lr_range_test import smooth, suggest, try_rates
+from pipeline.training.lr_range import smooth, suggest, try_rates
 from pipeline.training.processes import start_fabric
 from pipeline.training.step import Learner
 

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.base.errors import SlidemillError
-from pipeline.training.lr_range_test import smooth, suggest, try_rates
+from pipeline.training.lr_range import smooth, suggest, try_rates
 from pipeline.training.step import NotFiniteError
 from tests.pipeline.training.test_interruption import NETWORK, Project
 
