@@ -6,16 +6,13 @@ import csv
 from collections import Counter, defaultdict
 from pathlib import Path
 
-_MOST = 10  # reasons
+_MOST_REASONS = 10
 
 
 def last_lines(table: Path, page: Path) -> str:
-    """Return what a run ends with, from ``results/metrics.csv``. Samples with one reason are one line.
+    """Return the last lines of a run from ``table`` (results/metrics.csv) and the path of the report ``page``.
 
-    Parameters
-    ----------
-    table, page : Path
-        The table that the report wrote, and its page.
+    Samples with the same reason are one line.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -26,12 +23,12 @@ def last_lines(table: Path, page: Path) -> str:
             at = f" at {row['stage']}" if row["stage"] else ""
             reasons[row["status"], at, row["error"], row["log"]].append(row["sample"])
     lines = [", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "waiting") if counts[status])]
-    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST]:
+    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST_REASONS]:
         others = len(samples) - 1
-        who = samples[0] + (f" and {others} more" if others else "")
-        lines.append(f"  {status}: {who}{at}: {error}" + (f" ({log})" if log else ""))
-    if len(reasons) > _MOST:
-        lines.append(f"  ... and {len(reasons) - _MOST} more reasons")
+        named = samples[0] + (f" and {others} more" if others else "")
+        lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else ""))
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more reasons")
     if counts["failed"]:
-        lines.append(f"mend what failed and run the same command again, what is done stays; all of it: {table}, {page}")
+        lines.append(f"fix the causes and run the same command again, finished work is kept; details: {table}, {page}")
     return "\n".join(lines)

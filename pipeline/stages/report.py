@@ -55,7 +55,7 @@ def run(
     page : Path
         HTML page to write, one file that loads nothing.
     provenance : Path, optional
-        JSON to write, given when every sample is up to date; without it, a result older than its sources counts as failed.
+        JSON to write when every sample is up to date; without it, a result older than its sources counts as failed.
     config : Settings
         The whole configuration.
 

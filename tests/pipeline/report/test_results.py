@@ -92,10 +92,10 @@ def test_a_good_cohort_has_no_flags(cohort):
         ({"look": LOOK | {"intensity": 0.9, "skewness": -2.0}}, "brighter than the training images"),
         ({"look": LOOK | {"focus": -4.0}}, "less sharp than the training images"),
         ({"areas": [100] * 90}, "far more objects than the others"),
-        ({"areas": ()}, "far fewer objects than the other slides"),
+        ({"areas": ()}, "far fewer objects than the others"),
         ({"areas": (900, 1000, 1100)}, "far larger objects than the others"),
         ({"uncertain": 0.4}, "far more uncertain pixels than the others"),
-        ({"mismatch": 0.2}, "tiles disagree at more than 2% of the pixels they share"),
+        ({"mismatch": 0.2}, "tiles label more than 2% of their shared pixels differently"),
     ],
 )
 def test_a_planted_one_is_flagged_and_no_other(cohort, odd, reason):
