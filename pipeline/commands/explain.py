@@ -67,7 +67,7 @@ def run(
     output : Path
         Folder to write occlusion.png, filters.png, responses.png and explanation.json into.
     region : str
-        ROW,COLUMN,ROWS,COLUMNS to search for responses; without it, 256 px around the place, or of the highest contrast.
+        ROW,COLUMN,ROWS,COLUMNS to search for responses; without it, 256 px around the place, or of high contrast.
     place : str
         ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int

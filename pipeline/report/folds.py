@@ -28,7 +28,7 @@ def folds_table(settings: Settings) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``model``, ``fold`` (from 1, then mean, sd, min, max), ``images``, ``groups``, and the metrics that are not counts.
+        ``model``, ``fold`` (from 1, then mean, sd, min, max), ``images``, ``groups``, and all metrics but counts.
     """
     measures = [column.name for column in _measures(settings.classes)]
     rows = []
