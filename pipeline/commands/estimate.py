@@ -1,4 +1,4 @@
-"""Say what segmenting slides will take, from their headers alone and before anything is run."""
+"""Estimate time, memory and disk space of segmenting slides, from their headers alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ _HEAD = ("slide", "rows", "columns", "um/px", "tiles", "redundancy", "time", "me
 
 
 def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
-    """Print a table of ``slides`` for each network of the project in the current folder.
+    """Print a table of ``slides`` for each network of the project in the current folder, trained or not.
 
-    ``settings`` is its configuration. A network that is not trained yet is taken as it is configured. ``threads`` is
-    what a job of the stage predict will have.
+    Parameters
+    ----------
+    slides : list of Path
+        Slides to estimate.
+    settings : Path
+        Configuration of the project.
+    threads : int
+        CPU threads that a job of the stage predict will have.
     """
     config = read_settings(settings)
     for name in config.networks:

@@ -56,13 +56,26 @@ def run(
     memory_mb: int = 4000,
     config: ImageConfig | None = None,
 ) -> None:
-    """Write ``occlusion.png``, ``filters.png``, ``responses.png`` and ``explanation.json`` to the folder ``output``.
+    """Write figures (PNG) and explanation.json.
 
-    ``weights`` is model.safetensors, with model.json beside it. ``place`` is the pixel ROW,COLUMN whose class is
-    explained, or the rectangle ROW,COLUMN,ROWS,COLUMNS; without it, the pixel of the region that is most surely no
-    background. ``region`` is ROW,COLUMN,ROWS,COLUMNS; without it, 256 px around the place, or where the slide varies
-    most. ``occluder_px`` is the side of what hides (0: a twelfth of what the network sees). ``config`` is the section
-    ``image`` of the configuration; without it, the first channels.
+    Parameters
+    ----------
+    slide : Path
+        Slide to show.
+    weights : Path
+        Network file (model.safetensors, with model.json beside it).
+    output : Path
+        Folder to write occlusion.png, filters.png, responses.png and explanation.json into.
+    region : str
+        ROW,COLUMN,ROWS,COLUMNS to search for responses; without it, 256 px around the place, or where the slide varies most.
+    place : str
+        Pixel ROW,COLUMN or rectangle ROW,COLUMN,ROWS,COLUMNS to explain; without it, the surest foreground of the region.
+    occluder_px : int
+        Side of the square that hides pixels; 0 is a twelfth of what the network sees.
+    threads, memory_mb : int
+        CPU threads and memory (MB) that the command may use.
+    config : ImageConfig, optional
+        Section ``image`` of the configuration; without it, the first channels.
     """
     if occluder_px < 0:
         raise SlidemillError(f"--occluder-px must be at least 0, got {occluder_px}")

@@ -40,10 +40,20 @@ def run(
     steps: int = 100,
     threads: int = cores(),
 ) -> None:
-    """Print a learning rate for ``model``, an entry of `models` in ``settings``; run it in the project folder.
+    """Print a learning rate; run it in the project folder, after `snakemake --cores 8 --until weigh`.
 
-    The rate rises from 1e-6 to 1 in ``steps`` steps, or until the loss explodes. Writes MODEL.csv and MODEL.svg into
-    the folder ``output``. The weight maps must be there: `snakemake --cores 8 --until weigh`.
+    Parameters
+    ----------
+    model : str
+        Entry of `models` in the configuration.
+    settings : Path
+        Configuration of the project.
+    output : Path
+        Folder to write MODEL.csv and MODEL.svg into.
+    steps : int
+        Steps in which the rate rises from 1e-6 to 1; the test ends early if the loss explodes.
+    threads : int
+        CPU threads.
     """
     project = read_settings(settings)
     if model not in project.models:

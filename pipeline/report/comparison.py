@@ -25,7 +25,7 @@ _COUNTS = ["samples", "failed", "parameters", "stride_px", "context_px"]
 Content = TypeVar("Content")
 
 
-def compare(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -> pd.DataFrame:
+def rank_models(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -> pd.DataFrame:
     """Return one row per network, the one of highest mean Dice first; docs/contracts.md describes the columns.
 
     Scores are means over the samples that every network with scores was evaluated on, so that a network is not better

@@ -1,4 +1,4 @@
-"""Make one seamless mask of a predicted slide: classes, objects across tile borders, pyramid, pixel size."""
+"""Write the mask of a predicted slide: classes and objects over all tiles, with pyramid and pixel size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,22 @@ from pipeline.tiling.plan import read_plan
 
 
 def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
-    """Write the mask of ``sample`` (OME-TIFF) from the predictions of its batch.
+    """Write the mask of one sample; fails with the recorded reason if its slide could not be read.
 
-    Fails with the recorded reason where the slide could not be read.
+    Parameters
+    ----------
+    sample : str
+        Id of the sample.
+    prediction : Path
+        Prediction of the batch of the sample (zarr zip).
+    plan : Path
+        Plan of the sample.
+    model : Path
+        Description of the network (model.json).
+    output : Path
+        Mask to write (OME-TIFF).
+    config : MaskConfig
+        How objects are made.
     """
     planned = read_plan(plan)
     if planned.slide is None:

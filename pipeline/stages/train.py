@@ -40,10 +40,26 @@ def run(
     memory_mb: int,
     config: TrainConfig,
 ) -> None:
-    """Train on the folders ``images``, ``labels`` and ``weights``, with ``devices`` GPUs or processes.
+    """Train one network; the same command continues an interrupted training.
 
-    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes. The
-    folder ``training`` beside ``output`` has the state, with which the same command goes on where it was interrupted.
+    Parameters
+    ----------
+    images, labels : Path
+        Folders of the training images and of their labels.
+    weights : Path
+        Folder of their weight maps.
+    output : Path
+        Network file to write (model.safetensors), with model.json and the folder ``training`` (the state) beside it.
+    history : Path
+        CSV of the training, which grows as it goes.
+    threads : int
+        CPU threads.
+    devices : int
+        GPUs, or processes on the CPU.
+    memory_mb : int
+        Memory for the annotated images, in MB.
+    config : TrainConfig
+        Model, training, labels and how images are read.
     """
     set_up_process(threads)
     groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))

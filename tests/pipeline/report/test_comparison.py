@@ -10,7 +10,7 @@ from pipeline.base import paths
 from pipeline.base.files import write_json
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.speed import Speed
-from pipeline.report.comparison import compare, shared_samples
+from pipeline.report.comparison import rank_models, shared_samples
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import NORMALIZATION
 
@@ -42,7 +42,7 @@ def table_of(scores):
 
 
 def ranked(scores, **settings):
-    return compare(table_of(scores), settings_of(*scores, **settings), BATCHES).set_index("model")
+    return rank_models(table_of(scores), settings_of(*scores, **settings), BATCHES).set_index("model")
 
 
 def write_card(path, *, context_px, **more):
@@ -121,7 +121,7 @@ def test_an_absent_class_is_left_out_of_its_mean():
 
 def test_what_is_not_known_is_empty_in_the_file_and_no_column_is_missing(tmp_path):
     write_card(paths.CARD.format(model="a"), context_px=44, parameters=1234)
-    compare(table_of({"a": {"1": (0.5, 0.5)}, "b": {"1": None}}), settings_of("a", "b"), BATCHES).to_csv(
+    rank_models(table_of({"a": {"1": (0.5, 0.5)}, "b": {"1": None}}), settings_of("a", "b"), BATCHES).to_csv(
         tmp_path / "comparison.csv", index=False
     )
     header, first, last = (tmp_path / "comparison.csv").read_text().splitlines()
@@ -137,7 +137,7 @@ def test_what_is_not_known_is_empty_in_the_file_and_no_column_is_missing(tmp_pat
 def test_a_class_may_be_named_like_a_measure():
     table = table_of({"a": {"1": (0.2, 0.6), "2": (0.4, 0.6)}})
     renamed = table.rename(columns={"dice_background": "dice_min", "dice_object": "dice_sd"})
-    row = compare(renamed, settings_of("a", classes=["min", "sd"]), BATCHES).loc[0]
+    row = rank_models(renamed, settings_of("a", classes=["min", "sd"]), BATCHES).loc[0]
     assert (row["dice_min"], row["min_dice_mean"]) == pytest.approx((0.3, 0.4))
 
 
@@ -147,7 +147,7 @@ def test_the_time_of_a_training_is_that_of_its_last_record():
     history.write_text("step,elapsed_s\n50,40.0\n100,90.0\n")
     assert ranked(TWO_BATCHES).loc["a", "train_minutes"] == 1.5
     checkpoint = settings_of(models={"a": {"checkpoint": "x/model.safetensors"}})
-    assert compare(table_of(TWO_BATCHES), checkpoint, BATCHES)["train_minutes"].isna().all()
+    assert rank_models(table_of(TWO_BATCHES), checkpoint, BATCHES)["train_minutes"].isna().all()
 
 
 def test_the_speed_is_that_of_all_batches_that_are_there():
@@ -171,7 +171,7 @@ def test_the_tile_mismatch_is_a_share_of_all_pixels_compared():
 def test_the_card_of_a_checkpoint_is_beside_it():
     write_card("elsewhere/model.json", context_px=44, gflops_per_mpx=12.5, paper="Ronneberger 2015")
     models = {"a": {"checkpoint": "elsewhere/model.safetensors"}}
-    row = compare(table_of(TWO_BATCHES), settings_of(models=models), BATCHES).loc[0]
+    row = rank_models(table_of(TWO_BATCHES), settings_of(models=models), BATCHES).loc[0]
     assert row[["architecture", "stride_px", "gflops_per_mpx", "paper"]].tolist() == [
         "unet",
         8,
