@@ -19,11 +19,11 @@ from pipeline.networks.weights_file import load_network
 from pipeline.prediction.exactness import richest_piece
 from pipeline.prediction.explanation import (
     Response,
-    chosen_layers,
-    field_of,
     first_layer_filters,
+    layers_to_show,
     occlusion_map,
     probabilities_of_window,
+    receptive_window,
     responses,
     strongest_responses,
 )
@@ -129,7 +129,7 @@ class _Eye:
 
     def around(self, region: Region) -> Region:
         """Return the window that all logits of a region depend on."""
-        return field_of(self.network, region, region)
+        return receptive_window(self.network, region, region)
 
 
 def _rectangle(flag: str, text: str, slide: Slide) -> Region:
@@ -176,7 +176,7 @@ def _explain_place(
     eye: _Eye, region: Region, place: Region, occluder_px: int, card: ModelCard, output: Path
 ) -> dict[str, object]:
     """Draw the occlusion map of a place; return its numbers."""
-    field = field_of(eye.network, place, region)
+    field = receptive_window(eye.network, place, region)
     window = eye.look(field)
     inner = _within(place, field, eye.network.geometry.halo_px).slices
     before = probabilities_of_window(eye.network, window[None])[0][:, *inner].mean(axis=(1, 2))
@@ -213,7 +213,7 @@ def _show_responses(eye: _Eye, region: Region, output: Path) -> list[Response]:
     window, geometry = eye.look(field), eye.network.geometry
     rows, columns = (geometry.input_px(length) for length in field.shape)
     found = strongest_responses(
-        responses(eye.network, window, chosen_layers(eye.network)),
+        responses(eye.network, window, layers_to_show(eye.network)),
         (rows, columns),
         channels=_CHANNELS,
         count=_PATCHES,

@@ -319,8 +319,8 @@ class ModelConfig(Section):
         return {name: value for name, value in self.options.items() if value != AUTO}
 
 
-class SettledConfig(ModelConfig):
-    """One network with nothing left to ``auto``: what :func:`pipeline.training.auto_settings.settle` returns."""
+class ResolvedConfig(ModelConfig):
+    """One network with nothing left to ``auto``: what :func:`pipeline.training.auto_settings.resolve` returns."""
 
     patch_px: int
     batch_size: int

@@ -11,7 +11,7 @@ from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.instances import mask_images, pixel_area
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.networks.model_card import read_card
-from pipeline.prediction.store import open_prediction, weights_behind
+from pipeline.prediction.store import network_sha256, open_prediction
 from pipeline.settings.schema import MaskConfig
 from pipeline.tiling.plan import read_plan
 
@@ -41,7 +41,7 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     pixel_um2 = pixel_area(pixel_size_um, config, slide=planned.slide.slide)
     card = read_card(model)
     made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
-    if weights := weights_behind(prediction):
+    if weights := network_sha256(prediction):
         made_from["weights"] = weights
     with (
         open_prediction(prediction, sample) as group,

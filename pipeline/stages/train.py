@@ -23,7 +23,7 @@ from pipeline.slides.slide import open_slide
 from pipeline.training.auto_settings import settle
 from pipeline.training.data.annotated import open_pairs
 from pipeline.training.data.fingerprint import describe_training_set
-from pipeline.training.loop import Task, conclude, train_network
+from pipeline.training.loop import Task, shrink_state, train_network
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def run(
         appearance=[annotated.appearance for annotated in opened],
         origin=origin,
     )
-    conclude(task)
+    shrink_state(task)
 
 
 def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:

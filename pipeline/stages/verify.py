@@ -15,7 +15,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256, write_json
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.exactness import TOLERANCES, compare, mismatch_of, richest_piece, small_grid
+from pipeline.prediction.exactness import TOLERANCES, check_exactness, mismatch_of, richest_piece, small_grid
 from pipeline.runtime.threads import use_threads
 from pipeline.settings.stages import VerifyConfig
 from pipeline.slides.intensity import normalize
@@ -83,7 +83,7 @@ def _verify(network: SegmentationModel, card: ModelCard, image: NDArray[np.float
         return {"law": "does not apply", "checks": [], "mismatch": share}
     checks = []
     for precision in TOLERANCES:
-        check = compare(network, image, grid, precision)
+        check = check_exactness(network, image, grid, precision)
         log.info("%s, %s", check, "holds" if check.holds else "broken")
         checks.append(asdict(check) | {"holds": check.holds})
     law = "holds" if all(check["holds"] for check in checks) else "broken"

@@ -14,7 +14,7 @@ from skimage.segmentation import find_boundaries
 
 from pipeline.base.files import replacing
 from pipeline.base.palette import EXTRA_RGB, MISSED_RGB
-from pipeline.training.state import Record
+from pipeline.training.state import HistoryRow
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class History:
         except OSError as error:  # they are to look at, and no reason to stop
             log.warning("no events for TensorBoard: %s", error)
 
-    def write(self, records: list[Record], picture: NDArray[np.uint8] | None = None) -> None:
+    def write(self, records: list[HistoryRow], picture: NDArray[np.uint8] | None = None) -> None:
         """Write all records; add the last one and a picture (rows, columns, 3) to the events."""
         with replacing(self._table) as temporary:
             pd.DataFrame(records).to_csv(temporary, index=False)
@@ -58,7 +58,7 @@ class History:
             log.warning("no more events for TensorBoard: %s", error)
             self._events = None
 
-    def _add_events(self, record: Record, picture: NDArray[np.uint8]) -> None:
+    def _add_events(self, record: HistoryRow, picture: NDArray[np.uint8]) -> None:
         step = int(record["step"])
         for name, value in record.items():
             if name != "step":

@@ -24,14 +24,14 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_image
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.batches import Batches
 from pipeline.training.data.patches import RandomPatches
 from pipeline.training.history import History, overlay
 from pipeline.training.optimization import schedule
 from pipeline.training.processes import gather, run_processes, start_fabric
-from pipeline.training.state import STATE, Record, TrainingState, read_state, write_state
+from pipeline.training.state import STATE, HistoryRow, TrainingState, read_state, write_state
 from pipeline.training.step import Learner, NotFiniteError
 
 log = logging.getLogger(__name__)
@@ -67,17 +67,17 @@ class Task:
     training: list[Annotated]
     validation: list[Annotated]
     classes: list[str]
-    config: SettledConfig
+    config: ResolvedConfig
     identity: str
     history: Path
     folder: Path
 
 
-def train_network(task: Task, devices: list[torch.device]) -> Record:
+def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the processor.
 
     The state of the training stays in ``task.folder``, so that a training that is over is not begun again; see
-    :func:`conclude`.
+    :func:`shrink_state`.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     return state.chosen
 
 
-def conclude(task: Task) -> None:
+def shrink_state(task: Task) -> None:
     """Leave of the state of a training, whose network is written, no more than gives this network again.
 
     A run that is killed before it has noted that the job ended will delete the network and start the job again.
@@ -139,7 +139,7 @@ def _train(fabric: Fabric, task: Task) -> None:
     clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
     recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
-    is_over = state.over or clock.fraction(state.step) >= 1 or _gives_up(state, config)
+    is_over = state.over or clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
             rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)
@@ -147,7 +147,7 @@ def _train(fabric: Fabric, task: Task) -> None:
             try:
                 loss = learner.step(batch, rate=rate, number=state.step)
             except NotFiniteError as error:
-                raise SlidemillError(f"{error}; {_keep(fabric, batch, task.folder)}") from error
+                raise SlidemillError(f"{error}; {_save_failed_batch(fabric, batch, task.folder)}") from error
             state.step += 1
             clock.read(fabric)
             is_over = clock.fraction(state.step) >= 1
@@ -156,7 +156,7 @@ def _train(fabric: Fabric, task: Task) -> None:
             if state.step % interval == 0 or is_over:
                 if recorder:
                     recorder.record(rate)
-                is_over = fabric.broadcast(is_over or _gives_up(state, config))
+                is_over = fabric.broadcast(is_over or _is_out_of_patience(state, config))
                 clock.read(fabric)
             bar.update(round(100 * clock.fraction(state.step)) - bar.n)
     if recorder:
@@ -187,10 +187,10 @@ class _Recorder:
             "steps_per_s": len(self.losses) / lasted_s,
         }
         images = self._task.validation
-        with self._learner.arithmetic():
-            scores, predicted = validate(self._learner.judged, images, self._task.classes)
+        with self._learner.autocast():
+            scores, predicted = validate(self._learner.validated, images, self._task.classes)
         record |= scores
-        self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
+        self._state.record(self._learner.validated, record, last=bool(self._task.config.folds))
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)
@@ -202,7 +202,7 @@ class _Recorder:
 
 def validate(
     network: SegmentationModel, images: list[Annotated], classes: list[str]
-) -> tuple[Record, NDArray[np.uint8]]:
+) -> tuple[HistoryRow, NDArray[np.uint8]]:
     """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean.
 
     Also the predicted classes of the first image. The network is left in evaluation mode.
@@ -219,14 +219,14 @@ def validate(
     return record | {"dice_mean": mean_over_classes(scores)}, first
 
 
-def validation_interval(config: SettledConfig, validation_px: int) -> int:
+def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
     """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
 
     It follows from numbers of pixels, not from a clock, so that a training repeats itself.
 
     Parameters
     ----------
-    config : SettledConfig
+    config : ResolvedConfig
     validation_px : int
         Pixels of all held-back images.
     """
@@ -263,11 +263,11 @@ class Clock:
         return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
 
 
-def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
+def _is_out_of_patience(state: TrainingState, config: ResolvedConfig) -> bool:
     return config.patience is not None and state.validations_since_best() >= config.patience
 
 
-def _keep(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
+def _save_failed_batch(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
     """Save a batch that gave no finite loss; return what to do about it."""
     parts = [gather(part) for part in batch]
     path = folder / "failed-batch.npz"

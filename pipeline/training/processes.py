@@ -78,7 +78,7 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
             function(fabric, *arguments)
         else:
             copied = pickle.dumps((function, arguments))  # torch would share the weights among processes
-            fabric.launch(_begin, threads, copied)  # type: ignore[arg-type]
+            fabric.launch(_start_process, threads, copied)  # type: ignore[arg-type]
     except ProcessRaisedException as error:
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if kind.startswith(SlidemillError.__module__):
@@ -88,7 +88,7 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
         raise SlidemillError(f"a process of the training ended: {error}; is there enough memory?") from error
 
 
-def _begin(fabric: Fabric, threads: int, copied: bytes) -> None:
+def _start_process(fabric: Fabric, threads: int, copied: bytes) -> None:
     """Begin in a new process, which has nothing of what the first one set up."""
     start_logging(logging.INFO if fabric.is_global_zero else logging.WARNING)
     set_up_process(threads)
@@ -141,12 +141,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         means, variances = gather(own[None]).unbind(1)  # (P, C) each
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
-        self._remember(mean.detach(), variance.detach(), values.numel() // len(mean) * processes())
+        self._update_statistics(mean.detach(), variance.detach(), values.numel() // len(mean) * processes())
         scale = self.weight * torch.rsqrt(variance + self.eps)
         centred = values - mean[:, None, None]
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(image.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1

@@ -25,7 +25,7 @@ from pipeline.base.files import replacing
 
 log = logging.getLogger(__name__)
 
-Record = dict[str, float]
+HistoryRow = dict[str, float]
 
 STATE = "state.safetensors"
 
@@ -41,12 +41,12 @@ class TrainingState:
     step: int = 0
     over: bool = False
     elapsed_s: float = 0.0
-    history: list[Record] = field(default_factory=list)
-    chosen: Record | None = None
+    history: list[HistoryRow] = field(default_factory=list)
+    chosen: HistoryRow | None = None
     scaler: dict[str, float] = field(default_factory=dict)
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def offer(self, network: nn.Module, record: Record, *, last: bool) -> None:
+    def record(self, network: nn.Module, record: HistoryRow, *, last: bool) -> None:
         """Add a record to the history, and keep the network if it scores higher than the best before it.
 
         With ``last`` it is kept whatever it scores: the held-back images must choose nothing.
@@ -62,7 +62,7 @@ class TrainingState:
         later = (record["step"] > self.chosen["step"] if self.chosen else True for record in self.history)
         return sum(later)
 
-    def take(
+    def capture(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
@@ -79,7 +79,7 @@ class TrainingState:
         self.tensors["average"] = average.module.state_dict() if average else {}
         self.scaler = dict(scaler)
 
-    def give(self, network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
         """Give a training its tensors back."""
         network.load_state_dict(self.tensors["network"])
         if average:

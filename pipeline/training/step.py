@@ -14,7 +14,7 @@ from torch import Tensor
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.losses import SegmentationLoss
 from pipeline.training.optimization import average_of, build_optimizer, set_mode, set_rate
 from pipeline.training.processes import gather, processes, share_batch_norm
@@ -34,7 +34,7 @@ class Learner:
         The device, the arithmetic, and the other processes, if there are any.
     network : SegmentationModel
         Changed in place.
-    config : SettledConfig
+    config : ResolvedConfig
         Loss, optimizer, and what of the network is frozen.
 
     Raises
@@ -43,7 +43,7 @@ class Learner:
         If the patches or the batch do not suit the network.
     """
 
-    def __init__(self, fabric: Fabric, network: SegmentationModel, config: SettledConfig) -> None:
+    def __init__(self, fabric: Fabric, network: SegmentationModel, config: ResolvedConfig) -> None:
         check_patch(network.geometry, config.patch_px)
         if config.batch_size < network.least_batch:
             raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")
@@ -59,12 +59,12 @@ class Learner:
         self._average = average_of(network, config.optimizer.average)
 
     @property
-    def judged(self) -> SegmentationModel:
+    def validated(self) -> SegmentationModel:
         """The network that is validated and kept: the average of its weights, or itself."""
         network: SegmentationModel = self._average.module if self._average else self._network  # type: ignore[assignment]
         return network
 
-    def arithmetic(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks compute in the precision of the training.
 
         Fabric enters it for ``forward`` alone: any other method of a network of one process it calls as it is.
@@ -106,23 +106,23 @@ class Learner:
 
     def save(self, state: TrainingState) -> None:
         """Put all tensors of the training into a state."""
-        state.take(self._network, self._optimizer, self._average, self._fabric.strategy.precision.state_dict())
+        state.capture(self._network, self._optimizer, self._average, self._fabric.strategy.precision.state_dict())
 
     def load(self, state: TrainingState) -> None:
         """Go on from a state."""
-        state.give(self._network, self._optimizer, self._average)
+        state.restore(self._network, self._optimizer, self._average)
         self._fabric.strategy.precision.load_state_dict(state.scaler)
 
     def _loss(self, image: Tensor, truth: list[Tensor]) -> Tensor:
         """Return the weighted sum of the losses of all heads, over the batch of all processes."""
         geometry = self._network.geometry
-        with self.arithmetic():
+        with self.autocast():
             heads = self._model.logits_to_train(_network_input(image, geometry))
         truth = [gather(part) for part in truth]
         losses = []
         for weight, part in heads:
             logits = gather(part)
-            losses.append(weight * self._loss_of(logits, *(_beneath(logits, one, geometry) for one in truth)))
+            losses.append(weight * self._loss_of(logits, *(_cropped_like(logits, one, geometry) for one in truth)))
         return torch.stack(losses).sum()
 
 
@@ -144,7 +144,7 @@ def _network_input(image: Tensor, geometry: Geometry) -> Tensor:
     return image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
 
 
-def _beneath(logits: Tensor, part: Tensor, geometry: Geometry) -> Tensor:
+def _cropped_like(logits: Tensor, part: Tensor, geometry: Geometry) -> Tensor:
     """Cut from a patch what the logits are of: all of it, or less the margin of valid convolutions."""
     rows, columns = (slice(geometry.margin_px, geometry.margin_px + length) for length in logits.shape[-2:])
     return part[..., rows, columns]

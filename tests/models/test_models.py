@@ -76,7 +76,7 @@ class TestEveryModel:
             torch.testing.assert_close(program.module()(image), network(image))
 
     def test_declared_context_is_that_of_the_full_width_too(self, name):
-        """Measured on the thinnest network and on one that is wider."""
+        """Measured on the narrow_options network and on one that is wider."""
         network = build(name, in_channels=2, num_classes=3)
         wider = models.build(name, in_channels=1, num_classes=1, options=THIN[name])
         assert measure_context_px(wider, network.geometry) == network.geometry.context_px

@@ -16,7 +16,7 @@ import torch
 import models
 from pipeline.__main__ import main
 from pipeline.project.stage_settings import stage_config
-from pipeline.settings.networks import AugmentationConfig, ModelConfig, OptimizerConfig, SettledConfig
+from pipeline.settings.networks import AugmentationConfig, ModelConfig, OptimizerConfig, ResolvedConfig
 from pipeline.settings.schema import Settings
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.loop import Task, train_network
@@ -70,7 +70,7 @@ def train_in(folder, devices=CPU, **settings):
         training=[squares(1), squares(2)],
         validation=[squares(3)],
         classes=["background", "square"],
-        config=SettledConfig(**CONFIG | settings),
+        config=ResolvedConfig(**CONFIG | settings),
         identity=str(settings),
         history=folder / "history.csv",
         folder=folder / "training",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import main
 from pipeline.base.files import write_json
-from pipeline.prediction.estimate import Pace, estimate, pace_of_runs
+from pipeline.prediction.estimate import Throughput, estimate, throughput_of_runs
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
@@ -40,7 +40,7 @@ def test_the_memory_of_a_window_is_what_lets_it_be_planned(window_px, parameters
 @given(rows=st.integers(1, 20_000), columns=st.integers(1, 20_000), memory_mb=st.integers(1500, 9000))
 def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
     grid = plan_grid((rows, columns), CARD, memory_mb, None)
-    pace = Pace(px_per_s=1e6, redundancy=1.0, source="")
+    pace = Throughput(px_per_s=1e6, redundancy=1.0, source="")
     made = estimate(grid, None, CARD, pace, probabilities=False)
     assert made.memory_mb <= memory_mb
     assert (made.tiles, made.shape) == (grid.count, (rows, columns))
@@ -48,7 +48,7 @@ def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
 
 def test_an_estimate_by_hand():
     grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, stride_px=16)
-    pace = Pace(px_per_s=2e6, redundancy=1.5, source="")
+    pace = Throughput(px_per_s=2e6, redundancy=1.5, source="")
     made = estimate(grid, (0.5, 0.5), CARD, pace, probabilities=True)
     computed = (512 + 192 + 496 + 192) ** 2  # the last tile has 488 px, that is 31 strides
     assert made.redundancy == pytest.approx(computed / 1e6)
@@ -58,8 +58,8 @@ def test_an_estimate_by_hand():
 
 
 def test_the_pace_of_earlier_runs_is_that_of_all_of_them():
-    assert pace_of_runs([], 1.2) is None
-    pace = pace_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
+    assert throughput_of_runs([], 1.2) is None
+    pace = throughput_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
     assert (pace.px_per_s, pace.redundancy, pace.source) == (500_000, 1.2, "2 earlier runs")
 
 

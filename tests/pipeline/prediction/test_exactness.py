@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
-from pipeline.prediction.exactness import Check, compare, one_pass, richest_piece, small_grid
+from pipeline.prediction.exactness import Check, check_exactness, one_pass, richest_piece, small_grid
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
@@ -95,7 +95,7 @@ def test_comparing_leaves_the_network_as_it_is(generator):
     network = network_with_batch_stats("unet", width=2, depth=2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     grid = Grid(shape=(48, 48), tile=(16, 16), halo_px=network.geometry.halo_px, stride_px=4)
-    compare(network, generator.random((1, 48, 48)).astype(np.float32), grid, "float64")
+    check_exactness(network, generator.random((1, 48, 48)).astype(np.float32), grid, "float64")
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 

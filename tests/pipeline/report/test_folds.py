@@ -68,7 +68,7 @@ def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
     weight, state = next(network.parameters()), TrainingState()
     for step, dice in ((1, 0.9), (2, 0.1)):
         torch.nn.init.constant_(weight, step)
-        state.offer(network, {"step": step, "dice_mean": dice}, last=last)
+        state.record(network, {"step": step, "dice_mean": dice}, last=last)
     assert state.chosen["step"] == kept
     assert (next(iter(state.tensors["best"].values())) == kept).all()
 
