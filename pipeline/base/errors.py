@@ -40,7 +40,7 @@ class Stopped(BaseException):
         )
 
 
-def find_reason(error: BaseException) -> SlidemillError | Stopped | None:
+def user_error(error: BaseException) -> SlidemillError | Stopped | None:
     """Return what there is to say of an error: itself, or that the process was asked to end; None of a defect.
 
     What is interrupted anywhere may fail to clean up behind itself, with an error of its own.

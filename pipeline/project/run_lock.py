@@ -26,7 +26,7 @@ _LEAST_BYTES = 10**6
 _held: list[IO[str]] = []  # open until the process ends, since closing a file gives its lock back
 
 
-def enter_project() -> bool:
+def lock_project() -> bool:
     """Say for the rest of this process that it looks at the project in the current folder.
 
     Returns

@@ -39,23 +39,16 @@ _LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "ann
 def run(
     *,
     output: Path,
-    comparison: Path,
-    cohort: Path,
-    paired: Path,
-    folds: Path,
-    drawings: Path,
-    page: Path,
     provenance: Path | None = None,
     config: Settings,
 ) -> None:
     """Write tables, figures and the page.
 
-    ``output`` has a row per sample and model, ``comparison`` a row per model, best first, ``cohort`` means with
-    intervals, ``paired`` tests of every two models, ``folds`` the cross-validation (all CSV); the SVG files of
-    ``drawings`` and ``page`` (HTML, one file, no network) show them. Reads the folders that ``config`` names,
-    ``results/`` and ``logs/`` below the current
-    folder. The workflow passes ``provenance`` (JSON) when it has brought every sample up to date; without it, a result
-    that is older than what it was made from counts as failed.
+    The folder ``output`` gets metrics.csv (a row per sample and model), comparison.csv (a row per model, best first),
+    cohort.csv (means with intervals), paired.csv (tests of every two models), folds.csv (the cross-validation),
+    figures/*.svg, and report.html, which shows all of it in one file. Reads the folders that ``config`` names,
+    ``results/`` and ``logs/`` below the current folder. The workflow passes ``provenance`` (JSON) when it has brought
+    every sample up to date; without it, a result that is older than what it was made from counts as failed.
 
     Raises
     ------
@@ -74,17 +67,28 @@ def run(
     ranking = compare(table, config, sorted({outcome.batch for outcome in found if outcome.batch}))
     summary, pairs = summarize(table, config.classes, groups), pair(table, groups)
     parts = folds_table(config)
-    written = ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs), (folds, parts))
-    for path, content in written:
-        _write_table(path, content)
+    written = {
+        paths.ALL_METRICS: table,
+        paths.COMPARISON: ranking,
+        paths.COHORT: summary,
+        paths.PAIRED: pairs,
+        paths.FOLDS: parts,
+    }
+    for path, content in written.items():
+        _write_table(_below(output, path), content)
     drawn = _draw(table, summary, config)
     for name, figure in drawn.items():
-        write_text(drawings / f"{name}.svg", figure.svg)
+        write_text(_below(output, paths.FIGURE.format(figure=name)), figure.svg)
     proofs = proofs_tables(origin["samples"])
     tables = [_ranking_table(ranking), *proofs, *_folds_tables(parts, config), *_cohort_tables(summary, pairs)]
+    page = _below(output, paths.PAGE)
     write_text(page, render(_page(found, table, tables, list(drawn.values()), config, origin)))
     flagged = int((table["flags"] != "").sum())
-    log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)
+    log.info("%d samples, %d failed, %d flagged; %s", len(found), len(failed), flagged, page)
+
+
+def _below(output: Path, path: str) -> Path:
+    return output / Path(path).relative_to(paths.REPORT)
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ from models.base.cost import count_parameters, training_bytes_per_px
 from models.base.geometry import Geometry, round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import ConfigError
-from pipeline.settings.networks import AUTO, ModelConfig, SettledConfig
+from pipeline.settings.networks import AUTO, ModelConfig, ResolvedConfig
 from pipeline.training.data.fingerprint import TrainingSet
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Step:
 
 def settle(
     config: ModelConfig, data: TrainingSet, *, in_channels: int, num_classes: int, memory_mb: int
-) -> SettledConfig:
+) -> ResolvedConfig:
     """Return the configuration with a value for everything that is ``auto``, and log why.
 
     It follows from the arguments alone, not from the machine, so that a repeated training settles on the same.
@@ -107,7 +107,7 @@ def settle(
         )
     _warn_of_scales(data)
     settled = {"options": options, "patch_px": patch_px, "batch_size": batch_size}
-    return SettledConfig(**{name: getattr(config, name) for name in type(config).model_fields} | settled)
+    return ResolvedConfig(**{name: getattr(config, name) for name in type(config).model_fields} | settled)
 
 
 def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) -> int | None:

@@ -24,7 +24,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_image
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.batches import Batches
 from pipeline.training.data.patches import RandomPatches
@@ -67,7 +67,7 @@ class Task:
     training: list[Annotated]
     validation: list[Annotated]
     classes: list[str]
-    config: SettledConfig
+    config: ResolvedConfig
     identity: str
     history: Path
     folder: Path
@@ -136,7 +136,7 @@ def _train(fabric: Fabric, task: Task) -> None:
         task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
     )
     batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
-    clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
+    clock = Clock(max_steps=config.max_steps, max_seconds=config.max_seconds, earlier_s=state.elapsed_s)
     recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
     is_over = state.over or clock.fraction(state.step) >= 1 or _gives_up(state, config)
@@ -219,14 +219,14 @@ def validate(
     return record | {"dice_mean": mean_over_classes(scores)}, first
 
 
-def validation_interval(config: SettledConfig, validation_px: int) -> int:
+def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
     """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
 
     It follows from numbers of pixels, not from a clock, so that a training repeats itself.
 
     Parameters
     ----------
-    config : SettledConfig
+    config : ResolvedConfig
     validation_px : int
         Pixels of all held-back images.
     """
@@ -263,7 +263,7 @@ class Clock:
         return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
 
 
-def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
+def _gives_up(state: TrainingState, config: ResolvedConfig) -> bool:
     return config.patience is not None and state.validations_since_best() >= config.patience
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.losses import SegmentationLoss
 from pipeline.training.optimization import average_of, build_optimizer, set_mode, set_rate
 from pipeline.training.processes import gather, processes, share_batch_norm
@@ -34,7 +34,7 @@ class Learner:
         The device, the arithmetic, and the other processes, if there are any.
     network : SegmentationModel
         Changed in place.
-    config : SettledConfig
+    config : ResolvedConfig
         Loss, optimizer, and what of the network is frozen.
 
     Raises
@@ -43,7 +43,7 @@ class Learner:
         If the patches or the batch do not suit the network.
     """
 
-    def __init__(self, fabric: Fabric, network: SegmentationModel, config: SettledConfig) -> None:
+    def __init__(self, fabric: Fabric, network: SegmentationModel, config: ResolvedConfig) -> None:
         check_patch(network.geometry, config.patch_px)
         if config.batch_size < network.least_batch:
             raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")

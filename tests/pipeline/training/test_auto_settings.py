@@ -18,7 +18,7 @@ from models.base.cost import training_bytes_per_px
 from models.base.geometry import Geometry
 from pipeline.base.errors import ConfigError
 from pipeline.project.training_pairs import find_pairs
-from pipeline.settings.networks import ModelConfig, SettledConfig
+from pipeline.settings.networks import ModelConfig, ResolvedConfig
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import LabelConfig
 from pipeline.training.auto_settings import Step, choose_batch, choose_depth, choose_patch, measure_step, settle
@@ -160,7 +160,7 @@ def test_only_what_has_a_rule_can_be_auto():
     with pytest.raises(ValidationError, match="options.width cannot be 'auto', only depth and normalization can"):
         ModelConfig(options={"width": "auto"})
     with pytest.raises(ValidationError, match="options.depth is still 'auto'"):
-        SettledConfig(options={"depth": "auto"}, patch_px=64, batch_size=1)
+        ResolvedConfig(options={"depth": "auto"}, patch_px=64, batch_size=1)
 
 
 def without_weights(**options):

@@ -13,7 +13,7 @@ from models.base.geometry import Geometry
 from pipeline.base.errors import SlidemillError
 from pipeline.metrics.overlap import confusion, per_class
 from pipeline.prediction.forward import predict_image
-from pipeline.settings.networks import ModelConfig, OptimizerConfig, SettledConfig
+from pipeline.settings.networks import ModelConfig, OptimizerConfig, ResolvedConfig
 from pipeline.training import losses
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.loop import Clock, Task, train_network, validation_interval
@@ -63,7 +63,7 @@ def train_in(folder, devices=CPU, **settings):
         training=[squares(1), squares(2)],
         validation=[squares(3)],
         classes=["background", "square"],
-        config=SettledConfig(**CONFIG | settings),
+        config=ResolvedConfig(**CONFIG | settings),
         identity=str(settings),
         history=folder / "history.csv",
         folder=folder / "training",
@@ -173,7 +173,7 @@ def test_the_learning_rate_rises_then_falls_as_configured(kind, half):
 @pytest.mark.parametrize(("every", "pixels", "steps"), [(50, 10_000, 50), (1, 10_000, 1), (50, 10**6, 367)])
 def test_validation_takes_at_most_a_tenth_of_the_computing(every, pixels, steps):
     """By hand: a step computes 3 times 8192 px, validation 10^6; 9 times 10^6 are 366.2 times 24576."""
-    config = SettledConfig(patch_px=64, batch_size=2, validate_every=every)
+    config = ResolvedConfig(patch_px=64, batch_size=2, validate_every=every)
     assert validation_interval(config, pixels) == (steps if pixels > 10_000 else max(every, 4))
 
 

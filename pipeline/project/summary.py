@@ -1,4 +1,4 @@
-"""The last lines of a run: how many samples are done, failed and waiting, why, and what to do."""
+"""The summary of a run: how many samples are done, failed and waiting, why, and what to do."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MOST = 10  # reasons
 
 
 def last_lines(table: Path, page: Path) -> str:
-    """Return what a run ends with, from ``results/metrics.csv``. Samples with one reason are one line.
+    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line.
 
     Parameters
     ----------
     table, page : Path
-        The table that the report wrote, and its page.
+        Table and page of the report.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -33,5 +33,7 @@ def last_lines(table: Path, page: Path) -> str:
     if len(reasons) > _MOST:
         lines.append(f"  ... and {len(reasons) - _MOST} more reasons")
     if counts["failed"]:
-        lines.append(f"mend what failed and run the same command again, what is done stays; all of it: {table}, {page}")
+        lines.append(
+            f"fix what failed and run the same command again; finished samples are kept. Details: {table}, {page}"
+        )
     return "\n".join(lines)
