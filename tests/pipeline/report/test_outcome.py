@@ -90,7 +90,7 @@ class TestOutcome:
         begin_run()
         put(paths.LOG["predict"], "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
         assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
-        assert "stopped by a defect" in only().error
+        assert "a bug in Slidemill" in only().error
 
     def test_a_slide_that_waits_is_not_failed_and_shows_nothing_of_an_earlier_one(self):
         write_samples({"a": Sample(slide="data/slides/a.tif", waits="still being copied")}, "snakemake")
