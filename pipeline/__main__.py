@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.base.errors import Stopped, error_line, find_reason
+from pipeline.base.errors import Stopped, error_line, user_error
 from pipeline.runtime.limits import cores
 from pipeline.runtime.logs import start_logging
 from pipeline.runtime.signals import stopped_in_order
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             flags = vars(stage_parser(stage, run).parse_args(words[1:]))
             run(**_values(run, flags))
     except (Exception, Stopped) as error:
-        reason = find_reason(error)
+        reason = user_error(error)
         if reason is None:
             raise
         print(error_line(stage, reason), file=sys.stderr)

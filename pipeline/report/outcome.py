@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.base import paths
 from pipeline.base.errors import Failure, SlideError, SlidemillError, read_failure
-from pipeline.project.drop_folder import SLIDES, Sample, samples_of_run
+from pipeline.project.drop_folder import Sample, samples_of_run
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
 from pipeline.tiling.plan import read_plan
@@ -86,9 +86,9 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
     if mask is None:
         failure, log = _reason(names, plan, _network_logs(model, settings))
     elif objects is None or annotations is None:
-        failure, log = _reason_in_logs(names, [paths.OBJECTS_LOG])
+        failure, log = _reason_in_logs(names, [paths.LOG["objects"]])
     elif reference is not None and metrics is None:
-        failure, log = _reason_in_logs(names, [paths.EVALUATE_LOG])
+        failure, log = _reason_in_logs(names, [paths.LOG["evaluate"]])
     if failure.stage and not failure.kind and not _is_of_run(log):
         failure, log = Failure("", "", _NOT_YET), None
     return Outcome(
@@ -121,25 +121,25 @@ def _network_logs(model: str, settings: Settings) -> list[str]:
     if model in settings.averages:
         members = settings.averages[model].members
         logs = dict.fromkeys(log for member in members for log in _network_logs(member, settings))
-        return [*logs, paths.COMBINE_LOG.format(model=model)]
+        return [*logs, paths.LOG["combine"].format(model=model)]
     if model not in settings.trainings:
         return []
     name, _ = settings.trainings[model]
     start = settings.models[name].pretrained
     before = _network_logs(start, settings) if start in settings.models else []
-    return [*before, paths.WEIGH_LOG.format(model=name), paths.TRAIN_LOG.format(model=model)]
+    return [*before, paths.LOG["weigh"].format(model=name), paths.LOG["train"].format(model=model)]
 
 
 def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:
     """Return the failure of the first stage that failed, and its log."""
     if plan.is_file():
-        log = _existing(paths.TILE_LOG.format(**names))
+        log = _existing(paths.LOG["tile"].format(**names))
         try:
             if error := read_plan(plan).error:
                 return Failure("tile", SlideError.__name__, error), log
         except SlidemillError as error:
             return Failure("tile", type(error).__name__, str(error)), log
-    return _reason_in_logs(names, [paths.TILE_LOG, paths.PREDICT_LOG, paths.STITCH_LOG], network)
+    return _reason_in_logs(names, [paths.LOG["tile"], paths.LOG["predict"], paths.LOG["stitch"]], network)
 
 
 def _reason_in_logs(
@@ -168,7 +168,8 @@ def _reason_in_logs(
 
 def _is_of_run(log: Path | None) -> bool:
     """Return whether the log was written in the current or last run, not in one before it."""
-    return log is not None and (not SLIDES.is_file() or log.stat().st_mtime >= SLIDES.stat().st_mtime)
+    slides = Path(paths.SLIDES)
+    return log is not None and (not slides.is_file() or log.stat().st_mtime >= slides.stat().st_mtime)
 
 
 def _existing(path: str) -> Path | None:

@@ -136,7 +136,7 @@ def _train(fabric: Fabric, task: Task) -> None:
         task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
     )
     batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
-    clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
+    clock = Clock(max_steps=config.max_steps, max_seconds=config.max_seconds, earlier_s=state.elapsed_s)
     recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
     is_over = state.over or clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)

@@ -1,4 +1,4 @@
-"""The last lines of a run: how many samples are done, failed and waiting, why, and what to do."""
+"""The summary of a run: how many samples are done, failed and waiting, why, and what to do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ _MOST_REASONS = 10
 
 
 def last_lines(table: Path, page: Path) -> str:
-    """Return the last lines of a run from ``table`` (results/metrics.csv) and the path of the report ``page``.
+    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line.
 
-    Samples with the same reason are one line.
+    Parameters
+    ----------
+    table, page : Path
+        Table and page of the report.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -30,5 +33,7 @@ def last_lines(table: Path, page: Path) -> str:
     if len(reasons) > _MOST_REASONS:
         lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more reasons")
     if counts["failed"]:
-        lines.append(f"fix the causes and run the same command again, finished work is kept; details: {table}, {page}")
+        lines.append(
+            f"fix what failed and run the same command again; finished samples are kept. Details: {table}, {page}"
+        )
     return "\n".join(lines)
