@@ -45,12 +45,11 @@ def save_network(
     with replacing(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={"slidemill": __version__})
     origin["sha256"][path.name] = sha256(path)
-    sheet = model_sheet(
-        network.name, in_channels=network.in_channels, num_classes=len(classes), options=network.chosen_options
-    )
+    options = dict(network.chosen_options)
+    sheet = model_sheet(network.name, in_channels=network.in_channels, num_classes=len(classes), options=options)
     card = ModelCard(
         architecture=network.name,
-        options=dict(network.chosen_options),
+        options=options,
         classes=list(classes),
         in_channels=network.in_channels,
         geometry=sheet.geometry,

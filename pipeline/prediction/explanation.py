@@ -39,7 +39,7 @@ class Response:
     column: int
     value: float
 
-    def moved(self, top: int, left: int) -> Self:
+    def shifted(self, top: int, left: int) -> Self:
         """Return the same in pixels of what the window was cut from, at ``top`` and ``left``."""
         return replace(self, row=self.row + top, column=self.column + left)
 
