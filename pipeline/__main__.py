@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.base.errors import Stopped, error_line, find_reason
+from pipeline.base.errors import Stopped, error_line, user_error
 from pipeline.runtime.limits import cores
 from pipeline.runtime.logs import start_logging
 from pipeline.runtime.signals import stopped_in_order
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             flags = vars(stage_parser(stage, run).parse_args(words[1:]))
             run(**_values(run, flags))
     except (Exception, Stopped) as error:
-        reason = find_reason(error)
+        reason = user_error(error)
         if reason is None:
             raise
         print(error_line(stage, reason), file=sys.stderr)
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_and_exit() -> NoReturn:
-    """Run the command of this process and end it, after a failure without further messages of libraries."""
+    """Run the command of this process and exit; after a failure, libraries print nothing below the error."""
     status = main()
     if status:
         logging.disable()
@@ -95,7 +95,7 @@ def run_and_exit() -> NoReturn:
 
 def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParser:
     """Return the parser of a stage: one flag per parameter of ``run``."""
-    description, meanings = _documented(run)
+    description, meanings = documented(run)
     parser = argparse.ArgumentParser(
         prog=f"{_program()} {stage}",
         description=description,
@@ -122,6 +122,15 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
     return parser
 
 
+def documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
+    """Return what the docstring of ``run`` says before its section Parameters, and in it of each parameter."""
+    text, _, section = (inspect.getdoc(run) or "").partition("\n\nParameters\n----------\n")
+    meanings = {}
+    for names, meaning in re.findall(r"^(\w[\w, ]*) : .*\n((?: +.*(?:\n|$))+)", section, re.MULTILINE):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return text, meanings
+
+
 def _root_parser() -> argparse.ArgumentParser:
     lines = []
     for title, names in (("stages, run by the workflow", STAGES), ("commands", COMMANDS.keys() - STAGES.keys())):
@@ -146,15 +155,6 @@ def _summary(module: str) -> str:
     spec = find_spec(module)
     text = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0].replace("\n", " ")
-
-
-def _documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
-    """Return what the docstring of ``run`` says before its section Parameters, and in it of each parameter."""
-    text, _, section = (inspect.getdoc(run) or "").partition("\n\nParameters\n----------\n")
-    meanings = {}
-    for names, meaning in re.findall(r"^(\w[\w, ]*) : .*\n((?: +.*(?:\n|$))+)", section, re.MULTILINE):
-        meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
-    return text, meanings
 
 
 def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:

@@ -1,4 +1,4 @@
-"""Arrays larger than memory: a protocol, and how they are cut into blocks; numpy only."""
+"""Arrays larger than memory: their protocol, and how they are cut into blocks. Imports only numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class Array(Protocol):
-    """Pixels that are sliced by region and decoded on access."""
+    """Pixels that are decoded when a region of them is read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -22,7 +22,7 @@ class Array(Protocol):
 
 
 class Lookup:
-    """Numbers that stand for others, (rows, columns), looked up where they are read."""
+    """An array of (rows, columns) whose numbers are replaced by those of a table when they are read."""
 
     def __init__(self, numbers: Array, table: NDArray[Any]) -> None:
         self._numbers = numbers
@@ -45,10 +45,10 @@ def blocks(shape: tuple[int, ...], side: int = BLOCK_PX) -> Iterator[tuple[slice
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array whose memory goes back when it is dropped.
+    """Return an array whose memory is returned to the system when it is freed.
 
-    The heap is kept (``pipeline/runtime/device.py``): arrays that stay in it from one pass of the network to the next
-    fragment it, and it would grow from pass to pass.
+    The heap keeps its memory (``pipeline/runtime/device.py``). Arrays that live in it from one pass of the network to
+    the next would fragment it, so that it grows.
     """
     size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)

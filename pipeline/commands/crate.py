@@ -6,19 +6,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json, write_json
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import parse_settings
 
 _TABLES = {
-    "results/report.html": "The page to review the samples on",
-    "results/metrics.csv": "A row per sample and network",
-    "results/provenance.json": "Settings, versions and SHA-256 behind every mask",
+    paths.PAGE: "The page to review the samples on",
+    paths.ALL_METRICS: "A row per sample and network",
+    paths.PROVENANCE: "Settings, versions and SHA-256 behind every mask",
 }
 
 
-def run(*, provenance: Path = Path("results/provenance.json"), output: Path = Path("ro-crate-metadata.json")) -> None:
+def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-crate-metadata.json")) -> None:
     """Write the metadata of the project in the current folder; no file is copied.
 
     Parameters

@@ -51,9 +51,9 @@ def run(
     output : Path
         Folder to write occlusion.png, filters.png, responses.png and explanation.json into.
     region : str
-        ROW,COLUMN,ROWS,COLUMNS to search for responses; default: 256 px around the place, or with most contrast.
+        ROW,COLUMN,ROWS,COLUMNS to search for responses; without it, 256 px around the place, or of high contrast.
     place : str
-        Pixel ROW,COLUMN or rectangle ROW,COLUMN,ROWS,COLUMNS to explain; default: surest foreground of the region.
+        ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int
         Side of the square that hides pixels; 0 is a twelfth of what the network sees.
     threads, memory_mb : int

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, write_text
 from pipeline.project.stage_settings import stage_config
@@ -57,7 +58,7 @@ def run(
     config = parse_stage_config(TrainConfig, stage_config(project, "train", model))
     set_up_process(threads)
     pairs = find_pairs(Path(project.training.images), Path(project.training.labels))
-    weight_maps = Path("results/weights") / model
+    weight_maps = Path(paths.WEIGHT_MAPS.format(model=model))
     if missing := [pair.name for pair in pairs if not (weight_maps / f"{pair.name}.tif").is_file()]:
         raise SlidemillError(f"{weight_maps}: no weight map of {missing[0]}; run snakemake --cores 8 --until weigh")
     prepared = prepare_training(pairs, weight_maps, config, memory_mb=project.training.memory_mb)

@@ -110,9 +110,9 @@ def ranking_table(ranking: pd.DataFrame) -> Table:
     return _table(
         "Models",
         "Scores are means over the samples that all models with scores were evaluated on; sd, min and max are their "
-        "spread. Exact: tiled prediction equals one pass over the whole slide. Blended: the model uses its whole window, "
-        "so overlapping windows are averaged; tile_mismatch is the share of the pixels in two windows that they label "
-        "differently.",
+        "spread. Exact: tiled prediction equals one pass over the whole slide. Blended: the model uses its whole "
+        "window, so overlapping windows are averaged; tile_mismatch is the share of the pixels in two windows "
+        "that they label differently.",
         ranking,
         digits=3,
     )

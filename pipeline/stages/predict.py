@@ -64,7 +64,7 @@ def run(
     if card.classes != config.classes:
         raise SlidemillError(f"{network}: its classes are {card.classes}, the configuration has {config.classes}")
     if config.precision == "bfloat16" and not computes_bfloat16(device):
-        log.warning("%s does not compute bfloat16 in hardware; prediction.precision float32 is much faster here", device)
+        log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
     make_ready(loaded, device, config.precision)
     if config.compile:
         loaded = compiled(loaded)
@@ -121,7 +121,7 @@ def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
     if (plan.grid.stride_px, len(plan.view.channels)) != (card.geometry.stride_px, card.in_channels):
         raise SlidemillError(
             f"the plan of {sample!r} (stride {plan.grid.stride_px}, {len(plan.view.channels)} channels) is not for "
-            f"this network (stride {card.geometry.stride_px}, {card.in_channels} channels); set image.channels to what it was trained with"
+            f"this network (stride {card.geometry.stride_px}, {card.in_channels} channels); correct image.channels"
         )
     if card.pixel_size_um and plan.pixel_size_um:
         ratio = plan.pixel_size_um[0] / card.pixel_size_um[0]

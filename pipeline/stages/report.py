@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, spreadsheet_text, write_json, write_text
 from pipeline.project.sample_sheet import read_groups
@@ -24,38 +25,15 @@ from pipeline.settings.schema import Settings
 log = logging.getLogger(__name__)
 
 
-def run(
-    *,
-    output: Path,
-    comparison: Path,
-    cohort: Path,
-    paired: Path,
-    folds: Path,
-    drawings: Path,
-    page: Path,
-    provenance: Path | None = None,
-    config: Settings,
-) -> None:
+def run(*, output: Path, provenance: Path | None = None, config: Settings) -> None:
     """Write tables, figures and the page from the folders that ``config`` names, ``results/`` and ``logs/``.
 
     Parameters
     ----------
     output : Path
-        CSV of the samples, a row per sample and network.
-    comparison : Path
-        CSV of the networks, the best first.
-    cohort : Path
-        CSV of mean scores with their intervals.
-    paired : Path
-        CSV of tests between every two networks.
-    folds : Path
-        CSV of the cross-validation.
-    drawings : Path
-        Folder of the figures (SVG).
-    page : Path
-        HTML page to write, one file that loads nothing.
+        Folder to write the tables (metrics, comparison, cohort, paired, folds), figures and report.html into.
     provenance : Path, optional
-        JSON to write, given when every sample is up to date; without it, a result older than its sources counts as failed.
+        JSON to write when every sample is up to date; without it, a result older than its sources counts as failed.
     config : Settings
         The whole configuration.
 
@@ -76,17 +54,28 @@ def run(
     ranking = rank_models(table, config, sorted({outcome.batch for outcome in found if outcome.batch}))
     summary, pairs = summarize(table, config.classes, groups), pair(table, groups)
     parts = folds_table(config)
-    written = ((output, table), (comparison, ranking), (cohort, summary), (paired, pairs), (folds, parts))
-    for path, content in written:
-        _write_table(path, content)
+    written = {
+        paths.ALL_METRICS: table,
+        paths.COMPARISON: ranking,
+        paths.COHORT: summary,
+        paths.PAIRED: pairs,
+        paths.FOLDS: parts,
+    }
+    for path, content in written.items():
+        _write_table(_below(output, path), content)
     drawn = draw_figures(table, summary, config)
     for name, figure in drawn.items():
-        write_text(drawings / f"{name}.svg", figure.svg)
+        write_text(_below(output, paths.FIGURE.format(figure=name)), figure.svg)
     proofs, validation = proofs_tables(origin["samples"]), folds_tables(parts, config.classes)
     tables = [ranking_table(ranking), *proofs, *validation, *cohort_tables(summary, pairs)]
+    page = _below(output, paths.PAGE)
     write_text(page, render(review_page(found, table, tables, list(drawn.values()), config, origin)))
     flagged = int((table["flags"] != "").sum())
-    log.info("%d samples, %d failed, %d flagged; %s, %s", len(found), len(failed), flagged, output, page)
+    log.info("%d samples, %d failed, %d flagged; %s", len(found), len(failed), flagged, page)
+
+
+def _below(output: Path, path: str) -> Path:
+    return output / Path(path).relative_to(paths.REPORT)
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

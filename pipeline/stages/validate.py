@@ -54,8 +54,8 @@ def run(
     loaded, card = load_network(network)
     if card.validation != [pair.name for pair in held_back]:
         raise SlidemillError(
-            f"{network}: trained without {len(card.validation)} images, which are not the {len(held_back)} that are held "
-            "back now; train it again"
+            f"{network}: trained without {len(card.validation)} images, not the {len(held_back)} held back now; "
+            "train it again"
         )
     make_ready(loaded, device, config.precision)
     group_of = {pair.name: name for name, pairs in groups.items() for pair in pairs}

@@ -65,7 +65,7 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
         raise SlidemillError(
             f"{planned.slide.slide}: tiled does not equal whole in {broken[0]['precision']}: logits differ by up to "
             f"{broken[0]['max_difference']:.2g} (at most {broken[0]['tolerance']:.0e}), {broken[0]['flips']} of "
-            f"{image[0].size} labels differ; measure stride_px and context_px of {network.with_name('model.json')} again"
+            f"{image[0].size} labels differ; stride_px or context_px in {network.with_name('model.json')} is wrong"
         )
 
 

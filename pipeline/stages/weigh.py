@@ -52,7 +52,6 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
                 class_weight=balance,
                 boundary_weight=config.loss.boundary_weight,
                 sigma_px=config.loss.boundary_sigma_px,
-                inside=config.loss.boundary_inside,
             )
             write_weights(temporary, bands, annotated.shape, origin)
 

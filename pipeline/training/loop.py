@@ -133,8 +133,7 @@ def _train(fabric: Fabric, task: Task) -> None:
         log.info("continuing after step %d, %.0f s of training", state.step, state.elapsed_s)
         learner.load(state)
     batches = training_batches(fabric, task.training, config, first=state.step)
-    max_seconds = 60 * (config.max_minutes or math.inf)
-    clock = Clock(max_steps=config.max_steps, max_seconds=max_seconds, earlier_s=state.elapsed_s)
+    clock = Clock(max_steps=config.max_steps, max_seconds=config.max_seconds, earlier_s=state.elapsed_s)
     validator = _Validator(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
     is_over = state.over or clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)

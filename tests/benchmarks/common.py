@@ -189,7 +189,7 @@ class Project:
         write_batch(self.folder / "slides.json", batch, members)
         return self._run(
             "predict",
-            *("--weights", self.weights, "--plans", self.folder / "plans"),
+            *("--network", self.weights, "--plans", self.folder / "plans"),
             *("--slides", self.folder / "slides.json", f"--batch={batch}"),
             *("--output", self.prediction(batch), "--speed", self.speed(batch)),
             *("--threads", THREADS, "--memory-mb", self.memory_mb),

@@ -120,9 +120,9 @@ def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project,
     row = project.metrics().loc["alone"]
     assert (row["status"], row["stage"]) == ("failed", "predict")
     assert project.folder / row["log"] == log
-    assert "it was killed" in row["error"]
+    assert "probably killed" in row["error"]
     assert f"failed: alone at predict: {row['error']} ({row['log']})" in end_of(project)
-    assert "python -m pipeline predict --weights" in log.read_text()
+    assert "python -m pipeline predict --network" in log.read_text()
     again = start(project)
     assert again.wait() == 0, end_of(project)
     assert results(project) == expected

@@ -7,7 +7,23 @@ import torch
 
 from models.base.geometry import round_up
 from pipeline.prediction.forward import crop_to, logits_of
+from pipeline.prediction.speed import Speed
 from pipeline.tiling.grid import Grid, read_mirrored
+
+SPEED = Speed(
+    pixels=3_000_000,
+    wall_s=2.0,
+    network_s=1.9,
+    reading_s=0.0,
+    writing_s=0.1,
+    differing_px=0,
+    compared_px=0,
+    device="cpu",
+    precision="float32",
+    threads=2,
+    uncertain={},
+    mismatch={},
+)
 
 
 @torch.inference_mode()

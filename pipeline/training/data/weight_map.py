@@ -3,8 +3,7 @@
 w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / (2 sigma^2)), equation 2 of Ronneberger, Fischer, Brox (2015),
 doi:10.1007/978-3-319-24574-4_28, with d1 and d2 the Euclidean distances to the nearest and second nearest object. Where
 d1 + d2 is larger than the reach the boundary term is negligible, so that a block of labels with a margin of the reach
-gives the weights of the whole image. The formula has a value inside objects too, where d1 = 0; whether it counts there
-is ``inside``.
+gives the weights of the whole image. The boundary term is only added to background pixels (docs/decisions/0038).
 """
 
 from __future__ import annotations
@@ -51,7 +50,6 @@ def weight_map(
     class_weight: NDArray[np.float64],
     boundary_weight: float,
     sigma_px: float,
-    inside: bool,
 ) -> NDArray[np.float32]:
     """Return the weight of every pixel.
 
@@ -66,8 +64,6 @@ def weight_map(
         w_c.
     boundary_weight, sigma_px : float
         w0 and sigma of the paper (10 and 5 px there).
-    inside : bool
-        Whether pixels of objects have the boundary term too; without it they weigh w_c.
 
     Returns
     -------
@@ -86,8 +82,7 @@ def weight_map(
         term *= -1 / (2 * sigma_px**2)
         np.exp(term, out=term)
         term *= boundary_weight
-        counts = (second <= reach**2) & (classes < len(class_weight))
-        term *= counts if inside else counts & (objects == 0)
+        term *= (second <= reach**2) & (classes < len(class_weight)) & (objects == 0)
         weights += term
     return weights
 
@@ -99,7 +94,6 @@ def weight_bands(
     class_weight: NDArray[np.float64],
     boundary_weight: float,
     sigma_px: float,
-    inside: bool,
     block_px: tuple[int, int] = BLOCK_PX,
 ) -> Iterator[NDArray[np.float16]]:
     """Yield the weight map of an image of any size in bands of whole rows; memory is that of a band and a block.
@@ -110,7 +104,7 @@ def weight_bands(
         Returns classes and objects of a region, as :func:`weight_map` takes them; an object may have other ids in other
         regions.
     shape : (rows, columns)
-    class_weight, boundary_weight, sigma_px, inside
+    class_weight, boundary_weight, sigma_px
         As in :func:`weight_map`.
     block_px : (rows, columns)
         Rows of a band, and the columns of it that are weighed at once.
@@ -126,12 +120,7 @@ def weight_bands(
         for columns in _pieces(shape[1], block_px[1]):
             classes, objects = read(_widened(rows, margin, shape[0]), _widened(columns, margin, shape[1]))
             weights = weight_map(
-                classes,
-                objects,
-                class_weight=class_weight,
-                boundary_weight=boundary_weight,
-                sigma_px=sigma_px,
-                inside=inside,
+                classes, objects, class_weight=class_weight, boundary_weight=boundary_weight, sigma_px=sigma_px
             )
             top, left = (min(part.start, margin) for part in (rows, columns))
             inner = weights[top : top + len(band), left : left + columns.stop - columns.start]

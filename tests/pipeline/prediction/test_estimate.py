@@ -12,27 +12,12 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.base.files import write_json
 from pipeline.prediction.estimate import Throughput, estimate, throughput_of_runs
-from pipeline.prediction.speed import Speed
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
 from pipeline.tiling.plan import plan_grid
 from tests.support.networks import CARD, CLASSES, write_network
-
-SPEED = Speed(
-    pixels=3_000_000,
-    wall_s=2.0,
-    network_s=1.9,
-    reading_s=0.0,
-    writing_s=0.1,
-    differing_px=0,
-    compared_px=0,
-    device="cpu",
-    precision="float32",
-    threads=2,
-    uncertain={},
-    mismatch={},
-)
+from tests.support.prediction import SPEED
 
 
 def project(folder, monkeypatch, **network):

@@ -28,7 +28,7 @@ def verify(folder, weights, slide):
     plan = str(folder / "plan.json")
     words = ["--sample", "a", "--slide", str(slide), "--model", str(weights.with_name("model.json")), "--output", plan]
     assert main(["tile", *words, *common, stage_config(SETTINGS, "tile")]) == 0
-    words = ["--weights", str(weights), "--plan", plan, "--output", str(folder / "proof.json"), "--threads", "2"]
+    words = ["--network", str(weights), "--plan", plan, "--output", str(folder / "proof.json"), "--threads", "2"]
     return main(["verify", *words, *common, stage_config(SETTINGS, "verify")])
 
 

@@ -1,5 +1,6 @@
 """Networks are ranked by their mean Dice on the samples that all of them have; what is not known is empty, never 0."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,11 +9,11 @@ import pytest
 from models.base.geometry import Geometry
 from pipeline.base import paths
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.speed import Speed
 from pipeline.report.comparison import rank_models, shared_samples
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import NORMALIZATION
+from tests.support.networks import CARD
+from tests.support.prediction import SPEED
 
 NAN = float("nan")
 BATCHES = ["alone", "plate"]
@@ -46,35 +47,13 @@ def ranked(scores, **settings):
 
 
 def write_card(path, *, context_px, **more):
-    card = ModelCard(
-        architecture="unet",
-        options={},
-        classes=["background", "object"],
-        in_channels=1,
-        geometry=Geometry(stride_px=8, context_px=context_px),
-        pixel_size_um=None,
-        normalization=dict(NORMALIZATION),
-        metrics={},
-        validation=[],
-        appearance=[],
-        **more,
-    )
+    geometry = Geometry(stride_px=8, context_px=context_px)
+    card = replace(CARD, geometry=geometry, normalization=dict(NORMALIZATION), **more)
     write_json(Path(path), card.to_dict())
 
 
-def write_speed(batch, *, model="a", **measured):
-    nothing = {
-        "network_s": 0.0,
-        "reading_s": 0.0,
-        "writing_s": 0.0,
-        "precision": "float32",
-        "differing_px": 0,
-        "compared_px": 0,
-        "device": "cpu",
-        "threads": 1,
-    }
-    nothing |= {"uncertain": {}, "mismatch": {}}
-    write_json(Path(paths.SPEED.format(model=model, batch=batch)), Speed(**nothing | measured).to_dict())
+def write_speed(batch, **measured):
+    write_json(Path(paths.SPEED.format(model="a", batch=batch)), replace(SPEED, **measured).to_dict())
 
 
 def test_scores_are_means_over_samples_with_their_spread():
@@ -172,12 +151,8 @@ def test_the_card_of_a_checkpoint_is_beside_it():
     write_card("elsewhere/model.json", context_px=44, gflops_per_mpx=12.5, paper="Ronneberger 2015")
     models = {"a": {"checkpoint": "elsewhere/model.safetensors"}}
     row = rank_models(table_of(TWO_BATCHES), settings_of(models=models), BATCHES).loc[0]
-    assert row[["architecture", "stride_px", "gflops_per_mpx", "paper"]].tolist() == [
-        "unet",
-        8,
-        12.5,
-        "Ronneberger 2015",
-    ]
+    expected = ["unet", 8, 12.5, "Ronneberger 2015"]
+    assert row[["architecture", "stride_px", "gflops_per_mpx", "paper"]].tolist() == expected
 
 
 def test_damaged_files_leave_their_cells_empty():

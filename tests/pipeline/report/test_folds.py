@@ -81,13 +81,11 @@ def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monke
             (tmp_path / folder).mkdir(exist_ok=True)
             (tmp_path / folder / f"{name}.tif").touch()
     config = stage_config(parse_settings({"models": {"a": {"folds": 2}}}, source=""), "validate", "a/fold1")
-    flags = {"weights": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
+    flags = {"network": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     assert main(["validate", *words, "--threads", "1", "--memory-mb", "1000"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(
-        f"error: validate: {weights}: 0 images were held back from it, others than the 1 that are now"
-    )
+    assert said.startswith(f"error: validate: {weights}: trained without 0 images, not the 1 held back now")
     assert not (tmp_path / "o.csv").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 import tifffile
 
-from pipeline.report.quality_flags import APPEARANCE, COHORT, LARGEST_MISMATCH, far, flags_of
+from pipeline.report.quality_flags import APPEARANCE, COHORT, LARGEST_MISMATCH, flags_of, outlier_message
 from pipeline.slides.appearance import WINDOW_PX, appearance, windows
 
 NOTHING = {"objects_per_mpx": math.nan, "median_area_px": math.nan, "uncertain": math.nan, "tile_mismatch": math.nan}
@@ -41,19 +41,21 @@ def test_numbers_by_hand():
     assert [red[f"colour_{index}"] for index in range(3)] == pytest.approx([255 / 318, 63 / 318, 0])
 
 
-def test_far_is_beyond_the_spread_and_beyond_the_range():
+def test_an_outlier_is_beyond_the_spread_and_beyond_the_range():
     scale = APPEARANCE["focus"]
     others = np.linspace(-2, -1, 11)
-    assert far(-1.5, others, scale) == far(-2.05, others, scale) == ""
-    assert far(-9, others, scale) == scale.low
-    assert far(9, others, scale) == scale.high
-    assert far(9, others[:7], scale) == far(math.nan, others, scale) == ""  # too few, or nothing to compare
-    assert far(9, [*others, 9.0], scale) == ""  # it was seen before
+    assert outlier_message(-1.5, others, scale) == outlier_message(-2.05, others, scale) == ""
+    assert outlier_message(-9, others, scale) == scale.low
+    assert outlier_message(9, others, scale) == scale.high
+    assert (
+        outlier_message(9, others[:7], scale) == outlier_message(math.nan, others, scale) == ""
+    )  # too few, or nothing to compare
+    assert outlier_message(9, [*others, 9.0], scale) == ""  # it was seen before
 
 
 def test_a_mismatch_above_the_limit_is_said():
     flags = flags_of(NOTHING | {"tile_mismatch": LARGEST_MISMATCH + 0.001}, NO_COHORT, {}, [])
-    assert flags == ["tiles disagree at more than 2% of the pixels they share"]
+    assert flags == ["tiles label more than 2% of their shared pixels differently"]
     assert flags_of(NOTHING | {"tile_mismatch": LARGEST_MISMATCH}, NO_COHORT, {}, []) == []
 
 
