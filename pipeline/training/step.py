@@ -122,7 +122,9 @@ class Learner:
         losses = []
         for weight, part in heads:
             logits = gather(part)
-            losses.append(weight * self._loss_of(logits, *(_crop_to_logits(whole, logits, geometry) for whole in truth)))
+            losses.append(
+                weight * self._loss_of(logits, *(_crop_to_logits(whole, logits, geometry) for whole in truth))
+            )
         return torch.stack(losses).sum()
 
 
