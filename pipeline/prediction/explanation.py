@@ -217,13 +217,7 @@ class _RecordConvolutions(TorchFunctionMode):
         self._names = names
         self.maps: dict[str, NDArray[np.float32]] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call a function of torch; record its result if it is one of the convolutions."""
         made = func(*args, **dict(kwargs or {}))
         if func is F.conv2d:
