@@ -135,7 +135,7 @@ def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -
     weights, network = folder / "weights", folder / "model.safetensors"
     pairs = ("--images", images, "--labels", labels, "--memory-mb", 4000)
     run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
-    files = ("--weights", weights, "--output", network, "--history", folder / "history.csv")
+    files = ("--weight-maps", weights, "--output", network, "--history", folder / "history.csv")
     with_all = (*pairs, *files, "--threads", THREADS, "--devices", 1)
     run_stage("train", *with_all, config=stage_config(settings, "train", "unet"))
     return network

@@ -79,7 +79,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path, expected, longe
             killed += 1
             check_complete(project)
             left -= Counter({stage: 1 for stage in hit if left[stage]})
-        went_on = went_on or "going on after step" in (project.folder / "logs" / "train" / "net.log").read_text()
+        went_on = went_on or "continuing after step" in (project.folder / "logs" / "train" / "net.log").read_text()
         if not went_on:  # no kill has come after a validation yet
             left["train"] = max(left["train"], 1)
     assert killed >= 20

@@ -95,7 +95,7 @@ class Project:
                 (folder / kind).mkdir(exist_ok=True)
                 tifffile.imwrite(folder / kind / f"{name}.tif", pixels.astype(np.uint8))
         places = ["--images", str(folder / "images"), "--labels", str(folder / "labels"), "--memory-mb", "100"]
-        assert main(["weigh", *places, "--output", str(folder / "weights"), "--config", self.config("weigh")]) == 0
+        assert main(["weigh", *places, "--output", str(folder / "weight-maps"), "--config", self.config("weigh")]) == 0
 
     def with_network(self, network: ModelConfig) -> Project:
         """The same images, another network."""
@@ -107,7 +107,7 @@ class Project:
         return stage_config(self.settings, stage, "unet")
 
     def start(self, name: str, devices: int = 1) -> subprocess.Popen[str]:
-        places = [f"--{kind}={self.folder / kind}" for kind in ("images", "labels", "weights")]
+        places = [f"--{kind}={self.folder / kind}" for kind in ("images", "labels", "weight-maps")]
         output = self.folder / name / "model.safetensors"
         files = [f"--output={output}", f"--history={output.with_name('history.csv')}", "--memory-mb=100"]
         command = [sys.executable, "-m", "pipeline", "train", *places, *files, "--threads=2", f"--devices={devices}"]

@@ -64,5 +64,5 @@ def test_the_layer_doubles_the_resolution(kind):
 
 
 def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="no up-sampling 'cubic'"):
+    with pytest.raises(ValueError, match="unknown up-sampling 'cubic'"):
         upsample(IMAGE, "cubic")

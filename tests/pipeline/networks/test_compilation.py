@@ -45,6 +45,6 @@ def test_without_a_compiler_the_network_runs_as_it_is(network, monkeypatch, capl
     with fresh_cache(), caplog.at_level(logging.WARNING, "pipeline"):
         assert compiled(network) is network
     (line,) = [record.message for record in caplog.records if record.name == "pipeline.networks.compilation"]
-    assert line.startswith("prediction.compile: going on without, since torch.compile failed: ")
+    assert line.startswith("prediction.compile: not used, since torch.compile failed: ")
     assert "no-such-compiler" in line
     assert "\n" not in line

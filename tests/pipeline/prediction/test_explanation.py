@@ -191,7 +191,7 @@ def test_responses_in_the_halo_are_left_out():
 
 
 def explain(folder, weights, *flags):
-    slide = ("--slide", str(folder / "a.tif"), "--weights", str(weights), "--threads", "1")
+    slide = ("--slide", str(folder / "a.tif"), "--network", str(weights), "--threads", "1")
     return main(["explain", *slide, "--output", str(folder / "shown"), *flags])
 
 

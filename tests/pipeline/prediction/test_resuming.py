@@ -178,5 +178,5 @@ def test_a_journal_of_something_else_is_not_gone_on_with(batch, journal, caplog,
     with caplog.at_level(logging.INFO):
         assert batch.predict("cut") == 0
     plan.write_text(before)
-    assert "prediction begins anew" in caplog.text
-    assert "going on after" not in caplog.text
+    assert "prediction starts from the beginning" in caplog.text
+    assert "continuing after" not in caplog.text

@@ -36,7 +36,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(project):
         (project.folder / "killed" / "history.csv").unlink()
     assert not (project.folder / "killed" / "model.safetensors").exists()
     log = project.train("killed")
-    assert "going on after step " in log
+    assert "continuing after step " in log
     assert project.weights("killed") == project.weights("undisturbed")
     columns = ["step", "learning_rate", "loss", "dice_mean"]
     whole, resumed = (project.history(name)[columns] for name in ("undisturbed", "killed"))
@@ -52,7 +52,7 @@ def test_a_run_killed_before_it_noted_that_training_ended_trains_no_step_twice(p
     for path in outputs:
         path.unlink()
     log = project.train("noted")
-    assert "over since step 16" in log
+    assert "finished at step 16" in log
     weights, _, records = (path.read_bytes() for path in outputs)
     assert (weights, records) == (first[0], first[2])
     state = project.folder / "noted" / "training" / "state.safetensors"
