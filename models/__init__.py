@@ -70,7 +70,7 @@ def build(
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
     network = architecture(in_channels=in_channels, num_classes=num_classes, **given, **dict(options or {}))
-    network.name, network.chosen = name, dict(options or {})
+    network.name, network.chosen_options = name, dict(options or {})
     return network
 
 

@@ -28,7 +28,7 @@ class LinkNet(SegmentationModel):
     """
 
     paper = "Chaurasia & Culurciello 2017, doi:10.1109/VCIP.2017.8305148"
-    thinnest: ClassVar[Mapping[str, Any]] = {"width": 4}
+    narrow_options: ClassVar[Mapping[str, Any]] = {"width": 4}
     backbone = "resnet18"
 
     def __init__(self, *, in_channels: int, num_classes: int, width: int = 64) -> None:

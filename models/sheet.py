@@ -48,7 +48,7 @@ class Sheet:
         return "blended" if self.geometry.context_px is None else "exact"
 
 
-def describe(
+def model_sheet(
     name: str, *, in_channels: int = 1, num_classes: int = 2, options: Mapping[str, object] | None = None
 ) -> Sheet:
     """Measure a network without its weights; the arguments are those of :func:`models.build`."""

@@ -32,7 +32,7 @@ class SMP(SegmentationModel):
     """
 
     paper = "segmentation_models_pytorch, https://github.com/qubvel-org/segmentation_models.pytorch"
-    thinnest: ClassVar[Mapping[str, Any]] = {}
+    narrow_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, *, in_channels: int, num_classes: int, variant: str, **options: Any) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def measure_context_px(network: nn.Module, sampling: Geometry) -> int | None:
         image = torch.linspace(1, 2, width, dtype=torch.float64).expand(1, 1, height, width)
         first = width // 2 // stride * stride
         last = first + stride - 1
-        seen = _seen_columns(network, image, slice(first - margin, last - margin + 1))
+        seen = _columns_used(network, image, slice(first - margin, last - margin + 1))
         if not len(seen):  # normalized across channels that are all equal here: nothing can be said
             return None
         context = max(first - int(seen.min()), int(seen.max()) - last)
@@ -73,16 +73,16 @@ def _make_averaging(module: nn.Module) -> None:
             nn.init.constant_(parameter, float(name == "weight" or not isinstance(module, _WEIGHTED)))
 
 
-def _seen_columns(network: nn.Module, image: Tensor, columns: slice) -> Tensor:
+def _columns_used(network: nn.Module, image: Tensor, columns: slice) -> Tensor:
     """Return the indices of the columns of the image that these columns of the logits depend on."""
     image = image.clone().requires_grad_()
-    with _EveryChoice():
+    with _AveragePooling():
         network(image)[..., columns].sum().backward()
     assert image.grad is not None
     return image.grad[0, 0].abs().sum(dim=0).nonzero().flatten()
 
 
-class _EveryChoice(TorchFunctionMode):
+class _AveragePooling(TorchFunctionMode):
     """Let what chooses one of four pixels look at all four."""
 
     def __torch_function__(

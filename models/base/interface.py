@@ -23,7 +23,7 @@ class SegmentationModel(nn.Module, ABC):
     ----------
     paper
         Where the architecture was published.
-    thinnest
+    narrow_options
         Options that make the cheapest network of the same geometry; its context is measured on that one.
     backbone
         Name of the torchvision classifier whose weights :meth:`load_backbone` takes; ``None`` without one.
@@ -31,19 +31,19 @@ class SegmentationModel(nn.Module, ABC):
         The part that :meth:`load_backbone` fills, or that can learn more slowly than the rest.
     least_batch
         Images that training needs at once: 2 where batch normalization follows an average of the whole image.
-    name, chosen
+    name, chosen_options
         What :func:`models.build` was asked for: the architecture and its options.
     stride_px, margin_px, remainder_px
         As in :class:`Geometry`.
     """
 
     paper: ClassVar[str]
-    thinnest: ClassVar[Mapping[str, Any]] = {"width": 1}
+    narrow_options: ClassVar[Mapping[str, Any]] = {"width": 1}
     least_batch: ClassVar[int] = 1
     backbone: str | None = None
     encoder: Any
     name: str
-    chosen: Mapping[str, Any]
+    chosen_options: Mapping[str, Any]
     stride_px: int = 1
     margin_px: int = 0
     remainder_px: int = 0
@@ -68,7 +68,7 @@ class SegmentationModel(nn.Module, ABC):
             stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
         )
         with torch.inference_mode(mode=False), torch.enable_grad():  # measured whenever it is first asked for
-            thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.thinnest)))
+            thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.narrow_options)))
             return sampling.with_context(measure_context_px(thin, sampling))
 
     @abstractmethod

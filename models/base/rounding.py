@@ -17,7 +17,7 @@ from models.base.folding import noise_for
 from models.base.interface import SegmentationModel
 
 
-class Exact(nn.Module):
+class Float32Layer(nn.Module):
     """A layer in float32 among others in bfloat16; ``made`` is the type of what it returns."""
 
     def __init__(self, layer: nn.Module, made: torch.dtype) -> None:
@@ -30,7 +30,7 @@ class Exact(nn.Module):
         return made.to(self.made)
 
 
-def round_between_the_ends(network: SegmentationModel) -> None:
+def convert_to_bfloat16(network: SegmentationModel) -> None:
     """Convert a network to bfloat16, in place, but for convolutions that take the image or make the logits.
 
     Parameters
@@ -42,7 +42,7 @@ def round_between_the_ends(network: SegmentationModel) -> None:
     ends = {
         f"{prefix}.{name}" if prefix else name: made
         for prefix, part in network.named_modules()
-        if isinstance(part, SegmentationModel) and _is_single(part)
+        if isinstance(part, SegmentationModel) and _has_no_members(part)
         for name, made in _ends(part).items()
     }
     tried = copy.deepcopy(network)
@@ -56,13 +56,13 @@ def round_between_the_ends(network: SegmentationModel) -> None:
 
 
 def _convert(network: SegmentationModel, ends: Mapping[str, torch.dtype]) -> None:
-    kept = {name: Exact(copy.deepcopy(network.get_submodule(name)), made) for name, made in ends.items()}
+    kept = {name: Float32Layer(copy.deepcopy(network.get_submodule(name)), made) for name, made in ends.items()}
     network.bfloat16()
     for name, layer in kept.items():
         network.set_submodule(name, layer)
 
 
-def _is_single(network: SegmentationModel) -> bool:
+def _has_no_members(network: SegmentationModel) -> bool:
     """Say whether a network is made of no others, as an ensemble is."""
     return sum(isinstance(module, SegmentationModel) for module in network.modules()) == 1
 

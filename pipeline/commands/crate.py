@@ -1,4 +1,4 @@
-"""Describe a project as an RO-Crate, for archives: which file was made from which, by what (https://w3id.org/ro/crate)."""
+"""Describe a finished project as an RO-Crate for archives (https://w3id.org/ro/crate)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ _TABLES = {
 
 
 def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-crate-metadata.json")) -> None:
-    """Write the metadata of the crate that the project in the current folder is; no file is copied.
+    """Write the metadata of the project in the current folder; no file is copied.
 
-    ``provenance`` is what a run wrote in which every sample succeeded.
+    Parameters
+    ----------
+    provenance : Path
+        What a run wrote in which every sample succeeded.
+    output : Path
+        Metadata file to write.
     """
     try:
         new_crate: Any = import_module("rocrate.rocrate").ROCrate

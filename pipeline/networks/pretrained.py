@@ -36,11 +36,11 @@ def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) ->
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     if config.pretrained:
-        start_from(network, config.pretrained)
+        load_pretrained(network, config.pretrained)
     return network
 
 
-def start_from(network: SegmentationModel, source: str) -> None:
+def load_pretrained(network: SegmentationModel, source: str) -> None:
     """Fill a fresh network with trained weights, as far as they fit.
 
     Parameters
@@ -62,13 +62,13 @@ def start_from(network: SegmentationModel, source: str) -> None:
         elif Path(source).suffix in {".pth", ".pt"}:
             network.load_backbone(torch.load(source, map_location="cpu", weights_only=True))
         else:
-            _copy_what_fits(network, safetensors.torch.load_file(source), source)
+            _copy_fitting(network, safetensors.torch.load_file(source), source)
     except (OSError, SafetensorError, pickle.UnpicklingError, EOFError, ValueError, RuntimeError, KeyError) as error:
         raise SlidemillError(f"pretrained {source!r}: {_first_line(error)}") from error
     log.info("started from %s", source)
 
 
-def _copy_what_fits(network: SegmentationModel, state: Mapping[str, Tensor], source: str) -> None:
+def _copy_fitting(network: SegmentationModel, state: Mapping[str, Tensor], source: str) -> None:
     own = network.state_dict(keep_vars=True)
     fitting = [name for name, value in own.items() if name in state and state[name].shape == value.shape]
     with torch.no_grad():

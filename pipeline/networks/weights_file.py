@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 import models
 from models.base.interface import SegmentationModel
-from models.sheet import describe
+from models.sheet import model_sheet
 from pipeline import __version__
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, sha256, write_json
@@ -45,10 +45,11 @@ def save_network(
     with replacing(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={"slidemill": __version__})
     origin["sha256"][path.name] = sha256(path)
-    sheet = describe(network.name, in_channels=network.in_channels, num_classes=len(classes), options=network.chosen)
+    options = dict(network.chosen_options)
+    sheet = model_sheet(network.name, in_channels=network.in_channels, num_classes=len(classes), options=options)
     card = ModelCard(
         architecture=network.name,
-        options=dict(network.chosen),
+        options=options,
         classes=list(classes),
         in_channels=network.in_channels,
         geometry=sheet.geometry,

@@ -29,7 +29,7 @@ _TIMED_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Throughput:
     """How fast this machine is: pixels of a slide per second where ``redundancy`` pixels are computed for each."""
 
     px_per_s: float
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def estimate(
-    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, pace: Pace, *, probabilities: bool
+    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, pace: Throughput, *, probabilities: bool
 ) -> Estimate:
     """Estimate one slide. Glass is not known yet: skipping it makes a run faster than this."""
     slide_px = math.prod(grid.shape)
@@ -68,16 +68,16 @@ def estimate(
     )
 
 
-def pace_of_runs(speeds: Iterable[Speed], redundancy: float) -> Pace | None:
+def throughput_of_runs(speeds: Iterable[Speed], redundancy: float) -> Throughput | None:
     """Return the pace of earlier runs, whose tiles are taken to be like those of now; None without any."""
     found = list(speeds)
     pixels, wall_s = sum(speed.pixels for speed in found), sum(speed.wall_s for speed in found)
     if not pixels:
         return None
-    return Pace(px_per_s=pixels / wall_s, redundancy=redundancy, source=f"{len(found)} earlier runs")
+    return Throughput(px_per_s=pixels / wall_s, redundancy=redundancy, source=f"{len(found)} earlier runs")
 
 
-def pace_of_window(network: SegmentationModel, *, in_channels: int, device: torch.device) -> Pace:
+def measure_throughput(network: SegmentationModel, *, in_channels: int, device: torch.device) -> Throughput:
     """Time a window of 512 px on this machine for some seconds; weights do not matter."""
     network.eval()
     fold_batch_norm(network)
@@ -91,4 +91,4 @@ def pace_of_window(network: SegmentationModel, *, in_channels: int, device: torc
         logits_of(network, window, network.geometry.halo_px).cpu()
         count += 1
     px_per_s = count * side**2 / (time.monotonic() - start)
-    return Pace(px_per_s=px_per_s, redundancy=1.0, source=f"timed on a window of {side} px, on {device}")
+    return Throughput(px_per_s=px_per_s, redundancy=1.0, source=f"timed on a window of {side} px, on {device}")

@@ -95,7 +95,7 @@ def richest_piece(
     return max(places, key=lambda place: float(read(*place.slices).astype(np.float64).var(axis=(1, 2)).sum()))
 
 
-def compare(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, precision: Precision) -> Check:
+def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, precision: Precision) -> Check:
     """Compare tiles with one pass over the whole.
 
     The whole is seen by the network as it was trained, tiles by the network as prediction prepares it.

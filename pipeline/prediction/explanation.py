@@ -39,12 +39,12 @@ class Response:
     column: int
     value: float
 
-    def moved(self, top: int, left: int) -> Self:
+    def shifted(self, top: int, left: int) -> Self:
         """Return the same in pixels of what the window was cut from, at ``top`` and ``left``."""
         return replace(self, row=self.row + top, column=self.column + left)
 
 
-def field_of(network: SegmentationModel, place: Region, region: Region) -> Region:
+def receptive_window(network: SegmentationModel, place: Region, region: Region) -> Region:
     """Return the window that the logits of ``place`` depend on: whole stride cells and the halo around them.
 
     Of a network with global context it is ``region`` in whole cells, which is then all that the network is shown.
@@ -137,7 +137,7 @@ def first_layer_filters(network: nn.Module) -> NDArray[np.float32]:
     return kernels
 
 
-def chosen_layers(network: nn.Module) -> list[str]:
+def layers_to_show(network: nn.Module) -> list[str]:
     """Return the names of the first convolution and of the one in the middle, in the order of modules."""
     names = [name for name, _ in _convolutions(network)]
     return list(dict.fromkeys([names[0], names[len(names) // 2]]))
@@ -151,7 +151,7 @@ def responses(
     Of a layer that runs several times (an ensemble under flips) it is the first time, which is upright.
     """
     modules = dict(_convolutions(network))
-    kept = _Kept({id(modules[name].weight): name for name in layers})
+    kept = _KeepResults({id(modules[name].weight): name for name in layers})
     rows, columns = (network.geometry.input_px(length) for length in window.shape[1:])
     with torch.inference_mode(), kept:
         network(to_device(window[None, :, :rows, :columns], next(network.parameters())))
@@ -210,7 +210,7 @@ def _convolutions(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
     return ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
-class _Kept(TorchFunctionMode):
+class _KeepResults(TorchFunctionMode):
     """Keeps the results of convolutions by their weights. A hook would miss those that call the function themselves."""
 
     def __init__(self, names: Mapping[int, str]) -> None:

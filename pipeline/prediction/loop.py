@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
-from models.base.rounding import round_between_the_ends
+from models.base.rounding import convert_to_bfloat16
 from pipeline.base.arrays import outside_the_heap
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.blending import Blend, Mismatch, Probabilities
@@ -34,7 +34,7 @@ from pipeline.prediction.forward import (
     to_device,
     uncertain_of,
 )
-from pipeline.prediction.progress import Progress, Record, Slides, Tally, progress_of, remaining
+from pipeline.prediction.progress import JournalRecord, Progress, Slides, Tally, progress_of, remaining
 from pipeline.prediction.speed import Speed
 from pipeline.prediction.store import PredictionWriter
 from pipeline.prediction.windows import Batch, Place, read_batches
@@ -61,7 +61,7 @@ def make_ready(network: SegmentationModel, device: torch.device, precision: str)
     """Prepare a network for prediction: on its device, in ``precision``, normalization folded into convolutions."""
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
     if precision == "bfloat16":
-        round_between_the_ends(network)
+        convert_to_bfloat16(network)
     network.to(device).to(memory_format=torch.channels_last)
 
 
@@ -111,14 +111,14 @@ def segment_slides(
         ahead=AHEAD,
     )
     clock = _Clock(progress.spent)
-    sink = _Sink(left, writer, progress, clock)
+    sink = _ResultWriter(left, writer, progress, clock)
     _segment(network, batches, sink, clock)
-    return sink.sum_up(network, slides)
+    return sink.speed(network, slides)
 
 
-def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _Sink, clock: _Clock) -> None:
+def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _ResultWriter, clock: _Clock) -> None:
     """Run all batches through a network that is ready, and write what it says."""
-    with behind(sink.write) as put:
+    with write_behind(sink.write) as put:
         stream = iter(batches)
         while True:
             with clock.measure("reading"):
@@ -155,7 +155,7 @@ def _to_host(values: torch.Tensor) -> NDArray[Any]:
 
 
 @contextmanager
-def behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None], None]]:
+def write_behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None], None]]:
     """Run ``consume`` in a thread of its own, one item behind; what it raises is raised by the next call, or the last.
 
     The function that is given takes an item, waits until the one before it is done, and returns; ``None`` only waits.
@@ -189,7 +189,7 @@ class _Clock:
         return self._spent | {"all": max(time.monotonic() - self._start, 1e-9)}
 
 
-class _Sink:
+class _ResultWriter:
     """The slides of the batch on their way out, and what was measured on it."""
 
     def __init__(self, slides: Slides, writer: PredictionWriter, progress: Progress, clock: _Clock) -> None:
@@ -221,10 +221,10 @@ class _Sink:
                 self._blend(place, scores.probabilities[index], tally)
             else:
                 self._write(place, scores, index, tally)
-        first, self._stop = self._stop, self._stop + batch.asked
+        first, self._stop = self._stop, self._stop + batch.requested
         for sample, tally in came.items():
             self._samples[sample].add(tally)
-        self.writer.record(Record(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(came)))
+        self.writer.record(JournalRecord(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(came)))
 
     def _write(self, place: Place, scores: Scores, index: int, tally: Tally) -> None:
         assert scores.labels is not None
@@ -245,7 +245,7 @@ class _Sink:
         tally.differing_px += blend.mismatch.differing_px - mismatch.differing_px
         tally.compared_px += blend.mismatch.compared_px - mismatch.compared_px
 
-    def sum_up(self, network: SegmentationModel, slides: Slides) -> Speed:
+    def speed(self, network: SegmentationModel, slides: Slides) -> Speed:
         """Return what was measured on ``slides``."""
         spent = self._clock.read()
         slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included

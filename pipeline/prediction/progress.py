@@ -49,7 +49,7 @@ class Tally:
 
 
 @dataclass(kw_only=True)
-class Record:
+class JournalRecord:
     """What came of windows [``first``, ``stop``) of all that the samples have, numbered in their order.
 
     ``spent`` is the time until then, by part, that of earlier tries included.
@@ -90,14 +90,14 @@ class Progress:
     samples: dict[str, Tally] = field(default_factory=dict)
 
 
-def progress_of(records: Iterable[Record], slides: Slides) -> Progress:
+def progress_of(records: Iterable[JournalRecord], slides: Slides) -> Progress:
     """Return where to go on after ``records``, the windows being those of ``slides`` (sample id and plan).
 
     That is after the last one, but for a sample that is blended: the first row of tiles that is not written needs the
     windows of the row before it. These go through the network again.
     """
     found = Progress(samples={sample: Tally() for sample, _ in slides})
-    done: list[Record] = []
+    done: list[JournalRecord] = []
     for record in records:
         while done and done[-1].first >= record.first:  # an earlier try went on from before them
             done.pop()

@@ -25,7 +25,7 @@ from zarr.storage import ZipStore
 
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import replacing
-from pipeline.prediction.progress import Record
+from pipeline.prediction.progress import JournalRecord
 from pipeline.prediction.zip_journal import recover
 from pipeline.tiling.grid import Grid, Region
 
@@ -41,11 +41,11 @@ class PredictionWriter:
 
     Attributes
     ----------
-    records : list of Record
+    records : list of JournalRecord
         Of earlier tries, which had begun the same samples: what they say is written.
     """
 
-    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool, records: list[Record]) -> None:
+    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool, records: list[JournalRecord]) -> None:
         self._store = store
         self.records = records
         self._next = len(records)
@@ -80,13 +80,13 @@ class PredictionWriter:
         if probabilities is not None:
             self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
 
-    def record(self, record: Record) -> None:
+    def record(self, record: JournalRecord) -> None:
         """Say that everything until now belongs together: from here an interrupted prediction goes on."""
         zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=record.to_dict())
         self._next += 1
 
     def fail(self, sample: str, *, stage: str, error: str) -> None:
-        """Record that a sample has no prediction, why, and which stage found it."""
+        """JournalRecord that a sample has no prediction, why, and which stage found it."""
         self._number(sample)
         self._errors[sample] = (stage, error)
 
@@ -126,7 +126,7 @@ def write_predictions(
             yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities, records=records)
 
 
-def _recover_records(path: Path, identity: str) -> list[Record]:
+def _recover_records(path: Path, identity: str) -> list[JournalRecord]:
     names = recover(path, lambda name: _IS_RECORD.fullmatch(name) is not None)
     with zipfile.ZipFile(path) if names else nullcontext() as archive:
         if archive is None:
@@ -135,10 +135,10 @@ def _recover_records(path: Path, identity: str) -> list[Record]:
             log.info("%s is of other slides, settings or weights: prediction begins anew", path)
             return []
         records = [json.loads(archive.read(name))["attributes"] for name in names if _IS_RECORD.fullmatch(name)]
-        return [Record.from_dict(record) for record in records]
+        return [JournalRecord.from_dict(record) for record in records]
 
 
-def weights_behind(path: Path) -> str | None:
+def network_sha256(path: Path) -> str | None:
     """Return the SHA-256 of the weights that predicted a batch; None where the file does not say."""
     with ZipStore(path, mode="r") as store:
         origin: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["provenance"]

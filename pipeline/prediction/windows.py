@@ -49,10 +49,10 @@ class Unreadable:
 class Batch:
     """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read.
 
-    ``asked`` is how many windows there are, those that could not be read included.
+    ``requested`` is how many windows there are, those that could not be read included.
     """
 
-    asked: int
+    requested: int
     places: list[Place]
     pixels: NDArray[np.float32]
     unreadable: list[Unreadable]
@@ -95,7 +95,7 @@ def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[
 
 
 def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) -> Iterator[Value]:
-    """Run tasks in threads, a few ahead of what is asked for; yield what they return, in their order.
+    """Run tasks in threads, a few ahead of what is requested for; yield what they return, in their order.
 
     What a task raises is raised here, in its turn; tasks that have not begun by then are never run.
     """
@@ -182,7 +182,7 @@ def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
     good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
     return Batch(
-        asked=len(places),
+        requested=len(places),
         places=[places[index] for index in good],
         pixels=pixels if len(good) == len(places) else pixels[good],
         unreadable=[result for result in read if isinstance(result, Unreadable)],

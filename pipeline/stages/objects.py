@@ -41,9 +41,24 @@ def run(
     memory_mb: int,
     config: ObjectsConfig,
 ) -> None:
-    """Write the objects of one mask as a table (CSV) and as polygons for QuPath (GeoJSON).
+    """Write the objects of one mask; docs/contracts.md describes columns and properties.
 
-    The columns and properties are described in docs/contracts.md.
+    Parameters
+    ----------
+    sample, model : str
+        Id of the sample and name of the network, from which the ids of the polygons follow.
+    slide : Path
+        Slide whose intensities are measured.
+    mask : Path
+        Mask of the slide (OME-TIFF).
+    table : Path
+        CSV to write, an object a row.
+    annotations : Path
+        GeoJSON to write, a polygon an object, as QuPath reads it.
+    memory_mb : int
+        Largest piece of an image to hold, in MB.
+    config : ObjectsConfig
+        Classes and how the slide is read.
     """
     channels = list(dict.fromkeys(config.image.channels))
     view = config.image.model_copy(update={"channels": channels})

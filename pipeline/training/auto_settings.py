@@ -40,7 +40,7 @@ _LOADED_BYTES = 128  # of a pixel of the patches that are being made and wait
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepMemory:
     """What a training step of one network takes."""
 
     geometry: Geometry
@@ -62,7 +62,7 @@ class Step:
         return max(CELLS * stride, round_up(2 * self.geometry.margin_px + stride, stride))
 
 
-def settle(
+def resolve(
     config: ModelConfig, data: TrainingSet, *, in_channels: int, num_classes: int, memory_mb: int
 ) -> ResolvedConfig:
     """Return the configuration with a value for everything that is ``auto``, and log why.
@@ -106,8 +106,8 @@ def settle(
             memory_mb,
         )
     _warn_of_scales(data)
-    settled = {"options": options, "patch_px": patch_px, "batch_size": batch_size}
-    return ResolvedConfig(**{name: getattr(config, name) for name in type(config).model_fields} | settled)
+    resolved = {"options": options, "patch_px": patch_px, "batch_size": batch_size}
+    return ResolvedConfig(**{name: getattr(config, name) for name in type(config).model_fields} | resolved)
 
 
 def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) -> int | None:
@@ -139,7 +139,7 @@ def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) 
     return best
 
 
-def choose_patch(config: ModelConfig, data: TrainingSet, step: Step, memory_mb: int) -> int:
+def choose_patch(config: ModelConfig, data: TrainingSet, step: StepMemory, memory_mb: int) -> int:
     """Return the side of a patch: as large as images, time and memory allow.
 
     The larger it is, the more of its pixels see all around them what they see in prediction.
@@ -163,7 +163,7 @@ def choose_patch(config: ModelConfig, data: TrainingSet, step: Step, memory_mb: 
     return patch_px
 
 
-def choose_batch(patch_px: int, step: Step, memory_mb: int, *, least: int) -> int:
+def choose_batch(patch_px: int, step: StepMemory, memory_mb: int, *, least: int) -> int:
     """Return how many patches a step has: a given number of pixels, as far as memory allows."""
     fitting = step.pixels(memory_mb) // patch_px**2
     if fitting < least:
@@ -194,11 +194,11 @@ def choose_normalization(batch_size: int) -> str:
     return "group"
 
 
-def measure_step(network: SegmentationModel, num_classes: int) -> Step:
+def measure_step(network: SegmentationModel, num_classes: int) -> StepMemory:
     """Return what a step of a network takes; it is on the device ``meta``."""
     grown = round(_HEAP * training_bytes_per_px(network, num_classes=num_classes)) + _LOADED_BYTES
     fixed = _PROCESS_BYTES + _WEIGHT_BYTES * count_parameters(network)
-    return Step(geometry=network.geometry, fixed_bytes=fixed, bytes_per_px=grown)
+    return StepMemory(geometry=network.geometry, fixed_bytes=fixed, bytes_per_px=grown)
 
 
 def _geometry_at(depth: int, config: ModelConfig, shape: dict[str, int]) -> Geometry:

@@ -24,8 +24,8 @@ from pipeline.base import paths
 from pipeline.project.drop_folder import Sample, find_samples
 from pipeline.settings.schema import parse_settings
 from tests.benchmarks.common import say, say_machine
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
 RECORDS = Path(".snakemake/metadata")

@@ -26,7 +26,7 @@ from pipeline.slides.intensity import Statistics, measure, normalize, row_bands
 from pipeline.slides.labels import open_labels, training_classes
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.tissue import Tissue, find_tissue
-from pipeline.training.data.class_index import Cells, count_cells
+from pipeline.training.data.class_index import ClassIndex, index_classes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,9 @@ class Annotated:
         return self.image.shape[1], self.image.shape[2]
 
     @cached_property
-    def cells(self) -> Cells:
+    def class_index(self) -> ClassIndex:
         """Where each class is, glass left out; counted when first asked for, by reading all labels once."""
-        cells = count_cells(self.classes)
+        cells = index_classes(self.classes)
         return cells.without_glass(self.tissue) if self.tissue else cells
 
 
@@ -240,7 +240,7 @@ def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:
 
 def _check_labels(annotated: Annotated, pair: TrainingPair, config: TrainConfig) -> None:
     """Refuse labels with nothing in them; all values are looked at on the way."""
-    found = count_cells(annotated.classes).classes if annotated.tissue else annotated.cells.classes
+    found = index_classes(annotated.classes).classes if annotated.tissue else annotated.class_index.classes
     if not found:
         raise SlideError(f"{pair.labels}: no pixel is annotated; annotate some, or remove the file and its image")
     if found == [0] and not config.allow_empty:

@@ -18,7 +18,7 @@ _BAND_PX = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class ClassIndex:
     """Pixels of each class by cell.
 
     Attributes
@@ -40,7 +40,7 @@ class Cells:
         """The classes that are there, in ascending order."""
         return sorted(self.counts)
 
-    def without_glass(self, tissue: Tissue) -> Cells:
+    def without_glass(self, tissue: Tissue) -> ClassIndex:
         """Leave out background on glass; what has another class counts wherever it is."""
         centres = (
             ((np.arange(cells) + 0.5) * self.side_px / side).astype(np.intp).clip(max=length - 1)
@@ -49,7 +49,7 @@ class Cells:
         on_tissue = tissue.cells[np.ix_(*centres)]
         background = {0: self.counts[0] * on_tissue} if 0 in self.counts else {}
         counts = {index: cells for index, cells in (self.counts | background).items() if cells.any()}
-        return Cells(shape=self.shape, side_px=self.side_px, counts=counts)
+        return ClassIndex(shape=self.shape, side_px=self.side_px, counts=counts)
 
     def draw(self, classes: Array, of_class: int | None, generator: np.random.Generator) -> tuple[int, int]:
         """Return the row and column of a pixel of a class, or of any class, each pixel with the same chance.
@@ -71,7 +71,7 @@ class Cells:
         return -(-self.shape[0] // self.side_px), -(-self.shape[1] // self.side_px)
 
 
-def count_cells(classes: Array) -> Cells:
+def index_classes(classes: Array) -> ClassIndex:
     """Count the pixels of a (rows, columns) class map, read band by band."""
     rows, columns = classes.shape
     side = max(_CELL_PX, math.ceil(math.sqrt(rows * columns / _MOST_CELLS)))
@@ -92,4 +92,4 @@ def count_cells(classes: Array) -> Cells:
             if (missing := done - sum(len(part) for part in known)) > 0:
                 known.append(np.zeros((missing, across), dtype=np.int64))
     whole = {index: np.concatenate(parts) for index, parts in counts.items()}
-    return Cells(shape=(rows, columns), side_px=side, counts=whole)
+    return ClassIndex(shape=(rows, columns), side_px=side, counts=whole)

@@ -21,7 +21,7 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.tiling.grid import Region, read_mirrored
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_changes import draw_map, reach_px, resample, turn
+from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
 
 Patch = tuple[Tensor, Tensor, Tensor]
 
@@ -58,7 +58,7 @@ class RandomPatches(Dataset[Patch]):
         self.config = config
         self.seed = seed
         self.balance = balance
-        self.classes = sorted({index for annotated in images for index in annotated.cells.classes})
+        self.classes = sorted({index for annotated in images for index in annotated.class_index.classes})
         self.is_grouped = not all(annotated.in_memory for annotated in images)
         self._windows: OrderedDict[int, tuple[Region, list[NDArray[Any]]]] = OrderedDict()
 
@@ -81,8 +81,8 @@ class RandomPatches(Dataset[Patch]):
             moved, target = resample(np.concatenate([pixels, costs]), labels[0], places - first.view(2, 1, 1))
             image, classes, weights = moved[:-1], target[None], moved[-1:]
         number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
-        image, classes, weights = (turn(part, number).contiguous() for part in (image, classes, weights))
-        return self._coloured(image, annotated, generator), classes[0].long(), weights[0].float()
+        image, classes, weights = (flip_or_rotate(part, number).contiguous() for part in (image, classes, weights))
+        return self._change_intensities(image, annotated, generator), classes[0].long(), weights[0].float()
 
     def _place(self, index: int) -> tuple[Annotated, tuple[int, int], int]:
         """Draw a slide and a pixel of it, the same for all patches of a group."""
@@ -94,9 +94,9 @@ class RandomPatches(Dataset[Patch]):
         candidates = self.images
         if generator.random() < self.balance:
             of_class = self.classes[generator.integers(len(self.classes))]
-            candidates = [annotated for annotated in self.images if of_class in annotated.cells.counts]
+            candidates = [annotated for annotated in self.images if of_class in annotated.class_index.counts]
         annotated = candidates[generator.integers(len(candidates))]
-        return annotated, annotated.cells.draw(annotated.classes, of_class, generator), group
+        return annotated, annotated.class_index.draw(annotated.classes, of_class, generator), group
 
     def _read(
         self, annotated: Annotated, window: Region, point: tuple[int, int], group: int
@@ -123,7 +123,7 @@ class RandomPatches(Dataset[Patch]):
         image, classes, weights = (part[:, rows, columns] for part in parts)
         return image, classes, weights
 
-    def _coloured(self, image: Tensor, annotated: Annotated, generator: np.random.Generator) -> Tensor:
+    def _change_intensities(self, image: Tensor, annotated: Annotated, generator: np.random.Generator) -> Tensor:
         if generator.random() < self.config.chance("stain"):
             image = jitter_stains(
                 image, annotated.statistics, annotated.white, strength=self.config.stain, generator=generator

@@ -104,7 +104,7 @@ def resample(pixels: NDArray[np.float32], classes: NDArray[np.uint8], places: Te
     return moved, torch.from_numpy(classes)[rows, columns]
 
 
-def turn(part: Tensor, number: int) -> Tensor:
+def flip_or_rotate(part: Tensor, number: int) -> Tensor:
     """Return one of the eight flips and quarter turns of the last two axes, 0 being none."""
     turned = torch.rot90(part, number % 4, (-2, -1))
     return turned.flip(-1) if number >= 4 else turned

@@ -7,7 +7,7 @@ import torchvision
 
 import models
 from pipeline.base.errors import SlidemillError
-from pipeline.networks.pretrained import start_from
+from pipeline.networks.pretrained import load_pretrained
 
 
 def build(name, *, in_channels=1, num_classes=2, **options):
@@ -24,7 +24,7 @@ def test_a_network_of_other_classes_gives_all_but_its_head(tmp_path):
     source, network = build("unet", width=2), build("unet", width=2, num_classes=5)
     fresh_head = network.head.weight.clone()
     torch.nn.init.constant_(source.encoder[0][0].weight, 0.25)
-    start_from(network, save(source, tmp_path / "model.safetensors"))
+    load_pretrained(network, save(source, tmp_path / "model.safetensors"))
     assert (network.encoder[0][0].weight == 0.25).all()
     assert torch.equal(network.head.weight, fresh_head)
 
@@ -34,7 +34,7 @@ def test_a_finer_fcn_starts_from_a_coarser_one(coarse, fine, tmp_path):
     source, network = build(coarse, width=1), build(fine, width=1)
     for parameter in source.parameters():
         torch.nn.init.constant_(parameter, 0.125)
-    start_from(network, save(source, tmp_path / "model.safetensors"))
+    load_pretrained(network, save(source, tmp_path / "model.safetensors"))
     learned = dict(network.named_parameters())
     started = {name for name, value in learned.items() if (value == 0.125).all()}
     assert {name for name in learned if name.split(".")[0] in {"encoder", "fc6", "fc7", "score"}} <= started
@@ -45,7 +45,7 @@ def test_a_state_dict_of_torchvision_fills_the_backbone(tmp_path):
     classifier = torchvision.models.resnet18(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "resnet18.pth")
     network = build("linknet", in_channels=3)
-    start_from(network, str(tmp_path / "resnet18.pth"))
+    load_pretrained(network, str(tmp_path / "resnet18.pth"))
     assert torch.equal(network.encoder.conv1.weight, classifier.conv1.weight)
     assert torch.equal(network.encoder.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
 
@@ -57,7 +57,7 @@ def test_what_a_stranger_pickled_is_not_run(tmp_path):
 
     torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(SlidemillError, match="evil.pth"):
-        start_from(build("linknet"), str(tmp_path / "evil.pth"))
+        load_pretrained(build("linknet"), str(tmp_path / "evil.pth"))
     assert not (tmp_path / "owned").exists()
 
 
@@ -82,5 +82,5 @@ def test_what_does_not_fit_is_one_line(name, options, source, message, tmp_path,
         if source.startswith(classifier):
             torch.save(getattr(torchvision.models, classifier)(weights=None).state_dict(), tmp_path / source)
     with pytest.raises(SlidemillError, match=message) as error:
-        start_from(build(name, **options), source)
+        load_pretrained(build(name, **options), source)
     assert "\n" not in str(error.value)

@@ -9,46 +9,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.base.geometry import Geometry
 from pipeline.__main__ import main
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.estimate import Pace, estimate, pace_of_runs
-from pipeline.prediction.speed import Speed
+from pipeline.prediction.estimate import Throughput, estimate, throughput_of_runs
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
 from pipeline.tiling.plan import plan_grid
-from tests.support.networks import CLASSES, write_network
-
-CARD = ModelCard(
-    architecture="unet",
-    options={},
-    classes=CLASSES,
-    in_channels=1,
-    geometry=Geometry(stride_px=16, context_px=94),
-    pixel_size_um=None,
-    normalization={},
-    metrics={},
-    validation=[],
-    appearance=[],
-    parameters=10**6,
-    bytes_per_px=500,
-)
-SPEED = Speed(
-    pixels=3_000_000,
-    wall_s=2.0,
-    network_s=1.9,
-    reading_s=0.0,
-    writing_s=0.1,
-    differing_px=0,
-    compared_px=0,
-    device="cpu",
-    precision="float32",
-    threads=2,
-    uncertain={},
-    mismatch={},
-)
+from tests.support.networks import CARD, CLASSES, write_network
+from tests.support.prediction import SPEED
 
 
 def project(folder, monkeypatch, **network):
@@ -71,7 +40,7 @@ def test_the_memory_of_a_window_is_what_lets_it_be_planned(window_px, parameters
 @given(rows=st.integers(1, 20_000), columns=st.integers(1, 20_000), memory_mb=st.integers(1500, 9000))
 def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
     grid = plan_grid((rows, columns), CARD, memory_mb, None)
-    pace = Pace(px_per_s=1e6, redundancy=1.0, source="")
+    pace = Throughput(px_per_s=1e6, redundancy=1.0, source="")
     made = estimate(grid, None, CARD, pace, probabilities=False)
     assert made.memory_mb <= memory_mb
     assert (made.tiles, made.shape) == (grid.count, (rows, columns))
@@ -79,7 +48,7 @@ def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
 
 def test_an_estimate_by_hand():
     grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, stride_px=16)
-    pace = Pace(px_per_s=2e6, redundancy=1.5, source="")
+    pace = Throughput(px_per_s=2e6, redundancy=1.5, source="")
     made = estimate(grid, (0.5, 0.5), CARD, pace, probabilities=True)
     computed = (512 + 192 + 496 + 192) ** 2  # the last tile has 488 px, that is 31 strides
     assert made.redundancy == pytest.approx(computed / 1e6)
@@ -89,8 +58,8 @@ def test_an_estimate_by_hand():
 
 
 def test_the_pace_of_earlier_runs_is_that_of_all_of_them():
-    assert pace_of_runs([], 1.2) is None
-    pace = pace_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
+    assert throughput_of_runs([], 1.2) is None
+    pace = throughput_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
     assert (pace.px_per_s, pace.redundancy, pace.source) == (500_000, 1.2, "2 earlier runs")
 
 

@@ -14,15 +14,15 @@ from models.base.interface import SegmentationModel
 from pipeline.__main__ import main
 from pipeline.base.files import read_json
 from pipeline.prediction.explanation import (
-    chosen_layers,
-    field_of,
     first_layer_filters,
+    layers_to_show,
     occlusion_map,
+    receptive_window,
     responses,
     strongest_responses,
 )
 from pipeline.tiling.grid import Region
-from tests.support.networks import lived_in_network, thin_options, write_network
+from tests.support.networks import network_with_batch_stats, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
 PASS_ON = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
@@ -32,7 +32,7 @@ class Looker(SegmentationModel):
     """Calls a pixel an object if the pixels two rows above it and to the right are bright: nothing else counts."""
 
     paper = "made by hand"
-    thinnest = MappingProxyType({})
+    narrow_options = MappingProxyType({})
 
     def __init__(self, *, in_channels=1, num_classes=2):
         super().__init__()
@@ -52,7 +52,7 @@ class Detector(SegmentationModel):
 
     paper = "made by hand"
     stride_px = 2
-    thinnest = MappingProxyType({})
+    narrow_options = MappingProxyType({})
 
     def __init__(self, *, in_channels=1, num_classes=2):
         super().__init__()
@@ -108,7 +108,7 @@ def test_a_pixel_has_the_mean_of_the_squares_that_hid_it():
 
 
 def test_nothing_falls_beyond_the_context(generator):
-    network = lived_in_network("unet", width=2, depth=2)
+    network = network_with_batch_stats("unet", width=2, depth=2)
     place = region(41, 30, 1, 1)
     image = generator.random((1, 100, 100)).astype(np.float32)
     halo = network.geometry.halo_px
@@ -121,7 +121,7 @@ def test_nothing_falls_beyond_the_context(generator):
         step_px=4,
         batch=32,
     )
-    field = field_of(network, place, place)
+    field = receptive_window(network, place, place)
     within = np.zeros_like(falls, dtype=bool)
     within[max(field.top, 0) : field.bottom, max(field.left, 0) : field.right] = True
     assert np.abs(falls[within]).max() > 1e-6
@@ -146,15 +146,15 @@ def test_the_squares_hide_every_pixel_whatever_their_size():
     ("place", "expected"), [((17, 3, 1, 1), (-8, -24, 56, 56)), ((8, 0, 9, 8), (-16, -24, 64, 56))]
 )
 def test_the_field_is_whole_cells_and_their_halo(place, expected):
-    network = lived_in_network("unet", width=1, depth=3)
+    network = network_with_batch_stats("unet", width=1, depth=3)
     assert (network.geometry.stride_px, network.geometry.halo_px) == (8, 48)
     grown = (expected[0] - 24, expected[1] - 24, expected[2] + 48, expected[3] + 48)
-    assert field_of(network, region(*place), region(0, 0, 64, 64)) == region(*grown)
+    assert receptive_window(network, region(*place), region(0, 0, 64, 64)) == region(*grown)
 
 
 def test_the_field_of_a_global_network_is_the_region():
-    network = lived_in_network("unet", width=2, depth=2, normalization="group")
-    assert field_of(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
+    network = network_with_batch_stats("unet", width=2, depth=2, normalization="group")
+    assert receptive_window(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
 
 
 def test_first_filters_are_the_weights_of_the_first_convolution():
@@ -172,7 +172,7 @@ def test_the_strongest_response_of_a_detector_is_where_its_pattern_is(generator)
     for row, column, height in ((20, 30, 1.0), (44, 60, 0.5)):
         window[0, row - 1 : row + 2, column - 1 : column + 2] += height * PATTERN
     network = Detector().eval()
-    maps = responses(network, window, chosen_layers(network))
+    maps = responses(network, window, layers_to_show(network))
     assert {name: values.shape for name, values in maps.items()} == {"first": (1, 64, 80), "second": (2, 32, 40)}
     found = strongest_responses(maps, (64, 80), channels=2, count=2, apart_px=8, border_px=0)
     second = [one for one in found if one.layer == "second"]
@@ -204,8 +204,8 @@ def test_the_layers_of_every_architecture_can_be_shown(generator, name):
         stride_px=stride, context_px=None, margin_px=margin, remainder_px=network.remainder_px
     )
     side = 2 * round_up(2 * margin + stride, stride)
-    maps = responses(network, generator.random((1, side, side)).astype(np.float32), chosen_layers(network))
-    assert list(maps) == chosen_layers(network)
+    maps = responses(network, generator.random((1, side, side)).astype(np.float32), layers_to_show(network))
+    assert list(maps) == layers_to_show(network)
     assert len(maps) == 2
     assert all(np.isfinite(values).all() and values.size for values in maps.values())
     found = strongest_responses(maps, (side, side), channels=2, count=3, apart_px=4, border_px=0)

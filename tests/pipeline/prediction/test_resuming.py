@@ -60,7 +60,7 @@ class Batch:
 
     def predict(self, name="batch"):
         """Predict; return the exit status."""
-        places = ["--weights", str(self.weights), "--plans", str(self.folder / "plans"), "--batch", "batch"]
+        places = ["--network", str(self.weights), "--plans", str(self.folder / "plans"), "--batch", "batch"]
         places += ["--slides", str(self.folder / "slides.json")]
         places += ["--output", str(self.output(name)), "--speed", str(self.folder / f"{name}.json")]
         return main(["predict", *places, "--threads", "1", "--memory-mb", "1000", "--config", self.config("predict")])

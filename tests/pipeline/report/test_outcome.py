@@ -59,7 +59,7 @@ class TestOutcome:
 
     def test_a_reference_asks_for_metrics(self):
         put("data/references/a.tif")
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
         put(paths.LOG["evaluate"], error_line("evaluate", SlidemillError("disk full")))
         assert (only().status, only().stage) == ("failed", "evaluate")
         put(paths.METRICS)
@@ -140,7 +140,7 @@ class TestOutcome:
         put(paths.LOG["tile"], "12:00:00 all is well")
         put(paths.LOG["predict"], "12:00:00 device cpu")
         assert (only().stage, only().kind, only().log) == ("predict", "", Path(paths.LOG["predict"].format(**NAMES)))
-        assert "it was killed" in only().error
+        assert "probably killed" in only().error
         assert "run the same command again" in only().error
 
     def test_a_log_of_an_earlier_run_is_not_the_reason_of_a_killed_job(self):
@@ -160,7 +160,7 @@ class TestOutcome:
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):
         remove(paths.MASK, paths.PLAN)
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
 
     def test_a_job_that_ran_without_a_word_only_before_this_run_waits_for_the_next(self):
         remove(paths.MASK, paths.PLAN)

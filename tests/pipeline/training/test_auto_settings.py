@@ -21,7 +21,7 @@ from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.networks import ModelConfig, ResolvedConfig
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import LabelConfig
-from pipeline.training.auto_settings import Step, choose_batch, choose_depth, choose_patch, measure_step, settle
+from pipeline.training.auto_settings import StepMemory, choose_batch, choose_depth, choose_patch, measure_step, resolve
 from pipeline.training.data.fingerprint import TrainingSet, describe_training_set, typical_diameter
 from pipeline.training.step import check_patch
 
@@ -32,7 +32,7 @@ THIN = {"width": 2, "depth": 2}
 
 def step(*, stride_px=16, margin_px=0, fixed_bytes=0, bytes_per_px=1000):
     geometry = Geometry(stride_px=stride_px, context_px=margin_px + 2, margin_px=margin_px)
-    return Step(geometry=geometry, fixed_bytes=fixed_bytes, bytes_per_px=bytes_per_px)
+    return StepMemory(geometry=geometry, fixed_bytes=fixed_bytes, bytes_per_px=bytes_per_px)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_the_largest_networks_look_as_far_as_the_patch_allows():
 
 def test_the_default_is_what_was_found_good_for_nuclei(caplog):
     caplog.set_level(logging.INFO)
-    settled = settle(
+    resolved = resolve(
         ModelConfig(options={"depth": "auto", "normalization": "auto"}), NUCLEI, memory_mb=8000, **ONE_CHANNEL
     )
-    assert (settled.patch_px, settled.batch_size) == (256, 4)
-    assert settled.options == {"depth": 4, "normalization": "batch"}
+    assert (resolved.patch_px, resolved.batch_size) == (256, 4)
+    assert resolved.options == {"depth": 4, "normalization": "batch"}
     lines = [record.message for record in caplog.records]
     assert [line.split(":")[0] for line in lines] == [
         "depth 4",
@@ -113,19 +113,19 @@ def test_the_default_is_what_was_found_good_for_nuclei(caplog):
 
 def test_one_patch_at_a_time_asks_for_group_normalization():
     config = ModelConfig(options=THIN | {"normalization": "auto"}, batch_size=1)
-    assert settle(config, NUCLEI, memory_mb=8000, **ONE_CHANNEL).options["normalization"] == "group"
+    assert resolve(config, NUCLEI, memory_mb=8000, **ONE_CHANNEL).options["normalization"] == "group"
 
 
 def test_without_an_object_the_depth_is_that_of_the_architecture():
     config = ModelConfig(options={"width": 2, "depth": "auto"})
     nothing = TrainingSet(side_px=512, object_px=None)
-    assert settle(config, nothing, memory_mb=8000, **ONE_CHANNEL).options == {"width": 2}
+    assert resolve(config, nothing, memory_mb=8000, **ONE_CHANNEL).options == {"width": 2}
 
 
 def test_what_is_stated_stays_and_a_step_beyond_memory_is_said(caplog):
     config = ModelConfig(options=THIN, patch_px=4096, batch_size=7, seed=3, learning_rate=0.5)
-    settled = settle(config, NUCLEI, memory_mb=2000, **ONE_CHANNEL)
-    assert settled.model_dump() == config.model_dump()
+    resolved = resolve(config, NUCLEI, memory_mb=2000, **ONE_CHANNEL)
+    assert resolved.model_dump() == config.model_dump()
     assert "training.memory_mb is 2000; lower patch_px or batch_size" in caplog.text
 
 
@@ -135,10 +135,10 @@ def test_what_is_stated_stays_and_a_step_beyond_memory_is_said(caplog):
 )
 def test_the_patch_suits_every_network(architecture, options):
     config = ModelConfig(architecture=architecture, options=options)
-    settled = settle(config, TrainingSet(side_px=70, object_px=9.0), memory_mb=8000, **ONE_CHANNEL)
+    resolved = resolve(config, TrainingSet(side_px=70, object_px=9.0), memory_mb=8000, **ONE_CHANNEL)
     network = models.build(architecture, options=options, **ONE_CHANNEL)
-    check_patch(network.geometry, settled.patch_px)
-    assert settled.batch_size >= 2
+    check_patch(network.geometry, resolved.patch_px)
+    assert resolved.batch_size >= 2
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_patch_suits_every_network(architecture, options):
 )
 def test_what_cannot_be_settled_is_one_line(settings, memory_mb, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        settle(ModelConfig(**settings), NUCLEI, memory_mb=memory_mb, **ONE_CHANNEL)
+        resolve(ModelConfig(**settings), NUCLEI, memory_mb=memory_mb, **ONE_CHANNEL)
     assert "\n" not in str(caught.value)
 
 
@@ -237,5 +237,5 @@ def test_a_training_set_is_described_as_the_network_sees_it(tmp_path, kind):
 
 def test_training_images_of_several_pixel_sizes_are_said(caplog):
     data = TrainingSet(side_px=512, object_px=21.0, pixel_sizes_um=[(0.25, 0.25), (0.5, 0.5)])
-    settle(ModelConfig(options=THIN), data, memory_mb=8000, **ONE_CHANNEL)
+    resolve(ModelConfig(options=THIN), data, memory_mb=8000, **ONE_CHANNEL)
     assert "0.25 to 0.5 um; image.pixel_size_um brings objects to one size" in caplog.text

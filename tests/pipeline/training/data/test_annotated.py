@@ -65,7 +65,7 @@ def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
             np.testing.assert_array_equal(one.weights[rows, columns], other.weights[rows, columns])
         assert one.image.dtype == other.image.dtype == np.float32
         assert (one.shape, one.statistics, one.appearance) == (other.shape, other.statistics, other.appearance)
-        assert one.cells.classes == other.cells.classes
+        assert one.class_index.classes == other.class_index.classes
     image, target, weights = RandomPatches(far, patch_px=32, config=AugmentationConfig(), seed=0)[5]
     assert (image.shape, target.shape, weights.shape) == ((1, 32, 32), (32, 32), (32, 32))
 
@@ -84,7 +84,7 @@ def test_pixels_that_are_not_annotated_are_ignored(project):
     first = opened(project, ignored=3)[0]
     objects = tifffile.imread(project / "labels" / "a.tif")
     np.testing.assert_array_equal(first.classes[:] == IGNORED, objects == 3)
-    assert first.cells.classes == [0, 1]
+    assert first.class_index.classes == [0, 1]
 
 
 def spoil_constant(project):
@@ -145,7 +145,7 @@ def test_all_problems_are_told_at_once(project):
 
 def test_blank_labels_are_learned_where_that_is_meant(project):
     spoil_blank(project)
-    assert opened(project, allow_empty=True)[1].cells.classes == [0]
+    assert opened(project, allow_empty=True)[1].class_index.classes == [0]
 
 
 def test_missing_labels_are_told_together(project):

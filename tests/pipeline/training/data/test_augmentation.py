@@ -14,8 +14,8 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings, parse_settings
 from pipeline.slides.intensity import Statistics
 from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_changes import draw_map, reach_px, resample, turn
-from tests.pipeline.training.data.test_patches import STILL
+from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
+from tests.support.training import STILL
 
 SPACE = ("rotate_deg", "shift_px", "scale", "crop", "elastic_px")
 COLOUR = {
@@ -117,8 +117,8 @@ def test_resampling_by_whole_pixels_is_exact(generator):
 
 def test_there_are_eight_different_turns():
     part = torch.arange(4).view(1, 2, 2)
-    assert torch.equal(turn(part, 0), part)
-    assert len({tuple(turn(part, number).flatten().tolist()) for number in range(8)}) == 8
+    assert torch.equal(flip_or_rotate(part, 0), part)
+    assert len({tuple(flip_or_rotate(part, number).flatten().tolist()) for number in range(8)}) == 8
 
 
 @pytest.mark.parametrize("name", [name for name in COLOUR if name != "stain"])

@@ -14,12 +14,10 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.slides.labels import IGNORED
 from pipeline.tiling.tissue import Tissue
 from pipeline.training.data.annotated import Annotated
-from pipeline.training.data.class_index import count_cells
+from pipeline.training.data.class_index import index_classes
 from pipeline.training.data.patches import RandomPatches, _start
+from tests.support.training import STILL
 
-STILL = AugmentationConfig(
-    flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
-)
 SPACE = STILL.model_copy(
     update={
         "flip": True,
@@ -202,7 +200,7 @@ def test_cells_count_every_annotated_pixel_once(rows, columns, seed, side):
     with pytest.MonkeyPatch.context() as patch:
         if side:
             patch.setattr("pipeline.training.data.class_index._BAND_PX", side)  # several bands
-        cells = count_cells(classes)
+        cells = index_classes(classes)
     for index in (0, 2):
         found = cells.counts.get(index, np.zeros(1))
         assert found.sum() == (classes == index).sum()
