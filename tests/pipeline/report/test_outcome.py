@@ -67,7 +67,7 @@ class TestOutcome:
 
     def test_a_reference_asks_for_metrics(self):
         put("data/references/a.tif")
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
         fail("evaluate", SlidemillError("disk full"))
         assert (only().status, only().stage) == ("failed", "evaluate")
         put(paths.METRICS)
@@ -163,7 +163,7 @@ class TestOutcome:
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):
         begin_without_mask()
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
 
     def test_a_job_that_left_no_error_before_this_run_waits_for_the_next(self):
         begin_without_mask()
