@@ -1,4 +1,4 @@
-"""The table of all samples: every one a row, what is known of it, and flags on the doubtful ones alone."""
+"""Every sample is a row with its numbers, and only unusual ones have flags."""
 
 import json
 from dataclasses import replace
