@@ -9,6 +9,7 @@ import models
 from models.sheet import model_sheet
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
+from pipeline.base.text import text_table
 from pipeline.networks.model_card import ModelCard, card_path, read_card
 from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_runs
 from pipeline.prediction.speed import read_speed
@@ -126,9 +127,7 @@ def _print(
         largest = max(one.memory_mb for one in made)
         tiles = sum(one.tiles for one in made)
         rows.append(("total", "", "", "", str(tiles), "", _clock(total_s), str(largest), f"{disk_mb:,.1f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(text_table(rows))
 
 
 def _cells(path: str, made: Estimate) -> tuple[str, ...]:

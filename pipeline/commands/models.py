@@ -6,16 +6,14 @@ from collections.abc import Iterator
 
 from models import available
 from models.sheet import Sheet, model_sheet
+from pipeline.base.text import text_table
 
 _HEAD = ("architecture", "parameters", "GFLOPs/Mpx", "stride_px", "context_px", "tiling", "paper")
 
 
 def run() -> None:
     """Print a table of all architectures, with default options, for one channel and two classes."""
-    rows = [_HEAD, *(row(model_sheet(name)) for name in available())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print(text_table([_HEAD, *(row(model_sheet(name)) for name in available())]))
 
 
 def row(sheet: Sheet) -> tuple[str, ...]:

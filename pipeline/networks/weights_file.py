@@ -66,15 +66,18 @@ def save_network(
     write_json(card_path(path), card.to_dict() | {"provenance": origin})
 
 
-def load_network(path: Path) -> tuple[SegmentationModel, ModelCard]:
+def load_network(path: Path, *, classes: list[str] | None = None) -> tuple[SegmentationModel, ModelCard]:
     """Build the network that ``model.json`` beside ``path`` describes, with the weights of ``path``, for evaluation.
 
     Raises
     ------
     SlidemillError
-        If a file is missing or damaged, or the weights do not fit the description.
+        If a file is missing or damaged, the weights do not fit the description, or it has other classes than those of
+        the configuration, if they are given.
     """
     card = read_card(card_path(path))
+    if classes is not None and card.classes != classes:
+        raise SlidemillError(f"{path}: its classes are {card.classes}, the configuration has {classes}")
     try:
         network = models.build(
             card.architecture, in_channels=card.in_channels, num_classes=len(card.classes), options=card.options
