@@ -28,7 +28,6 @@ CONFIG = {
     "max_steps": 60,
     "validate_every": 30,
     "learning_rate": 0.01,
-    "max_minutes": 1000.0,
 }
 STILL = AugmentationConfig(
     flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
@@ -38,7 +37,6 @@ NETWORK = ModelConfig(
     patch_px=32,
     batch_size=4,
     max_steps=16,
-    max_minutes=1000.0,  # never what ends it, however slow the machine
     validate_every=4,
     learning_rate=0.01,
     optimizer=OptimizerConfig(average=0.9),

@@ -46,7 +46,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert 1e-3 < suggest(rates, losses) < 5e-3
 
 
-def test_a_loss_that_never_falls_is_one_line():
+def test_a_loss_that_never_falls_is_an_error():
     with pytest.raises(SlidemillError, match="the loss never falls"):
         suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
 

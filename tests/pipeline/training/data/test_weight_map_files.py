@@ -71,7 +71,7 @@ def test_classes_are_counted_over_the_whole_image(tmp_path, config):
     assert counts.tolist() == [(classes == index).sum() for index in range(len(config.classes))]
 
 
-def test_what_is_not_annotated_is_not_counted_and_no_object(tmp_path, monkeypatch):
+def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path, monkeypatch):
     """Two pieces of class 1 around a piece that is not annotated, which is no third object between them."""
     labels = np.zeros((5, 60), dtype=np.uint8)
     labels[:, :10], labels[:, 20:25], labels[:, 40:] = 1, IGNORED, 1
