@@ -21,7 +21,7 @@ SPACING = (1.0, 1.0)
 
 
 def distances_of(truth, predicted, spacing=SPACING, block_px=16):
-    return surface_distances(truth, predicted, 1, spacing=spacing, block_px=block_px)
+    return surface_distances(truth, predicted, 1, spacing=spacing, block_px=(block_px, block_px))
 
 
 def by_distance_transform(truth, predicted, spacing):
@@ -92,7 +92,9 @@ def test_boundary_overlap_is_that_of_repeated_erosion():
             ]
             expected = ((bands[0] & bands[1]).sum(), (bands[0] | bands[1]).sum())
             for block_px in (9, 64):
-                assert boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=block_px) == expected
+                assert (
+                    boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=(block_px, block_px)) == expected
+                )
 
 
 def test_parts_of_a_boundary_add_up():
