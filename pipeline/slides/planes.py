@@ -89,8 +89,8 @@ def _index(wanted: int | str, names: Sequence[str], length: int, path: Path, wha
         if names.count(wanted) != 1:
             known = ", ".join(map(repr, names)) if any(names) else "none"
             raise SlideError(
-                f"{path}: {names.count(wanted)} times {what} {wanted!r} ({setting}) in the file; its names: {known}; "
-                f"choose one of them, or a number from 0 to {length - 1}"
+                f"{path}: {what} {wanted!r} ({setting}) is in the file {names.count(wanted)} times; "
+                f"its names: {known}; choose one of them, or a number from 0 to {length - 1}"
             )
         return names.index(wanted)
     if wanted >= length:

@@ -57,7 +57,8 @@ class _Taps:
         """Return the pixels made from the rows of the span, tap by tap: the order never changes."""
         rows = self.indices - self.span.start
         if rows.shape[1] == 1:
-            return np.take(pixels, rows[:, 0], axis=0)
+            picked: NDArray[Any] = pixels[rows[:, 0]]
+            return picked
         mixed = np.zeros((len(rows), pixels.shape[1]))
         for tap in range(rows.shape[1]):
             mixed += self.weights[:, tap, None] * pixels[rows[:, tap]]

@@ -91,10 +91,8 @@ def test_boundary_overlap_is_that_of_repeated_erosion():
                 for mask in (truth == 1, predicted == 1)
             ]
             expected = ((bands[0] & bands[1]).sum(), (bands[0] | bands[1]).sum())
-            for block_px in (9, 64):
-                assert (
-                    boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=(block_px, block_px)) == expected
-                )
+            for block_px in ((9, 9), (64, 64)):
+                assert boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=block_px) == expected
 
 
 def test_parts_of_a_boundary_add_up():

@@ -38,7 +38,7 @@ def test_values_become_their_classes():
         (
             np.array([[0, 7, 255]]),
             MEMBRANES,
-            "1 pixels belong to no class .0 = membrane, 255 = cell., the first has value 7",
+            "belong to no class .0 = membrane, 255 = cell., the first has value 7",
         ),
     ],
 )

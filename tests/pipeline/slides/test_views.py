@@ -57,10 +57,10 @@ def test_names_choose_channels_and_series(stack):
         ({"z": 0, "t": 0, "channels": [3]}, "no channel 3 (image.channels, counted from 0), the file has 3"),
         (
             {"z": 0, "t": 0, "channels": ["RFP"]},
-            "0 times channel 'RFP' (image.channels) in the file, whose names are: 'DAPI', 'GFP', 'GFP'",
+            "channel 'RFP' (image.channels) is in the file 0 times; its names: 'DAPI', 'GFP', 'GFP'",
         ),
-        ({"z": 0, "t": 0, "channels": ["GFP"]}, "2 times channel 'GFP' (image.channels) in the file"),
-        ({"series": "scan"}, "whose names are: 'nuclei', 'overview'"),
+        ({"z": 0, "t": 0, "channels": ["GFP"]}, "channel 'GFP' (image.channels) is in the file 2 times"),
+        ({"series": "scan"}, "its names: 'nuclei', 'overview'"),
         ({"series": 2}, "no series 2 (image.series, counted from 0), the file has 2"),
         ({"z": 0, "t": 0, "level": 1}, "no level 1 (image.level, counted from 0), the file has 1"),
         (
