@@ -134,7 +134,7 @@ def test_sums_beyond_64_bits_lose_nothing():
 
 def test_ids_that_cannot_be_counts_are_refused():
     classes = np.ones((2, 3), np.uint8)
-    with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px; but must be numbered from 1"):
+    with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px, but must be numbered from 1"):
         measured(classes, instances=np.full((2, 3), 7, np.uint32))
 
 
