@@ -21,13 +21,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        "results/metrics.csv",
-        "results/comparison.csv",
-        "results/cohort.csv",
-        "results/paired.csv",
-        "results/folds.csv",
-        "results/report.html",
-        "results/provenance.json",
+        rules.report.output,
 
 
 onstart:
@@ -35,8 +29,8 @@ onstart:
 
 
 onsuccess:
-    report_what_there_is() if is_slice() else end_run()
+    end_run(is_complete=True)
 
 
 onerror:
-    report_what_there_is()
+    end_run(is_complete=False)

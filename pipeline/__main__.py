@@ -1,27 +1,30 @@
-"""The command line: ``python -m pipeline STAGE --flag value ...``.
+"""The command line: ``slidemill STAGE --flag value ...``, or ``python -m pipeline`` for the same.
 
-A stage is a module with a function ``run``; the names and types of its keyword-only parameters are the flags, a list
-before them is what stands without a flag.
+A stage or command is a module with a function ``run``. Its keyword-only parameters are the flags, a list before them is
+given without a flag, and the section Parameters of its docstring is the help.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import logging
+import re
 import shlex
 import sys
 import typing
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.base.errors import Stopped, error_line, find_reason
+from pipeline.base.errors import Stopped, error_line, user_error
 from pipeline.runtime.limits import cores
 from pipeline.runtime.logs import start_logging
 from pipeline.runtime.signals import stopped_in_order
@@ -42,7 +45,7 @@ STAGES = {
     "verify": "pipeline.stages.verify",
     "report": "pipeline.stages.report",
 }
-# What a user types; the workflow runs the stages.
+# The workflow runs the stages; a user types the others.
 COMMANDS = STAGES | {
     "crate": "pipeline.commands.crate",
     "estimate": "pipeline.commands.estimate",
@@ -57,21 +60,22 @@ log = logging.getLogger("pipeline")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return 0, or 1 after a line that says what the user can mend."""
+    """Run one stage or command; return 0, or 1 after a line that says what the user can fix."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] not in COMMANDS:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
     start_logging()
-    use_threads(threads_in(words) or (1 if stage in STAGES else cores()))  # before a library looks how many there are
+    use_threads(threads_in(words) or (1 if stage in STAGES else cores()))  # before a library counts the cores
     try:
         with stopped_in_order():
-            log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
+            if not {"-h", "--help"}.intersection(words):
+                log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
             run = import_module(COMMANDS[stage]).run
             flags = vars(stage_parser(stage, run).parse_args(words[1:]))
             run(**_values(run, flags))
     except (Exception, Stopped) as error:
-        reason = find_reason(error)
+        reason = user_error(error)
         if reason is None:
             raise
         print(error_line(stage, reason), file=sys.stderr)
@@ -79,35 +83,78 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def run_and_exit() -> NoReturn:
+    """Run the command of this process and exit; after a failure, libraries print nothing below the error."""
+    status = main()
+    if status:
+        logging.disable()
+        warnings.simplefilter("ignore")
+        sys.unraisablehook = lambda _: None
+    sys.exit(status)
+
+
 def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParser:
     """Return the parser of a stage: one flag per parameter of ``run``."""
+    description, meanings = documented(run)
     parser = argparse.ArgumentParser(
-        prog=f"python -m pipeline {stage}", description=inspect.getdoc(run), allow_abbrev=False
+        prog=f"{_program()} {stage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     for name, kind in _parameters(run).items():
-        default = inspect.signature(run).parameters[name].default
-        if inspect.signature(run).parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            parser.add_argument(name, nargs="+", type=kind, metavar=name.upper())
+        meaning, default = meanings[name].replace("%", "%%"), parameters[name].default
+        if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            parser.add_argument(name, nargs="+", type=kind, metavar=name.upper(), help=meaning)
             continue
         required = default is inspect.Parameter.empty
-        several = typing.get_origin(typing.get_type_hints(run)[name]) is list
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             required=required,
-            nargs="+" if several else None,
+            nargs="+" if typing.get_origin(hints[name]) is list else None,
             default=None if required else default,
             type=kind if kind in (int, str, Path) else str,
             metavar="JSON" if issubclass(kind, BaseModel) else kind.__name__.upper(),
+            help=meaning if required or default in (None, "") else f"{meaning} Default: %(default)s.",
         )
     return parser
 
 
+def documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
+    """Return what the docstring of ``run`` says before its section Parameters, and in it of each parameter."""
+    text, _, section = (inspect.getdoc(run) or "").partition("\n\nParameters\n----------\n")
+    meanings = {}
+    for names, meaning in re.findall(r"^(\w[\w, ]*) : .*\n((?: +.*(?:\n|$))+)", section, re.MULTILINE):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return text, meanings
+
+
 def _root_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Run one stage of Slidemill by hand.")
+    lines = []
+    for title, names in (("stages, run by the workflow", STAGES), ("commands", COMMANDS.keys() - STAGES.keys())):
+        lines += ["", f"{title}:", *(f"  {name:10}{_summary(COMMANDS[name])}" for name in COMMANDS if name in names)]
+    parser = argparse.ArgumentParser(
+        prog=_program(),
+        description="Run one stage of Slidemill, or a command, in the project folder.",
+        epilog="\n".join(lines[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"slidemill {__version__}")
-    parser.add_argument("stage", choices=COMMANDS, help="what to do; each has a --help of its own")
+    parser.add_argument("stage", choices=COMMANDS, metavar="STAGE", help="one of the list below; see STAGE --help")
     return parser
+
+
+def _program() -> str:
+    return "slidemill" if Path(sys.argv[0]).stem == "slidemill" else "python -m pipeline"
+
+
+def _summary(module: str) -> str:
+    """Return the first sentence of a module, which is read and not imported: that would load torch."""
+    spec = find_spec(module)
+    text = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def _parameters(run: Callable[..., None]) -> dict[str, type[Any]]:
@@ -124,14 +171,5 @@ def _values(run: Callable[..., None], flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _end(status: int) -> NoReturn:
-    """End the process; what libraries say of work that they had to drop would hide the reason."""
-    if status:
-        logging.disable()
-        warnings.simplefilter("ignore")
-        sys.unraisablehook = lambda _: None
-    sys.exit(status)
-
-
 if __name__ == "__main__":
-    _end(main())
+    run_and_exit()

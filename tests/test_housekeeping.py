@@ -4,13 +4,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import yaml
 
 from pipeline.settings.schema import parse_settings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch", "openslide-bin": "openslide"}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.drop_folder import has_news, known_samples, take_stock
+from pipeline.project.drop_folder import find_samples, has_changes, known_samples
 from pipeline.settings.schema import parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,11 +42,11 @@ def is_due() -> bool:
     """Return whether a run would find something to do; say what is wrong where that cannot be known."""
     try:
         settings = parse_settings(yaml.safe_load(CONFIG.read_text(encoding="utf-8")) or {}, source=str(CONFIG))
-        found = take_stock(settings)
+        found = find_samples(settings)
     except (SlidemillError, OSError, yaml.YAMLError) as error:
         print(f"watch: {' '.join(str(error).split())}", file=sys.stderr)
         return False
-    return bool(found) and has_news(found, known_samples())
+    return bool(found) and has_changes(found, known_samples())
 
 
 def run(command: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The ground: what every room may use, and what knows none of them.
+"""What every other room uses; it imports none of them.
 
 Errors that a user can fix, paths of results, atomic writing of files, arrays larger than memory, colours of classes.
 """

@@ -64,10 +64,10 @@ def blocks(shape: tuple[int, ...], block_px: tuple[int, int] = SQUARE_PX) -> Ite
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array whose memory goes back to the system when it is dropped.
+    """Return an array whose memory is returned to the system when it is freed.
 
-    The heap is kept (``pipeline/runtime/device.py``): arrays that stay in it from one pass of the network to the next
-    fragment it, and it would grow from pass to pass.
+    The heap keeps its memory (``pipeline/runtime/device.py``). Arrays that live in it from one pass of the network to
+    the next would fragment it, so that it grows.
     """
     size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)

@@ -1,6 +1,6 @@
-"""Mistakes and bad inputs that a user can mend. Each message is one line: what, where, the limit, what to do.
+"""Errors that a user can fix. Each message is one line: what, where, the limit, what to do.
 
-The last line that a failed job leaves in its log says so in a form that the report reads back.
+The last line in the log of a failed job has a form that the report can read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _END_OF_TRACEBACK = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?(?P<kind>[A-Z]\w*)(?:: (
 
 
 class SlidemillError(Exception):
-    """Something the user can mend. Shown as one line, never as a traceback.
+    """An error that the user can fix, shown as one line without a traceback.
 
-    ``stage`` names the stage that found it, where that is not the one that reports it.
+    ``stage`` is the stage that found it, if another one reports it.
     """
 
     def __init__(self, message: object, *, stage: str | None = None) -> None:
@@ -24,39 +24,37 @@ class SlidemillError(Exception):
 
 
 class ConfigError(SlidemillError):
-    """The configuration is not what the schema says."""
+    """The configuration does not match its schema."""
 
 
 class SlideError(SlidemillError):
-    """One image file cannot be read. It costs that sample alone."""
+    """One image file cannot be read; only its sample fails."""
 
 
 class Stopped(BaseException):
-    """The process was asked to end by a signal. Not an Exception: what handles errors must not handle it."""
+    """A signal asked the process to end. Not an Exception, so that ``except Exception`` does not catch it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"stopped by {name}, as a cancelled job is, or one that is out of time; run the same command again"
-        )
+        super().__init__(f"stopped by {name} (cancelled, or the time limit was reached); run the same command again")
 
 
-def find_reason(error: BaseException) -> SlidemillError | Stopped | None:
-    """Return what there is to say of an error: itself, or that the process was asked to end; None of a defect.
+def user_error(error: BaseException) -> SlidemillError | Stopped | None:
+    """Return the error to show to the user; None if it is a bug.
 
-    What is interrupted anywhere may fail to clean up behind itself, with an error of its own.
+    Clean-up after a signal may fail with an error of its own; then the signal is the reason.
     """
     if isinstance(error, SlidemillError):
         return error
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, Stopped):
-            return behind
-        behind = behind.__context__
+    context: BaseException | None = error
+    while context is not None:
+        if isinstance(context, Stopped):
+            return context
+        context = context.__context__
     return None
 
 
 class Failure(NamedTuple):
-    """Why a job failed: the stage that found it, the class of the error (empty where it is not known), the message."""
+    """Why a job failed: the stage that found it, the class of the error (empty if unknown), the message."""
 
     stage: str
     kind: str
@@ -70,10 +68,9 @@ def error_line(stage: str, error: SlidemillError | Stopped) -> str:
 
 
 def read_failure(log: str, stage: str) -> Failure | None:
-    """Return why a job of ``stage`` failed from what it logged; None where it left no reason.
+    """Return why a job of ``stage`` failed, from the text of its log; None if the log does not say.
 
-    The reason is the last error line, which libraries may talk on after; or the last line, the end of the traceback of
-    a defect.
+    The reason is the last error line, which output of libraries may follow, or the end of a traceback.
     """
     lines = log.strip().splitlines()
     for line in reversed(lines):
@@ -82,5 +79,5 @@ def read_failure(log: str, stage: str) -> Failure | None:
     last = lines[-1] if lines else ""
     match = _END_OF_TRACEBACK.match(last)
     if match and any(line.startswith("Traceback (most recent call last)") for line in lines):
-        return Failure(stage, match["kind"], f"stopped by a defect: {last}; see the log")
+        return Failure(stage, match["kind"], f"a bug in Slidemill: {last}; see the log")
     return None

@@ -1,4 +1,4 @@
-"""Files as stages leave them: complete under their final name or not there at all, and saying where they are from."""
+"""Reading and writing of files: a file is complete or does not exist, and carries its provenance."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from pipeline.base.errors import SlidemillError
 log = logging.getLogger(__name__)
 
 _IN_RUST = re.compile(r"\(os error (\d+)\)$")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL, _LOCK = ".partial-", ".lock"
 
 
 @contextmanager
 def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename it to ``path`` when the block ends well, remove it otherwise.
+    """Give a temporary path; move what is written there to ``path`` if the block succeeds, remove it otherwise.
 
-    What is written there is a file, or a folder where ``path`` does not exist yet.
+    It may be a file, or, if ``path`` does not exist, a folder.
 
     Parameters
     ----------
     path : Path
     keep : bool
-        Do not remove it: the block finds it again, under the same name, when it is tried next.
+        Keep it if the block fails, so that the next attempt can continue with it.
 
     Raises
     ------
     SlidemillError
-        If the operating system refuses to write (full disk, quota, no permission).
+        If writing fails (full disk, quota, no permission).
     """
-    folder = path.parent / f"{_PARTIAL}{path.name}"  # of its own, so that the file has its suffix from the start
+    folder = path.parent / f"{_PARTIAL}{path.name}"  # a folder, so that the file in it has the suffix of path
     temporary, is_done = folder / path.name, False
     with _explained(path), _alone_in(folder):
         if not keep:
-            _clear(folder)  # of what a killed job left behind
+            _clear(folder)  # what a killed job left
         try:
-            with _explained(path):  # before the room is given back
+            with _explained(path):  # before the space is freed
                 yield temporary
                 if temporary.is_file():
                     with temporary.open("rb") as complete:
@@ -64,33 +64,33 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Make one line of what the operating system says where it refuses to write."""
+    """Turn an error in writing into a :class:`SlidemillError`."""
     try:
         yield
     except SlidemillError:
         raise
     except Exception as error:
-        reason = _of_the_system(error)
+        reason = _os_error(error)
         if reason is None:
             raise
         raise SlidemillError(f"{path}: cannot be written: {why_not_written(path, reason)}") from error
 
 
-def _of_the_system(error: BaseException) -> OSError | None:
-    """Return an error as the one of the operating system that it is, also where a library in Rust wraps it.
+def _os_error(error: BaseException) -> OSError | None:
+    """Return the underlying OSError, also if a Rust library wrapped it.
 
-    Where nothing more can be written, what cleans up behind it may fail with an error of its own.
+    On a full disk, clean-up may fail with an error of its own; then the first error is in its context.
     """
     if isinstance(error, OSError):
         return error
     if wrapped := _IN_RUST.search(str(error)):
         return OSError(int(wrapped[1]), os.strerror(int(wrapped[1])))
-    behind = _of_the_system(error.__context__) if error.__context__ else None
-    return behind if behind and behind.errno in _NO_ROOM else None
+    context = _os_error(error.__context__) if error.__context__ else None
+    return context if context and context.errno in _DISK_FULL else None
 
 
 def sweep(folder: Path, kept: Collection[Path]) -> None:
-    """Remove what killed jobs left below ``folder``, not what is being written, nor what will be one of ``kept``."""
+    """Remove what killed jobs left below ``folder``, except what is being written or will become one of ``kept``."""
     for left in list(folder.rglob(f"{_PARTIAL}*")):
         if left.parent / left.name.removeprefix(_PARTIAL) not in kept and not _is_in_use(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -108,14 +108,14 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def why_not_written(path: Path, error: OSError) -> str:
-    """Return what keeps the operating system from writing ``path``, and what to do about it."""
+    """Return why ``path`` cannot be written, and what to do about it."""
     what = error.strerror or str(error)
     if error.errno == errno.EDQUOT:
-        return f"{what}; remove files of yours, or have it raised, and run again"
+        return f"{what}; delete files, or ask for a higher quota, and run again"
     if error.errno == errno.ENOSPC:
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         free_mb = shutil.disk_usage(folder).free / 1e6
-        return f"{what} ({free_mb:.1f} MB are free in {folder}); free some and run again, what is done stays"
+        return f"{what} ({free_mb:.1f} MB are free in {folder}); free some and run again, finished files are kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{what}; make {path.parent} writable and run again"
     return what
@@ -123,9 +123,9 @@ def why_not_written(path: Path, error: OSError) -> str:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder; wait while another process is in it, as a job may be that outlived its run.
+    """Make a folder; wait while another process uses it, such as a job that outlived its run.
 
-    Two that write one file would each rename what the other has not completed.
+    Two processes that write the same file would each rename what the other has not completed.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,11 +136,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
         try:
             with lock:
                 _wait_for(lock, folder)
-                if _is(lock, folder / _LOCK):
+                if _is_same_file(lock, folder / _LOCK):
                     yield
                     return
         finally:
-            with suppress(OSError):  # a network file system keeps it while the lock in it is open
+            with suppress(OSError):  # a network file system keeps it while its lock file is open
                 folder.rmdir()
 
 
@@ -154,7 +154,7 @@ def _wait_for(lock: IO[bytes], folder: Path) -> None:
         log.info("%s cannot be locked: %s", folder, error.strerror)
 
 
-def _is(opened: IO[bytes], path: Path) -> bool:
+def _is_same_file(opened: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(opened.fileno()), path.stat())
     except FileNotFoundError:
@@ -192,15 +192,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def spreadsheet_text(text: str) -> str:
-    """Return a cell of a CSV file that no spreadsheet program takes for a formula, with an apostrophe before one."""
+    """Return the text of a cell of a CSV file, with an apostrophe if a spreadsheet would read it as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def sha256(path: Path, *parts: Path) -> str:
     """Return the SHA-256 of the content of a file, in hexadecimal.
 
-    Of a folder, or of a file with ``parts`` (files and folders) beside it, it is that of a list of all files in them:
-    a line with SHA-256, two spaces and the path for each.
+    For a folder, or a file with ``parts`` (files and folders beside it), it is that of the output of ``sha256sum`` for
+    all their files: a line with SHA-256, two spaces and the path for each.
     """
     if not parts and not path.is_dir():
         with path.open("rb") as file:
@@ -212,7 +212,7 @@ def sha256(path: Path, *parts: Path) -> str:
 
 
 def provenance(stage: str, config: BaseModel | None = None, /, **inputs: str) -> dict[str, Any]:
-    """Return what every output carries: stage, package version, resolved settings, and sha256 of named inputs."""
+    """Return what every output records: stage, version of the package, settings, and SHA-256 of named inputs."""
     return {
         "stage": stage,
         "version": __version__,

@@ -1,6 +1,6 @@
-"""Colours of classes and of errors: the same in the pictures, the legends and the figures of the review page.
+"""Colours of classes and errors in pictures, legends and figures of the review page.
 
-All are of Okabe and Ito (2008), which the colour-blind tell apart, also on grey and on stained tissue.
+All are from Okabe and Ito (2008): colour-blind readers can tell them apart, also on grey and on stained tissue.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CONFUSED_RGB: RGB = (240, 228, 66)
 
 
 def class_rgb(index: int) -> RGB:
-    """Return the colour of a class: grey for class 0, then seven that differ, then the same again, darker."""
+    """Return the colour of a class: grey for class 0, then seven colours, then the same ones darker."""
     if index == 0:
         return BACKGROUND_RGB
-    turn, place = divmod(index - 1, len(_CLASS_RGB))
-    red, green, blue = (round(part * 0.6**turn) for part in _CLASS_RGB[place])
+    repetition, place = divmod(index - 1, len(_CLASS_RGB))
+    red, green, blue = (round(part * 0.6**repetition) for part in _CLASS_RGB[place])
     return red, green, blue
 
 
 def css(colour: RGB) -> str:
-    """Return a colour as CSS writes it: ``#009e73``."""
+    """Return a colour in CSS: ``#009e73``."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,30 +1,46 @@
-"""A project folder: which samples, batches and training pairs are in it, and where their files go.
+"""Where the files of a project lie, relative to its folder: the rules, the stages and docs/contracts.md use these.
 
-The Snakefile and the stages that work on a whole set ask here, so that both see the same files. Samples are data: an
-id is the path of a slide below the drop folder, without its suffix.
+Words in braces are wildcards of Snakemake, and places for ``str.format``.
 """
 
 from __future__ import annotations
 
-# Where the results of a sample are; the rules under workflow/ write the same patterns (tested).
-PLAN = "results/plans/{model}/{sample}.json"
+SLIDES = "results/slides.json"
+WEIGHT_MAPS = "results/weight_maps/{model}"
+WEIGHT_MAP = f"{WEIGHT_MAPS}/{{name}}.tif"
+NETWORK = "results/models/{model}/model.safetensors"
+CARD = "results/models/{model}/model.json"
+HISTORY = "results/models/{model}/history.csv"
+VALIDATION = "results/validation/{model}.csv"
+PLANS = "results/plans/{model}"
+PLAN = f"{PLANS}/{{sample}}.json"
+PREDICTION = "results/predictions/{model}/{batch}.zarr.zip"
+SPEED = "results/predictions/{model}/{batch}.json"
 MASK = "results/masks/{model}/{sample}.ome.tiff"
-METRICS = "results/metrics/{model}/{sample}.csv"
 OBJECTS = "results/objects/{model}/{sample}.csv"
 ANNOTATIONS = "results/objects/{model}/{sample}.geojson"
 APPEARANCE = "results/appearance/{sample}.json"
-HISTORY = "results/models/{model}/history.csv"
-WEIGHTS = "results/models/{model}/model.safetensors"
-CARD = "results/models/{model}/model.json"
+METRICS = "results/metrics/{model}/{sample}.csv"
 PROOF = "results/verification/{model}/{sample}.json"
-VALIDATION = "results/validation/{model}.csv"
-PREDICTION = "results/predictions/{model}/{batch}.zarr.zip"
-SPEED = "results/predictions/{model}/{batch}.json"
-WEIGH_LOG = "logs/weigh/{model}.log"
-TRAIN_LOG = "logs/train/{model}.log"
-TILE_LOG = "logs/tile/{model}/{sample}.log"
-COMBINE_LOG = "logs/combine/{model}.log"
-PREDICT_LOG = "logs/predict/{model}/{batch}.log"
-STITCH_LOG = "logs/stitch/{model}/{sample}.log"
-OBJECTS_LOG = "logs/objects/{model}/{sample}.log"
-EVALUATE_LOG = "logs/evaluate/{model}/{sample}.log"
+
+# What the report makes, all of it in one folder
+REPORT = "results"
+ALL_METRICS = f"{REPORT}/metrics.csv"
+COMPARISON = f"{REPORT}/comparison.csv"
+COHORT = f"{REPORT}/cohort.csv"
+PAIRED = f"{REPORT}/paired.csv"
+FOLDS = f"{REPORT}/folds.csv"
+FIGURE = f"{REPORT}/figures/{{figure}}.svg"
+PAGE = f"{REPORT}/report.html"
+PROVENANCE = f"{REPORT}/provenance.json"
+
+_JOBS = {
+    **dict.fromkeys(("weigh", "train", "validate", "combine"), "/{model}"),
+    **dict.fromkeys(("tile", "stitch", "objects", "evaluate", "verify"), "/{model}/{sample}"),
+    "predict": "/{model}/{batch}",
+    "inspect": "/{sample}",
+    "report": "",
+}
+# Of each job, by its stage: what it logged; its time and memory, measured by Snakemake
+LOG = {stage: f"logs/{stage}{job}.log" for stage, job in _JOBS.items()}
+BENCHMARK = {stage: f"benchmarks/{stage}{job}.tsv" for stage, job in _JOBS.items()}

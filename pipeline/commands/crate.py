@@ -1,4 +1,4 @@
-"""Describe a project as an RO-Crate, for archives: which file was made from which, by what (https://w3id.org/ro/crate)."""
+"""Describe a finished project as an RO-Crate for archives (https://w3id.org/ro/crate)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json, write_json
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import parse_settings
 
 _TABLES = {
-    "results/report.html": "The page to review the samples on",
-    "results/metrics.csv": "A row per sample and network",
-    "results/provenance.json": "Settings, versions and SHA-256 behind every mask",
+    paths.PAGE: "The page to review the samples on",
+    paths.ALL_METRICS: "A row per sample and network",
+    paths.PROVENANCE: "Settings, versions and SHA-256 behind every mask",
 }
 
 
-def run(*, provenance: Path = Path("results/provenance.json"), output: Path = Path("ro-crate-metadata.json")) -> None:
-    """Write the metadata of the crate that the project in the current folder is; no file is copied.
+def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-crate-metadata.json")) -> None:
+    """Write the metadata of the project in the current folder; no file is copied.
 
-    ``provenance`` is what a run wrote in which every sample succeeded.
+    Parameters
+    ----------
+    provenance : Path
+        What a run wrote in which every sample succeeded.
+    output : Path
+        Metadata file to write.
     """
     try:
         new_crate: Any = import_module("rocrate.rocrate").ROCrate

@@ -1,4 +1,4 @@
-"""Say what segmenting slides will take, from their headers alone and before anything is run."""
+"""Estimate time, memory and disk space of segmenting slides, from their headers alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import models
-from models.sheet import describe
+from models.sheet import model_sheet
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.networks.model_card import ModelCard, card_path, read_card
-from pipeline.prediction.estimate import Estimate, Pace, estimate, pace_of_runs, pace_of_window
+from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_runs
 from pipeline.prediction.speed import read_speed
 from pipeline.project.stage_settings import network_file
 from pipeline.runtime.device import prepare
@@ -24,10 +24,16 @@ _HEAD = ("slide", "rows", "columns", "um/px", "tiles", "redundancy", "time", "me
 
 
 def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
-    """Print a table of ``slides`` for each network of the project in the current folder.
+    """Print a table of ``slides`` for each network of the project in the current folder, trained or not.
 
-    ``settings`` is its configuration. A network that is not trained yet is taken as it is configured. ``threads`` is
-    what a job of the stage predict will have.
+    Parameters
+    ----------
+    slides : list of Path
+        Slides to estimate.
+    settings : Path
+        Configuration of the project.
+    threads : int
+        CPU threads that a job of the stage predict will have.
     """
     config = read_settings(settings)
     for name in config.networks:
@@ -46,7 +52,7 @@ def _card(config: Settings, name: str) -> ModelCard:
     architecture, options = _architecture(config, name)
     shape = {"in_channels": len(config.image.channels), "num_classes": len(config.classes)}
     try:
-        sheet = describe(architecture, options=options, **shape)
+        sheet = model_sheet(architecture, options=options, **shape)
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     return ModelCard(
@@ -86,25 +92,25 @@ def _grid(path: Path, card: ModelCard, config: Settings) -> tuple[Grid, tuple[fl
         return str(error), None
 
 
-def _pace(name: str, card: ModelCard, grids: list[Grid], threads: int) -> Pace | None:
+def _pace(name: str, card: ModelCard, grids: list[Grid], threads: int) -> Throughput | None:
     if not grids:
         return None
     folder = Path(paths.SPEED.format(model=name, batch="")).parent
     speeds = [read_speed(path) for path in sorted(folder.rglob("*.json"))]
     mean = sum(grid.redundancy for grid in grids) / len(grids)
-    if earlier := pace_of_runs(speeds, mean):
+    if earlier := throughput_of_runs(speeds, mean):
         return earlier
     device = prepare(threads)
     network = models.build(
         card.architecture, in_channels=card.in_channels, num_classes=len(card.classes), options=card.options
     )
-    return pace_of_window(network, in_channels=card.in_channels, device=device)
+    return measure_throughput(network, in_channels=card.in_channels, device=device)
 
 
 def _print(
     grids: dict[Path, tuple[Grid, tuple[float, float] | None] | tuple[str, None]],
     card: ModelCard,
-    pace: Pace | None,
+    pace: Throughput | None,
     config: Settings,
 ) -> None:
     rows: list[tuple[str, ...]] = [_HEAD]

@@ -1,4 +1,4 @@
-"""Write a mask as OME-Zarr labels, for viewers that read folders of chunks, also from a server."""
+"""Write a mask as OME-Zarr labels, for viewers that read chunks, also from a server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ log = logging.getLogger(__name__)
 
 
 def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
-    """Write the folder ``output`` (OME-Zarr 0.5) from ``mask``, an OME-TIFF of the stage stitch, with all its levels.
+    """Write a mask with all its levels as OME-Zarr 0.5.
 
-    ``memory_mb`` is the most memory that a piece of the mask may take.
+    Parameters
+    ----------
+    mask : Path
+        Mask of the stage stitch (OME-TIFF).
+    output : Path
+        Folder to write.
+    memory_mb : int
+        Largest piece of the mask to hold, in MB.
     """
     if output.exists():
         raise SlidemillError(f"{output}: is there already; remove it, or choose another name")

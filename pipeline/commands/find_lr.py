@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, write_text
-from pipeline.networks.pretrained import build_network
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.report.figures import range_test
@@ -18,12 +18,9 @@ from pipeline.runtime.device import choose_devices, set_up_process
 from pipeline.runtime.limits import cores
 from pipeline.settings.schema import read_settings
 from pipeline.settings.stages import TrainConfig, parse_stage_config
-from pipeline.training.auto_settings import settle
-from pipeline.training.data.annotated import open_pairs
-from pipeline.training.data.batches import Batches
-from pipeline.training.data.fingerprint import describe_training_set
-from pipeline.training.data.patches import RandomPatches
+from pipeline.training.data.batches import training_batches
 from pipeline.training.lr_range import smooth, suggest, try_rates
+from pipeline.training.prepare import prepare_training
 from pipeline.training.processes import start_fabric
 from pipeline.training.step import Learner
 
@@ -40,10 +37,20 @@ def run(
     steps: int = 100,
     threads: int = cores(),
 ) -> None:
-    """Print a learning rate for ``model``, an entry of `models` in ``settings``; run it in the project folder.
+    """Print a learning rate; run it in the project folder, after `snakemake --cores 8 --until weigh`.
 
-    The rate rises from 1e-6 to 1 in ``steps`` steps, or until the loss explodes. Writes MODEL.csv and MODEL.svg into
-    the folder ``output``. The weight maps must be there: `snakemake --cores 8 --until weigh`.
+    Parameters
+    ----------
+    model : str
+        Entry of `models` in the configuration.
+    settings : Path
+        Configuration of the project.
+    output : Path
+        Folder to write MODEL.csv and MODEL.svg into.
+    steps : int
+        Steps in which the rate rises from 1e-6 to 1; the test ends early if the loss explodes.
+    threads : int
+        CPU threads.
     """
     project = read_settings(settings)
     if model not in project.models:
@@ -51,24 +58,14 @@ def run(
     config = parse_stage_config(TrainConfig, stage_config(project, "train", model))
     set_up_process(threads)
     pairs = find_pairs(Path(project.training.images), Path(project.training.labels))
-    weights = Path("results/weights") / model
-    if missing := [pair.name for pair in pairs if not (weights / f"{pair.name}.tif").is_file()]:
-        raise SlidemillError(f"{weights}: no weight map of {missing[0]}; run snakemake --cores 8 --until weigh")
-    memory_mb = project.training.memory_mb
-    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
-    data = describe_training_set(pairs, config.labels, config.image, memory_mb=memory_mb)
-    settled = settle(config.model, data, memory_mb=memory_mb, **shape)
-    fabric = start_fabric(choose_devices(1), settled.precision)
-    patches = RandomPatches(
-        open_pairs(pairs, weights, memory_mb=memory_mb, config=config),
-        patch_px=settled.patch_px,
-        config=settled.augmentation,
-        seed=settled.seed,
-        balance=settled.balance,
-    )
-    batches = Batches(fabric, patches, batch_size=settled.batch_size, first=0)
+    weight_maps = Path(paths.WEIGHT_MAPS.format(model=model))
+    if missing := [pair.name for pair in pairs if not (weight_maps / f"{pair.name}.tif").is_file()]:
+        raise SlidemillError(f"{weight_maps}: no weight map of {missing[0]}; run snakemake --cores 8 --until weigh")
+    prepared = prepare_training(pairs, weight_maps, config, memory_mb=project.training.memory_mb)
+    fabric = start_fabric(choose_devices(1), prepared.config.precision)
+    batches = training_batches(fabric, prepared.images, prepared.config, first=0)
     rates = np.geomspace(_LOWEST, _HIGHEST, steps).tolist()
-    losses = try_rates(Learner(fabric, build_network(settled, **shape), settled), batches, rates)
+    losses = try_rates(Learner(fabric, prepared.network, prepared.config), batches, rates)
     tried = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses, "smoothed": smooth(losses)})
     with replacing(output / f"{model}.csv") as temporary:
         tried.to_csv(temporary, index=False)

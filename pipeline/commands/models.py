@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models import available
-from models.sheet import Sheet, describe
+from models.sheet import Sheet, model_sheet
 
 _HEAD = ("architecture", "parameters", "GFLOPs/Mpx", "stride_px", "context_px", "tiling", "paper")
 
 
 def run() -> None:
     """Print a table of all architectures, with default options, for one channel and two classes."""
-    rows = [_HEAD, *(row(describe(name)) for name in available())]
+    rows = [_HEAD, *(row(model_sheet(name)) for name in available())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
@@ -37,7 +37,7 @@ def markdown() -> Iterator[str]:
     yield "| " + " | ".join((*_HEAD, "options")) + " |"
     yield "|---|--:|--:|--:|--:|---|---|---|"
     for name in available():
-        sheet = describe(name)
+        sheet = model_sheet(name)
         options = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in sheet.options.items())
         yield "| " + " | ".join((f"`{name}`", *row(sheet)[1:], options)) + " |"
 

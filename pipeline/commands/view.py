@@ -17,10 +17,20 @@ from pipeline.slides.slide import Slide, open_slide
 
 
 def run(*, slide: Path, mask: Path, memory_mb: int = 4000, config: ImageConfig | None = None) -> None:
-    """Show ``slide`` with the classes and objects of ``mask`` above it until the window is closed.
+    """Show a slide with the classes and objects of its mask until the window is closed.
 
-    ``config`` is the section ``image`` that the mask was made with; without it the slide is shown as it is.
     Needs the extra ``viewer``: ``pip install 'slidemill[viewer]'``.
+
+    Parameters
+    ----------
+    slide : Path
+        Slide to show.
+    mask : Path
+        Mask of the slide (OME-TIFF).
+    memory_mb : int
+        Largest piece of an image to hold, in MB.
+    config : ImageConfig, optional
+        Section ``image`` that the mask was made with; without it, the slide is shown as it is.
     """
     try:
         import napari  # noqa: PLC0415

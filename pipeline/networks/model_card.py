@@ -1,6 +1,6 @@
 """A trained network on disk: ``model.safetensors`` (weights) and ``model.json`` (everything else) beside it.
 
-Nothing is unpickled: weights of a stranger cannot run code.
+Nothing is unpickled: a downloaded network cannot run code.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
 from pipeline.slides.intensity import NORMALIZATION
 
-_MANY_BYTES_PER_PX = 2000  # more than any network of the table, for cards from before this was measured
+_MANY_BYTES_PER_PX = 2000  # more than any known network needs, for cards of older versions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What ``model.json`` says of a network."""
+    """The content of ``model.json``."""
 
     architecture: str
     options: dict[str, Any]
@@ -87,18 +87,16 @@ class ModelCard:
 
 
 def card_path(weights: Path) -> Path:
-    """Return where the card of a weights file is."""
+    """Return the path of the card of a network file."""
     return weights.with_name("model.json")
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read ``model.json``; raise :class:`SlidemillError` where it is missing, damaged or of another normalization."""
+    """Read ``model.json``; raise :class:`SlidemillError` if it is missing, damaged or of another normalization."""
     try:
         card = ModelCard.from_dict(read_json(path))
     except (KeyError, TypeError, ValueError) as error:
         raise SlidemillError(f"{path}: not a model.json of Slidemill: {error!r}") from error
     if card.normalization != NORMALIZATION:
-        raise SlidemillError(
-            f"{path}: normalization {card.normalization} is not known; this version has {NORMALIZATION}"
-        )
+        raise SlidemillError(f"{path}: unknown normalization {card.normalization}; this version has {NORMALIZATION}")
     return card

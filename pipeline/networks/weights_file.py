@@ -1,4 +1,4 @@
-"""Weights to and from safetensors. Apart from the card, because reading a card does not need torch."""
+"""Writing and reading of networks (safetensors and card); a module of its own, since reading a card needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 import models
 from models.base.interface import SegmentationModel
-from models.sheet import describe
+from models.sheet import model_sheet
 from pipeline import __version__
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, sha256, write_json
@@ -30,25 +30,26 @@ def save_network(
     appearance: Sequence[dict[str, float]],
     origin: dict[str, Any],
 ) -> None:
-    """Write the weights to ``path`` and the card that describes them beside it, each all or nothing.
+    """Write the weights to ``path`` and their card beside it, each atomically.
 
     Parameters
     ----------
     path : Path
         ``model.safetensors``.
     network : SegmentationModel
-        As :func:`models.build` made it for ``classes``.
+        Made by :func:`models.build` for ``classes``.
     origin : dict
-        What :func:`pipeline.base.files.provenance` returned; the sha256 of the weights is added.
+        Result of :func:`pipeline.base.files.provenance`; the sha256 of the weights is added.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={"slidemill": __version__})
     origin["sha256"][path.name] = sha256(path)
-    sheet = describe(network.name, in_channels=network.in_channels, num_classes=len(classes), options=network.chosen)
+    options = dict(network.chosen_options)
+    sheet = model_sheet(network.name, in_channels=network.in_channels, num_classes=len(classes), options=options)
     card = ModelCard(
         architecture=network.name,
-        options=dict(network.chosen),
+        options=options,
         classes=list(classes),
         in_channels=network.in_channels,
         geometry=sheet.geometry,
@@ -66,12 +67,12 @@ def save_network(
 
 
 def load_network(path: Path) -> tuple[SegmentationModel, ModelCard]:
-    """Build the network that ``model.json`` beside ``path`` describes, with the weights of ``path``, for evaluation.
+    """Return the network in evaluation mode, and its card, ``model.json`` beside ``path``.
 
     Raises
     ------
     SlidemillError
-        If a file is missing or damaged, or the weights do not fit the description.
+        If a file is missing or damaged, or the weights do not fit the card.
     """
     card = read_card(card_path(path))
     try:

@@ -1,4 +1,4 @@
-"""What lies in a project folder: samples, sample sheets, batches, training pairs, and what each job is told.
+"""A project folder: its samples, sample sheets, batches and training pairs, and the configuration of each job.
 
-The settings and a folder go in, names and paths come out. The Snakefile asks here, so no image is opened.
+Settings and a folder go in, names and paths come out. The Snakefile imports this room, so no image is opened.
 """

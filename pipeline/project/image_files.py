@@ -1,7 +1,7 @@
-"""Which files below a folder are images, and by which sample id: the path below the folder without its suffix.
+"""The images below a folder, by sample id: their path below the folder without suffix.
 
-Names are enough, but for the lists of files that make one slide, and of the fields of a plate. What cannot be a sample
-is said with its reason instead: names are data, and one bad name costs one sample.
+Only names are looked at, except for files that list the parts of a slide and the fields of a plate. What cannot be a
+sample is returned with the reason, so that a bad name costs one sample.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 
 from pipeline.base.errors import SlidemillError
 
-# What can be a slide. A longer suffix comes before the one that it ends with.
+# Of slides. A longer suffix comes before the one that it ends with.
 SUFFIXES = (
     *(".companion.ome", ".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".zarr", ".png", ".jpeg", ".jpg"),
     *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".czi", ".nd2", ".lif"),
 )
-# What else can hold labels: outlines drawn in QuPath or ImageJ.
+# Of outlines drawn in QuPath or ImageJ, which can replace a label image.
 ANNOTATION_SUFFIXES = (".geojson", ".roi", ".zip")
 _FOLDER_SUFFIX = ".zarr"
-_LONGEST_INDEX = 2**26  # bytes of a file that lists the files of a slide
-_LONGEST_NAME = 200  # bytes of a file or folder; file systems allow 255, names of results are longer by a suffix
+_LONGEST_INDEX = 2**26  # bytes of a file that lists the parts of a slide
+_LONGEST_NAME = 200  # bytes of a file or folder name; file systems allow 255, names of results are longer by a suffix
 _NOT_IN_NAMES = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control, not UTF-8, ends of lines
 
 
 class Refused(NamedTuple):
-    """What cannot be a sample: its path as it can be shown, and why, with what to do."""
+    """A file that cannot be a sample: its path as printable text, and why, with what to do."""
 
     path: Path
     reason: str
@@ -44,7 +44,7 @@ class _Found(NamedTuple):
 
 
 def sample_id(relative: PurePosixPath, suffixes: tuple[str, ...] = SUFFIXES) -> str | None:
-    """Return the sample id of a path below the drop folder, or None where the suffix is not that of an image."""
+    """Return the sample id of a path below the drop folder, or None without the suffix of an image."""
     name = str(relative)
     for suffix in suffixes:
         if name.lower().endswith(suffix) and len(relative.name) > len(suffix):
@@ -58,7 +58,7 @@ def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str,
     Raises
     ------
     SlidemillError
-        If one of them cannot be a sample, as :func:`list_images` says.
+        If one of them cannot be a sample, see :func:`list_images`.
     """
     images, refused = list_images(folder, suffixes, follow_links=True)
     for _, reason in refused.values():
@@ -74,11 +74,11 @@ def find_labels(folder: Path) -> dict[str, Path]:
 def list_images(
     folder: Path, suffixes: tuple[str, ...] = SUFFIXES, *, follow_links: bool
 ) -> tuple[dict[str, Path], dict[str, Refused]]:
-    """Return the images below ``folder`` by sample id, sorted, and what cannot be a sample, by an id to show.
+    """Return the images below ``folder`` by sample id, sorted, and what cannot be a sample, by a printable id.
 
-    Refused are two files of one id, names that no file of results can have, what may not be read or is no file, and,
-    unless ``follow_links``, links to folders and links that lead out of ``folder``. Hidden files and folders are passed
-    over. A missing folder has no images.
+    Refused are two files with the same id, names that no file of results can have, unreadable files, and, unless
+    ``follow_links``, links to folders and links out of ``folder``. Hidden files and folders are ignored. A missing
+    folder has no images.
     """
     by_name: dict[str, list[_Found]] = defaultdict(list)
     candidates = sorted(_candidates(folder, suffixes, follow_links))
@@ -99,10 +99,10 @@ def list_images(
 
 
 def parts_of(path: Path) -> list[Path]:
-    """Return the files and folders beside a slide that belong to it and are no slides of their own; most have none.
+    """Return the files and folders beside a slide that belong to it; most slides have none.
 
-    Those are the TIFF files that a ``.companion.ome`` names, the JPEG files that a ``.vms`` names, and the folder
-    of the same name of a ``.mrxs``.
+    These are the TIFF files that a ``.companion.ome`` lists, the JPEG files that a ``.vms`` lists, and the folder of a
+    ``.mrxs``.
     """
     patterns = {".ome": r'FileName="([^"]+)"', ".vms": r"=\s*(.+\.jpg)\s*$", ".vmu": r"=\s*(.+\.ngr)\s*$"}
     if path.suffix.lower() == ".mrxs":
@@ -115,7 +115,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def printable(text: str) -> str:
-    """Return a text in which what cannot be shown in one line of UTF-8 is escaped."""
+    """Return a text with control characters, line ends and invalid UTF-8 escaped."""
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _NOT_IN_NAMES else letter
         for letter in text
@@ -123,16 +123,16 @@ def printable(text: str) -> str:
 
 
 def mistake_in(name: str) -> str:
-    """Say what is wrong with a sample id; nothing where it can be part of the names of results."""
+    """Return what is wrong with a sample id; empty if it can be part of the names of results."""
     if any(letter in "{}\\" or unicodedata.category(letter) in _NOT_IN_NAMES for letter in name):
-        return f"{name}: braces, backslashes, control characters and what is no UTF-8 cannot be in a name; rename it"
+        return f"{name}: a name cannot have braces, backslashes, control characters or invalid UTF-8; rename it"
     if (longest := max(len(os.fsencode(part)) for part in name.split("/"))) > _LONGEST_NAME:
         return f"{name}: a name of {longest} bytes, the limit is {_LONGEST_NAME}; rename it"
     return ""
 
 
 def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> Iterator[_Found]:
-    """Yield what has the name of an image below a folder, with its sample id, and what cannot be looked into."""
+    """Yield everything below a folder with the name of an image, and folders that cannot be listed."""
     for path, reason in _visible(folder, folder, follow_links):
         relative = PurePosixPath(path.relative_to(folder).as_posix())
         name = sample_id(relative, suffixes)
@@ -143,11 +143,11 @@ def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> 
         for field, place in fields.items():
             yield _Found(f"{name}/{field}", place, "")
         if not fields:
-            yield _Found(name or f"{relative}/", path, mistake)  # a folder may have the name of a sample
+            yield _Found(name or f"{relative}/", path, mistake)  # "/", since a sample may have the name of the folder
 
 
 def _visible(folder: Path, root: Path, follow_links: bool) -> Iterator[tuple[Path, str]]:
-    """Yield the files below a folder, and the folders that are one slide or plate each, and why one is not opened."""
+    """Yield the files below a folder, and folders that are a slide or plate, each with why it cannot be used."""
     try:
         with os.scandir(folder) as listing:
             entries = [entry for entry in listing if not entry.name.startswith(".")]
@@ -173,18 +173,18 @@ def _visible(folder: Path, root: Path, follow_links: bool) -> Iterator[tuple[Pat
 def _why_unusable(path: Path, root: Path, follow_links: bool) -> str:
     leads_to = Path(os.path.realpath(path)) if path.is_symlink() and not follow_links else None
     if leads_to and not leads_to.is_relative_to(os.path.realpath(root)):
-        return f"{path}: a link out of the drop folder; put the file itself there"
+        return f"{path}: a link to a file outside of the drop folder; put the file itself there"
     if not path.is_dir() and not path.is_file():
-        return f"{path}: a link to nothing, or no file at all; remove it"
+        return f"{path}: a broken link, or not a regular file; remove it"
     if not os.access(path, os.R_OK):
         return f"{path}: cannot be read: permission denied; allow it (chmod)"
     return ""
 
 
 def _fields_of(folder: Path) -> dict[str, Path]:
-    """Return the fields of an OME-Zarr plate by well and field (``E08_f0``); none where it is another image.
+    """Return the fields of an OME-Zarr plate by well and field (``E08_f0``); none if it is a single image.
 
-    What is damaged has no fields here, and is one slide, so that its job says what is wrong with it.
+    A damaged plate counts as one slide, so that its job reports the error.
     """
     try:
         wells = _attributes(folder)["plate"]["wells"]

@@ -1,7 +1,7 @@
-"""Whether a TIFF is still being copied: it ends before something that its own directories point to.
+"""Whether a TIFF is still being copied: it ends before data that its own directories point to.
 
-Only directories are read, no pixels, without any library: the workflow asks this while it is parsed. What is no TIFF,
-or one that makes no sense, is not partial; the stage that reads it says what is wrong. TIFF 6.0 (Adobe, 1992); BigTIFF.
+Only directories are read, without any library, since this runs whenever the workflow is parsed. A file that is no TIFF,
+or a damaged one, is not partial; the stage that reads it reports the error. TIFF 6.0 (Adobe, 1992); BigTIFF.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # by the number of the type
-_WHOLE = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers: SHORT, LONG, IFD, LONG8, IFD8
+_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of integers: SHORT, LONG, IFD, LONG8, IFD8
 _STARTS, _LENGTHS, _SUB_IFDS = (273, 324), (279, 325), 330  # of strips and tiles
 _MOST_IFDS = 4096
 _LONGEST_LIST = 2**26  # bytes
@@ -45,12 +45,12 @@ def is_partial(path: Path) -> bool:
         size = os.fstat(file.fileno()).st_size
         try:
             return any(end > size for end in _ends(file))
-        except struct.error:  # it became shorter meanwhile
+        except struct.error:  # it became shorter just now
             return True
 
 
 def _ends(file: BinaryIO) -> Iterator[int]:
-    """Yield where what the file points to ends, before anything there is read."""
+    """Yield the end of everything the file points to, before reading it."""
     known = _LAYOUTS.get(file.read(4))
     if known is None:
         return
@@ -76,15 +76,15 @@ def _ends(file: BinaryIO) -> Iterator[int]:
 
 
 def _entry(file: BinaryIO, place: int, layout: _Layout, lists: dict[int, tuple[int, ...]]) -> Iterator[int]:
-    """Yield where the values of one entry end; keep those that say where pixels and directories are."""
+    """Yield where the values of one entry end; add positions of pixels and directories to ``lists``."""
     tag, kind, count, inline = _read(file, place, layout.entry)
     length = count * (_TYPE_BYTES[kind] if kind < len(_TYPE_BYTES) else 0)
     values = place + struct.calcsize(layout.entry) - len(inline)
     if length > len(inline):
         (values,) = struct.unpack(layout.order + layout.word, inline)
         yield values + length
-    if tag in (*_STARTS, *_LENGTHS, _SUB_IFDS) and kind in _WHOLE and length <= _LONGEST_LIST:
-        lists[tag] = _read(file, values, f"{layout.order}{count}{_WHOLE[kind]}")
+    if tag in (*_STARTS, *_LENGTHS, _SUB_IFDS) and kind in _INTEGERS and length <= _LONGEST_LIST:
+        lists[tag] = _read(file, values, f"{layout.order}{count}{_INTEGERS[kind]}")
 
 
 def _read(file: BinaryIO, place: int, form: str) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
-"""Two runs of one project exclude each other; one that was killed is in nobody's way.
+"""Lock a project against concurrent runs; clean up after killed ones.
 
-Snakemake locks a project by files, which a killed run leaves behind. Beside them, every Snakemake that looks at a
-project shares a lock that ends with its process. Who can have that lock alone is the only one there, so that the files
-are those of a dead run.
+Snakemake locks a project by files, which a killed run leaves behind. In addition, every Snakemake process of a project
+shares a file lock that the system releases when it ends. If a process gets that lock exclusively, no other one is
+running, and Snakemake's files are left from a killed run.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ log = logging.getLogger(__name__)
 
 _FOLDER = Path(".snakemake")
 _LEAST_BYTES = 10**6
-_held: list[IO[str]] = []  # open until the process ends, since closing a file gives its lock back
+_held: list[IO[str]] = []  # open until the process ends, since closing a file releases its lock
 
 
-def enter_project() -> bool:
-    """Say for the rest of this process that it looks at the project in the current folder.
+def lock_project() -> bool:
+    """Lock the project in the current folder, shared, until this process ends.
 
     Returns
     -------
     bool
-        Whether a run was killed, and its lock is removed now. Never for a run on another machine, which may be alive
-        where the file system keeps locks to each machine.
+        Whether a run was killed and its lock has been removed. Never for a run on another machine: on some file systems
+        locks are local to a machine, so it may still be running.
 
     Raises
     ------
     SlidemillError
-        If the disk is full: Snakemake would fail over its first file, and not say it as clearly.
+        If the disk is full. Snakemake would fail at its first file, with a less clear message.
     """
-    _check_room()
+    _check_free_space()
     try:
         _FOLDER.mkdir(exist_ok=True)
         lock = (_FOLDER / "slidemill.lock").open("a+", encoding="utf-8")
         was_killed = _lock(lock)
-    except OSError as error:  # no right to write, or a file system without locks; a dry run needs neither
+    except OSError as error:  # read-only, or a file system without locks; a dry run needs neither
         log.warning("%s: cannot be locked: %s", _FOLDER, why_not_written(_FOLDER / "slidemill.lock", error))
         return False
     _held.append(lock)
     return was_killed
 
 
-def _check_room() -> None:
+def _check_free_space() -> None:
     if shutil.disk_usage(".").free < _LEAST_BYTES:
-        logging.raiseExceptions = False  # Snakemake cannot write its log either, and would say so at length
+        logging.raiseExceptions = False  # Snakemake cannot write its log either, with a traceback each time
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise SlidemillError(f"{_FOLDER}: cannot be written: {why_not_written(_FOLDER.absolute(), error)}")
 
 
 def _lock(lock: IO[str]) -> bool:
-    """Share the lock; say whether it could be had alone before, and a dead run had left one."""
+    """Share the lock; return whether a killed run had left Snakemake's lock, which is then removed."""
     was_killed = False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         was_killed = _unlock(lock)
     except BlockingIOError:
-        pass  # somebody is there
-    fcntl.flock(lock, fcntl.LOCK_SH)  # waits for one who is alone, and has it for the blink of an eye
+        pass  # another process is running
+    fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a process with the exclusive lock, which it has for milliseconds
     return was_killed
 
 
 def _unlock(lock: IO[str]) -> bool:
-    """Remove Snakemake's locks if they are of this machine; where there are none, note it for the next ones."""
+    """Remove Snakemake's locks if this machine made them; if there are none, note this machine for later runs."""
     files = _FOLDER / "locks"
     lock.seek(0)
     if files.is_dir() and any(files.iterdir()):

@@ -1,4 +1,4 @@
-"""Names of samples and batches: which folder a sample was dropped in, what a batch is called."""
+"""Names of samples and batches: the folder of a sample, the id of a batch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _WITH_PROBABILITIES = "-probabilities"
 
 
 def folder_of(sample: str) -> str:
-    """Return the folder a sample was dropped in, or itself where it was dropped alone."""
+    """Return the folder that a sample was dropped in, or its own name if it is in none."""
     parent = str(PurePosixPath(sample).parent)
     return sample if parent == "." else parent
 
 
 def name_batch(folder: str, versions: Mapping[str, str], *, probabilities: bool) -> str:
-    """Return the id of a new batch: ``folder/HASH``, other slides or versions of them have another one.
+    """Return the id of a new batch: ``folder/HASH``, unique for these versions of these slides.
 
     Parameters
     ----------
     folder : str
-        What its slides have in common.
+        Folder of its slides, or their batch in the sample sheet.
     versions : mapping of str
-        Of every sample in it.
+        Version of every sample in it.
     probabilities : bool
-        Whether its predictions have them; those without cannot stand in for them.
+        Whether its predictions have them. Predictions without them get another id, since they cannot replace these.
     """
     content = json.dumps(sorted(versions.items()))
-    mark = _WITH_PROBABILITIES if probabilities else ""
-    return f"{folder}/{hashlib.sha256(content.encode()).hexdigest()[:12]}{mark}"
+    ending = _WITH_PROBABILITIES if probabilities else ""
+    return f"{folder}/{hashlib.sha256(content.encode()).hexdigest()[:12]}{ending}"
 
 
 def has_probabilities(batch: str) -> bool:

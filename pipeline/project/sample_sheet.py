@@ -1,7 +1,7 @@
-"""The sample sheet: what a user knows of samples and no file says.
+"""The sample sheet: a CSV file with what a user knows of samples and their files do not say.
 
-Only the process that plans a run reads it, and the report. No job has it as an input: a line about one sample redoes
-nothing of another.
+Only the process that plans a run and the report read it. No job has it as an input, so that a changed line about one
+sample does not redo others.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Line = dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stated:
-    """What a sheet says of one slide; None where it says nothing.
+class SheetRow:
+    """What a sheet says of one slide; None for empty cells.
 
     Attributes
     ----------
     batch : str or None
-        The slides that it is to be predicted with, in the place of the folder it was dropped in.
+        The slides that it is predicted with, instead of those of its folder.
     pixel_size_um : float or None
-        Where its file states none.
+        Used if its file has none.
     channels : tuple of int and str or None
-        In the place of ``image.channels``.
+        Used instead of ``image.channels``.
     """
 
     batch: str | None = None
@@ -40,18 +40,15 @@ class Stated:
     channels: tuple[int | str, ...] | None = None
 
 
-NOTHING = Stated()
-
-
 def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
-    """Return the group of each sample from a sample sheet (CSV with the columns sample and group); none without them.
+    """Return the group of each sample; empty without a sheet or its column ``group``.
 
     Parameters
     ----------
     sheet : Path
         It may be missing.
     samples : iterable of str
-        Samples there are; lines about others are passed over (:func:`read_strangers`).
+        Existing samples; lines about others are ignored (:func:`read_unknown`).
 
     Raises
     ------
@@ -67,34 +64,34 @@ def read_groups(sheet: Path, samples: Iterable[str]) -> dict[str, str]:
     return groups
 
 
-def read_stated(sheet: Path, samples: Iterable[str], *, channels: int) -> dict[str, Stated]:
-    """Return what the sheet states of each sample in the columns batch, pixel_size_um and channels; cells may be empty.
+def read_rows(sheet: Path, samples: Iterable[str], *, channels: int) -> dict[str, SheetRow]:
+    """Return the columns batch, pixel_size_um and channels of each sample; cells may be empty.
 
     Parameters
     ----------
     sheet, samples
         As above.
     channels : int
-        How many channels the networks see.
+        Number of channels that the networks use.
 
     Raises
     ------
     SlidemillError
-        As above, or if a cell is not what its column holds.
+        As above, or if a cell has a value that its column does not allow.
     """
-    stated = {}
+    rows = {}
     for number, line in _lines_about(sheet, samples):
         where = f"{sheet}: line {number}"
-        stated[line["sample"]] = Stated(
+        rows[line["sample"]] = SheetRow(
             batch=_batch(_cell(line, "batch"), where),
             pixel_size_um=_pixel_size(_cell(line, "pixel_size_um"), where),
             channels=_channels(_cell(line, "channels"), where, channels),
         )
-    return stated
+    return rows
 
 
-def read_strangers(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
-    """Return what the sheet names and is not there, with its line: it was deleted, or the name is misspelt."""
+def read_unknown(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
+    """Return line number and name of samples that do not exist: deleted, or misspelt."""
     known = set(samples)
     return [(number, line["sample"]) for number, line in _read_lines(sheet) if line["sample"] not in known]
 
@@ -107,7 +104,7 @@ def _batch(text: str, where: str) -> str | None:
     if not text:
         return None
     if mistake_in(text) or not all(part.strip(".") for part in text.split("/")):
-        raise SlidemillError(f"{where}: batch is a name that a folder can have, got {text!r}; mend it")
+        raise SlidemillError(f"{where}: batch must be a valid folder name, got {text!r}; fix it")
     return text
 
 
@@ -119,7 +116,7 @@ def _pixel_size(text: str, where: str) -> float | None:
     except ValueError:
         size = math.nan
     if not 0 < size < math.inf:
-        raise SlidemillError(f"{where}: pixel_size_um is a positive number, got {text!r}; mend it")
+        raise SlidemillError(f"{where}: pixel_size_um must be a positive number, got {text!r}; fix it")
     return size
 
 
@@ -129,8 +126,8 @@ def _channels(text: str, where: str, count: int) -> tuple[int | str, ...] | None
     names = [name.strip() for name in text.split(_BETWEEN_CHANNELS)]
     if len(names) != count or not all(names):
         raise SlidemillError(
-            f"{where}: channels are {count} numbers or names with {_BETWEEN_CHANNELS!r} between them, as many as "
-            f"image.channels has, got {text!r}; mend it"
+            f"{where}: channels must be {count} numbers or names (as many as in image.channels) separated by "
+            f"{_BETWEEN_CHANNELS!r}, got {text!r}; fix it"
         )
     return tuple(int(name) if name.isdecimal() else name for name in names)
 
@@ -141,7 +138,7 @@ def _lines_about(sheet: Path, samples: Iterable[str]) -> Iterator[tuple[int, Lin
 
 
 def _read_lines(sheet: Path) -> list[tuple[int, Line]]:
-    """Return the lines of a sheet by their numbers, each about a sample of its own."""
+    """Return line numbers and lines of a sheet, at most one line per sample."""
     if not sheet.is_file():
         return []
     try:

@@ -1,7 +1,7 @@
-"""Which training images a network learns from, and which are held back from it: the last ones, or each fold in turn.
+"""Which training images a network learns from, and which are held back: the last ones, or each fold in turn.
 
-Images of one group (an animal, a patient, a field) are never on both sides. Groups stay in the order of names, so that
-what is held back together are neighbours: in a stack of slices only those at a cut resemble each other.
+Images of one group (an animal, a patient, a field) are never in both parts. Groups stay in the order of their names, so
+that neighbours are held back together: in a stack of slices, only those at a cut resemble each other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.base.errors import SlidemillError
 from pipeline.project.sample_ids import folder_of
-from pipeline.project.sample_sheet import read_groups, read_strangers
+from pipeline.project.sample_sheet import read_groups, read_unknown
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.stages import SplitConfig
 
@@ -18,7 +18,7 @@ Groups = dict[str, list[TrainingPair]]
 
 
 def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Part the training pairs into those to learn from and those held back, both sorted by name, neither empty.
+    """Split the training pairs into those to learn from and those held back, both sorted by name, neither empty.
 
     Raises
     ------
@@ -31,41 +31,40 @@ def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair]
         assert config.folds is not None
         assert config.fold is not None
         held_back = fold_groups(groups, config.folds)[config.fold - 1]
-    sides: tuple[list[TrainingPair], list[TrainingPair]] = [], []
+    parts: tuple[list[TrainingPair], list[TrainingPair]] = [], []
     for name, pairs in groups.items():
-        sides[name in held_back].extend(pairs)
-    training, validation = (sorted(side, key=lambda pair: pair.name) for side in sides)
+        parts[name in held_back].extend(pairs)
+    training, validation = (sorted(part, key=lambda pair: pair.name) for part in parts)
     return training, validation
 
 
 def group_pairs(pairs: list[TrainingPair], sheet: Path) -> Groups:
     """Return the pairs by group, in the order of their first names.
 
-    Groups are those of the ``sheet`` (CSV with the columns sample and group), which then names every image; without
-    a sheet, files of one subfolder are a group, and a file beside them is one of its own.
+    Groups are those of the ``sheet`` (CSV with the columns sample and group), which must name every image. Without
+    a sheet, the files of one subfolder are a group, and any other file is a group of its own.
 
     Raises
     ------
     SlidemillError
-        If the sheet cannot be read, names an image that is not there, or leaves one out: it could be of a group that
-        is on the other side.
+        If the sheet cannot be read, names a missing image, or leaves one out, which could belong to any group.
     """
     names = sorted(pair.name for pair in pairs)
-    for number, name in read_strangers(sheet, names):
-        raise SlidemillError(f"{sheet}: line {number}: no training image {name!r}; mend or remove the line")
-    stated = read_groups(sheet, names)
-    if stated and (missing := [name for name in names if name not in stated]):
+    for number, name in read_unknown(sheet, names):
+        raise SlidemillError(f"{sheet}: line {number}: no training image {name!r}; fix or remove the line")
+    group_of = read_groups(sheet, names)
+    if group_of and (missing := [name for name in names if name not in group_of]):
         raise SlidemillError(f"{sheet}: no line for the training image {missing[0]!r}; add its group")
     groups: Groups = {}
     for pair in sorted(pairs, key=lambda pair: pair.name):
-        groups.setdefault(stated.get(pair.name) or folder_of(pair.name), []).append(pair)
+        groups.setdefault(group_of.get(pair.name) or folder_of(pair.name), []).append(pair)
     return groups
 
 
 def fold_groups(groups: Groups, folds: int) -> list[list[str]]:
-    """Part groups into ``folds`` runs of about as many images each; every group is in exactly one.
+    """Split groups into ``folds`` parts with about the same number of images.
 
-    A run takes the next group as long as that brings it closer to its share of the images that are left.
+    A part takes the next group as long as that brings it closer to its share of the remaining images.
 
     Raises
     ------
@@ -77,19 +76,19 @@ def fold_groups(groups: Groups, folds: int) -> list[list[str]]:
             f"folds: {folds} needs as many groups of training images, got {len(groups)} ({', '.join(groups)}); "
             "lower it, or add images (each file, each subfolder or each group of training.samples is a group)"
         )
-    runs: list[list[str]] = []
+    parts: list[list[str]] = []
     left = list(groups)
     for others in reversed(range(folds)):
         share = _count(groups, left) / (others + 1)
-        run = [left.pop(0)]
-        while len(left) > others and abs(_count(groups, [*run, left[0]]) - share) <= abs(_count(groups, run) - share):
-            run.append(left.pop(0))
-        runs.append(run)
-    return runs
+        part = [left.pop(0)]
+        while len(left) > others and abs(_count(groups, [*part, left[0]]) - share) <= abs(_count(groups, part) - share):
+            part.append(left.pop(0))
+        parts.append(part)
+    return parts
 
 
 def _last(groups: Groups, share: float) -> list[str]:
-    """Return the last groups that have ``share`` of the images together, at least one; and leave at least one."""
+    """Return the last groups with ``share`` of the images together: at least one, but not all."""
     if len(groups) < 2:
         raise SlidemillError(
             f"validation needs at least 2 training images (or subfolders), got {len(groups)}; "

@@ -1,9 +1,9 @@
-"""The part of the configuration that each stage of a project gets, as one JSON object."""
+"""The part of the configuration that each stage gets, as one JSON object."""
 
 from __future__ import annotations
 
-from pipeline.base.paths import WEIGHTS
-from pipeline.project.sample_sheet import NOTHING, Stated
+from pipeline.base.paths import NETWORK
+from pipeline.project.sample_sheet import SheetRow
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.section import Section
@@ -22,20 +22,20 @@ from pipeline.settings.stages import (
 )
 
 
-def view_of(settings: Settings, stated: Stated) -> ImageConfig:
-    """Return how a slide is read of which the sample sheet states this."""
-    size = {} if stated.pixel_size_um is None else {"fallback_pixel_size_um": stated.pixel_size_um}
-    channels = {} if stated.channels is None else {"channels": list(stated.channels)}
+def view_of(settings: Settings, row: SheetRow) -> ImageConfig:
+    """Return how the slide of this row of the sample sheet is read."""
+    size = {} if row.pixel_size_um is None else {"fallback_pixel_size_um": row.pixel_size_um}
+    channels = {} if row.channels is None else {"channels": list(row.channels)}
     return settings.image.model_copy(update=size | channels)
 
 
 def network_file(settings: Settings, name: str) -> str:
-    """Return the path of a network (of a model, an ensemble or a fold): its checkpoint, or what is trained."""
-    return settings.networks.get(name) or WEIGHTS.format(model=name)
+    """Return the path of the network of a model, ensemble or fold: its checkpoint, or the file that training writes."""
+    return settings.networks.get(name) or NETWORK.format(model=name)
 
 
 def start_of(settings: Settings, name: str) -> str | None:
-    """Return what the training of this name starts from: `imagenet`, a path, or nothing; a fold from the same fold."""
+    """Return what a training starts from: `imagenet`, a path, or nothing. A fold starts from the same fold."""
     model, fold = settings.trainings.get(name, (name, None))
     start = settings.models[model].pretrained if model in settings.models else None
     if start not in settings.models:
@@ -44,7 +44,7 @@ def start_of(settings: Settings, name: str) -> str | None:
 
 
 def split_of(settings: Settings, name: str) -> SplitConfig:
-    """Return what is held back from the training of this name."""
+    """Return what is held back from a training."""
     model, fold = settings.trainings.get(name, (name, None))
     training = settings.training
     if fold is None:
@@ -57,15 +57,23 @@ def stage_config(
     stage: str,
     model: str | None = None,
     *,
-    stated: Stated = NOTHING,
+    row: SheetRow | None = None,
     probabilities: bool | None = None,
 ) -> str:
-    """Return the part of the configuration that ``stage`` uses (for one model, where it has one), as JSON.
+    """Return the part of the configuration that a stage uses, as JSON.
 
-    ``stated`` is what the sample sheet says of a slide; it takes the place of what the configuration says.
-    ``probabilities`` is whether a batch is predicted with them; None: whether the configuration needs any.
+    Parameters
+    ----------
+    settings : Settings
+    stage : str
+    model : str or None
+        The model, ensemble or fold that the job works on, if there is one.
+    row : SheetRow or None
+        What the sample sheet says of a slide; it overrides the configuration.
+    probabilities : bool or None
+        Whether a batch is predicted with probabilities; None: if the configuration needs them.
     """
-    image = view_of(settings, stated)
+    image = view_of(settings, row or SheetRow())
     labels = LabelConfig(
         classes=settings.classes,
         kind=settings.training.kind,

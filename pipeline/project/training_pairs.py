@@ -8,12 +8,12 @@ from pathlib import Path
 from pipeline.base.errors import SlidemillError
 from pipeline.project.image_files import SUFFIXES, find_images, find_labels
 
-_TOLD = 5  # problems told at once
+_MOST_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPair:
-    """A training image and its labels (``name`` is their common path below the two folders, without suffix)."""
+    """A training image and its labels; ``name`` is their common path below the two folders, without suffix."""
 
     name: str
     image: Path
@@ -26,11 +26,11 @@ def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
     Raises
     ------
     SlidemillError
-        If there is no pair, or images have no labels.
+        If there is no pair, or an image has no labels.
     """
     image_of, label_of = find_images(images), find_labels(labels)
     if missing := [name for name in image_of if name not in label_of]:
-        names = ", ".join(missing[:_TOLD]) + (", ..." if len(missing) > _TOLD else "")
+        names = ", ".join(missing[:_MOST_NAMES]) + (", ..." if len(missing) > _MOST_NAMES else "")
         others = f"; {len(missing)} of {len(image_of)} images have none: {names}" if len(missing) > 1 else ""
         raise SlidemillError(
             f"{image_of[missing[0]]}: no label image {missing[0]}.tif or .png in {labels}, nor outlines "

@@ -1,4 +1,4 @@
-"""All samples of a project: what became of each, tables, statistics, figures and the page to review them on.
+"""The report on all samples of a project: state of each, tables, statistics, figures and the review page.
 
-Files of results go in, rows and pictures come out.
+Result files go in; rows, pictures and HTML come out.
 """

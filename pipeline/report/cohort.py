@@ -1,6 +1,6 @@
-"""Scores of a cohort: how good a network is over samples, how sure that is, and whether one beats another.
+"""Scores over all samples: means with confidence intervals, and tests between networks.
 
-Samples of one group (an animal, a patient, a field) are not independent: groups are drawn and compared, not samples.
+Samples of one group (an animal, a patient, a field) are not independent, so groups are resampled, not samples.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -
         A row per sample and network, with sample, model and the metrics.
     classes : list of str
     groups : dict of str
-        Group of each sample; one that is not in it is a group of its own.
+        Group by sample; a sample without one is its own group.
     """
     rows = []
     for model, part in table.groupby("model", sort=False):
@@ -46,7 +46,7 @@ def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -
 
 
 def pair(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
-    """Compare every two networks on the samples that both have a score of, :data:`PAIRED_COLUMNS`.
+    """Compare every two networks on the samples that both have a score for, :data:`PAIRED_COLUMNS`.
 
     ``p_value`` is that of Wilcoxon's signed-rank test, two-sided, on the mean difference of each group (Wilcoxon 1945,
     doi:10.2307/3001968); empty where no group differs.
@@ -88,7 +88,7 @@ def _summary(scores: pd.Series[Any], groups: dict[str, str]) -> dict[str, Any]:
 
 
 def _group_of(scores: pd.Series[Any], groups: dict[str, str]) -> list[str]:
-    # A sample of its own cannot have the name of a group: groups have no tab before them.
+    # The tab keeps the name of a sample from being that of a group.
     return [groups.get(str(sample), f"\t{sample}") for sample in scores.index]
 
 

@@ -13,54 +13,60 @@ _ABOUT = {
     "precision": "share of the predicted pixels that are true",
     "recall": "share of the true pixels that were predicted",
     "specificity": "share of the pixels of other classes that were not predicted",
-    "accuracy": "share of all pixels that are rightly of the class or not",
+    "accuracy": "share of all pixels that are correctly of the class or not",
     "hausdorff95": "95th percentile of the distances between the boundaries, the larger of both directions",
     "surface_distance": "mean distance between the boundaries, over both of them",
     "surface_dice": "share of both boundaries within the tolerance of the other",
     "boundary_iou": "Jaccard of the bands along the inside of the boundaries, as wide as the tolerance",
 }
-_IDENTITY = [
-    Column(name="sample", about="Path of the slide below the drop folder, without its suffix."),
-    Column(name="model", about="Name of the network in the configuration."),
-    Column(name="group", about="Group of the sample sheet: an animal, a patient, a field.", leading=False),
-    Column(name="status", about="done, failed, or waiting for the next run.", leading=False),
-    Column(
-        name="stage",
-        about="The stage that failed; `drop` where the drop folder has it and no stage could.",
-        leading=False,
-    ),
-    Column(name="error_class", about="Class of the error; empty where a job left no reason.", leading=False),
-    Column(name="error", about="Why it failed, or waits.", leading=False),
-    Column(name="flags", about="What makes the sample doubtful, without a reference."),
+
+
+def _text(name: str, about: str, *, leading: bool = False) -> Column:
+    return Column(name=name, about=about, leading=leading)
+
+
+def _count(name: str, about: str, *, leading: bool = False) -> Column:
+    return Column(name=name, about=about, digits=0, leading=leading)
+
+
+def _value(name: str, about: str, *, digits: int = 4, leading: bool = False) -> Column:
+    return Column(name=name, about=about, digits=digits, leading=leading)
+
+
+_SAMPLE = [
+    _text("sample", "Path of the slide below the drop folder, without its suffix.", leading=True),
+    _text("model", "Name of the network in the configuration.", leading=True),
+    _text("group", "Group of the sample sheet: an animal, a patient, a field."),
+    _text("status", "done, failed, or waiting for the next run."),
+    _text("stage", "The stage that failed; `drop` if the drop folder refused the slide."),
+    _text("error_class", "Class of the error; empty if the job left no error message."),
+    _text("error", "Why it failed or waits."),
+    _text("flags", "Quality warnings, found without a reference.", leading=True),
+    _count("objects", "Objects in the mask.", leading=True),
+    _count("median_area_px", "Median area of the objects in the mask, in pixels."),
+    _value("uncertain", "Share of the pixels whose best class is less than three times as probable as the second."),
+    _value("tile_mismatch", "Share of the pixels in two windows that they label differently; empty for exact tiles."),
 ]
-_FOUND = [
-    Column(name="objects", about="Objects in the mask.", digits=0),
-    Column(name="median_area_px", about="Median area of the objects in the mask, in pixels.", digits=0, leading=False),
-    Column(
-        name="uncertain",
-        about="Share of the pixels whose best class is less than three times as probable as the second.",
-        digits=4,
-        leading=False,
-    ),
-    Column(
-        name="tile_mismatch",
-        about="Share of the pixels seen by two windows that they label differently; empty for exact tiles.",
-        digits=4,
-        leading=False,
-    ),
+_PIXELS = [
+    _count("pixels", "Pixels of the slide."),
+    _value("pixel_accuracy", "Share of the pixels with the right class."),
+]
+_DISTANCES = [
+    _text("distance_unit", "um if the pixel size is known, else px."),
+    _value("tolerance", "Distance within which boundaries agree.", digits=2),
 ]
 _OBJECTS = [
-    Column(name="objects_truth", about="True objects.", digits=0, leading=False),
-    Column(name="objects_predicted", about="Predicted objects.", digits=0, leading=False),
-    Column(name="objects_difference", about="Predicted objects less true ones.", digits=0, leading=False),
-    Column(name="panoptic_quality", about="Mean IoU of matched objects times F1, at 0.5.", digits=4, leading=False),
-    Column(name="aggregated_jaccard", about="Jaccard of objects with their best partners.", digits=4, leading=False),
-    Column(name="objects_ap_mean", about="Mean of objects_ap over all thresholds.", digits=4, leading=False),
+    _count("objects_truth", "True objects."),
+    _count("objects_predicted", "Predicted objects."),
+    _count("objects_difference", "Number of predicted objects minus that of true ones."),
+    _value("panoptic_quality", "Mean IoU of matched objects times F1, at 0.5."),
+    _value("aggregated_jaccard", "Aggregated Jaccard index (AJI) of the objects."),
+    _value("objects_ap_mean", "Mean of objects_ap over all thresholds."),
 ]
 _PARTITION = [
-    Column(name="adapted_rand_error", about="1 - F1 of pairs of pixels in one object.", digits=4, leading=False),
-    Column(name="voi_split", about="Bits lost by cutting true objects.", digits=4, leading=False),
-    Column(name="voi_merge", about="Bits lost by joining true objects.", digits=4, leading=False),
+    _value("adapted_rand_error", "1 - F1 of pairs of pixels in one object."),
+    _value("voi_split", "Variation of information in bits: true objects that are split."),
+    _value("voi_merge", "Variation of information in bits: true objects that are merged."),
 ]
 _FILES = {
     "slide": "The slide.",
@@ -68,7 +74,7 @@ _FILES = {
     "mask": "Its mask.",
     "metrics": "Its own row of metrics.",
     "objects_table": "Its objects, one per row.",
-    "annotations": "Its objects as QuPath reads them.",
+    "annotations": "Its objects for QuPath.",
     "log": "Log of the job that failed.",
     "version": "Version of Slidemill that measured.",
     "mask_sha256": "SHA-256 of the mask.",
@@ -78,41 +84,30 @@ _FILES = {
 
 def columns(classes: list[str]) -> list[Column]:
     """Return all columns for these classes."""
-    found = [*_IDENTITY, *_FOUND]
-    found += [Column(name="pixels", about="Pixels of the slide.", digits=0, leading=False)]
-    found += [Column(name="pixel_accuracy", about="Share of pixels with the right class.", digits=4, leading=False)]
+    found = [*_SAMPLE, *_PIXELS]
     for name in OVERLAP:
-        found += _by_class(name, classes)
+        found += _by_class(name, classes, _ABOUT[name])
         if name in POOLED:
-            about = f"{name} of all pixels and classes together: {_ABOUT[name]}."
-            found.append(Column(name=f"{name}_pooled", about=about, digits=4, leading=False))
-    found.append(Column(name="distance_unit", about="um where the pixel size is known, else px.", leading=False))
-    found.append(Column(name="tolerance", about="Distance within which boundaries agree.", digits=2, leading=False))
+            found.append(_value(f"{name}_pooled", f"{name} of all pixels and classes together: {_ABOUT[name]}."))
+    found += _DISTANCES
     for name in SURFACE:
-        found += _by_class(name, classes)
+        found += _by_class(name, classes, _ABOUT[name])
     found += [*_OBJECTS, *_objects_by_threshold(), *_PARTITION]
-    about = "Mean distance between how probable the best class is and how often it is right."
-    found.append(Column(name="calibration_error", about=about, digits=4, leading=False))
+    about = "Mean difference between the probability of the best class and how often it is right."
+    found.append(_value("calibration_error", about))
     found += _by_class("average_precision", classes, "area under the precision-recall curve")
-    found += [
-        Column(name=f"pixels_{side}_{label}", about=f"Pixels of {label}, {side}.", digits=0, leading=False)
-        for side in ("truth", "predicted")
-        for label in classes
-    ]
-    found += [
-        Column(name=f"pixels_{true}_as_{label}", about=f"Pixels of {true} labelled {label}.", digits=0, leading=False)
-        for true in classes
-        for label in classes
-    ]
-    return found + [Column(name=name, about=about, leading=False) for name, about in _FILES.items()]
+    for side in ("truth", "predicted"):
+        found += [_count(f"pixels_{side}_{label}", f"Pixels of {label}, {side}.") for label in classes]
+    for true in classes:
+        found += [_count(f"pixels_{true}_as_{label}", f"Pixels of {true} labelled {label}.") for label in classes]
+    return found + [_text(name, about) for name, about in _FILES.items()]
 
 
-def _by_class(name: str, classes: list[str], about: str | None = None) -> list[Column]:
-    meaning = about or _ABOUT[name]
+def _by_class(name: str, classes: list[str], meaning: str) -> list[Column]:
     mean = f"Mean over the classes that have a value: {meaning}."
     leading = name == "dice"
-    return [Column(name=f"{name}_mean", about=mean, digits=4, leading=leading)] + [
-        Column(name=f"{name}_{label}", about=f"Of {label}: {meaning}.", digits=4, leading=leading and index > 0)
+    return [_value(f"{name}_mean", mean, leading=leading)] + [
+        _value(f"{name}_{label}", f"Of {label}: {meaning}.", leading=leading and index > 0)
         for index, label in enumerate(classes)
     ]
 
@@ -121,20 +116,11 @@ def _objects_by_threshold() -> list[Column]:
     found = []
     for percent in (round(100 * threshold) for threshold in THRESHOLDS):
         at = f"at an intersection over union of {percent} %"
-        about = {
-            "matched": f"Pairs of a true and a predicted object {at}.",
-            "precision": f"Share of the predicted objects with a partner {at}.",
-            "recall": f"Share of the true objects with a partner {at}.",
-            "f1": f"Dice of the objects {at}.",
-            "ap": f"Pairs per pair or lone object {at}.",
-        }
         found += [
-            Column(
-                name=f"objects_{name}_{percent}",
-                about=text,
-                digits=0 if name == "matched" else 4,
-                leading=(name, percent) == ("f1", 50),
-            )
-            for name, text in about.items()
+            _count(f"objects_matched_{percent}", f"Pairs of a true and a predicted object {at}."),
+            _value(f"objects_precision_{percent}", f"Share of the predicted objects with a partner {at}."),
+            _value(f"objects_recall_{percent}", f"Share of the true objects with a partner {at}."),
+            _value(f"objects_f1_{percent}", f"Dice of the objects {at}.", leading=percent == 50),
+            _value(f"objects_ap_{percent}", f"Share of pairs in all pairs and objects without a partner {at}."),
         ]
     return found

@@ -1,4 +1,4 @@
-"""The networks of a project beside each other: how good, how even, how long to train, how fast, how exact."""
+"""The ranking of the networks of a project: mean score, spread over samples, training time, speed, tile mismatch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _COUNTS = ["samples", "failed", "parameters", "stride_px", "context_px"]
 Content = TypeVar("Content")
 
 
-def compare(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -> pd.DataFrame:
-    """Return one row per network, the one of highest mean Dice first; docs/contracts.md describes the columns.
+def rank_models(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -> pd.DataFrame:
+    """Return one row per network, by falling mean Dice; docs/contracts.md describes the columns.
 
-    Scores are means over the samples that every network with scores was evaluated on, so that a network is not better
-    because it failed on the difficult slide. What is not known is empty; networks without scores come last, unranked.
+    Scores are means over the samples that every network with scores was evaluated on, so that a network does not rank
+    higher for failing on a difficult slide. Unknown values are empty; networks without scores come last, unranked.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def compare(table: pd.DataFrame, settings: Settings, batches: Collection[str]) -
     settings : Settings
         The whole configuration; histories, cards and speeds are read from the current folder.
     batches : collection of str
-        Of the samples, of which the speeds are.
+        Batches of the samples, to find the speeds by.
     """
     shared = shared_samples(table)
     rows = []
@@ -77,7 +77,7 @@ def _scores(rows: pd.DataFrame, shared: set[str], classes: list[str]) -> dict[st
 
 
 def _costs(name: str, batches: Collection[str], settings: Settings) -> dict[str, Any]:
-    """Return how long the network was trained in this project, how fast it was, and how far its tiles disagree."""
+    """Return training time, speed and tile mismatch of a network in this project."""
     trainings = settings.folds_of(name) or [name] * (name in settings.trainings)
     histories = [Path(HISTORY.format(model=training)) for training in trainings]
     trained = bool(histories) and all(history.is_file() for history in histories)
@@ -96,7 +96,7 @@ def _minutes(histories: list[Path]) -> float:
 
 
 def _card(name: str, settings: Settings) -> dict[str, Any]:
-    """Return what the card of a network says, nothing where it has none."""
+    """Return architecture, size and geometry from the card of a network; nothing without a card."""
     card = _read(read_card, card_path(Path(network_file(settings, name))))
     if card is None:
         return {}
@@ -112,7 +112,7 @@ def _card(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def _read(read: Callable[[Path], Content], path: Path) -> Content | None:
-    """Read a file; None where a failed job left none, or a damaged one: the report is written all the same."""
+    """Read a file; None if it is missing or damaged: the report is written all the same."""
     if not path.is_file():
         return None
     try:

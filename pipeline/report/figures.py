@@ -1,6 +1,6 @@
 """The figures of the report, as SVG: learning curves, Dice by class, networks with intervals, confusion.
 
-The object-oriented interface of matplotlib, without pyplot: nothing global, no display.
+Drawn without pyplot, so there is no global state and no display.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from pipeline.base.palette import class_rgb, css
 
 _SIZE_IN = (7.2, 3.6)
-_LINES = ("-", "--", ":", "-.")  # colours repeat after seven, lines tell the rest apart
+_LINES = ("-", "--", ":", "-.")  # the next style when the seven colours repeat
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> str:
-    """Return mean Dice on the held-back images over the minutes of training, a line per network."""
+    """Draw mean Dice on the held-back images over the minutes of training, a line per network."""
     figure, axes = _figure()
     for number, (model, history) in enumerate(histories.items()):
         minutes = history["elapsed_s"] / 60
@@ -31,7 +31,7 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> str:
 
 
 def dice_by_class(table: pd.DataFrame, classes: list[str]) -> str:
-    """Return the Dice of every sample, per class and network: each a dot, with median and quartiles."""
+    """Draw the Dice of every sample per class and network, with median and quartiles."""
     figure, axes = _figure()
     models = list(table["model"].unique())
     width, empty = 0.8 / max(len(models), 1), True
@@ -54,7 +54,7 @@ def dice_by_class(table: pd.DataFrame, classes: list[str]) -> str:
 
 
 def models_with_intervals(cohort: pd.DataFrame) -> str:
-    """Return the mean Dice over samples of every network with its 95 % interval."""
+    """Draw the mean Dice over samples of every network with its 95 % interval."""
     figure, axes = _figure()
     chosen = cohort[(cohort["measure"] == "dice") & (cohort["class"] == "mean")].sort_values("mean")
     places = range(len(chosen))
@@ -66,7 +66,7 @@ def models_with_intervals(cohort: pd.DataFrame) -> str:
 
 
 def confusion(table: pd.DataFrame, classes: list[str]) -> str:
-    """Return where the pixels of each true class went, all samples together, a matrix per network."""
+    """Draw how the pixels of each true class were labelled over all samples, a matrix per network."""
     models = [str(model) for model in table.loc[table["pixels"].notna(), "model"].unique()]
     figure = Figure(figsize=(3.6 * max(len(models), 1), 3.6), layout="constrained")
     many = np.atleast_1d(figure.subplots(1, max(len(models), 1)))
@@ -84,7 +84,7 @@ def confusion(table: pd.DataFrame, classes: list[str]) -> str:
 
 
 def range_test(tried: pd.DataFrame, suggested: float) -> str:
-    """Return loss and smoothed loss over the learning rates that were tried, and the one that is suggested."""
+    """Draw loss and smoothed loss over the learning rates that were tried, and the suggested one."""
     figure, axes = _figure()
     axes.plot(tried["learning_rate"], tried["loss"], color=_colour(0), alpha=0.4, label="loss of a step")
     axes.plot(tried["learning_rate"], tried["smoothed"], color=_colour(0), label="smoothed")

@@ -1,4 +1,4 @@
-"""Cross-validation as a table: how each fold of a model did on images that it had not seen, and how even that is."""
+"""The table of the cross-validation: scores of each fold on its held-back images, and their spread."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ log = logging.getLogger(__name__)
 
 _SPREAD = ("mean", "std", "min", "max")
 _COUNTS = ("images", "groups")
+_NO_SCORES = {"uncertain", "tile_mismatch", "tolerance", "calibration_error"}
 
 
 def folds_table(settings: Settings) -> pd.DataFrame:
     """Return a row per fold of each model, then the mean, standard deviation, minimum and maximum over its folds.
 
-    The value of a fold is the mean over its images, of those that have one; the standard deviation is that of a sample.
-    What ``validate`` wrote is read from the current folder; a model of which a fold is missing is left out, since a
-    mean of some of them would be of other images.
+    The value of a fold is the mean over its images that have one. The files of ``validate`` are read from the current
+    folder; a model with a missing fold is left out, since its mean would be over other images.
 
     Returns
     -------
     DataFrame
-        ``model``, ``fold`` (from 1, or the name of the row), ``images``, ``groups``, and the metrics of
-        docs/metrics.md that are no pixel counts.
+        ``model``, ``fold`` (from 1, then mean, sd, min, max), ``images``, ``groups``, and all metrics but counts.
     """
     measures = [column.name for column in _measures(settings.classes)]
     rows = []
     for model in settings.models:
         paths = [Path(VALIDATION.format(model=name)) for name in settings.folds_of(model)]
         if missing := [str(path) for path in paths if not path.is_file()]:
-            log.warning("left out of the cross-validation: %s, since there is no %s", model, missing[0])
+            log.warning("%s is left out of the cross-validation: %s is missing", model, missing[0])
         elif paths:
             folds = [pd.read_csv(path, dtype={"sample": str, "group": str}) for path in paths]
             rows.append(_rows(model, folds, measures))
@@ -49,19 +48,16 @@ def folds_columns(classes: list[str]) -> list[Column]:
     """Return the columns of :func:`folds_table` for the report page."""
     return [
         Column(name="model"),
-        Column(name="fold", about="Number of the fold, or what is over all of them."),
+        Column(name="fold", about="Number of the fold, or the statistic over all folds."),
         Column(name="images", about="Images that were held back.", digits=0),
-        Column(name="groups", about="Groups that they are of.", digits=0),
+        Column(name="groups", about="Groups of these images.", digits=0),
         *_measures(classes),
     ]
 
 
 def _measures(classes: list[str]) -> list[Column]:
-    """Return the metrics whose mean over images says how good a network is: all but counts."""
-    return [column for column in columns(classes) if column.digits and column.name not in _OTHERS]
-
-
-_OTHERS = {"uncertain", "tile_mismatch", "tolerance", "calibration_error"}
+    """Return the metrics that can be averaged over images: all but counts."""
+    return [column for column in columns(classes) if column.digits and column.name not in _NO_SCORES]
 
 
 def _rows(model: str, folds: list[pd.DataFrame], measures: list[str]) -> pd.DataFrame:

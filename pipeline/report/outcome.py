@@ -1,4 +1,4 @@
-"""What became of every sample: done, waiting, or failed at which stage and why. Read from files and logs."""
+"""The state of every sample, read from files and logs: done, waiting, or failed at which stage and why."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal
 
 from pipeline.base import paths
 from pipeline.base.errors import Failure, SlideError, SlidemillError, read_failure
-from pipeline.project.drop_folder import SLIDES, Sample, samples_of_run
+from pipeline.project.drop_folder import Sample, samples_of_run
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
 from pipeline.tiling.plan import read_plan
 
-_BEFORE_ALL = "drop"  # no stage: refused before the first one
-_NOT_YET = "not run yet; the next run takes it"
+_REFUSED_AT = "drop"  # no stage: refused before the first one
+_NOT_YET = "not run yet; the next run will"
 KILLED = (
-    "the job ended without a word: it was killed (memory, time limit, the machine), or its log had no room; run "
-    "the same command again, with more memory, time or disk if it comes back"
+    "the job left no error message: probably killed (memory, time limit, shutdown), or the disk was full; run the same "
+    "command again, with more memory, time or disk space if that repeats"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One sample under one model. A file is None where there is none.
+    """The state of one sample under one model; a file is None if it is missing or out of date.
 
-    ``stage``, ``kind`` (class of the error), ``error`` and ``log`` say why it failed, ``error`` also why it waits.
+    ``stage``, ``kind`` (class of the error), ``error`` and ``log`` say why it failed; ``error`` also why it waits.
     """
 
     sample: str
@@ -52,21 +52,21 @@ class Outcome:
 
 
 def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
-    """Return what became of every slide that the run found, under every model, by model and sample.
+    """Return the outcome of every slide of the run under every model, ordered by model and sample.
 
-    With ``check_age`` a result that is older than what it was made from counts as missing: a job before it failed.
+    With ``check_age`` a result that is older than its sources counts as missing: a job before it failed.
     """
     samples = samples_of_run(settings)
     return [
-        _outcome(name, sample, model, settings, check_age) if sample.is_ready else _held(name, sample, model)
+        _outcome(name, sample, model, settings, check_age) if sample.is_ready else _not_run(name, sample, model)
         for model in settings.networks
         for name, sample in samples.items()
     ]
 
 
-def _held(name: str, found: Sample, model: str) -> Outcome:
-    """Return what is said of a slide that the run left alone."""
-    stage, kind = (_BEFORE_ALL, SlideError.__name__) if found.refused else ("", "")
+def _not_run(name: str, found: Sample, model: str) -> Outcome:
+    """Return the outcome of a slide that the run refused or that waits."""
+    stage, kind = (_REFUSED_AT, SlideError.__name__) if found.refused else ("", "")
     error = found.refused or found.waits
     return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, kind=kind, error=error)
 
@@ -86,9 +86,9 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
     if mask is None:
         failure, log = _reason(names, plan, _network_logs(model, settings))
     elif objects is None or annotations is None:
-        failure, log = _reason_in_logs(names, [paths.OBJECTS_LOG])
+        failure, log = _reason_in_logs(names, [paths.LOG["objects"]])
     elif reference is not None and metrics is None:
-        failure, log = _reason_in_logs(names, [paths.EVALUATE_LOG])
+        failure, log = _reason_in_logs(names, [paths.LOG["evaluate"]])
     if failure.stage and not failure.kind and not _is_of_run(log):
         failure, log = Failure("", "", _NOT_YET), None
     return Outcome(
@@ -108,47 +108,47 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
     )
 
 
-def _current(path: Path, made_from: list[Path | None]) -> Path | None:
-    """Return ``path`` if it and all it is made from exist, and it is not older than any of them."""
-    if not path.is_file() or not all(source and source.exists() for source in made_from):
+def _current(path: Path, sources: list[Path | None]) -> Path | None:
+    """Return ``path`` if it and its sources exist, and it is not older than any of them."""
+    if not path.is_file() or not all(source and source.exists() for source in sources):
         return None
-    newest = max((source.stat().st_mtime_ns for source in made_from if source), default=0)
+    newest = max((source.stat().st_mtime_ns for source in sources if source), default=0)
     return path if path.stat().st_mtime_ns >= newest else None
 
 
 def _network_logs(model: str, settings: Settings) -> list[str]:
-    """Return the logs of what makes a network, those of an ensemble's members and of where a training starts first."""
+    """Return the logs of the jobs that make a network, in the order of the jobs."""
     if model in settings.averages:
         members = settings.averages[model].members
         logs = dict.fromkeys(log for member in members for log in _network_logs(member, settings))
-        return [*logs, paths.COMBINE_LOG.format(model=model)]
+        return [*logs, paths.LOG["combine"].format(model=model)]
     if model not in settings.trainings:
         return []
     name, _ = settings.trainings[model]
     start = settings.models[name].pretrained
     before = _network_logs(start, settings) if start in settings.models else []
-    return [*before, paths.WEIGH_LOG.format(model=name), paths.TRAIN_LOG.format(model=model)]
+    return [*before, paths.LOG["weigh"].format(model=name), paths.LOG["train"].format(model=model)]
 
 
 def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:
-    """Return why the first stage failed that did, in the order of the chain, and its log."""
+    """Return the failure of the first stage that failed, and its log."""
     if plan.is_file():
-        log = _existing(paths.TILE_LOG.format(**names))
+        log = _existing(paths.LOG["tile"].format(**names))
         try:
             if error := read_plan(plan).error:
                 return Failure("tile", SlideError.__name__, error), log
         except SlidemillError as error:
             return Failure("tile", type(error).__name__, str(error)), log
-    return _reason_in_logs(names, [paths.TILE_LOG, paths.PREDICT_LOG, paths.STITCH_LOG], network)
+    return _reason_in_logs(names, [paths.LOG["tile"], paths.LOG["predict"], paths.LOG["stitch"]], network)
 
 
 def _reason_in_logs(
     names: dict[str, str], chain: list[str], network: Sequence[str] = ()
 ) -> tuple[Failure, Path | None]:
-    """Return the first reason in the logs of what makes the network, then of a chain of stages.
+    """Return the first failure in the logs of the network, then of a chain of stages, and its log.
 
-    A log of the chain that is older than one before it is of an earlier run. The last of the others is of a job that
-    ended without a word: it was killed.
+    A log of the chain that is older than one before it is of an earlier run. If no log names a failure, the job of the
+    last one was killed.
     """
     logs = [log for pattern in network if (log := _existing(pattern.format(**names)))]
     newest_ns = max((log.stat().st_mtime_ns for log in logs), default=0)
@@ -167,8 +167,9 @@ def _reason_in_logs(
 
 
 def _is_of_run(log: Path | None) -> bool:
-    """Return whether a job wrote its log in the run that is going on, or was the last: not in one before it."""
-    return log is not None and (not SLIDES.is_file() or log.stat().st_mtime >= SLIDES.stat().st_mtime)
+    """Return whether the log was written in the current or last run, not in one before it."""
+    slides = Path(paths.SLIDES)
+    return log is not None and (not slides.is_file() or log.stat().st_mtime >= slides.stat().st_mtime)
 
 
 def _existing(path: str) -> Path | None:

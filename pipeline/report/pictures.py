@@ -1,7 +1,7 @@
-"""Small pictures of a slide for the review page: the slide itself, predicted and true classes, and where they differ.
+"""Small pictures of a slide for the review page: the slide itself, predicted and true classes, and their differences.
 
-A slide goes in, files a few kB long come out. Slides are read band by band from the coarsest level that has enough
-pixels, so memory does not grow with them; the pictures shrink as a page has more of them.
+A slide goes in, files of a few kB come out. Slides are read band by band from the coarsest level with enough pixels, so
+memory does not grow with them. The more pictures a page has, the smaller they are.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ EXTRA, MISSED, CONFUSED = 1, 2, 3
 _PAGE_BYTES = 15_000_000
 _ROW_BYTES = 2_500  # of a table row of many columns
 _SMALLEST_PX, _LARGEST_PX, _STEP_PX = 48, 768, 8
-_IMAGE_BYTES_PER_PX, _LABELS_BYTES_PER_PX = 0.22, 0.06  # most that a file may take; most micrographs take less
+_IMAGE_BYTES_PER_PX, _LABELS_BYTES_PER_PX = 0.22, 0.06  # limits of a file; most micrographs take less
 _FEWEST_BYTES = 400
 _QUALITIES = (80, 65, 50, 35)
-_SAMPLES = 3  # pixels read per side of a pixel shown, and averaged
+_SAMPLES = 3  # per side: pixels that are averaged into one
 _READ_PX = 2**22
 
 
 def side_px(count: int) -> int:
     """Return the longer side of the pictures of ``count`` results on one page.
 
-    It is such that the page has at most 15 MB whatever the slides show (up to some 3,000 results, beyond which its
-    rows alone are longer), and at most 768 px.
+    At most 768 px, and such that the page stays below 15 MB for any slides (up to about 3,000 results).
     """
     for_one = 0.75 * (_PAGE_BYTES / max(1, count) - _ROW_BYTES)  # base64 writes 3 bytes as 4 characters
     side = math.sqrt(max(0.0, for_one) / (_IMAGE_BYTES_PER_PX + 3 * _LABELS_BYTES_PER_PX))
@@ -62,10 +61,10 @@ def layers_of(
     Parameters
     ----------
     slide, mask : Slide
-        The image and its predicted classes (channel 0). Three channels of 8 bits are shown in colour, of all others
-        the mean in grey.
+        The image and its predicted classes (channel 0). Three channels of 8 bits are shown in colour, others as their
+        mean in grey.
     truth : (rows, columns) integer array or None
-        True classes, shrunk to ``picture_shape(slide.shape, side_px)``; ``num_classes`` and above: not counted.
+        True classes, shrunk to ``picture_shape(slide.shape, side_px)``; ``num_classes`` and above are ignored.
     side_px : int
         Longer side of the pictures.
     num_classes : int
@@ -74,7 +73,7 @@ def layers_of(
     Raises
     ------
     ValueError
-        If ``truth`` has another shape, or the slide pixels that are NaN or infinite.
+        If ``truth`` has another shape, or a pixel of the slide is NaN or infinite.
     SlideError
         If a file is damaged.
     """
@@ -94,12 +93,12 @@ def layers_of(
 
 
 def error_map(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int) -> NDArray[np.uint8]:
-    """Return what is wrong at every pixel.
+    """Return the kind of error at every pixel.
 
     Parameters
     ----------
     truth, predicted : (rows, columns) integer arrays
-        Classes; where one is ``num_classes`` or above, nothing is wrong.
+        Classes; a pixel with ``num_classes`` or above is ignored.
 
     Returns
     -------
@@ -154,7 +153,7 @@ def _bytes(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def _webp(picture: NDArray[np.uint8]) -> bytes:
-    """Return a picture in the best quality that fits its share of the page, coarser where none does."""
+    """Return a picture in the best quality within its size limit, reduced if none fits."""
     limit = max(_FEWEST_BYTES, _IMAGE_BYTES_PER_PX * picture.shape[0] * picture.shape[1])
     shown = Image.fromarray(picture)
     while True:
@@ -167,12 +166,12 @@ def _webp(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _shown(labels: NDArray[Any], num_classes: int) -> NDArray[np.uint8]:
-    """Return classes as palette indices; what is no class becomes transparent."""
+    """Return classes as palette indices; other values become transparent."""
     return np.where(labels < num_classes, labels, 0).astype(np.uint8)
 
 
 def _png(indices: NDArray[np.uint8], colours: list[RGB]) -> bytes:
-    """Return an indexed picture, index 0 transparent; coarser where it would not fit its share of the page."""
+    """Return an indexed picture, index 0 transparent, reduced until it is within its size limit."""
     limit = max(_FEWEST_BYTES, _LABELS_BYTES_PER_PX * indices.size)
     bits = next(bits for bits in (1, 2, 4, 8) if len(colours) <= 2**bits)
     while True:

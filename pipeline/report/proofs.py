@@ -1,4 +1,4 @@
-"""What ``verify`` found, model by model, for the report: whether tiles give what one pass over the whole gives."""
+"""The table of what ``verify`` found for each model: whether tiled prediction equals one pass over the whole."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from pipeline.report.page import Column, Table
 _COLUMNS = [
     Column(name="model"),
     Column(name="slides", about="Slides that were verified, each on one piece.", digits=0),
-    Column(name="law", about="Whether tiles give what one pass gives, on all of them."),
+    Column(name="law", about="Whether tiled prediction equals one pass on all of them."),
     Column(name="float64", about="Largest difference of logits in double precision; at most 1e-10."),
     Column(name="flips", about="Labels that differ in double precision.", digits=0),
     Column(name="float32", about="Largest difference of logits as predicted; at most 1e-4."),
-    Column(name="flips_outside_ties", about="Labels that differ as predicted, but for ties.", digits=0),
+    Column(name="flips_outside_ties", about="Labels that differ as predicted, ties excluded.", digits=0),
     Column(name="mismatch", about="With global context: largest share of labels that differ from one pass.", digits=4),
 ]
 
 
 def proofs_tables(samples: Iterable[Mapping[str, Any]]) -> list[Table]:
-    """Return the table of the proofs that are there, or none.
+    """Return the table of all proofs, or none.
 
-    ``samples`` are those of ``provenance.json``. A proof of other weights, or of a slide that was replaced since, does
-    not count.
+    ``samples`` are those of ``provenance.json``. A proof of another network or of a replaced slide is ignored.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         if proof := _proof_of(sample):
             found.setdefault(sample["model"], []).append(proof)
     caption = (
-        "A piece of each slide in tiles, against one pass of the network over all of it: `snakemake verification`. "
-        "Where a network sees all of its window the law does not apply, and the difference is told."
+        "Tiled prediction of a piece of each slide, compared with one pass over the piece (`snakemake verification`). "
+        "It need not be equal for a network with global context; then the mismatch is measured."
     )
     rows = [_row(model, proofs) for model, proofs in found.items()]
     return [Table(title="Verification", caption=caption, columns=_COLUMNS, rows=rows)] if rows else []

@@ -1,7 +1,6 @@
-"""Where the results of a project are from: results/provenance.json.
+"""The content of results/provenance.json: settings, versions and command of the run.
 
-Settings, versions and the command of the run; of every mask the SHA-256 of itself, of its slide and of the weights, and
-what it was computed on.
+For every mask, the SHA-256 of its file, its slide and its network, and the device it was computed on.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pipeline.report.outcome import Outcome
 from pipeline.settings.schema import Settings
 from pipeline.tiling.plan import read_plan
 
-_COMPUTING = (
+_PACKAGES = (
     "torch",
     "monai",
     "lightning",
@@ -38,11 +37,11 @@ def collect_origin(found: list[Outcome], settings: Settings) -> dict[str, Any]:
     """Return the provenance of all masks, as JSON types; docs/contracts.md describes the keys."""
     masks = {str(outcome.mask): sha256(outcome.mask) for outcome in found if outcome.mask}
     batches = {_batch(outcome) for outcome in found if outcome.mask}
-    computed = {batch: _computed(Path(paths.SPEED.format(model=batch[0], batch=batch[1]))) for batch in batches}
+    devices = {batch: _device(Path(paths.SPEED.format(model=batch[0], batch=batch[1]))) for batch in batches}
     return files.provenance("report", settings, **masks) | {
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in _COMPUTING},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
         "command": command_of_run(),
-        "samples": [_made_from(outcome) | computed[_batch(outcome)] for outcome in found if outcome.mask],
+        "samples": [_sources(outcome) | devices[_batch(outcome)] for outcome in found if outcome.mask],
     }
 
 
@@ -50,8 +49,8 @@ def _batch(outcome: Outcome) -> tuple[str, str]:
     return outcome.model, outcome.batch
 
 
-def _made_from(outcome: Outcome) -> dict[str, Any]:
-    """Return what one mask was made from; None where a failed job left nothing of it."""
+def _sources(outcome: Outcome) -> dict[str, Any]:
+    """Return the sources of one mask; None where a failed job left no plan."""
     try:
         plan = read_plan(Path(paths.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
     except SlidemillError:
@@ -65,8 +64,8 @@ def _made_from(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _computed(speed: Path) -> dict[str, Any]:
-    """Return weights, device and precision of a batch."""
+def _device(speed: Path) -> dict[str, Any]:
+    """Return network, device and precision of a batch."""
     try:
         content = read_json(speed)
         weights = content["provenance"]["sha256"]["weights"]

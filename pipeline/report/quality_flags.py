@@ -1,7 +1,7 @@
-"""Quality flags: what makes a sample doubtful although nothing failed, without a reference.
+"""Quality flags: warnings about samples that are done, without a reference.
 
-A number is far when it is more than four robust deviations (1.4826 times the median absolute deviation) from the median
-of what it is compared with, and beyond the range of that by a tenth. So nothing within what was seen before is flagged.
+A number is an outlier when it is more than four robust deviations (1.4826 times the median absolute deviation) from the
+median of the numbers it is compared with, and outside their range by more than a tenth of it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_MISMATCH = 0.02
-FEWEST = 8  # numbers that make a spread
-_FAR = 4.0
-_BEYOND = 0.1
+FEWEST = 8  # numbers to compare with
+_DEVIATIONS = 4.0
+_MARGIN = 0.1  # of the range
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a number is compared: on which scale, the smallest spread that means something there, and what far means."""
+    """How a number is compared: its scale, the smallest spread that matters on it, the messages for low and high."""
 
     transform: Callable[[float], float]
     least_spread: float
@@ -47,7 +47,7 @@ APPEARANCE: Mapping[str, Scale] = {
     "colour": Scale(float, 0.01, "another colour than the training images", "another colour than the training images"),
 }
 COHORT: Mapping[str, Scale] = {
-    "objects_per_mpx": Scale(_log, 0.05, "far fewer objects than the other slides", "far more objects than the others"),
+    "objects_per_mpx": Scale(_log, 0.05, "far fewer objects than the others", "far more objects than the others"),
     "median_area_px": Scale(_log, 0.05, "far smaller objects than the others", "far larger objects than the others"),
     "uncertain": Scale(float, 0.01, "", "far more uncertain pixels than the others"),
 }
@@ -59,7 +59,7 @@ def flags_of(
     look: Mapping[str, float],
     known: list[Mapping[str, float]],
 ) -> list[str]:
-    """Return what makes a sample doubtful, in words.
+    """Return the quality warnings of a sample.
 
     Parameters
     ----------
@@ -76,35 +76,30 @@ def flags_of(
     for name, value in look.items():
         scale = APPEARANCE.get(name.partition("_")[0])
         if scale is not None:
-            found.append(far(value, [other[name] for other in known if name in other], scale))
-    found += [far(row[name], _others(cohort[name], row[name]), scale) for name, scale in COHORT.items()]
+            found.append(outlier_message(value, [other[name] for other in known if name in other], scale))
+    found += [outlier_message(row[name], _others(cohort[name], row[name]), scale) for name, scale in COHORT.items()]
     if row["tile_mismatch"] > LARGEST_MISMATCH:
-        found.append(f"tiles disagree at more than {LARGEST_MISMATCH:.0%} of the pixels they share")
+        found.append(f"tiles label more than {LARGEST_MISMATCH:.0%} of their shared pixels differently")
     return list(dict.fromkeys(flag for flag in found if flag))
 
 
 def _others(values: list[float], own: float) -> list[float]:
-    """Return the values less one that is ``own``."""
+    """Return the values without one that equals ``own``."""
     place = values.index(own) if own in values else len(values)
     return values[:place] + values[place + 1 :]
 
 
-def far(value: float, others: Iterable[float], scale: Scale) -> str:
-    """Say how ``value`` is far from ``others``; nothing where it is not, or where they are too few to tell.
+def outlier_message(value: float, others: Iterable[float], scale: Scale) -> str:
+    """Return the message of ``scale`` if ``value`` is an outlier among ``others``, else an empty string.
 
-    Parameters
-    ----------
-    value : float
-    others : iterable of float
-        NaN is left out; fewer than eight say nothing.
-    scale : Scale
+    NaN in ``others`` is left out; with fewer than eight numbers nothing is an outlier.
     """
     known = np.asarray([scale.transform(other) for other in others if not math.isnan(other)])
     if len(known) < FEWEST or math.isnan(value):
         return ""
     place, median = scale.transform(value), float(np.median(known))
     spread = max(1.4826 * float(np.median(np.abs(known - median))), scale.least_spread)
-    margin = max(_BEYOND * float(np.ptp(known)), scale.least_spread)
-    if place < min(median - _FAR * spread, known.min() - margin):
+    margin = max(_MARGIN * float(np.ptp(known)), scale.least_spread)
+    if place < min(median - _DEVIATIONS * spread, known.min() - margin):
         return scale.low
-    return scale.high if place > max(median + _FAR * spread, known.max() + margin) else ""
+    return scale.high if place > max(median + _DEVIATIONS * spread, known.max() + margin) else ""

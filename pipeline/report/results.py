@@ -1,4 +1,4 @@
-"""The table of all samples: what became of each, how good it is, and what makes it doubtful."""
+"""The table of all samples: state, metrics and quality flags of each."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ from pipeline.tiling.plan import read_plan
 
 Row = dict[str, Any]
 
+_AREA = "median_area_px"  # can end in .5
+
 
 def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]) -> pd.DataFrame:
-    """Return a row per sample and network in the order of ``found``; empty (NaN, None) where there is no value.
+    """Return a row per sample and network in the order of ``found``, with the group of each sample.
 
-    Parameters
-    ----------
-    found : list of Outcome
-    config : Settings
-    groups : dict of str
-        Group of each sample.
+    A cell without a value is NaN or None.
     """
     rows = [_row(outcome, groups) for outcome in found]
     for model in config.networks:
@@ -39,9 +36,6 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
     names = columns(config.classes)
     table = pd.DataFrame(rows, columns=[column.name for column in names])
     return table.astype({column.name: "Int64" for column in names if column.digits == 0 and column.name != _AREA})
-
-
-_AREA = "median_area_px"  # half a pixel is possible
 
 
 def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
@@ -53,16 +47,16 @@ def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
     row |= {"error_class": outcome.kind}
     row |= {name: getattr(outcome, name) for name in ("slide", "reference", "mask", "metrics", "annotations", "log")}
     row |= {"objects_table": outcome.objects, "group": groups.get(outcome.sample), "flags": ""}
-    return row | (_found_in(outcome) if outcome.status == "done" else {})
+    return row | (_measured(outcome) if outcome.status == "done" else {})
 
 
-def _found_in(outcome: Outcome) -> Row:
-    """Return what is known of a mask without a reference."""
+def _measured(outcome: Outcome) -> Row:
+    """Return what is measured on a mask without a reference."""
     names = {"sample": outcome.sample, "model": outcome.model, "batch": outcome.batch}
     try:
         speed = read_speed(Path(paths.SPEED.format(**names)))
     except SlidemillError:
-        uncertain = mismatch = np.nan  # of an earlier version
+        uncertain = mismatch = np.nan  # written by an earlier version
     else:
         uncertain = speed.uncertain.get(outcome.sample, np.nan)
         mismatch = speed.mismatch.get(outcome.sample, np.nan)
@@ -76,12 +70,12 @@ def _found_in(outcome: Outcome) -> Row:
 
 
 def _flag(rows: list[Row], known: list[dict[str, float]]) -> None:
-    """Fill in the flags of the samples of one network that are done."""
+    """Fill in the flags of the finished samples of one network."""
     done = [row for row in rows if row["status"] == "done"]
     looks = [_look(row["sample"]) for row in done]
     seen = [_numbers(row) for row in done]
     cohort = {name: [numbers[name] for numbers in seen] for name in COHORT}
-    if len(known) < FEWEST:  # a network from elsewhere, or few images: slides are compared with each other
+    if len(known) < FEWEST:  # too few training images are known: compare the slides with each other
         known = [look for look in looks if look]
     for row, look, numbers in zip(done, looks, seen, strict=True):
         others = [other for other in known if other is not look]
@@ -102,9 +96,9 @@ def _look(sample: str) -> dict[str, float]:
     return look
 
 
-def _known_looks(weights: str) -> list[dict[str, float]]:
-    """Return the appearance of the images that a network was trained on; nothing where its card cannot be read."""
+def _known_looks(network: str) -> list[dict[str, float]]:
+    """Return the appearance of the training images of a network; empty if its card cannot be read."""
     try:
-        return read_card(card_path(Path(weights))).appearance
+        return read_card(card_path(Path(network))).appearance
     except SlidemillError:
         return []

@@ -1,4 +1,4 @@
-"""The device that computes, and the settings that make it fast. Training and prediction share them."""
+"""Devices for training and prediction, and process-wide settings that make them fast and exact."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def choose_devices(count: int) -> list[torch.device]:
-    """Return ``count`` CUDA devices that no other job of this machine holds; where there are none, Apple's GPU (MPS).
+    """Return ``count`` CUDA devices that no other job on this machine uses; without CUDA, Apple's GPU (MPS).
 
-    0 stands for all that this process is shown, which is what a scheduler gave it. The processor, where there is
-    neither, stands in the list ``count`` times: once for each process.
+    A ``count`` of 0 means all visible devices, which are those that a scheduler assigned. Without any GPU, the list has
+    the processor ``count`` times, once for each process.
 
     Raises
     ------
@@ -32,17 +32,17 @@ def choose_devices(count: int) -> list[torch.device]:
     if torch.cuda.is_available():
         names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
         if count > len(names):
-            raise SlidemillError(f"{count} GPUs are asked for, this machine shows {len(names)}; ask for fewer")
+            raise SlidemillError(f"{count} GPUs requested, but this machine has {len(names)}; request fewer")
         return [torch.device("cuda", index) for index in lease(names, count or len(names))]
     if torch.backends.mps.is_available():
         if count > 1:
-            raise SlidemillError(f"{count} GPUs are asked for, this machine has 1; ask for one")
+            raise SlidemillError(f"{count} GPUs requested, but this machine has 1; request one")
         return [torch.device("mps")]
     return [torch.device("cpu")] * max(1, count)
 
 
 def prepare(threads: int) -> torch.device:
-    """Set up this process for a network: threads, heap, device. Call it once, when a stage starts."""
+    """Set threads, heap and arithmetic of this process and return its device. Call it once, when a stage starts."""
     set_up_process(threads)
     device = choose_devices(1)[0]
     log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
@@ -52,15 +52,15 @@ def prepare(threads: int) -> torch.device:
 
 
 def set_up_process(threads: int) -> None:
-    """Set what makes any network fast, and exact, in this process: its threads, heap and arithmetic."""
+    """Set threads, heap and arithmetic, so that networks in this process are fast and exact."""
     use_threads(threads)
     _keep_heap()
-    # float32 as it is defined; TF32 keeps 10 bits of 23, and tiles would not equal the whole
+    # TF32 keeps 10 bits of the 23 of float32; tiles would not equal the whole slide
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Say whether the device has bfloat16 in hardware. Emulated, it is up to a hundred times slower than float32."""
+    """Return whether the device has bfloat16 in hardware. Emulated, it is up to a hundred times slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -69,12 +69,14 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def _keep_heap() -> None:
-    """Let glibc keep freed memory: mapping each large activation anew costs more than computing it."""
+    """Let glibc keep freed memory: requesting it again for each large activation takes longer than computing that."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, -1)  # none of it: cut back at 2 GiB, it grows larger (decision 16)
+            libc.mallopt(
+                _M_TRIM_THRESHOLD, -1
+            )  # never return memory: with a threshold of 2 GiB the heap grew larger (decision 16)
 
 
 def _processor_has(*flags: str) -> bool:

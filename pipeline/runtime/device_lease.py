@@ -1,4 +1,4 @@
-"""One job per device: who holds the lock of a device has it, and the end of a process, however it ends, frees it."""
+"""Reserve GPUs by file locks that the operating system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import IO
 
 log = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 0.5
-_held: list[IO[bytes]] = []  # open until the process ends, since closing a file gives its lock back
+_RETRY_S = 0.5
+_held: list[IO[bytes]] = []  # open until the process ends, since closing a file releases its lock
 
 
 def lease(names: Sequence[str], count: int = 1) -> list[int]:
-    """Take ``count`` of the devices for the rest of this process; wait until so many are free.
+    """Reserve ``count`` devices for the rest of this process; wait until as many are free.
 
-    While it waits it holds none, so that two jobs that want several never wait for each other.
+    While it waits it holds none, so that two jobs that need several cannot block each other.
 
     Parameters
     ----------
     names : sequence of str
-        What tells the devices of this machine apart, the same for all jobs.
+        Unique names of the devices of this machine, the same in all jobs.
     count : int
         At most as many as there are names.
 
@@ -49,13 +49,13 @@ def lease(names: Sequence[str], count: int = 1) -> list[int]:
         for file in taken.values():
             file.close()
         if not waited:
-            log.info("of %d devices, fewer than %d are free of other jobs; waiting", len(names), count)
+            log.info("of %d devices, fewer than %d are free; waiting for other jobs", len(names), count)
             waited = True
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_RETRY_S)
 
 
 def _close_in_child() -> None:
-    """Leave the lock to the parent: a worker that outlives it would keep its devices."""
+    """Close the locks in a forked worker; if it outlived its parent, it would keep the devices reserved."""
     while _held:
         _held.pop().close()
 

@@ -1,7 +1,4 @@
-"""What this process may use of the machine: memory and cores, as SLURM, containers and cgroups say, not the host.
-
-Nothing else is asked how large the machine is.
-"""
+"""Memory and cores that this process may use, by SLURM, containers and cgroups instead of the whole machine."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _NO_LIMIT = 2**60  # bytes; cgroup v1 writes the largest multiple of a page for 
 
 
 class Limit(NamedTuple):
-    """Memory that may be used, MB, and who says so."""
+    """Memory that may be used, in MB, and where the limit comes from."""
 
     memory_mb: int
     source: str
@@ -25,7 +22,7 @@ class Limit(NamedTuple):
 def memory_limit(
     environment: Mapping[str, str] = os.environ, processes: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")
 ) -> Limit | None:
-    """Return the smallest limit on the memory of this process; None where there is none."""
+    """Return the smallest limit on the memory of this process; None without a limit."""
     found = [*_limits_of_slurm(environment), *_limits_of_cgroups(processes / "self" / "cgroup", groups)]
     return min(found, default=None)
 
@@ -47,7 +44,7 @@ def cores(
 
 
 def _limits_of_slurm(environment: Mapping[str, str]) -> Iterator[Limit]:
-    """Yield what a job of SLURM asked for; SLURM writes MiB, and nothing or 0 where a job may use the whole node."""
+    """Yield the memory of a SLURM job, given in MiB; absent or 0 if it may use the whole node."""
     for mib in _numbers(environment, "SLURM_MEM_PER_NODE"):
         yield Limit(mib * _MIB // 10**6, "SLURM_MEM_PER_NODE")
     for mib in _numbers(environment, "SLURM_MEM_PER_CPU"):
@@ -64,9 +61,9 @@ def _limits_of_cgroups(membership: Path, groups: Path) -> Iterator[Limit]:
 
 
 def _folders_of(membership: Path, groups: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the groups that this process is in, up to the root: of version 2, and of 1.
+    """Yield the folders of the cgroups (version 1 or 2) of this process, up to the root.
 
-    In a container the root may be the group of the container, whatever path the process is said to be in.
+    In a container the root may be the group of the container, whatever the path of the process.
     """
     for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Arrays on disk for the time of one stage: larger than memory, written and read by block, compressed for speed."""
+"""Temporary arrays on disk, larger than memory, read and written by block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def scratch_array(
 ) -> zarr.Array[Any]:
     """Return a new (rows, columns) array of zeros at ``path``, in chunks of at most ``chunks`` (rows, columns).
 
-    LZ4 with shuffled bytes: label images become a hundredth of their size, faster than a disk would take them.
+    LZ4 with shuffled bytes shrinks label images to a hundredth, faster than a disk could write them.
     """
     kind = np.dtype(dtype)
     return zarr.create_array(

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: it clears its temporary files and says why."""
+"""End a process on a signal so that it removes its temporary files and logs why it stopped."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stopped_in_order() -> Iterator[None]:
-    """Let the first of these signals raise :class:`Stopped` in the block; the second one ends the process at once.
+    """Raise :class:`Stopped` in the block at the first signal; a second one ends the process at once.
 
-    A signal that the process was started to ignore, as by nohup, stays ignored.
+    A signal that was ignored when the process started, as by nohup, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals there alone
+        yield  # only the main thread handles signals
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heeded = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
+    handled = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
     owner = os.getpid()
 
     def stop(number: int, _: object) -> None:
-        if os.getpid() != owner:  # a worker of this process, which has nothing to clear
+        if os.getpid() != owner:  # a forked worker, which has no temporary files
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        for other in heeded:
+        for other in handled:
             signal.signal(other, signal.SIG_DFL)
         raise Stopped(signal.Signals(number).name)
 
-    for number in heeded:
+    for number in handled:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in heeded:
+        for number in handled:
             signal.signal(number, before[number])

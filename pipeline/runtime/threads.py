@@ -1,8 +1,7 @@
-"""How many threads the libraries of a process use: this is the one place that tells them.
+"""The number of threads of every library in a process.
 
-Left alone, each of them takes as many as the machine has cores, also where a job was given two. Most read a variable
-when they are imported, so it is set before; those that are there already are told. Codecs of imagecodecs use one
-thread a call.
+By default, each library uses all cores of the machine, even if a job has two. Most read a variable when they are
+imported, so it is set before; those already imported are set directly. Codecs of imagecodecs use one thread per call.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ _VARIABLES = (
 
 
 def use_threads(count: int) -> None:
-    """Let every library of this process, and of the processes it starts, use ``count`` threads.
+    """Let every library of this process, and of processes that it starts, use ``count`` threads.
 
-    OpenBLAS can only be told before NumPy is imported.
+    For OpenBLAS this only works before NumPy is imported.
     """
     os.environ.update(dict.fromkeys(_VARIABLES, str(count)))
     if torch := sys.modules.get("torch"):
@@ -37,7 +36,7 @@ def use_threads(count: int) -> None:
 
 
 def threads_in(words: Sequence[str]) -> int | None:
-    """Return what ``--threads`` says on a command line; None where it does not, or says no number."""
+    """Return the value of ``--threads`` on a command line; None without a valid one."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, _, value = word.partition("=")
         if flag == "--threads":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -113,11 +114,6 @@ class LossConfig(LossWeights):
         10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
     )
     boundary_sigma_px: float = Field(5.0, gt=0, le=100, description="Sigma in px of the U-Net weight map.")
-    boundary_inside: bool = Field(
-        False,
-        description="Pixels of objects have the boundary term too, not only the background between them: the formula "
-        "at every pixel. [docs/training.md](../docs/training.md) says what it did to nuclei.",
-    )
     class_balance: bool = Field(
         False,
         description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
@@ -236,10 +232,12 @@ class ModelConfig(Section):
     )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
-    max_minutes: Positive = Field(
-        15.0, description="Training ends after this time, validation included; interruptions do not count."
+    max_steps: int = Field(2000, ge=1, description="Training ends after this number of optimizer steps.")
+    max_minutes: Positive | None = Field(
+        None,
+        description="Training ends after this time if it has not reached `max_steps`; validation counts, interruptions "
+        "do not. Such a training is not repeatable. null: no limit.",
     )
-    max_steps: int = Field(1_000_000, ge=1, description="Training ends after this number of optimizer steps.")
     patience: int | None = Field(
         None,
         ge=1,
@@ -309,8 +307,13 @@ class ModelConfig(Section):
         return self
 
     @property
+    def max_seconds(self) -> float:
+        """``max_minutes`` in seconds; infinite without a limit."""
+        return math.inf if self.max_minutes is None else 60 * self.max_minutes
+
+    @property
     def auto_options(self) -> set[str]:
-        """Names of the options that follow from the training images."""
+        """Names of the options that are chosen from the training images."""
         return {name for name, value in self.options.items() if value == AUTO}
 
     @property
@@ -319,8 +322,8 @@ class ModelConfig(Section):
         return {name: value for name, value in self.options.items() if value != AUTO}
 
 
-class SettledConfig(ModelConfig):
-    """One network with nothing left to ``auto``: what :func:`pipeline.training.auto_settings.settle` returns."""
+class ResolvedConfig(ModelConfig):
+    """One network without ``auto``, as :func:`pipeline.training.auto_settings.resolve` returns it."""
 
     patch_px: int
     batch_size: int

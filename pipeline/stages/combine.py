@@ -1,4 +1,4 @@
-"""Make one network of several trained ones: their weights in one file, their average as its prediction."""
+"""Combine trained networks into one that averages their predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ log = logging.getLogger(__name__)
 
 
 def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
-    """Write ``output`` (model.safetensors) and ``model.json`` beside it from the ``networks`` (model.safetensors)."""
+    """Write the ensemble of ``networks``.
+
+    Parameters
+    ----------
+    networks : list of Path
+        Network files (model.safetensors, each with model.json beside it) of the same channels and classes.
+    output : Path
+        Network file of the ensemble to write, and model.json beside it.
+    config : EnsembleConfig
+        Scales and symmetries that each member predicts at.
+    """
     members = [load_network(path) for path in networks]
     first = members[0][1]
     for path, (_, card) in zip(networks, members, strict=True):

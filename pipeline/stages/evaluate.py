@@ -1,4 +1,4 @@
-"""Compare one mask with its reference, block by block."""
+"""Compare one mask with its reference."""
 
 from __future__ import annotations
 
@@ -31,10 +31,28 @@ def run(
     config: EvaluateConfig,
     prediction: Path | None = None,
 ) -> None:
-    """Write the metrics of one sample, a CSV of one row; the columns are described in docs/metrics.md.
+    """Write the metrics of one sample.
 
-    A reference has the shape of the mask, or that of the file of the ``slide``, from which it is then picked.
-    With the ``prediction`` of its batch, if that keeps probabilities, they are measured too.
+    Parameters
+    ----------
+    sample, model : str
+        Id of the sample and name of the network, for the row.
+    mask : Path
+        Mask of the sample (OME-TIFF).
+    slide : Path
+        Slide of the sample; a reference of the shape of its file is resampled as the slide was.
+    reference : Path
+        Label image to compare with.
+    output : Path
+        CSV of one row to write; docs/metrics.md describes the columns.
+    threads : int
+        CPU threads.
+    memory_mb : int
+        Largest piece of an image to hold, in MB.
+    config : EvaluateConfig
+        Classes, how references are read, and which metrics to compute.
+    prediction : Path, optional
+        Prediction of the batch; its probabilities are measured too, if it has them.
     """
     use_threads(threads)
     labels = config.labels

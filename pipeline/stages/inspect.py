@@ -1,4 +1,4 @@
-"""Look at a slide: brightness, contrast, colour, focus, saturation, how much is on it."""
+"""Measure what a slide looks like: brightness, contrast, colour, focus, saturation, tissue."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ from pipeline.slides.slide import open_slide
 
 
 def run(*, slide: Path, output: Path, memory_mb: int, config: InspectConfig) -> None:
-    """Write the appearance of a slide (JSON), from up to 16 windows of it.
+    """Write the appearance of a slide, measured on up to 16 windows.
 
-    A slide that cannot be read gets the reason instead; its plan has it too, so that it is reported once.
+    If the slide cannot be read, the file holds the reason, and the stage succeeds: the stage tile reports it.
+
+    Parameters
+    ----------
+    slide : Path
+        Slide to read.
+    output : Path
+        JSON file to write.
+    memory_mb : int
+        Largest piece of the slide to hold, in MB.
+    config : InspectConfig
+        How the slide is read.
     """
     look: dict[str, float] = {}
     error = ""

@@ -1,4 +1,4 @@
-"""Segment the slides of one batch with one loaded network, tile by tile."""
+"""Predict the slides of one batch tile by tile with one network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PIXEL_SIZE_TOLERANCE = 0.2
 
 def run(
     *,
-    weights: Path,
+    network: Path,
     plans: Path,
     slides: Path,
     batch: str,
@@ -38,23 +38,38 @@ def run(
     memory_mb: int,
     config: PredictConfig,
 ) -> None:
-    """Predict every sample of ``batch``, as ``slides`` (results/slides.json) has it, by its plan below ``plans``.
+    """Predict every sample of one batch; a slide that cannot be read is recorded with its reason, the others go on.
 
-    Writes one zarr zip to ``output``, and how fast it was to ``speed`` (JSON).
-    ``weights`` is model.safetensors, with model.json beside it. A slide that cannot be read is recorded in the
-    output with its reason; the others go on.
+    Parameters
+    ----------
+    network : Path
+        Network file (model.safetensors, with model.json beside it).
+    plans : Path
+        Folder of the plans, one for each sample.
+    slides : Path
+        List of the samples of the run (results/slides.json).
+    batch : str
+        Id of the batch to predict.
+    output : Path
+        Predictions to write (zarr zip); an interrupted one is continued.
+    speed : Path
+        JSON to write: how long it took, and how certain each sample is.
+    threads, memory_mb : int
+        CPU threads and memory (MB) that the job may use.
+    config : PredictConfig
+        Classes, precision, and whether to keep probabilities.
     """
     device = prepare(threads)
-    network, card = load_network(weights)
+    loaded, card = load_network(network)
     if card.classes != config.classes:
-        raise SlidemillError(f"{weights}: its classes are {card.classes}, the configuration has {config.classes}")
+        raise SlidemillError(f"{network}: its classes are {card.classes}, the configuration has {config.classes}")
     if config.precision == "bfloat16" and not computes_bfloat16(device):
-        log.warning("%s does not compute bfloat16 in hardware: prediction.precision float32 is far faster here", device)
-    make_ready(network, device, config.precision)
+        log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
+    make_ready(loaded, device, config.precision)
     if config.compile:
-        network = compiled(network)
+        loaded = compiled(loaded)
     found = [read_plan(plans / f"{sample}.json") for sample in members_of_batch(slides, batch)]
-    origin = provenance("predict", config, weights=sha256(weights))
+    origin = provenance("predict", config, weights=sha256(network))
     with write_predictions(
         output,
         num_classes=len(card.classes),
@@ -62,7 +77,7 @@ def run(
         identity=_identity(origin, device.type, found),
     ) as writer:
         planned = list(_begin(found, card, writer))
-        measured = segment_slides(network, card, planned, writer, memory_mb=memory_mb, threads=threads)
+        measured = segment_slides(loaded, card, planned, writer, memory_mb=memory_mb, threads=threads)
         writer.finish(origin)
     write_json(speed, measured.to_dict() | {"provenance": origin})
     log.info(
@@ -74,27 +89,27 @@ def run(
     )
     if measured.compared_px:
         share = 100 * measured.differing_px / measured.compared_px
-        log.info("tile mismatch: windows disagree at %.2f %% of the pixels they share", share)
+        log.info("tile mismatch: windows label %.2f %% of their shared pixels differently", share)
 
 
 def _identity(origin: dict[str, Any], device: str, plans: list[Plan]) -> str:
-    """Return a name of all that the predictions follow from: settings, weights, plans, slides, kind of device."""
-    made_from = [[plan.to_dict(), _is_there(plan)] for plan in plans]
-    return hashlib.sha256(json.dumps([origin, device, made_from], sort_keys=True).encode()).hexdigest()
+    """Return a hash of everything that the predictions depend on: settings, network, plans, slides, kind of device."""
+    sources = [[plan.to_dict(), _has_slide(plan)] for plan in plans]
+    return hashlib.sha256(json.dumps([origin, device, sources], sort_keys=True).encode()).hexdigest()
 
 
-def _is_there(plan: Plan) -> bool:
+def _has_slide(plan: Plan) -> bool:
     return plan.slide is not None and plan.slide.slide.exists()
 
 
 def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iterator[tuple[str, SlidePlan]]:
-    """Make room for the readable slides and record the others."""
+    """Create the arrays of the readable slides and record why the others fail."""
     for plan in plans:
         if plan.slide is None:
             writer.fail(plan.sample, stage="tile", error=plan.error or "")
             continue
-        if not _is_there(plan):  # removed from the drop folder; its plan is all that is left
-            writer.fail(plan.sample, stage="predict", error=f"{plan.slide.slide}: the file is gone")
+        if not _has_slide(plan):  # removed from the drop folder; its plan is all that is left
+            writer.fail(plan.sample, stage="predict", error=f"{plan.slide.slide}: the file no longer exists")
             continue
         _check_fit(plan.sample, plan.slide, card)
         writer.begin(plan.sample, plan.slide.grid, (tile.write for tile in plan.slide.glass()))
@@ -102,13 +117,13 @@ def _begin(plans: list[Plan], card: ModelCard, writer: PredictionWriter) -> Iter
 
 
 def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:
-    """Refuse a plan that was made for another network; warn where pixels are larger or smaller than in training."""
+    """Refuse a plan of another network; warn if the pixel size is not that of the training."""
     if (plan.grid.stride_px, len(plan.view.channels)) != (card.geometry.stride_px, card.in_channels):
         raise SlidemillError(
             f"the plan of {sample!r} (stride {plan.grid.stride_px}, {len(plan.view.channels)} channels) is not for "
-            f"this network (stride {card.geometry.stride_px}, {card.in_channels} channels); mend image.channels"
+            f"this network (stride {card.geometry.stride_px}, {card.in_channels} channels); correct image.channels"
         )
     if card.pixel_size_um and plan.pixel_size_um:
         ratio = plan.pixel_size_um[0] / card.pixel_size_um[0]
         if abs(ratio - 1) > _PIXEL_SIZE_TOLERANCE:
-            log.warning("%s: its pixels are %.2f times as large as those the network was trained on", sample, ratio)
+            log.warning("%s: its pixels are %.2f times as large as those in the training", sample, ratio)

@@ -1,4 +1,4 @@
-"""Make one seamless mask of a predicted slide: classes, objects across tile borders, pyramid, pixel size."""
+"""Write the mask of a predicted slide: classes and objects over all tiles, with pyramid and pixel size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,28 @@ from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.instances import mask_images, pixel_area
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.networks.model_card import read_card
-from pipeline.prediction.store import open_prediction, weights_behind
+from pipeline.prediction.store import network_sha256, open_prediction
 from pipeline.settings.schema import MaskConfig
 from pipeline.tiling.plan import read_plan
 
 
 def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
-    """Write the mask of ``sample`` (OME-TIFF) from the predictions of its batch.
+    """Write the mask of one sample; fails with the recorded reason if its slide could not be read.
 
-    Fails with the recorded reason where the slide could not be read.
+    Parameters
+    ----------
+    sample : str
+        Id of the sample.
+    prediction : Path
+        Prediction of the batch of the sample (zarr zip).
+    plan : Path
+        Plan of the sample.
+    model : Path
+        Description of the network (model.json).
+    output : Path
+        Mask to write (OME-TIFF).
+    config : MaskConfig
+        How objects are made.
     """
     planned = read_plan(plan)
     if planned.slide is None:
@@ -28,7 +41,7 @@ def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path,
     pixel_um2 = pixel_area(pixel_size_um, config, slide=planned.slide.slide)
     card = read_card(model)
     made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
-    if weights := weights_behind(prediction):
+    if weights := network_sha256(prediction):
         made_from["weights"] = weights
     with (
         open_prediction(prediction, sample) as group,

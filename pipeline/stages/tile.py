@@ -1,4 +1,4 @@
-"""Plan one slide: its tile grid and the intensity statistics of all of it. The pixels of a slide are never copied."""
+"""Plan which tiles cover a slide and measure its intensities; no pixels are copied."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ log = logging.getLogger(__name__)
 
 
 def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, config: TileConfig) -> None:
-    """Plan the tiles of ``slide`` for the network that ``model`` (model.json) describes, and write the plan (JSON).
+    """Plan the tiles of one slide for one network.
 
-    A slide that cannot be read gets a plan with the reason in it, and its stitch fails with it later: the other
-    slides of its batch go on.
+    If the slide cannot be read, the plan holds the reason, and the stage stitch fails with it; other slides go on.
+
+    Parameters
+    ----------
+    sample : str
+        Id of the sample.
+    slide : Path
+        Slide to read.
+    model : Path
+        Description of the network (model.json).
+    output : Path
+        Plan to write (JSON).
+    memory_mb : int
+        Memory that a window may take, in MB.
+    config : TileConfig
+        Tile size, tissue detection and how the slide is read.
     """
     card = read_card(model)
     try:

@@ -1,4 +1,4 @@
-"""Train one network on the annotated images, part of them held back for validation."""
+"""Train one network on the annotated images; part of them is held back for validation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.files import provenance, sha256
-from pipeline.networks.pretrained import build_network
 from pipeline.networks.weights_file import save_network
 from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair, find_pairs
@@ -20,10 +19,8 @@ from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import TrainConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
-from pipeline.training.auto_settings import settle
-from pipeline.training.data.annotated import open_pairs
-from pipeline.training.data.fingerprint import describe_training_set
-from pipeline.training.loop import Task, conclude, train_network
+from pipeline.training.loop import Task, shrink_state, train_network
+from pipeline.training.prepare import prepare_training
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ def run(
     *,
     images: Path,
     labels: Path,
-    weights: Path,
+    weight_maps: Path,
     output: Path,
     history: Path,
     threads: int,
@@ -40,10 +37,26 @@ def run(
     memory_mb: int,
     config: TrainConfig,
 ) -> None:
-    """Train on the folders ``images``, ``labels`` and ``weights``, with ``devices`` GPUs or processes.
+    """Train one network; the same command continues an interrupted training.
 
-    Writes ``output`` (model.safetensors), ``model.json`` beside it, and ``history`` (CSV), which grows as it goes. The
-    folder ``training`` beside ``output`` has the state, with which the same command goes on where it was interrupted.
+    Parameters
+    ----------
+    images, labels : Path
+        Folders of the training images and of their labels.
+    weight_maps : Path
+        Folder of their weight maps.
+    output : Path
+        Network file to write (model.safetensors), with model.json and the folder ``training`` (the state) beside it.
+    history : Path
+        CSV of the training, which grows as it goes.
+    threads : int
+        CPU threads.
+    devices : int
+        GPUs, or processes on the CPU.
+    memory_mb : int
+        Memory for the annotated images, in MB.
+    config : TrainConfig
+        Model, training, labels and how images are read.
     """
     set_up_process(threads)
     groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
@@ -51,18 +64,14 @@ def run(
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     everything = [*pairs, *held_back]
-    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
-    data = describe_training_set(everything, config.labels, config.image, memory_mb=memory_mb)
-    model = settle(config.model, data, memory_mb=memory_mb, **shape)
-    config = config.model_copy(update={"model": model})
-    origin = _origin(config, everything)
-    opened = open_pairs(everything, weights, memory_mb=memory_mb, config=config)
+    prepared = prepare_training(everything, weight_maps, config, memory_mb=memory_mb)
+    origin = _origin(config.model_copy(update={"model": prepared.config}), everything)
     task = Task(
-        network=build_network(model, **shape),
-        training=opened[: len(pairs)],
-        validation=opened[len(pairs) :],
+        network=prepared.network,
+        training=prepared.images[: len(pairs)],
+        validation=prepared.images[len(pairs) :],
         classes=config.labels.classes,
-        config=model,
+        config=prepared.config,
         identity=hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
         history=history,
         folder=output.parent / "training",
@@ -76,21 +85,21 @@ def run(
         pixel_size_um=_common_pixel_size(everything, memory_mb, config.image),
         metrics=best,
         validation=[pair.name for pair in held_back],
-        appearance=[annotated.appearance for annotated in opened],
+        appearance=[annotated.appearance for annotated in prepared.images],
         origin=origin,
     )
-    conclude(task)
+    shrink_state(task)
 
 
 def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:
-    """Return what the network follows from: settings, images, labels, and the weights that it starts from."""
+    """Return the provenance of the network: settings, and hashes of images, labels and initial weights."""
     start = Path(config.model.pretrained or "")
     files = [path for pair in pairs for path in (pair.image, pair.labels)] + [start] * start.is_file()
     return provenance("train", config, **{str(path): sha256(path) for path in files})
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:
-    """Return the median pixel size of the training images, µm; None where no file states one."""
+    """Return the median pixel size of the training images, µm; None if no file states one."""
     sizes = []
     for pair in pairs:
         with open_slide(pair.image, memory_mb=memory_mb, view=view) as slide:

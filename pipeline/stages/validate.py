@@ -1,4 +1,4 @@
-"""Measure the network of a fold on the images that were held back from it."""
+"""Measure the network of one fold on the images that were held back from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def run(
     *,
-    weights: Path,
+    network: Path,
     images: Path,
     labels: Path,
     output: Path,
@@ -33,28 +33,39 @@ def run(
     memory_mb: int,
     config: ValidateConfig,
 ) -> None:
-    """Write ``output`` (CSV), a row of metrics for each training image that ``weights`` has not learned from.
+    """Write the metrics of each training image that was held back from the network.
 
-    ``images`` and ``labels`` are the training folders, ``weights`` is model.safetensors with model.json beside it.
+    Parameters
+    ----------
+    network : Path
+        Network file of the fold (model.safetensors, with model.json beside it).
+    images, labels : Path
+        Folders of the training images and of their labels.
+    output : Path
+        CSV to write, an image a row.
+    threads, memory_mb : int
+        CPU threads and memory (MB) that the job may use.
+    config : ValidateConfig
+        The split, and how to predict and measure.
     """
     groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
     _, held_back = split_pairs(groups, config.split)
     device = prepare(threads)
-    network, card = load_network(weights)
+    loaded, card = load_network(network)
     if card.validation != [pair.name for pair in held_back]:
         raise SlidemillError(
-            f"{weights}: {len(card.validation)} images were held back from it, others than the {len(held_back)} that "
-            "are now; train it again"
+            f"{network}: trained without {len(card.validation)} images, not the {len(held_back)} held back now; "
+            "train it again"
         )
-    make_ready(network, device, config.precision)
+    make_ready(loaded, device, config.precision)
     group_of = {pair.name: name for name, pairs in groups.items() for pair in pairs}
-    origin: Row = {"version": __version__, "weights_sha256": sha256(weights)}
+    origin: Row = {"version": __version__, "weights_sha256": sha256(network)}
     rows = []
     with replacing(output) as temporary:
         for pair in held_back:
             with tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
                 measured = measure_pair(
-                    network, card, pair, config, memory_mb=memory_mb, threads=threads, scratch=Path(scratch)
+                    loaded, card, pair, config, memory_mb=memory_mb, threads=threads, scratch=Path(scratch)
                 )
             log.info("%s: mean Dice %.4f", pair.name, measured["dice_mean"])
             names: Row = {"sample": spreadsheet_text(pair.name), "group": spreadsheet_text(group_of[pair.name])}

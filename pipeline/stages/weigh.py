@@ -1,4 +1,4 @@
-"""Compute the boundary weight maps of all training labels; class balance is that of the whole set."""
+"""Compute the weight maps of all training images: class balance of the whole set, and boundaries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,19 @@ log = logging.getLogger(__name__)
 
 
 def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: WeighConfig) -> None:
-    """Write ``output/NAME.tif`` (float16) for every training pair of the folders ``images`` and ``labels``."""
+    """Write one weight map (float16 TIFF) for every training image.
+
+    Parameters
+    ----------
+    images, labels : Path
+        Folders of the training images and of their labels.
+    output : Path
+        Folder to write ``NAME.tif`` into.
+    memory_mb : int
+        Largest piece of an image to hold, in MB.
+    config : WeighConfig
+        Loss, labels and how images are read.
+    """
     pairs = find_pairs(images, labels)
     balance = _class_balance(pairs, config, memory_mb)
     log.info("%d label images, class weights %s", len(pairs), balance)
@@ -40,7 +52,6 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
                 class_weight=balance,
                 boundary_weight=config.loss.boundary_weight,
                 sigma_px=config.loss.boundary_sigma_px,
-                inside=config.loss.boundary_inside,
             )
             write_weights(temporary, bands, annotated.shape, origin)
 

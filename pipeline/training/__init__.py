@@ -1,4 +1,4 @@
-"""From annotated slides to a trained network: loop, step, optimizer, several processes, state, history.
+"""Training: annotated slides and a configuration go in, a trained network and its history come out.
 
 Patches come from :mod:`pipeline.training.data`, losses from :mod:`pipeline.training.losses`.
 """

@@ -1,4 +1,4 @@
-"""A network on an annotated image: the chain from tiles to metrics, as a slide with a reference goes through it."""
+"""Metrics of a network on an annotated image, by the same steps as for a slide with a reference."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def measure_pair(
     threads: int,
     scratch: Path,
 ) -> Row:
-    """Segment the image of ``pair`` and return every metric of its mask, as ``evaluate`` measures a slide.
+    """Segment the image of ``pair`` and return all metrics of its mask.
 
     Parameters
     ----------
     network : SegmentationModel
         Ready for prediction (:func:`pipeline.prediction.loop.make_ready`), with its ``card``.
     memory_mb : int
-        Most memory that reading and prediction may take.
+        Memory limit of reading and prediction.
     scratch : Path
-        An empty folder, for what lies between the steps.
+        Empty folder for intermediate files.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a training leaves to look at as it goes on: history.csv, and events for TensorBoard where that is installed."""
+"""The history of a training: history.csv, and events for TensorBoard if that is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skimage.segmentation import find_boundaries
 
 from pipeline.base.files import replacing
 from pipeline.base.palette import EXTRA_RGB, MISSED_RGB
-from pipeline.training.state import Record
+from pipeline.training.state import HistoryRow
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +23,16 @@ _EVENTS = "events.out.tfevents.*"
 
 
 class History:
-    """The records of a training, as a CSV that is written anew with each, and as events in a folder.
+    """Writes the history of a training as a CSV, and as events in a folder.
 
     Parameters
     ----------
     table : Path
-        The CSV.
+        The CSV, rewritten with each row.
     folder : Path
-        Where events go; those of an earlier training are removed where ``step`` is 0.
+        For the events; those of an earlier training are removed if ``step`` is 0.
     step : int
-        After which the training goes on; later events of an interrupted try are hidden.
+        Step after which the training continues; later events of an interrupted run are hidden.
     """
 
     def __init__(self, table: Path, folder: Path, step: int) -> None:
@@ -43,24 +43,24 @@ class History:
                 for old in folder.glob(_EVENTS):
                     old.unlink()
             self._events = _writer(folder, step + 1)
-        except OSError as error:  # they are to look at, and no reason to stop
+        except OSError as error:  # training does not need them
             log.warning("no events for TensorBoard: %s", error)
 
-    def write(self, records: list[Record], picture: NDArray[np.uint8] | None = None) -> None:
-        """Write all records; add the last one and a picture (rows, columns, 3) to the events."""
+    def write(self, rows: list[HistoryRow], picture: NDArray[np.uint8] | None = None) -> None:
+        """Write all rows; add the last one and a picture (rows, columns, 3) to the events."""
         with replacing(self._table) as temporary:
-            pd.DataFrame(records).to_csv(temporary, index=False)
+            pd.DataFrame(rows).to_csv(temporary, index=False)
         if self._events is None or picture is None:
             return
         try:
-            self._add_events(records[-1], picture)
+            self._add_events(rows[-1], picture)
         except OSError as error:
             log.warning("no more events for TensorBoard: %s", error)
             self._events = None
 
-    def _add_events(self, record: Record, picture: NDArray[np.uint8]) -> None:
-        step = int(record["step"])
-        for name, value in record.items():
+    def _add_events(self, row: HistoryRow, picture: NDArray[np.uint8]) -> None:
+        step = int(row["step"])
+        for name, value in row.items():
             if name != "step":
                 self._events.add_scalar(name.replace("_", "/", 1) if name.startswith("dice_") else name, value, step)
         self._events.add_image("held back", picture, step, dataformats="HWC")
@@ -96,7 +96,7 @@ def overlay(image: NDArray[np.float32], truth: NDArray[np.uint8], predicted: NDA
 
 
 def _writer(folder: Path, first_step: int) -> Any:
-    """Return a writer of events; None where TensorBoard is not installed."""
+    """Return a writer of events; None if TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  the extra `tensorboard`

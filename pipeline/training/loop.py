@@ -1,7 +1,8 @@
-"""The training loop, read top to bottom.
+"""The training loop.
 
-Patches in, a trained network and its history out. It ends after a number of steps or a time, whichever comes first,
-and keeps the weights that were best on the held-back images. Interrupted, it goes on from its last validation.
+Patches go in, a trained network and its history come out. Training ends after a number of steps or a time, whichever
+comes first, and keeps the weights that scored best on the held-back images. An interrupted training continues from its
+last validation.
 """
 
 from __future__ import annotations
@@ -24,26 +25,25 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_image
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.data.annotated import Annotated
-from pipeline.training.data.batches import Batches
-from pipeline.training.data.patches import RandomPatches
+from pipeline.training.data.batches import Batches, training_batches
 from pipeline.training.history import History, overlay
 from pipeline.training.optimization import schedule
 from pipeline.training.processes import gather, run_processes, start_fabric
-from pipeline.training.state import STATE, Record, TrainingState, read_state, write_state
+from pipeline.training.state import STATE, HistoryRow, TrainingState, read_state, write_state
 from pipeline.training.step import Learner, NotFiniteError
 
 log = logging.getLogger(__name__)
 
 _VALIDATION_TILE_PX = 512
-_VALIDATION_SHARE = 0.1  # of the computing, at most
-_FORWARD_SHARE = 1 / 3  # of a training step, per pixel: the gradients take twice as much
+_VALIDATION_SHARE = 0.1  # largest share of the computation
+_FORWARD_SHARE = 1 / 3  # of the cost of a training step: the gradients take the other two thirds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be trained, on what, and where its traces go.
+    """What is trained, on which images, and where its files go.
 
     Attributes
     ----------
@@ -56,28 +56,28 @@ class Task:
     config
         Loss, patches, steps, time.
     identity
-        Hash of settings and data. A training goes on only from a state of the same.
+        Hash of settings and data. Only a state with the same identity is continued.
     history
         The CSV that grows with each validation.
     folder
-        For what training keeps for itself: its state, events, a batch that failed.
+        For the state, TensorBoard events, and a batch that failed.
     """
 
     network: SegmentationModel
     training: list[Annotated]
     validation: list[Annotated]
     classes: list[str]
-    config: SettledConfig
+    config: ResolvedConfig
     identity: str
     history: Path
     folder: Path
 
 
-def train_network(task: Task, devices: list[torch.device]) -> Record:
-    """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the processor.
+def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
+    """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the CPU.
 
-    The state of the training stays in ``task.folder``, so that a training that is over is not begun again; see
-    :func:`conclude`.
+    The state of the training stays in ``task.folder``, so that a finished training is not repeated
+    (:func:`shrink_state`).
 
     Parameters
     ----------
@@ -88,13 +88,13 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     Returns
     -------
     dict
-        The record of the best weights: step, elapsed_s, learning_rate, loss, waiting, steps_per_s, and Dice on the
-        held-back images per class and as ``dice_mean``.
+        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, waiting,
+        steps_per_s, and Dice on the held-back images per class and as ``dice_mean``.
 
     Raises
     ------
     SlidemillError
-        If the loss is no number, a patch does not suit the network, or a batch cannot be shared.
+        If the loss is not finite, a patch does not fit the network, or a batch cannot be divided among the devices.
     """
     if task.config.batch_size % len(devices):
         raise SlidemillError(
@@ -111,10 +111,10 @@ def train_network(task: Task, devices: list[torch.device]) -> Record:
     return state.chosen
 
 
-def conclude(task: Task) -> None:
-    """Leave of the state of a training, whose network is written, no more than gives this network again.
+def shrink_state(task: Task) -> None:
+    """Reduce the state of a finished training to its best network.
 
-    A run that is killed before it has noted that the job ended will delete the network and start the job again.
+    That is enough if the job runs again: Snakemake deletes its outputs if it was killed before it noted their end.
     """
     state = read_state(task.folder / STATE, task.identity)
     assert state is not None  # training has just read it
@@ -123,23 +123,20 @@ def conclude(task: Task) -> None:
 
 
 def _train(fabric: Fabric, task: Task) -> None:
-    """Train in this process; the first one also validates, and writes."""
+    """Train in this process; the first process also validates and writes files."""
     config = task.config
     learner = Learner(fabric, task.network, config)
     state = read_state(task.folder / STATE, task.identity) or TrainingState()
     if state.over:
-        log.info("over since step %d; to train once more, remove %s", state.step, task.folder)
+        log.info("finished at step %d; to train again, remove %s", state.step, task.folder)
     elif state.step:
-        log.info("going on after step %d, %.0f s of training", state.step, state.elapsed_s)
+        log.info("continuing after step %d, %.0f s of training", state.step, state.elapsed_s)
         learner.load(state)
-    patches = RandomPatches(
-        task.training, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
-    )
-    batches = Batches(fabric, patches, batch_size=config.batch_size, first=state.step)
-    clock = Clock(max_steps=config.max_steps, max_seconds=60 * config.max_minutes, earlier_s=state.elapsed_s)
-    recorder = _Recorder(task, learner, state, batches, clock) if fabric.is_global_zero else None
+    batches = training_batches(fabric, task.training, config, first=state.step)
+    clock = Clock(max_steps=config.max_steps, max_seconds=config.max_seconds, earlier_s=state.elapsed_s)
+    validator = _Validator(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
-    is_over = state.over or clock.fraction(state.step) >= 1 or _gives_up(state, config)
+    is_over = state.over or clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
             rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)
@@ -147,24 +144,24 @@ def _train(fabric: Fabric, task: Task) -> None:
             try:
                 loss = learner.step(batch, rate=rate, number=state.step)
             except NotFiniteError as error:
-                raise SlidemillError(f"{error}; {_keep(fabric, batch, task.folder)}") from error
+                raise SlidemillError(f"{error}; {_save_failed_batch(fabric, batch, task.folder)}") from error
             state.step += 1
             clock.read(fabric)
             is_over = clock.fraction(state.step) >= 1
-            if recorder:
-                recorder.losses.append(loss)
+            if validator:
+                validator.losses.append(loss)
             if state.step % interval == 0 or is_over:
-                if recorder:
-                    recorder.record(rate)
-                is_over = fabric.broadcast(is_over or _gives_up(state, config))
+                if validator:
+                    validator.validate(rate)
+                is_over = fabric.broadcast(is_over or _is_out_of_patience(state, config))
                 clock.read(fabric)
             bar.update(round(100 * clock.fraction(state.step)) - bar.n)
-    if recorder:
-        recorder.history.close()
+    if validator:
+        validator.history.close()
 
 
-class _Recorder:
-    """What the first process does at each validation: a record, the state on disk, the history."""
+class _Validator:
+    """Validates in the first process, and writes the state and the history."""
 
     def __init__(self, task: Task, learner: Learner, state: TrainingState, batches: Batches, clock: Clock) -> None:
         self._task, self._learner, self._state, self._batches, self._clock = task, learner, state, batches, clock
@@ -174,11 +171,11 @@ class _Recorder:
             self.history.write(state.history)
         self._since_s, self._waited_s = clock.elapsed_s(), 0.0
 
-    def record(self, rate: float) -> None:
+    def validate(self, rate: float) -> None:
         """Validate; write the state, then the history."""
         elapsed_s, waited_s = self._clock.elapsed_s(), self._batches.waited_s
         lasted_s = elapsed_s - self._since_s
-        record = {
+        row = {
             "step": self._state.step,
             "elapsed_s": elapsed_s,
             "learning_rate": rate,
@@ -187,25 +184,25 @@ class _Recorder:
             "steps_per_s": len(self.losses) / lasted_s,
         }
         images = self._task.validation
-        with self._learner.arithmetic():
-            scores, predicted = validate(self._learner.judged, images, self._task.classes)
-        record |= scores
-        self._state.offer(self._learner.judged, record, last=bool(self._task.config.folds))
+        with self._learner.autocast():
+            scores, predicted = validate(self._learner.validated, images, self._task.classes)
+        row |= scores
+        self._state.record(self._learner.validated, row, last=bool(self._task.config.folds))
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)
         self.history.write(self._state.history, overlay(images[0].image[:], images[0].classes[:], predicted))
-        log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in record.items()))
+        log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.losses.clear()
         self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
 
 
 def validate(
     network: SegmentationModel, images: list[Annotated], classes: list[str]
-) -> tuple[Record, NDArray[np.uint8]]:
-    """Return the Dice per class over all pixels of ``images``, predicted as slides are, and its mean.
+) -> tuple[HistoryRow, NDArray[np.uint8]]:
+    """Return the Dice per class over all pixels of ``images``, and its mean; also the classes of the first image.
 
-    Also the predicted classes of the first image. The network is left in evaluation mode.
+    Images are predicted in tiles, as slides are. The network is left in evaluation mode.
     """
     network.eval()
     counts, first = np.zeros((len(classes), len(classes)), np.int64), None
@@ -215,18 +212,18 @@ def validate(
         first = predicted if first is None else first
     assert first is not None  # there are images
     scores = per_class("dice", counts)
-    record = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
-    return record | {"dice_mean": mean_over_classes(scores)}, first
+    row = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
+    return row | {"dice_mean": mean_over_classes(scores)}, first
 
 
-def validation_interval(config: SettledConfig, validation_px: int) -> int:
-    """Return the steps between two validations: as configured, or so many that they take a tenth of the computing.
+def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
+    """Return the steps between two validations: as configured, or more, so that they take at most a tenth of the work.
 
-    It follows from numbers of pixels, not from a clock, so that a training repeats itself.
+    It is computed from numbers of pixels, not measured, so that a training is repeatable.
 
     Parameters
     ----------
-    config : SettledConfig
+    config : ResolvedConfig
     validation_px : int
         Pixels of all held-back images.
     """
@@ -237,7 +234,7 @@ def validation_interval(config: SettledConfig, validation_px: int) -> int:
 
 @dataclass(kw_only=True)
 class Clock:
-    """How far a training is, by steps and by time, that of earlier tries included."""
+    """Progress of a training, by steps and by time, including the time of interrupted runs."""
 
     max_steps: int
     max_seconds: float
@@ -251,24 +248,23 @@ class Clock:
         return self.earlier_s + time.monotonic() - self._start
 
     def read(self, fabric: Fabric) -> None:
-        """Note the time of the first process, in all of them."""
+        """Take the time of the first process in all processes."""
         self._read_s = fabric.broadcast(self.elapsed_s())
 
     def fraction(self, step: int) -> float:
         """Return the share of the training that is done after ``step`` steps.
 
-        Asked for the step to come, steps outrun the time that has passed wherever they are what ends the training, so
-        that such a training repeats itself.
+        Without a limit of time, or far from it, this depends on the step alone: such a training is repeatable.
         """
         return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
 
 
-def _gives_up(state: TrainingState, config: SettledConfig) -> bool:
+def _is_out_of_patience(state: TrainingState, config: ResolvedConfig) -> bool:
     return config.patience is not None and state.validations_since_best() >= config.patience
 
 
-def _keep(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
-    """Save a batch that gave no finite loss; return what to do about it."""
+def _save_failed_batch(fabric: Fabric, batch: list[Tensor], folder: Path) -> str:
+    """Save a batch whose loss is not finite; return what to do about it."""
     parts = [gather(part) for part in batch]
     path = folder / "failed-batch.npz"
     if fabric.is_global_zero:

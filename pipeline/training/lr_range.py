@@ -1,4 +1,4 @@
-"""Which learning rate suits a training: the range test, in which it grows with each step until the loss explodes.
+"""The learning rate range test: the rate grows with each step until the loss explodes.
 
 Smith (2017), doi:10.1109/WACV.2017.58.
 """
@@ -20,12 +20,12 @@ _MEMORY = 0.9  # of the smoothed loss, per step
 
 
 def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence[float]) -> list[float]:
-    """Make a step at each learning rate; return the losses before each, up to the one that explodes.
+    """Make a step at each learning rate; return the loss before each, up to the one that explodes.
 
     Parameters
     ----------
     learner : Learner
-        Fresh. Of no use afterwards.
+        Not trained yet; spoilt afterwards.
     batches : iterator of lists of tensors
     rates : sequence of float
         Rising.
@@ -42,7 +42,7 @@ def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence
 
 
 def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
-    """Return the running mean of losses, each 0.9 times as heavy as the one after it."""
+    """Return the exponential moving average of losses, with weight 0.9 for what came before."""
     means, mean = [], 0.0
     for step, loss in enumerate(losses, start=1):
         mean = _MEMORY * mean + (1 - _MEMORY) * loss
@@ -51,17 +51,17 @@ def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the learning rate at which the smoothed loss falls fastest per factor of the rate, before its lowest.
+    """Return the learning rate at which the smoothed loss falls fastest on a logarithmic axis, before its minimum.
 
     Parameters
     ----------
     rates, losses : sequences of float
-        Of one length; rates rising.
+        Of the same length; rates rising.
 
     Raises
     ------
     SlidemillError
-        If the loss falls nowhere.
+        If the loss never falls.
     """
     means = smooth(losses)
     lowest = int(means.argmin())

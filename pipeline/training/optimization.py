@@ -1,4 +1,4 @@
-"""How weights move: the optimizer, the learning rate over a training, what is frozen, and an average of the weights."""
+"""The optimizer, the learning rate schedule, frozen layers, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _POWER = 0.9  # of the schedule `poly`: Chen et al. 2018, doi:10.1109/TPAMI.2017
 
 
 def parameter_groups(network: SegmentationModel, config: ModelConfig) -> list[dict[str, Any]]:
-    """Return the parameters to learn as groups of an optimizer; those frozen for good are left out.
+    """Return the parameters to train as groups of an optimizer, without those that are always frozen.
 
-    The encoder is a group of its own where it learns more slowly or later than the rest. Each group says its
-    ``relative_rate``, and its ``first_step``.
+    The encoder is a group of its own if it learns more slowly or later than the rest. Each group has a
+    ``relative_rate`` and a ``first_step``.
     """
     apart = config.encoder_rate < 1 or config.frozen_steps > 0
     encoder = {id(parameter) for parameter in network.encoder.parameters()} if apart else set[int]()
@@ -38,18 +38,18 @@ def build_optimizer(network: SegmentationModel, config: ModelConfig) -> torch.op
     groups, settings = parameter_groups(network, config), config.optimizer
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    fused = config.precision != "float16"  # Fabric does not clip scaled gradients of a fused one
+    fused = config.precision != "float16"  # Fabric cannot clip scaled gradients of a fused optimizer
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int) -> None:
-    """Set the learning rate of every group for a step (from 0): none, where the group is still frozen."""
+    """Set the learning rate of every group for a step (from 0): 0 while the group is frozen."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["relative_rate"] if step >= group["first_step"] else 0.0
 
 
 def set_mode(network: SegmentationModel, config: ModelConfig, step: int) -> None:
-    """Switch to training; a frozen encoder keeps its statistics, and one frozen for good needs no gradients."""
+    """Switch to training mode; a frozen encoder keeps its statistics, and needs no gradients if it is always frozen."""
     network.train()
     if config.encoder_rate == 0 or step < config.frozen_steps:
         network.encoder.eval()
@@ -58,15 +58,7 @@ def set_mode(network: SegmentationModel, config: ModelConfig, step: int) -> None
 
 
 def schedule(fraction: float, config: OptimizerConfig) -> float:
-    """Return the learning rate relative to its peak: a linear rise times the chosen fall.
-
-    Parameters
-    ----------
-    fraction : float
-        Of the training that is done, in [0, 1].
-    config : OptimizerConfig
-        ``warm_up`` and ``schedule``.
-    """
+    """Return the learning rate relative to its peak, at a ``fraction`` in [0, 1] of the training."""
     rise = min(1.0, fraction / config.warm_up) if config.warm_up else 1.0
     fall: dict[str, float] = {
         "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),
@@ -79,7 +71,7 @@ def schedule(fraction: float, config: OptimizerConfig) -> float:
 def average_of(network: SegmentationModel, decay: float) -> AveragedModel | None:
     """Return the moving average of a network's weights and statistics, to be updated after every step.
 
-    ``module`` of it is a network of its own. None where ``decay`` is 0.
+    Its ``module`` is a network of its own. None if ``decay`` is 0.
 
     References
     ----------

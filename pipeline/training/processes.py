@@ -1,8 +1,8 @@
-"""Training in several processes, one per device, that together do what one process would do with the same batch.
+"""Training in several processes, one per device, with the result of one process.
 
-Each process has its part of every batch. Batch normalization and the loss see the batch as a whole: what they need of
-it is gathered, with its gradients. So every process has the same loss L, and the gradients that reach its part are
-those of the sum of all losses, P L; DistributedDataParallel takes the mean over the P processes, the gradient of L.
+Each process has a part of every batch. Batch normalization and the loss are computed over the whole batch: the parts
+are gathered, with their gradients. So every process has the same loss L, and the gradients of its part are those of the
+sum of all losses, P L; DistributedDataParallel takes the mean over the P processes, which is the gradient of L.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from pipeline.runtime.logs import start_logging
 log = logging.getLogger(__name__)
 
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-_PATIENCE = timedelta(hours=6)  # the others wait while the first process validates
+_TIMEOUT = timedelta(hours=6)  # the other processes wait while the first one validates
 
 
 def start_fabric(devices: list[torch.device], precision: str) -> Fabric:
-    """Return what puts a network on its devices: a process for each, in the arithmetic asked for.
+    """Return the Fabric that trains on devices, with one process for each.
 
     Parameters
     ----------
     devices : list of torch.device
-        Of one kind; the processor as often as there shall be processes.
+        Of one kind; the CPU may be repeated.
     precision : {"auto", "float32", "bfloat16", "float16"}
-        ``auto`` is bfloat16 where the device has it in hardware, else float32.
+        ``auto`` is bfloat16 if the device has it in hardware, else float32.
 
     Raises
     ------
@@ -53,23 +53,23 @@ def start_fabric(devices: list[torch.device], precision: str) -> Fabric:
         raise SlidemillError(f"precision float16 needs a CUDA device, and this is {device}; use auto")
     log.info("training on %s in %s", ", ".join(map(str, devices)), precision)
     choice: Any = [one.index for one in devices] if device.type == "cuda" else len(devices)
-    several: dict[str, Any] = {"strategy": DDPStrategy(start_method="spawn", timeout=_PATIENCE)}
+    several: dict[str, Any] = {"strategy": DDPStrategy(start_method="spawn", timeout=_TIMEOUT)}
     return Fabric(
         accelerator=device.type,
         devices=choice,
         precision=_PRECISIONS[precision],  # type: ignore[arg-type]
-        plugins=[LightningEnvironment()],  # processes are started here, also inside a job of a cluster
+        plugins=[LightningEnvironment()],  # start the processes here, also in a job of a cluster
         **(several if len(devices) > 1 else {}),
     )
 
 
 def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: object) -> None:
-    """Call ``function(fabric, *arguments)`` in each process, the only one being this; return when all are done.
+    """Call ``function(fabric, *arguments)`` in each process (in this one if there is only one); wait for all.
 
     Raises
     ------
     SlidemillError
-        What one of them raised; the others are ended. Also if one is killed.
+        If a process raises one or is killed; the others are ended.
     """
     threads = max(1, torch.get_num_threads() // fabric.world_size)
     try:
@@ -77,19 +77,19 @@ def run_processes(fabric: Fabric, function: Callable[..., None], *arguments: obj
             fabric.launch()
             function(fabric, *arguments)
         else:
-            copied = pickle.dumps((function, arguments))  # torch would share the weights among processes
-            fabric.launch(_begin, threads, copied)  # type: ignore[arg-type]
+            copied = pickle.dumps((function, arguments))  # else torch shares the weights among processes
+            fabric.launch(_start_process, threads, copied)  # type: ignore[arg-type]
     except ProcessRaisedException as error:
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if kind.startswith(SlidemillError.__module__):
             raise SlidemillError(message) from error
         raise
     except ProcessExitedException as error:
-        raise SlidemillError(f"a process of the training ended: {error}; is there enough memory?") from error
+        raise SlidemillError(f"a training process died: {error}; is there enough memory?") from error
 
 
-def _begin(fabric: Fabric, threads: int, copied: bytes) -> None:
-    """Begin in a new process, which has nothing of what the first one set up."""
+def _start_process(fabric: Fabric, threads: int, copied: bytes) -> None:
+    """Set up a new process, then call the function in it."""
     start_logging(logging.INFO if fabric.is_global_zero else logging.WARNING)
     set_up_process(threads)
     function, arguments = pickle.loads(copied)
@@ -105,12 +105,12 @@ def processes() -> int:
 
 
 def gather(part: Tensor) -> Tensor:
-    """Return the parts of all processes, one after the other along the first axis; gradients find their way back."""
+    """Concatenate the parts of all processes along the first axis; differentiable."""
     return part if processes() == 1 else torch.cat(_Gather.apply(part))
 
 
 class _Gather(torch.autograd.Function):
-    """The parts of all processes; a part gets the sum of the gradients that all processes have for it."""
+    """Gathers the parts of all processes; the gradient of a part is the sum over all processes."""
 
     @staticmethod
     def forward(_: Any, part: Tensor) -> tuple[Tensor, ...]:
@@ -127,13 +127,13 @@ class _Gather(torch.autograd.Function):
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization with the mean and variance of all processes, whose parts are equally large.
+    """Batch normalization over all processes, whose parts have equal sizes.
 
-    torch has the same as SyncBatchNorm, for GPUs only.
+    SyncBatchNorm of torch does the same, on GPUs only.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """Normalize (N, C, H, W); trained statistics in evaluation mode."""
+        """Normalize (N, C, H, W), in evaluation mode by the trained statistics."""
         if not self.training:
             return super().forward(image)
         values = image.float()
@@ -141,12 +141,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         means, variances = gather(own[None]).unbind(1)  # (P, C) each
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
-        self._remember(mean.detach(), variance.detach(), values.numel() // len(mean) * processes())
+        self._update_statistics(mean.detach(), variance.detach(), values.numel() // len(mean) * processes())
         scale = self.weight * torch.rsqrt(variance + self.eps)
         centred = values - mean[:, None, None]
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(image.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -156,7 +156,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batch_norm(network: nn.Module) -> None:
-    """Make every batch normalization of a network one over all processes, in place: other modules may refer to it."""
+    """Compute every batch normalization of a network over all processes; modules are changed in place."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm

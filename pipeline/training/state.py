@@ -1,8 +1,8 @@
-"""Where a training is: what an interrupted one goes on from, in one file that is there complete or not at all.
+"""The state of a training on disk, from which an interrupted training continues.
 
-The file is a safetensors: the tensors of the network, the optimizer, the average and the best network so far; all else
-is JSON in its metadata. Nothing is pickled. The patches and the dropout of a step follow from the seed and the number
-of the step alone, so there is no state of random numbers to keep.
+One safetensors file, replaced as a whole: tensors of the network, the optimizer, the average and the best network so
+far, and JSON in its metadata. Nothing is pickled. No state of random numbers is needed: patches and dropout follow from
+the seed and the number of the step alone.
 """
 
 from __future__ import annotations
@@ -25,51 +25,50 @@ from pipeline.base.files import replacing
 
 log = logging.getLogger(__name__)
 
-Record = dict[str, float]
+HistoryRow = dict[str, float]
 
 STATE = "state.safetensors"
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """How far a training is, and its tensors by part (``network``, ``optimizer``, ``average``, ``best``) and name.
+    """Progress of a training, and its tensors by part (``network``, ``optimizer``, ``average``, ``best``) and name.
 
-    ``elapsed_s`` counts all tries. ``scaler`` is what float16 needs to know of its steps. Of a training that is over
-    and whose network is written, the best network is all that is left of the tensors.
+    ``elapsed_s`` includes interrupted runs. ``chosen`` is the row of the best network. ``scaler`` is the state of the
+    loss scaling of float16. Once training is ``over`` and its network is written, only the best tensors are kept.
     """
 
     step: int = 0
     over: bool = False
     elapsed_s: float = 0.0
-    history: list[Record] = field(default_factory=list)
-    chosen: Record | None = None
+    history: list[HistoryRow] = field(default_factory=list)
+    chosen: HistoryRow | None = None
     scaler: dict[str, float] = field(default_factory=dict)
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def offer(self, network: nn.Module, record: Record, *, last: bool) -> None:
-        """Add a record to the history, and keep the network if it scores higher than the best before it.
+    def record(self, network: nn.Module, row: HistoryRow, *, last: bool) -> None:
+        """Add a row to the history, and keep the network if it scores higher than the best before it.
 
-        With ``last`` it is kept whatever it scores: the held-back images must choose nothing.
+        With ``last``, the network is kept whatever its score: in cross-validation, the held-back images choose nothing.
         """
-        self.history.append(record)
+        self.history.append(row)
         best = -math.inf if self.chosen is None else self.chosen["dice_mean"]
-        if last or record["dice_mean"] > best:
-            self.chosen = record
+        if last or row["dice_mean"] > best:
+            self.chosen = row
             self.tensors["best"] = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
     def validations_since_best(self) -> int:
-        """Return how many records were no better than the chosen one."""
-        later = (record["step"] > self.chosen["step"] if self.chosen else True for record in self.history)
-        return sum(later)
+        """Return the number of validations after the best one."""
+        return sum(self.chosen is None or row["step"] > self.chosen["step"] for row in self.history)
 
-    def take(
+    def capture(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         average: AveragedModel | None,
         scaler: Mapping[str, float],
     ) -> None:
-        """Take the tensors of a training."""
+        """Store the tensors of a training."""
         self.tensors["network"] = network.state_dict()
         self.tensors["optimizer"] = {
             f"{index}.{name}": value
@@ -79,8 +78,8 @@ class TrainingState:
         self.tensors["average"] = average.module.state_dict() if average else {}
         self.scaler = dict(scaler)
 
-    def give(self, network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
-        """Give a training its tensors back."""
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
+        """Load the stored tensors into a training."""
         network.load_state_dict(self.tensors["network"])
         if average:
             average.module.load_state_dict(self.tensors["average"])
@@ -90,18 +89,12 @@ class TrainingState:
         of_parameter: dict[int, dict[str, Tensor]] = {}
         for key, value in self.tensors["optimizer"].items():
             index, name = key.split(".", 1)
-            of_parameter.setdefault(int(index), {})[name] = _in_order_of(parameters[int(index)], value)
+            of_parameter.setdefault(int(index), {})[name] = _in_memory_order_of(parameters[int(index)], value)
         optimizer.load_state_dict(content | {"state": of_parameter})
 
 
 def write_state(path: Path, identity: str, state: TrainingState) -> None:
-    """Write a state, in place of the one before it.
-
-    Parameters
-    ----------
-    identity : str
-        What the training is of, settings and data: the state is of no use to another one.
-    """
+    """Replace the state on disk; ``identity`` is the hash of settings and data that it belongs to."""
     flat = {
         f"{part}/{name}": value.detach().cpu().contiguous()
         for part, tensors in state.tensors.items()
@@ -113,14 +106,14 @@ def write_state(path: Path, identity: str, state: TrainingState) -> None:
 
 
 def read_state(path: Path, identity: str) -> TrainingState | None:
-    """Return the state in a file; None where there is none, it is of another training, or it is damaged."""
+    """Return the state in a file; None if there is none, or if it is damaged or of another training."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("identity") != identity:
-                log.info("%s is of other settings or data: training begins anew", path)
+                log.info("%s is of other settings or data: training starts from the beginning", path)
                 return None
             progress: dict[str, Any] = json.loads(metadata["progress"])
             state = TrainingState(**progress)
@@ -128,13 +121,13 @@ def read_state(path: Path, identity: str) -> TrainingState | None:
                 part, name = key.split("/", 1)
                 state.tensors.setdefault(part, {})[name] = file.get_tensor(key)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read (%s): training begins anew", path, error)
+        log.warning("%s cannot be read (%s): training starts from the beginning", path, error)
         return None
     for part in ("network", "optimizer", "average"):
         state.tensors.setdefault(part, {})
     return state
 
 
-def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """Return a tensor of the optimizer with the memory order of its parameter, as the optimizer itself makes it."""
+def _in_memory_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return a tensor of the optimizer in the memory order of its parameter, as the optimizer itself makes it."""
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value

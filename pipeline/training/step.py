@@ -1,4 +1,4 @@
-"""One step of a training: a batch through the network, its loss, and the weights moved."""
+"""One step of a training: forward pass, loss, gradients, and the update of the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.losses import SegmentationLoss
 from pipeline.training.optimization import average_of, build_optimizer, set_mode, set_rate
 from pipeline.training.processes import gather, processes, share_batch_norm
@@ -22,28 +22,28 @@ from pipeline.training.state import TrainingState
 
 
 class NotFiniteError(SlidemillError):
-    """The loss of a step, or its gradient, is no finite number; the weights are those before the step."""
+    """The loss of a step, or its gradient, is NaN or infinite; the weights are those before the step."""
 
 
 class Learner:
-    """A network on its device with what moves its weights.
+    """A network on its device with its loss and its optimizer.
 
     Parameters
     ----------
     fabric : Fabric
-        The device, the arithmetic, and the other processes, if there are any.
+        Device, precision and processes.
     network : SegmentationModel
         Changed in place.
-    config : SettledConfig
-        Loss, optimizer, and what of the network is frozen.
+    config : ResolvedConfig
+        Loss, optimizer, and what is frozen.
 
     Raises
     ------
     SlidemillError
-        If the patches or the batch do not suit the network.
+        If the patches or the batch do not fit the network.
     """
 
-    def __init__(self, fabric: Fabric, network: SegmentationModel, config: SettledConfig) -> None:
+    def __init__(self, fabric: Fabric, network: SegmentationModel, config: ResolvedConfig) -> None:
         check_patch(network.geometry, config.patch_px)
         if config.batch_size < network.least_batch:
             raise SlidemillError(f"batch_size must be at least {network.least_batch} for {network.name}")
@@ -59,27 +59,27 @@ class Learner:
         self._average = average_of(network, config.optimizer.average)
 
     @property
-    def judged(self) -> SegmentationModel:
-        """The network that is validated and kept: the average of its weights, or itself."""
+    def validated(self) -> SegmentationModel:
+        """The network that is validated and kept: that of the averaged weights, or the trained one itself."""
         network: SegmentationModel = self._average.module if self._average else self._network  # type: ignore[assignment]
         return network
 
-    def arithmetic(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks compute in the precision of the training.
 
-        Fabric enters it for ``forward`` alone: any other method of a network of one process it calls as it is.
+        Fabric enters it for ``forward`` only, and not for other methods of a network in a single process.
         """
         return self._fabric.autocast()
 
     def step(self, batch: list[Tensor], *, rate: float, number: int) -> float:
         """Make step ``number`` (from 0) at a learning rate; return the loss of the whole batch.
 
-        ``batch`` is image (N, channels, P, P), target (N, P, P) and weights (N, P, P) of this process.
+        ``batch`` is image (N, channels, P, P), target (N, P, P) and weight map (N, P, P) of this process.
 
         Raises
         ------
         NotFiniteError
-            If the loss or its gradient is no finite number.
+            If the loss or its gradient is NaN or infinite.
         """
         torch.manual_seed(_seed(self._config.seed, number, self._fabric.global_rank))  # of dropout
         set_mode(self._network, self._config, number)
@@ -94,7 +94,7 @@ class Learner:
             error_if_nonfinite=False,
         )
         value, gradient = loss.item(), norm.item() if norm is not None else 0.0
-        if self._config.precision == "float16":  # scaled too high now and then: such a step is left out
+        if self._config.precision == "float16":  # the scaler skips steps whose gradient overflows
             gradient = 0.0
         if not math.isfinite(value + gradient):
             raise NotFiniteError(f"the loss is {value:g}, its gradient {gradient:g} at step {number + 1}")
@@ -105,29 +105,31 @@ class Learner:
         return value
 
     def save(self, state: TrainingState) -> None:
-        """Put all tensors of the training into a state."""
-        state.take(self._network, self._optimizer, self._average, self._fabric.strategy.precision.state_dict())
+        """Store all tensors of the training in a state."""
+        state.capture(self._network, self._optimizer, self._average, self._fabric.strategy.precision.state_dict())
 
     def load(self, state: TrainingState) -> None:
-        """Go on from a state."""
-        state.give(self._network, self._optimizer, self._average)
+        """Continue from a state."""
+        state.restore(self._network, self._optimizer, self._average)
         self._fabric.strategy.precision.load_state_dict(state.scaler)
 
     def _loss(self, image: Tensor, truth: list[Tensor]) -> Tensor:
-        """Return the weighted sum of the losses of all heads, over the batch of all processes."""
+        """Return the weighted sum of the losses of all heads, over the batches of all processes."""
         geometry = self._network.geometry
-        with self.arithmetic():
+        with self.autocast():
             heads = self._model.logits_to_train(_network_input(image, geometry))
         truth = [gather(part) for part in truth]
         losses = []
         for weight, part in heads:
             logits = gather(part)
-            losses.append(weight * self._loss_of(logits, *(_beneath(logits, one, geometry) for one in truth)))
+            losses.append(
+                weight * self._loss_of(logits, *(_crop_to_logits(whole, logits, geometry) for whole in truth))
+            )
         return torch.stack(losses).sum()
 
 
 def check_patch(geometry: Geometry, patch_px: int) -> None:
-    """Raise :class:`SlidemillError` where a patch is not a multiple of the stride, or leaves no output."""
+    """Raise :class:`SlidemillError` if a patch is not a multiple of the stride, or leaves no output."""
     stride, least = geometry.stride_px, 2 * geometry.margin_px + geometry.stride_px
     if patch_px % stride:
         raise SlidemillError(f"patch_px must be a multiple of the network's stride of {stride}, got {patch_px}")
@@ -144,7 +146,7 @@ def _network_input(image: Tensor, geometry: Geometry) -> Tensor:
     return image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
 
 
-def _beneath(logits: Tensor, part: Tensor, geometry: Geometry) -> Tensor:
-    """Cut from a patch what the logits are of: all of it, or less the margin of valid convolutions."""
+def _crop_to_logits(part: Tensor, logits: Tensor, geometry: Geometry) -> Tensor:
+    """Return the part of a patch that the logits cover: all of it, less the margin of valid convolutions."""
     rows, columns = (slice(geometry.margin_px, geometry.margin_px + length) for length in logits.shape[-2:])
     return part[..., rows, columns]

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.project.drop_folder import SLIDES, Sample, take_stock
+from pipeline.base import paths
+from pipeline.project.drop_folder import Sample, find_samples
 from pipeline.settings.schema import parse_settings
 from tests.benchmarks.common import say, say_machine
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
 RECORDS = Path(".snakemake/metadata")
@@ -105,7 +106,7 @@ def lay_out(project: Path, samples: int) -> None:
         folder, slide = divmod(number, SLIDES_OF_A_FOLDER)
         for path in inputs:
             copy(project, path, path.replace(FIRST, f"plate{folder:03d}/slide{slide:03d}"))
-    (project / SLIDES).unlink()  # so that the slides of a folder become one batch
+    (project / paths.SLIDES).unlink()  # so that the slides of a folder become one batch
     multiply(project, before, stock_of(project))
     snakemake(project, "--touch")  # the report alone: its names are new
 
@@ -115,7 +116,7 @@ def stock_of(project: Path) -> dict[str, Sample]:
     here = Path.cwd()
     os.chdir(project)
     try:
-        return take_stock(parse_settings(CONFIG, source=""))
+        return find_samples(parse_settings(CONFIG, source=""))
     finally:
         os.chdir(here)
 

@@ -19,7 +19,7 @@ import torch
 import models
 from models.base.interface import SegmentationModel
 from pipeline.runtime.device import set_up_process
-from pipeline.settings.networks import SettledConfig
+from pipeline.settings.networks import ResolvedConfig
 from pipeline.slides.intensity import measure, normalize
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.batches import Batches, worker_count
@@ -107,18 +107,18 @@ def bench_training(nuclei: Annotated) -> None:
     )
 
 
-def settings(**more: object) -> SettledConfig:
+def settings(**more: object) -> ResolvedConfig:
     """Return the defaults of a training, with patches and batches as they settle by default."""
-    return SettledConfig.model_validate({"patch_px": 256, "batch_size": 4, **more})
+    return ResolvedConfig.model_validate({"patch_px": 256, "batch_size": 4, **more})
 
 
-def build(config: SettledConfig) -> SegmentationModel:
+def build(config: ResolvedConfig) -> SegmentationModel:
     """Return the default network."""
     torch.manual_seed(config.seed)
     return models.build(config.architecture, in_channels=1, num_classes=len(_CLASSES), options={})
 
 
-def patches_of(nuclei: Annotated, config: SettledConfig) -> RandomPatches:
+def patches_of(nuclei: Annotated, config: ResolvedConfig) -> RandomPatches:
     """Return the patches of a training."""
     return RandomPatches([nuclei], patch_px=config.patch_px, config=config.augmentation, seed=config.seed)
 

@@ -58,7 +58,7 @@ def bench_large(labels: np.ndarray) -> None:
 
 def ours(objects: np.ndarray) -> np.ndarray:
     """Return the weight map as it is made for training."""
-    return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED, inside=True)
+    return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED)
 
 
 def direct(objects: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def direct(objects: np.ndarray) -> np.ndarray:
     for index in np.unique(objects[objects > 0]):  # not every number is in use
         distance = scipy.ndimage.distance_transform_edt(objects != index)
         nearest = np.sort([*nearest, distance], axis=0)[:2]
-    return 1 + 10 * np.exp(-((nearest[0] + nearest[1]) ** 2) / 50)
+    return 1 + 10 * np.exp(-((nearest[0] + nearest[1]) ** 2) / 50) * (objects == 0)
 
 
 def crowded(labels: np.ndarray) -> np.ndarray:

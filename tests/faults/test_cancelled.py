@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
-from tests.workflow.conftest import ROOT, Project
+from tests.support.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def cancel(project, stage, number):
 )
 def test_a_cancelled_stage_says_so_and_clears_its_files(project, stage, number):
     log = cancel(project, stage, number)
-    assert f"\nerror: {stage}: stopped by {number.name}, as a cancelled job is" in log
+    assert f"\nerror: {stage}: stopped by {number.name} (cancelled, or" in log
     assert "run the same command again [Stopped]\n" in log
     assert "Traceback" not in log
     journals = ".zarr.zip" if stage == "predict" else "none"

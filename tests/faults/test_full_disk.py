@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from tests.faults.killing import (
+from tests.support.killing import (
     MADE_BY,
     SAMPLES,
     check_complete,
@@ -26,7 +26,7 @@ from tests.faults.killing import (
     results,
     start,
 )
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 LARGE = ("train", "predict", "stitch", "report")
 
@@ -115,7 +115,7 @@ def test_a_stage_on_a_full_disk_says_so_and_completes_when_there_is_room(disk, p
         line = last_line(capfd, stage)
         assert "cannot be written: No space left on device" in line
         assert "MB are free in" in line
-        assert "free some and run again, what is done stays" in line
+        assert "free some and run again, finished files are kept" in line
     assert done or free  # little is enough for some
     check_complete(project)
     assert main(command(project, stage)) == 0
@@ -133,7 +133,7 @@ def test_a_quota_is_told_from_a_full_disk(project, capfd, monkeypatch, stage):
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.base.files.os.fsync", refuse)
         assert main(command(project, stage)) == 1
-    assert "Disk quota exceeded; remove files of yours, or have it raised, and run again" in last_line(capfd, stage)
+    assert "Disk quota exceeded; delete files, or ask for a higher quota, and run again" in last_line(capfd, stage)
     assert main(command(project, stage)) == 0
 
 

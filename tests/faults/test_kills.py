@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.faults.killing import (
+from tests.support.killing import (
     SAMPLES,
     check_complete,
     end_of,
@@ -24,7 +24,7 @@ from tests.faults.killing import (
     start,
     wait_for,
 )
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 QUOTA = {"train": 6, "predict": 6, "stitch": 4, "report": 4}
 
@@ -79,7 +79,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path, expected, longe
             killed += 1
             check_complete(project)
             left -= Counter({stage: 1 for stage in hit if left[stage]})
-        went_on = went_on or "going on after step" in (project.folder / "logs" / "train" / "net.log").read_text()
+        went_on = went_on or "continuing after step" in (project.folder / "logs" / "train" / "net.log").read_text()
         if not went_on:  # no kill has come after a validation yet
             left["train"] = max(left["train"], 1)
     assert killed >= 20
@@ -120,9 +120,9 @@ def test_a_killed_job_is_a_row_that_says_so_with_its_log_and_what_to_do(project,
     row = project.metrics().loc["alone"]
     assert (row["status"], row["stage"]) == ("failed", "predict")
     assert project.folder / row["log"] == log
-    assert "it was killed" in row["error"]
+    assert "probably killed" in row["error"]
     assert f"failed: alone at predict: {row['error']} ({row['log']})" in end_of(project)
-    assert "python -m pipeline predict --weights" in log.read_text()
+    assert "python -m pipeline predict --network" in log.read_text()
     again = start(project)
     assert again.wait() == 0, end_of(project)
     assert results(project) == expected

@@ -14,7 +14,7 @@ import tifffile
 from pipeline.base.files import read_json, sha256
 from tests.support.networks import write_network
 from tests.support.slide_files import WITHOUT_PRIVILEGES, header_of
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 GOOD = ["alone", "plate/1", "plate/2", "plate/3", "plate/4"]
 BAD = {
@@ -65,7 +65,7 @@ def test_the_run_fails_and_its_last_lines_say_what_and_what_to_do(run):
     for sample, (stage, reason) in BAD.items():
         assert f"failed: {sample} at {stage}: " in end
         assert reason in end
-    assert "mend what failed and run the same command again" in end
+    assert "fix what failed and run the same command again" in end
     assert "Traceback" not in run.stderr
 
 

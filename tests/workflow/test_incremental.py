@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from pipeline.base.files import read_json
-from tests.workflow.conftest import ROOT, Project
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 ODD = '-it\'s; "ünïcode" $(x) µm'
 NETWORK = {"options": {"width": 2, "depth": 2}, "patch_px": 32, "batch_size": 2, "max_steps": 2, "validate_every": 2}
@@ -300,7 +301,7 @@ def test_a_slice_is_segmented_and_the_report_covers_all(project, micrograph):
     assert done.returncode == 0, done.stderr
     table = project.metrics()
     assert table["status"].value_counts().to_dict() == {"done": 6, "waiting": 2}
-    assert set(table.loc[table["status"] == "waiting", "error"]) == {"not run yet; the next run takes it"}
+    assert set(table.loc[table["status"] == "waiting", "error"]) == {"not run yet; the next run will"}
     assert "6 done, 2 waiting" in done.stderr
     assert not (project.folder / "results" / "provenance.json").exists()
     run(project)

@@ -1,17 +1,15 @@
-"""The rules are thin and true: each is one call of one stage with all of its flags, and writes the project's paths."""
+"""The rules are thin and true: each is one call of one stage with all of its flags."""
 
 import inspect
 import os
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import STAGES
-from pipeline.base import paths
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
 
 
@@ -39,15 +37,6 @@ def test_a_rule_has_what_a_cluster_needs(stage, directive):
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_the_network_asks_for_a_gpu(stage):
     assert ("gpu=1" in body_of(stage)) == (stage in {"train", "validate", "predict"})
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in dir(paths) if name.isupper() and name != "SUFFIXES" and name[0] != "_"]
-)
-def test_the_project_and_the_rules_name_the_same_paths(name):
-    pattern = getattr(paths, name)
-    written = RULES.replace("{{model}}", "{model}").replace("{pair.name}", "{name}")
-    assert f'"{pattern}"' in written
 
 
 def test_parsing_loads_no_torch(project, micrograph, tmp_path, monkeypatch):

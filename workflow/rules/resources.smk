@@ -1,25 +1,16 @@
-# What jobs ask for: memory (MB) and time (minutes) from the size of their slides, more with every attempt.
-from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, reading_mb, slide_mpx
+# What jobs ask for: memory (MB) and time (minutes), more with every attempt.
+from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb
 
-affordable, what_is_there = affordable_mb(settings.tiling.memory_mb)
+affordable, low_memory = affordable_mb(settings.tiling.memory_mb)
 
 
 def budget_mb(wildcards):
-    """What a job may decode, or predict in: on this machine no more than it has. A job of a cluster gets what it asks."""
+    """What a job may decode, or predict in: on this machine at most what it has, on a cluster what the job asks for."""
     return settings.tiling.memory_mb if on_cluster else affordable
 
 
-def mpx_of(wildcards):
-    """Return the millions of pixels of the slides of a job, and of the largest of them."""
-    names = batches[wildcards.batch] if hasattr(wildcards, "batch") else [wildcards.sample]
-    model = getattr(wildcards, "model", None)
-    plans = [Path(f"results/plans/{model}/{name}.json") if model else None for name in names]
-    sizes = [slide_mpx(samples[name], plan) for name, plan in zip(names, plans)]
-    return sum(sizes), max(sizes)
-
-
 def memory_to_read(wildcards, attempt):
-    return reading_mb(mpx_of(wildcards)[1], settings.tiling.memory_mb, attempt)
+    return reading_mb(max(this_run.mpx(**of_job(wildcards))), settings.tiling.memory_mb, attempt)
 
 
 def memory_to_predict(wildcards, attempt):
@@ -27,7 +18,7 @@ def memory_to_predict(wildcards, attempt):
 
 
 def time_for(stage):
-    return lambda wildcards, attempt: minutes(stage, mpx_of(wildcards)[0], attempt)
+    return lambda wildcards, attempt: minutes(stage, sum(this_run.mpx(**of_job(wildcards))), attempt)
 
 
 def time_for_images(stage):
@@ -35,15 +26,9 @@ def time_for_images(stage):
 
 
 def time_to_train(wildcards, attempt):
-    return round(settings.models[model_of(wildcards)].max_minutes * 1.2 + 30) * attempt
+    return minutes_to_train(settings.models[this_run.model_of(wildcards.model)], attempt)
 
 
 def time_to_report(wildcards, attempt):
-    """Pictures of each sample and model take about a second."""
-    return (15 + len(slides) * len(settings.networks) // 60) * attempt
-
-
-def say_budget():
-    """Say once where this machine has less memory than is configured."""
-    if what_is_there and not on_cluster:
-        logger.warning(what_is_there)
+    """The pictures of one sample and model take about a second."""
+    return (15 + len(this_run.slides) * len(settings.networks) // 60) * attempt

@@ -4,7 +4,7 @@
 rule segmented:
     """Segment every slide; in slices of it with `--batch segmented=1/4`."""
     input:
-        objects_of_all,
+        lambda wildcards: this_run.per_slide(paths.OBJECTS),
 
 
 rule tile:
@@ -13,11 +13,11 @@ rule tile:
         slide=slide_of,
         card=card_of,
     output:
-        plan="results/plans/{model}/{sample}.json",
+        plan=paths.PLAN,
     log:
-        "logs/tile/{model}/{sample}.log",
+        paths.LOG["tile"],
     benchmark:
-        "benchmarks/tile/{model}/{sample}.tsv"
+        paths.BENCHMARK["tile"]
     conda:
         "../../environment.yml"
     resources:
@@ -36,14 +36,16 @@ rule predict:
     """Segment the slides of a batch with one loaded network."""
     input:
         network=network_of,
-        plans=plans_of,
+        plans=lambda wildcards: [
+            paths.PLAN.format(model=wildcards.model, sample=name) for name in this_run.batches[wildcards.batch]
+        ],
     output:
-        prediction="results/predictions/{model}/{batch}.zarr.zip",
-        speed="results/predictions/{model}/{batch}.json",
+        prediction=paths.PREDICTION,
+        speed=paths.SPEED,
     log:
-        "logs/predict/{model}/{batch}.log",
+        paths.LOG["predict"],
     benchmark:
-        "benchmarks/predict/{model}/{batch}.tsv"
+        paths.BENCHMARK["predict"]
     conda:
         "../../environment.yml"
     threads: 8
@@ -53,11 +55,11 @@ rule predict:
         runtime=time_for("predict"),
         gpu=1,
     params:
-        plans=plans_folder,
-        slides=str(SLIDES),
+        plans=paths.PLANS,
+        slides=paths.SLIDES,
         config=config_of("predict"),
     shell:
-        "python -m pipeline predict --weights {input.network:q} --plans {params.plans:q} --slides {params.slides:q}"
+        "python -m pipeline predict --network {input.network:q} --plans {params.plans:q} --slides {params.slides:q}"
         " --batch={wildcards.batch:q} --output {output.prediction:q} --speed {output.speed:q} --threads {threads} --memory-mb {resources.decode_mb}"
         " --config {params.config:q} > {log:q} 2>&1"
 
@@ -66,14 +68,14 @@ rule stitch:
     """Make one seamless mask of a predicted slide."""
     input:
         prediction=prediction_of,
-        plan="results/plans/{model}/{sample}.json",
+        plan=paths.PLAN,
         card=card_of,
     output:
-        mask="results/masks/{model}/{sample}.ome.tiff",
+        mask=paths.MASK,
     log:
-        "logs/stitch/{model}/{sample}.log",
+        paths.LOG["stitch"],
     benchmark:
-        "benchmarks/stitch/{model}/{sample}.tsv"
+        paths.BENCHMARK["stitch"]
     conda:
         "../../environment.yml"
     resources:
@@ -90,14 +92,14 @@ rule objects:
     """List the objects of one mask, as a table and as outlines."""
     input:
         slide=slide_of,
-        mask="results/masks/{model}/{sample}.ome.tiff",
+        mask=paths.MASK,
     output:
-        table="results/objects/{model}/{sample}.csv",
-        annotations="results/objects/{model}/{sample}.geojson",
+        table=paths.OBJECTS,
+        annotations=paths.ANNOTATIONS,
     log:
-        "logs/objects/{model}/{sample}.log",
+        paths.LOG["objects"],
     benchmark:
-        "benchmarks/objects/{model}/{sample}.tsv"
+        paths.BENCHMARK["objects"]
     conda:
         "../../environment.yml"
     resources:
@@ -117,11 +119,11 @@ rule inspect:
     input:
         slide=slide_of,
     output:
-        appearance="results/appearance/{sample}.json",
+        appearance=paths.APPEARANCE,
     log:
-        "logs/inspect/{sample}.log",
+        paths.LOG["inspect"],
     benchmark:
-        "benchmarks/inspect/{sample}.tsv"
+        paths.BENCHMARK["inspect"]
     conda:
         "../../environment.yml"
     resources:
@@ -139,22 +141,22 @@ rule inspect:
 rule evaluate:
     """Compare one mask with its reference."""
     input:
-        mask="results/masks/{model}/{sample}.ome.tiff",
+        mask=paths.MASK,
         slide=slide_of,
-        reference=reference_of,
+        reference=lambda wildcards: this_run.references[wildcards.sample],
         prediction=probabilities_of,
     output:
         metrics=report(
-            "results/metrics/{model}/{sample}.csv",
+            paths.METRICS,
             caption="../report/metrics.rst",
             category="Metrics",
             subcategory="Samples",
             labels={"model": "{model}", "sample": "{sample}"},
         ),
     log:
-        "logs/evaluate/{model}/{sample}.log",
+        paths.LOG["evaluate"],
     benchmark:
-        "benchmarks/evaluate/{model}/{sample}.tsv"
+        paths.BENCHMARK["evaluate"]
     conda:
         "../../environment.yml"
     threads: 2

@@ -4,14 +4,14 @@
 rule weigh:
     """Compute the boundary weight maps of the training labels."""
     input:
-        images=[pair.image for pair in pairs],
-        labels=[pair.labels for pair in pairs],
+        images=[pair.image for pair in this_run.pairs],
+        labels=[pair.labels for pair in this_run.pairs],
     output:
-        [f"results/weights/{{model}}/{pair.name}.tif" for pair in pairs],
+        this_run.weight_maps("{model}"),
     log:
-        "logs/weigh/{model}.log",
+        paths.LOG["weigh"],
     benchmark:
-        "benchmarks/weigh/{model}.tsv"
+        paths.BENCHMARK["weigh"]
     conda:
         "../../environment.yml"
     resources:
@@ -19,38 +19,38 @@ rule weigh:
         decode_mb=budget_mb,
         runtime=time_for_images("weigh"),
     params:
-        images=training_images,
-        labels=training_labels,
-        weights=weights_folder,
-        names=[pair.name for pair in pairs],
+        images=lambda wildcards: settings.training.images,
+        labels=lambda wildcards: settings.training.labels,
+        weight_maps=paths.WEIGHT_MAPS,
+        names=[pair.name for pair in this_run.pairs],
         config=config_of("weigh"),
     shell:
-        "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weights:q}"
+        "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weight_maps:q}"
         " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule train:
     """Train a network, or one of its folds; part of the images is held back."""
     input:
-        images=[pair.image for pair in pairs],
-        labels=[pair.labels for pair in pairs],
-        weights=weight_maps,
-        start=start_file,
+        images=[pair.image for pair in this_run.pairs],
+        labels=[pair.labels for pair in this_run.pairs],
+        weight_maps=lambda wildcards: this_run.weight_maps(this_run.model_of(wildcards.model)),
+        start=lambda wildcards: this_run.start(wildcards.model) or [],
     output:
-        network="results/models/{model}/model.safetensors",
-        card="results/models/{model}/model.json",
+        network=paths.NETWORK,
+        card=paths.CARD,
         history=report(
-            "results/models/{model}/history.csv",
+            paths.HISTORY,
             caption="../report/history.rst",
             category="Training",
             labels={"model": "{model}", "content": "history"},
         ),
     log:
-        "logs/train/{model}.log",
+        paths.LOG["train"],
     benchmark:
-        "benchmarks/train/{model}.tsv"
+        paths.BENCHMARK["train"]
     wildcard_constraints:
-        model=any_of(trained),
+        model=any_of(settings.trainings),
     conda:
         "../../environment.yml"
     threads: 8
@@ -60,14 +60,14 @@ rule train:
         runtime=time_to_train,
         gpu=1,
     params:
-        images=training_images,
-        labels=training_labels,
-        weights=weights_folder,
-        names=[pair.name for pair in pairs],
-        held_back=names_held_back,
+        images=lambda wildcards: settings.training.images,
+        labels=lambda wildcards: settings.training.labels,
+        weight_maps=lambda wildcards: paths.WEIGHT_MAPS.format(model=this_run.model_of(wildcards.model)),
+        names=[pair.name for pair in this_run.pairs],
+        held_back=lambda wildcards: [pair.name for pair in this_run.held_back[wildcards.model]],
         config=config_of("train"),
     shell:
-        "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weights {params.weights:q}"
+        "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weight-maps {params.weight_maps:q}"
         " --output {output.network:q} --history {output.history:q} --threads {threads} --devices {resources.gpu}"
         " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
@@ -75,18 +75,18 @@ rule train:
 rule validate:
     """Measure the network of a fold on the images that were held back from it."""
     input:
-        images=lambda wildcards: [pair.image for pair in held_back[wildcards.model]],
-        labels=lambda wildcards: [pair.labels for pair in held_back[wildcards.model]],
-        network="results/models/{model}/model.safetensors",
-        card="results/models/{model}/model.json",
+        images=lambda wildcards: [pair.image for pair in this_run.held_back[wildcards.model]],
+        labels=lambda wildcards: [pair.labels for pair in this_run.held_back[wildcards.model]],
+        network=paths.NETWORK,
+        card=paths.CARD,
     output:
-        metrics="results/validation/{model}.csv",
+        metrics=paths.VALIDATION,
     log:
-        "logs/validate/{model}.log",
+        paths.LOG["validate"],
     benchmark:
-        "benchmarks/validate/{model}.tsv"
+        paths.BENCHMARK["validate"]
     wildcard_constraints:
-        model=any_of(trained),
+        model=any_of(settings.trainings),
     conda:
         "../../environment.yml"
     threads: 8
@@ -96,12 +96,12 @@ rule validate:
         runtime=time_for_images("validate"),
         gpu=1,
     params:
-        images=training_images,
-        labels=training_labels,
-        groups=group_of_training_images,
+        images=lambda wildcards: settings.training.images,
+        labels=lambda wildcards: settings.training.labels,
+        groups={pair.name: group for group, members in this_run.training_groups.items() for pair in members},
         config=config_of("validate"),
     shell:
-        "python -m pipeline validate --weights {input.network:q} --images {params.images:q} --labels {params.labels:q}"
+        "python -m pipeline validate --network {input.network:q} --images {params.images:q} --labels {params.labels:q}"
         " --output {output.metrics:q} --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q}"
         " > {log:q} 2>&1"
 
@@ -109,15 +109,15 @@ rule validate:
 rule combine:
     """Put the networks of an ensemble, or of the folds of a model, into one file."""
     input:
-        networks=members_of,
-        cards=lambda wildcards: list(map(card_beside, members_of(wildcards))),
+        networks=lambda wildcards: this_run.members(wildcards.model),
+        cards=lambda wildcards: list(map(card_beside, this_run.members(wildcards.model))),
     output:
-        network="results/models/{model}/model.safetensors",
-        card="results/models/{model}/model.json",
+        network=paths.NETWORK,
+        card=paths.CARD,
     log:
-        "logs/combine/{model}.log",
+        paths.LOG["combine"],
     benchmark:
-        "benchmarks/combine/{model}.tsv"
+        paths.BENCHMARK["combine"]
     wildcard_constraints:
         model=any_of(settings.averages),
     conda:

@@ -4,7 +4,7 @@
 rule verification:
     """Verify every model on every slide."""
     input:
-        proofs_of_all,
+        lambda wildcards: this_run.per_slide(paths.PROOF),
 
 
 rule verify:
@@ -12,14 +12,14 @@ rule verify:
     input:
         network=network_of,
         card=card_of,
-        plan="results/plans/{model}/{sample}.json",
+        plan=paths.PLAN,
         slide=slide_of,
     output:
-        proof="results/verification/{model}/{sample}.json",
+        proof=paths.PROOF,
     log:
-        "logs/verify/{model}/{sample}.log",
+        paths.LOG["verify"],
     benchmark:
-        "benchmarks/verify/{model}/{sample}.tsv"
+        paths.BENCHMARK["verify"]
     conda:
         "../../environment.yml"
     threads: 8
@@ -30,5 +30,5 @@ rule verify:
     params:
         config=config_of("verify"),
     shell:
-        "python -m pipeline verify --weights {input.network:q} --plan {input.plan:q} --output {output.proof:q}"
+        "python -m pipeline verify --network {input.network:q} --plan {input.plan:q} --output {output.proof:q}"
         " --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

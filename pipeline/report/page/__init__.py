@@ -1,7 +1,7 @@
-"""The review page: one HTML file that opens from disk, asks nothing of the network and shows names only as text.
+"""The review page: one HTML file that loads nothing else and shows names only as text.
 
 Rows, pictures and figures go in, HTML comes out. ``page.html.j2`` is the template; ``page.css`` and ``page.js`` are
-written into the page. Without JavaScript the failed samples, the tables and the figures can still be read.
+written into the page. Failed samples, tables and figures are readable without JavaScript.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb
 
 State = Literal["failed", "flagged", "good", "waiting"]
 
-# Worst first; each sign is told from the others without its colour.
+# Worst first; the signs differ in shape, not only in colour.
 _SIGNS: dict[State, str] = {"failed": "✕", "flagged": "⚑", "good": "✓", "waiting": "…"}
 _ERRORS = [
     ("extra: predicted, not in the truth", css(EXTRA_RGB)),
@@ -32,9 +32,9 @@ _ERRORS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """Pictures of one result, each stretched over the one before: ``image`` WebP, the others PNG.
+    """Pictures of one result, to be stacked: ``image`` is WebP, the others are PNG.
 
-    ``shape`` is rows and columns of ``image``. ``truth`` and ``error`` are None where there is no reference.
+    ``shape`` is rows and columns of ``image``. ``truth`` and ``error`` are None without a reference.
     """
 
     image: bytes
@@ -46,7 +46,7 @@ class Layers:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a table: its key in the rows, one sentence about it, decimals (None: text), shown at first or not."""
+    """A column of a table: key in the rows, meaning, decimals (None: text), whether it is shown at first."""
 
     name: str
     about: str = ""
@@ -77,7 +77,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A drawing and what it shows. ``svg`` is a whole file; it is shown as an image, so nothing in it can run."""
+    """A drawing with its caption. ``svg`` is a whole file; it is shown as an image, so no script in it can run."""
 
     title: str
     caption: str
@@ -96,7 +96,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that the page shows. ``classes`` are named in the order of their labels, the first is the background."""
+    """All that the page shows. ``classes`` are in the order of their labels, the first is background."""
 
     columns: list[Column]
     entries: list[Entry]
@@ -138,7 +138,7 @@ def render(page: Page) -> str:
 
 
 def _badness(entry: Entry) -> tuple[int, float, str, str]:
-    """Return what entries are sorted by, the worst first; without a Dice, last of their state."""
+    """Return the sort key of an entry, the worst first; without a Dice, last of its state."""
     score: Any = entry.row.get("dice_mean")
     return (
         list(_SIGNS).index(entry.state),
@@ -149,7 +149,7 @@ def _badness(entry: Entry) -> tuple[int, float, str, str]:
 
 
 def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:
-    """Return the failed entries and their places, those with one reason together: a training fails for all samples."""
+    """Return the failed entries with their places, grouped by reason: a training fails for all samples."""
     groups: dict[tuple[Any, Any], list[tuple[int, Entry]]] = {}
     for place, entry in enumerate(entries):
         if entry.state == "failed":
@@ -158,7 +158,7 @@ def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:
 
 
 def _pictures(layers: Layers | None) -> dict[str, Any] | None:
-    """Return what the script needs to show one result: base64 without the head of the data URL."""
+    """Return the pictures of one result for the script, in base64."""
     if layers is None:
         return None
     files_by_name = {name: getattr(layers, name) for name in ("image", "predicted", "truth", "error")}
@@ -167,21 +167,21 @@ def _pictures(layers: Layers | None) -> dict[str, Any] | None:
 
 
 def _cell(column: Column, row: dict[str, Any]) -> float | str | None:
-    """Return a cell that the script makes when it is asked for: a page of many columns would load slowly."""
+    """Return a cell that the script shows on demand: a page of many columns would load slowly."""
     value = row.get(column.name)
     exact = _exact(value) if column.digits is not None else None
     return _shown(value) or None if exact is None else float(exact) if "." in exact else int(exact)
 
 
 def _shown(value: Any, digits: int | None = None) -> str:
-    """Return what a cell says: nothing where it is empty, a number with ``digits`` decimals."""
+    """Return the text of a cell; a number has ``digits`` decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value) if digits is None or not _is_number(value) else f"{value:.{digits}f}"
 
 
 def _exact(value: Any) -> str | None:
-    """Return the number that a cell is sorted and filtered by, None where it is empty or text."""
+    """Return the number that a cell is sorted and filtered by; None if it is empty or text."""
     if not _is_number(value):
         return None
     return str(int(value)) if value == int(value) else f"{value:.9g}"
@@ -196,12 +196,12 @@ def _svg_url(svg: str) -> str:
 
 
 def _source(name: str) -> Markup:
-    """Return a file of this package as it is."""
+    """Return the text of a file of this package."""
     return Markup(files(__name__).joinpath(name).read_text("utf-8"))
 
 
 def _policy(script: str) -> str:
-    """Return the content security policy: nothing is loaded, only this script runs, images come from the page."""
+    """Return the content security policy: nothing is loaded, only this script runs, images are data URLs."""
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "

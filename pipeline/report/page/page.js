@@ -1,5 +1,5 @@
 "use strict";
-// The review page: sorts and filters tables, and shows the layers of one sample. What it writes is text, never HTML.
+// The review page: sorts and filters tables, and shows the layers of one sample. It writes text only, never HTML.
 
 const byId = (id) => document.getElementById(id);
 const collator = new Intl.Collator(undefined, { numeric: true });
@@ -41,7 +41,7 @@ const table = box.querySelector("table");
 const headers = Array.from(table.tHead.rows[0].cells);
 const worstFirst = Array.from(table.tBodies[0].rows);
 
-// What a filter's text asks of a cell that is not empty, or null where it cannot be understood.
+// The test of a filter for a cell that is not empty; null if the filter cannot be parsed.
 function parseFilter(text, isNumber) {
   if (!isNumber) return (content) => String(content).toLowerCase().includes(text.toLowerCase());
   const number = "([-+]?\\d*\\.?\\d+(?:e[-+]?\\d+)?)";
@@ -56,7 +56,7 @@ function parseFilter(text, isNumber) {
     "<=": (content) => content <= limit,
     ">": (content) => content > limit,
     ">=": (content) => content >= limit,
-  }[bound[1]] || ((content) => Math.abs(content - limit) <= 0.5000001 * 10 ** -decimals); // as many decimals as typed
+  }[bound[1]] || ((content) => Math.abs(content - limit) <= 0.5000001 * 10 ** -decimals); // to as many decimals as typed
 }
 
 function applyFilters() {
@@ -106,7 +106,7 @@ for (const button of document.querySelectorAll("[data-state]")) {
   });
 }
 
-// ---- Rows in sight ----
+// ---- Visible rows ----
 
 const pictures = JSON.parse(byId("pictures").textContent);
 const further = JSON.parse(byId("further").textContent); // values of the columns that are not shown at first
@@ -128,8 +128,8 @@ function furtherCells(row) {
   });
 }
 
-// Hundreds of pictures and of columns would be slow: only rows in sight have theirs.
-const sight = new IntersectionObserver((changes) => {
+// Hundreds of pictures and columns would be slow: only visible rows have theirs.
+const visible = new IntersectionObserver((changes) => {
   for (const { isIntersecting, target: row } of changes) {
     if (!isIntersecting) continue;
     const thumbnail = row.querySelector(".thumbnail:not([src])");
@@ -139,10 +139,10 @@ const sight = new IntersectionObserver((changes) => {
 }, { root: box, rootMargin: "300px" });
 
 function watchRows() {
-  sight.disconnect(); // it tells of changes only, so it begins anew
+  visible.disconnect(); // it reports changes only, so start again
   for (const row of worstFirst) {
     for (const cell of row.querySelectorAll(".more")) cell.remove();
-    sight.observe(row);
+    visible.observe(row);
   }
 }
 
@@ -156,7 +156,7 @@ if (allColumns) {
 const LAYERS = ["predicted", "truth", "error"];
 const stage = byId("stage");
 const stack = byId("stack");
-let current = null; // the row that is shown
+let current = null; // the row in the viewer
 let zoom = 1; // 1: the whole picture
 
 const visibleRows = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden);
@@ -277,7 +277,7 @@ table.tBodies[0].addEventListener("click", (event) => {
   if (!row || event.target.closest("a")) return;
   select(row);
   const top = byId("viewer").getBoundingClientRect().top;
-  if (top < 0 || top > 0.7 * window.innerHeight) byId("viewer").scrollIntoView(); // in a narrow window it is below
+  if (top < 0 || top > 0.7 * window.innerHeight) byId("viewer").scrollIntoView(); // in a narrow window the viewer is below the table
 });
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));

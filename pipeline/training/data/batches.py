@@ -1,6 +1,7 @@
-"""Batches without end for a training: made ahead by other processes, the same ones whoever makes them.
+"""An endless series of training batches, made ahead of time by worker processes.
 
-Batch number j is made of the patches [j B, (j + 1) B). Of P processes that train together, process r has the r-th part.
+Batch j holds the patches [j B, (j + 1) B), whichever worker makes it. If P processes train together, process r gets the
+r-th part of every batch.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.base.errors import SlidemillError
-from pipeline.training.data.patches import Patch
+from pipeline.settings.networks import ResolvedConfig
+from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.patches import Patch, RandomPatches
 
 
 class PatchNumbers(Sampler[list[int]]):
-    """The numbers of the patches of each batch from ``first`` on, for process ``rank`` of ``processes``."""
+    """Numbers of the patches of each batch from ``first`` on, for process ``rank`` of ``processes``."""
 
     def __init__(self, *, first: int, batch_size: int, rank: int, processes: int) -> None:
         self.first, self.batch_size, self.rank, self.processes = first, batch_size, rank, processes
@@ -32,12 +35,12 @@ class PatchNumbers(Sampler[list[int]]):
 
 
 class Batches(Iterator[list[Tensor]]):
-    """Image, target and weights of one batch after the other, on the device of a process.
+    """Image, target and weight map of one batch after the other, on the device of this process.
 
     Attributes
     ----------
     waited_s
-        How long :func:`next` has waited for batches; the first one, for which the workers had to start, not counted.
+        Time that :func:`next` has waited for batches, without the first, for which the workers had to start.
     """
 
     def __init__(self, fabric: Fabric, patches: Dataset[Patch], *, batch_size: int, first: int) -> None:
@@ -58,7 +61,7 @@ class Batches(Iterator[list[Tensor]]):
         begin = time.monotonic()
         try:
             batch = next(self._batches)
-        except SlidemillError as error:  # of a worker: the traceback is part of its message
+        except SlidemillError as error:  # raised in a worker: its message contains the traceback
             raise SlidemillError(str(error).rpartition("Error: ")[2]) from error
         if self._started:
             self.waited_s += time.monotonic() - begin
@@ -66,10 +69,18 @@ class Batches(Iterator[list[Tensor]]):
         return [self._fabric.to_device(part) for part in batch]
 
 
-def worker_count(threads: int, *, on_gpu: bool) -> int:
-    """Return how many processes make patches beside one that trains with ``threads`` threads.
+def training_batches(fabric: Fabric, images: list[Annotated], config: ResolvedConfig, *, first: int) -> Batches:
+    """Return the batches of a training from number ``first`` on."""
+    patches = RandomPatches(
+        images, patch_px=config.patch_px, config=config.augmentation, seed=config.seed, balance=config.balance
+    )
+    return Batches(fabric, patches, batch_size=config.batch_size, first=first)
 
-    Beside a GPU all threads but one are free for it; where the network computes on the same threads, a patch costs a
-    few per cent of its step, and one worker for every four threads is enough.
+
+def worker_count(threads: int, *, on_gpu: bool) -> int:
+    """Return the number of processes that make patches for one that trains with ``threads`` threads.
+
+    With a GPU, all threads but one are free for them. On a CPU, making a patch takes a few per cent of its step, and
+    one worker per four threads is enough.
     """
     return max(1, threads - 1 if on_gpu else threads // 4)

@@ -1,4 +1,4 @@
-"""How many pixels of each class lie in every cell of a slide, so that patches are drawn by class without a search."""
+"""Numbers of pixels of each class in the cells of a slide: a random pixel of a class is drawn without a search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.slides.labels import IGNORED
 from pipeline.tiling.tissue import Tissue
 
 _CELL_PX = 32
-_MOST_CELLS = 2**20  # cells grow above it, so that memory does not
+_MOST_CELLS = 2**20  # larger slides have larger cells
 _BAND_PX = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class ClassIndex:
     """Pixels of each class by cell.
 
     Attributes
@@ -28,7 +28,7 @@ class Cells:
     side_px : int
         Of a cell.
     counts : dict of class to (cell rows, cell columns) int64 array
-        Only of classes that are there; without ignored pixels.
+        Only classes that occur; ignored pixels are not counted.
     """
 
     shape: tuple[int, int]
@@ -37,11 +37,11 @@ class Cells:
 
     @property
     def classes(self) -> list[int]:
-        """The classes that are there, in ascending order."""
+        """The classes that occur, in ascending order."""
         return sorted(self.counts)
 
-    def without_glass(self, tissue: Tissue) -> Cells:
-        """Leave out background on glass; what has another class counts wherever it is."""
+    def without_glass(self, tissue: Tissue) -> ClassIndex:
+        """Return the index without background on glass; other classes count everywhere."""
         centres = (
             ((np.arange(cells) + 0.5) * self.side_px / side).astype(np.intp).clip(max=length - 1)
             for cells, side, length in zip(self._cells, tissue.cell_px, tissue.cells.shape, strict=True)
@@ -49,12 +49,12 @@ class Cells:
         on_tissue = tissue.cells[np.ix_(*centres)]
         background = {0: self.counts[0] * on_tissue} if 0 in self.counts else {}
         counts = {index: cells for index, cells in (self.counts | background).items() if cells.any()}
-        return Cells(shape=self.shape, side_px=self.side_px, counts=counts)
+        return ClassIndex(shape=self.shape, side_px=self.side_px, counts=counts)
 
     def draw(self, classes: Array, of_class: int | None, generator: np.random.Generator) -> tuple[int, int]:
-        """Return the row and column of a pixel of a class, or of any class, each pixel with the same chance.
+        """Return row and column of a random pixel of a class (None: of any class), all with equal probability.
 
-        ``classes`` is the class map that was counted, of which one cell is read.
+        ``classes`` is the class map of the index; one cell of it is read.
         """
         if of_class is None:
             up_to = np.cumsum([self.counts[index].sum() for index in self.classes])
@@ -71,7 +71,7 @@ class Cells:
         return -(-self.shape[0] // self.side_px), -(-self.shape[1] // self.side_px)
 
 
-def count_cells(classes: Array) -> Cells:
+def index_classes(classes: Array) -> ClassIndex:
     """Count the pixels of a (rows, columns) class map, read band by band."""
     rows, columns = classes.shape
     side = max(_CELL_PX, math.ceil(math.sqrt(rows * columns / _MOST_CELLS)))
@@ -92,4 +92,4 @@ def count_cells(classes: Array) -> Cells:
             if (missing := done - sum(len(part) for part in known)) > 0:
                 known.append(np.zeros((missing, across), dtype=np.int64))
     whole = {index: np.concatenate(parts) for index, parts in counts.items()}
-    return Cells(shape=(rows, columns), side_px=side, counts=whole)
+    return ClassIndex(shape=(rows, columns), side_px=side, counts=whole)

@@ -1,4 +1,4 @@
-"""Weight maps of label images of any size: labels are read by region, weights written in bands."""
+"""Weight maps of label images of any size: labels are read by region, weight maps are written in bands."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.slides.slide import Slide
 from pipeline.training.data.weight_map import Labels
 
 _TILE_PX = 256
-_CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF can hold that is no BigTIFF
+_CLASSIC_BYTES = 2**32 - 2**25  # largest file that is not a BigTIFF
 
 
 def count_classes(labels: Slide, config: LabelConfig) -> NDArray[np.int64]:
-    """Return the number of pixels of each class, (classes,); what is not annotated does not count."""
+    """Return the number of annotated pixels of each class, (classes,)."""
     counts = np.zeros(IGNORED + 1, dtype=np.int64)
     for region in blocks(labels.shape):
         classes = class_map(labels.read(*region)[0], config, source=labels.path)
@@ -33,11 +33,10 @@ def count_classes(labels: Slide, config: LabelConfig) -> NDArray[np.int64]:
 
 
 def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callable[[slice, slice], Labels]:
-    """Return a function from a region to its class map and objects, as they are trained on.
+    """Return a function from a region to its class map and objects, as in training.
 
-    Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
-    components of each class but the first. An object has one id in a region, and may have another in the next; what is
-    not annotated is no object.
+    Objects are the ids of ``kind: instances``, separated by background where they touch, or the 4-connected components
+    of each class but the first, without pixels that are not annotated. Ids may differ between regions.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callab
         A label image on the grid of its image.
     config : LabelConfig
     scratch : Path
-        A folder for the components; it must live as long as the function.
+        A folder for the components; needed as long as the function.
     """
     if config.kind == "instances":
         return partial(_instances_in, labels, config)
@@ -88,7 +87,7 @@ def _instances_in(labels: Slide, config: LabelConfig, rows: slice, columns: slic
 
 
 def _one_more(part: slice, length: int) -> slice:
-    """Return a row or column more, where there is one: what the ridge between objects is made from."""
+    """Add a row or column, if there is one: the background between touching objects is made from it."""
     return slice(part.start, min(part.stop + 1, length))
 
 

@@ -27,7 +27,7 @@ def test_a_defect_is_told_by_the_end_of_its_traceback():
         log = f"12:00:00 step 1\n{traceback.format_exc()}"
     found = read_failure(log, "predict")
     reason = "ValueError: invalid literal for int() with base 10: 'x'"
-    assert found == Failure("predict", "ValueError", f"stopped by a defect: {reason}; see the log")
+    assert found == Failure("predict", "ValueError", f"a bug in Slidemill: {reason}; see the log")
 
 
 def test_what_a_library_says_after_the_error_line_does_not_hide_it():

@@ -1,4 +1,4 @@
-"""What a training can start from, and one line for what it cannot."""
+"""Pretrained weights are loaded as far as they fit; what cannot be loaded is an error of one line."""
 
 import pytest
 import safetensors.torch
@@ -7,7 +7,7 @@ import torchvision
 
 import models
 from pipeline.base.errors import SlidemillError
-from pipeline.networks.pretrained import start_from
+from pipeline.networks.pretrained import load_pretrained
 
 
 def build(name, *, in_channels=1, num_classes=2, **options):
@@ -20,11 +20,11 @@ def save(network, path):
     return str(path)
 
 
-def test_a_network_of_other_classes_gives_all_but_its_head(tmp_path):
+def test_a_network_of_other_classes_provides_all_weights_but_the_head(tmp_path):
     source, network = build("unet", width=2), build("unet", width=2, num_classes=5)
     fresh_head = network.head.weight.clone()
     torch.nn.init.constant_(source.encoder[0][0].weight, 0.25)
-    start_from(network, save(source, tmp_path / "model.safetensors"))
+    load_pretrained(network, save(source, tmp_path / "model.safetensors"))
     assert (network.encoder[0][0].weight == 0.25).all()
     assert torch.equal(network.head.weight, fresh_head)
 
@@ -34,7 +34,7 @@ def test_a_finer_fcn_starts_from_a_coarser_one(coarse, fine, tmp_path):
     source, network = build(coarse, width=1), build(fine, width=1)
     for parameter in source.parameters():
         torch.nn.init.constant_(parameter, 0.125)
-    start_from(network, save(source, tmp_path / "model.safetensors"))
+    load_pretrained(network, save(source, tmp_path / "model.safetensors"))
     learned = dict(network.named_parameters())
     started = {name for name, value in learned.items() if (value == 0.125).all()}
     assert {name for name in learned if name.split(".")[0] in {"encoder", "fc6", "fc7", "score"}} <= started
@@ -45,19 +45,19 @@ def test_a_state_dict_of_torchvision_fills_the_backbone(tmp_path):
     classifier = torchvision.models.resnet18(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "resnet18.pth")
     network = build("linknet", in_channels=3)
-    start_from(network, str(tmp_path / "resnet18.pth"))
+    load_pretrained(network, str(tmp_path / "resnet18.pth"))
     assert torch.equal(network.encoder.conv1.weight, classifier.conv1.weight)
     assert torch.equal(network.encoder.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
 
 
-def test_what_a_stranger_pickled_is_not_run(tmp_path):
+def test_pickled_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(SlidemillError, match="evil.pth"):
-        start_from(build("linknet"), str(tmp_path / "evil.pth"))
+        load_pretrained(build("linknet"), str(tmp_path / "evil.pth"))
     assert not (tmp_path / "owned").exists()
 
 
@@ -73,7 +73,7 @@ def test_what_a_stranger_pickled_is_not_run(tmp_path):
         ("linknet", {"width": 8}, "resnet18.pth", r"has the shape \(64, 1, 7, 7\), the network has \(8, 1, 7, 7\)"),
     ],
 )
-def test_what_does_not_fit_is_one_line(name, options, source, message, tmp_path, monkeypatch):
+def test_weights_that_do_not_fit_are_an_error_of_one_line(name, options, source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in ("corrupt.safetensors", "corrupt.pth"):
         (tmp_path / file).write_bytes(b"not weights")
@@ -82,5 +82,5 @@ def test_what_does_not_fit_is_one_line(name, options, source, message, tmp_path,
         if source.startswith(classifier):
             torch.save(getattr(torchvision.models, classifier)(weights=None).state_dict(), tmp_path / source)
     with pytest.raises(SlidemillError, match=message) as error:
-        start_from(build(name, **options), source)
+        load_pretrained(build(name, **options), source)
     assert "\n" not in str(error.value)

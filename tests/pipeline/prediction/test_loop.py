@@ -1,4 +1,4 @@
-"""Nothing begins that memory does not allow; what is written behind is written in order, and no failure is lost."""
+"""Writing behind keeps the order and all errors; windows that exceed the memory are refused."""
 
 import threading
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.base.errors import ConfigError
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.loop import behind, segment_slides
+from pipeline.prediction.loop import segment_slides, write_behind
 from pipeline.runtime.limits import Limit
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
@@ -18,7 +18,7 @@ from tests.support.networks import write_network
 
 def test_items_are_consumed_in_order_in_another_thread():
     seen = []
-    with behind(lambda item: seen.append((item, threading.current_thread()))) as put:
+    with write_behind(lambda item: seen.append((item, threading.current_thread()))) as put:
         for item in range(5):
             put(item)
         put(None)
@@ -31,7 +31,7 @@ def test_a_failure_to_write_stops_the_next_item():
         if item == 1:
             raise OSError("disk full")
 
-    with behind(consume) as put:
+    with write_behind(consume) as put:
         put(0)
         put(1)
         with pytest.raises(OSError, match="disk full"):
@@ -42,13 +42,13 @@ def test_a_failure_at_the_last_item_is_not_lost():
     def consume(item):
         raise OSError(f"disk full at {item}")
 
-    with behind(consume) as put:
+    with write_behind(consume) as put:
         put(7)
         with pytest.raises(OSError, match="disk full at 7"):
             put(None)
 
 
-def test_windows_that_a_job_cannot_hold_are_refused_before_one_is_read(tmp_path, monkeypatch):
+def test_windows_that_exceed_the_memory_of_the_job_are_refused_before_reading(tmp_path, monkeypatch):
     network, card = load_network(write_network(tmp_path, width=2))
     plan = SlidePlan(
         slide=tmp_path / "missing.tif",

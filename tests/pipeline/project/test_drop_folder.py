@@ -13,11 +13,11 @@ import tifffile
 from pipeline.project.drop_folder import (
     Sample,
     command_of_run,
-    has_news,
+    find_samples,
+    has_changes,
     known_samples,
     refuse_for_cluster,
     samples_of_run,
-    take_stock,
     write_samples,
 )
 from pipeline.settings.schema import Settings
@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def stock_after(seconds):
-    return take_stock(SETTINGS, now_s=time.time() + seconds)
+    return find_samples(SETTINGS, now_s=time.time() + seconds)
 
 
 def ready(samples):
@@ -48,7 +48,7 @@ def ready(samples):
 def test_a_slide_waits_until_it_has_settled():
     assert "changed less than settle_s (10 s) ago" in stock_after(5)["a"].waits
     assert ready(stock_after(11)) == ["a"]
-    assert ready(take_stock(Settings(settle_s=0))) == ["a"]
+    assert ready(find_samples(Settings(settle_s=0))) == ["a"]
 
 
 def test_a_copy_that_keeps_the_time_of_the_original_waits_all_the_same(folder):
@@ -69,7 +69,7 @@ def test_a_slide_that_is_shorter_than_its_header_waits_for_an_hour_and_is_then_l
 
 def test_a_set_waits_for_its_files(folder):
     (folder / "set.companion.ome").write_text('<UUID FileName="z1.ome.tif"/>')
-    assert "z1.ome.tif, which belongs to it, is not there yet" in stock_after(60)["set"].waits
+    assert "its file z1.ome.tif is missing" in stock_after(60)["set"].waits
     shutil.copy(folder / "a.tif", folder / "z1.ome.tif")
     assert ready(stock_after(60)) == ["a", "set"]
 
@@ -87,7 +87,7 @@ def test_a_replaced_slide_has_another_version_also_where_it_is_older(folder):
     (folder / "other.tif").replace(folder / "a.tif")
     after = stock_after(60)
     assert before["a"].version != after["a"].version
-    assert has_news(after, before)
+    assert has_changes(after, before)
 
 
 def test_slides_of_one_name_in_different_folders_are_two(folder):
@@ -132,8 +132,8 @@ def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_news():
     found = {"a, b": Sample(slide="data/slides/a, b.tif", version="1 bytes, 2 ns"), "c": Sample(slide="c.tif")}
     told = refuse_for_cluster(found)
     assert ready(told) == ["c"]
-    assert not has_news(found, told)
-    assert has_news(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
+    assert not has_changes(found, told)
+    assert has_changes(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
 
 
 def test_two_references_of_one_slide_cost_that_slide(folder):
@@ -166,26 +166,26 @@ class TestNews:
 
     @pytest.mark.usefixtures("folder")
     def test_nothing_changed_is_none(self):
-        assert not has_news(stock_after(60), stock_after(70))
+        assert not has_changes(stock_after(60), stock_after(70))
 
     def test_a_slide_that_still_waits_is_none(self, folder):
         before = stock_after(60)
         touch(folder, "b.tif")
-        assert not has_news(stock_after(1) | before, before)
+        assert not has_changes(stock_after(1) | before, before)
 
     @pytest.mark.usefixtures("folder")
     def test_one_that_has_settled_is(self):
-        assert has_news(stock_after(60), stock_after(1))
+        assert has_changes(stock_after(60), stock_after(1))
 
     def test_one_that_is_gone_is(self, folder):
         before = stock_after(60)
         (folder / "a.tif").unlink()
-        assert has_news(stock_after(60), before)
+        assert has_changes(stock_after(60), before)
 
     def test_one_that_is_refused_is(self, folder):
         before = stock_after(60)
         touch(folder, "a.png")
-        assert has_news(stock_after(60), before)
+        assert has_changes(stock_after(60), before)
 
 
 def test_ten_thousand_slides_are_looked_at_without_opening_one(folder, monkeypatch):
@@ -197,4 +197,4 @@ def test_ten_thousand_slides_are_looked_at_without_opening_one(folder, monkeypat
 
     now_s, unwatched = time.time() + 7200, Path.open
     monkeypatch.setattr(Path, "open", watched)
-    assert len(ready(take_stock(SETTINGS, now_s=now_s))) == 10_001
+    assert len(ready(find_samples(SETTINGS, now_s=now_s))) == 10_001

@@ -117,16 +117,16 @@ def test_links_that_lead_out_are_refused_and_those_within_are_not(with_links):
     assert list(images) == ["alias", "plate/a"]
     assert {name: reason.split(": ")[1] for name, (_, reason) in refused.items()} == {
         "above/": "a link to a folder; put the folder itself there",
-        "circle": "a link to nothing, or no file at all; remove it",
+        "circle": "a broken link, or not a regular file; remove it",
         "folder/": "a link to a folder; put the folder itself there",
-        "nothing": "a link to nothing, or no file at all; remove it",
-        "out": "a link out of the drop folder; put the file itself there",
+        "nothing": "a broken link, or not a regular file; remove it",
+        "out": "a link to a file outside of the drop folder; put the file itself there",
     }
 
 
 def test_a_pipe_is_no_slide_and_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.tif")
-    assert "no file at all" in list_images(tmp_path, follow_links=True)[1]["pipe"].reason
+    assert "not a regular file" in list_images(tmp_path, follow_links=True)[1]["pipe"].reason
 
 
 def test_what_may_not_be_read_is_refused_and_the_others_go_on(tmp_path):

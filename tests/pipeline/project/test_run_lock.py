@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.run_lock import enter_project
+from pipeline.project.run_lock import lock_project
 
 RUN = """
 import sys, time
 from pathlib import Path
-from pipeline.project.run_lock import enter_project
-print(enter_project(), flush=True)
+from pipeline.project.run_lock import lock_project
+print(lock_project(), flush=True)
 locks = Path(".snakemake/locks")
 if "run" in sys.argv:  # as Snakemake does, after it has read the rules
     locks.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def test_the_lock_of_a_run_on_another_machine_stays(tmp_path, start, monkeypatch
     run.wait()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
-    assert not enter_project()
+    assert not lock_project()
     assert locks(tmp_path)
 
 
@@ -102,10 +102,10 @@ def test_a_full_disk_is_told_before_a_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.project.run_lock._LEAST_BYTES", 2**80)
     monkeypatch.setattr("logging.raiseExceptions", True)
     with pytest.raises(SlidemillError, match=r"\.snakemake: cannot be written: No space left on device \("):
-        enter_project()
+        lock_project()
 
 
 def test_a_run_begins_where_nothing_can_be_locked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".snakemake").touch()  # no folder, so that nothing can be opened in it
-    assert not enter_project()
+    assert not lock_project()

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.sample_sheet import Stated, read_groups, read_stated, read_strangers
+from pipeline.project.sample_sheet import SheetRow, read_groups, read_rows, read_unknown
 
 SAMPLES = ["001", "a", "b", "plate/c"]
 
@@ -31,9 +31,9 @@ def test_lines_about_slides_that_are_gone_are_named_and_passed_over(tmp_path):
     sheet = tmp_path / "samples.csv"
     sheet.write_text("sample,group,pixel_size_um\ngone,1,0.5\na,2,0.25\nb,3,\nmisspelt,,x\n")
     assert read_groups(sheet, SAMPLES) == {"a": "2", "b": "3"}
-    assert read_stated(sheet, SAMPLES, channels=1) == {"a": Stated(pixel_size_um=0.25), "b": Stated()}
-    assert read_strangers(sheet, SAMPLES) == [(2, "gone"), (5, "misspelt")]
-    assert read_strangers(tmp_path / "none.csv", SAMPLES) == []
+    assert read_rows(sheet, SAMPLES, channels=1) == {"a": SheetRow(pixel_size_um=0.25), "b": SheetRow()}
+    assert read_unknown(sheet, SAMPLES) == [(2, "gone"), (5, "misspelt")]
+    assert read_unknown(tmp_path / "none.csv", SAMPLES) == []
 
 
 def test_bytes_that_are_no_text_are_one_line(tmp_path):
@@ -49,38 +49,41 @@ def test_a_sheet_is_optional_and_other_columns_are_left_alone(tmp_path):
     assert read_groups(sheet, SAMPLES) == {"001": "7", "plate/c": "7"}
 
 
-def stated_by(tmp_path, text, *, channels=1):
+def rows_of(tmp_path, text, *, channels=1):
     (tmp_path / "samples.csv").write_text(text)
-    return read_stated(tmp_path / "samples.csv", SAMPLES, channels=channels)
+    return read_rows(tmp_path / "samples.csv", SAMPLES, channels=channels)
 
 
-def test_a_sheet_can_state_pixel_sizes_with_or_without_groups(tmp_path):
-    found = stated_by(tmp_path, "sample,pixel_size_um\na,0.5\nb,\nplate/c, 1e-1 \n")
+def test_a_sheet_can_hold_pixel_sizes_with_or_without_groups(tmp_path):
+    found = rows_of(tmp_path, "sample,pixel_size_um\na,0.5\nb,\nplate/c, 1e-1 \n")
     assert {name: one.pixel_size_um for name, one in found.items()} == {"a": 0.5, "b": None, "plate/c": 0.1}
     assert read_groups(tmp_path / "samples.csv", SAMPLES) == {}
-    assert stated_by(tmp_path, "sample,group,pixel_size_um\na,x,2\n") == {"a": Stated(pixel_size_um=2.0)}
+    assert rows_of(tmp_path, "sample,group,pixel_size_um\na,x,2\n") == {"a": SheetRow(pixel_size_um=2.0)}
     assert read_groups(tmp_path / "samples.csv", SAMPLES) == {"a": "x"}
-    assert read_stated(tmp_path / "none.csv", SAMPLES, channels=1) == {}
+    assert read_rows(tmp_path / "none.csv", SAMPLES, channels=1) == {}
 
 
-def test_a_sheet_can_state_batches_and_channels(tmp_path):
+def test_a_sheet_can_hold_batches_and_channels(tmp_path):
     text = "sample,batch,channels\na,night 1,\nb,,DAPI; 2\nplate/c,x/y, 0;1\ngone,..,7\n"
-    assert stated_by(tmp_path, text, channels=2) == {
-        "a": Stated(batch="night 1"),
-        "b": Stated(channels=("DAPI", 2)),
-        "plate/c": Stated(batch="x/y", channels=(0, 1)),
+    assert rows_of(tmp_path, text, channels=2) == {
+        "a": SheetRow(batch="night 1"),
+        "b": SheetRow(channels=("DAPI", 2)),
+        "plate/c": SheetRow(batch="x/y", channels=(0, 1)),
     }
 
 
 @pytest.mark.parametrize(
     ("column", "cell", "message"),
     [
-        *[("pixel_size_um", cell, "is a positive number, got ") for cell in ("0", "-1", "nan", "inf", "0.5 um")],
-        *[("batch", cell, "is a name that a folder can have, got ") for cell in ("..", "/a", "a//b", "{a}", "x" * 201)],
-        *[("channels", cell, "are 2 numbers or names with ';' between them") for cell in ("0", "0;1;2", "0;", ";")],
+        *[("pixel_size_um", cell, "must be a positive number, got ") for cell in ("0", "-1", "nan", "inf", "0.5 um")],
+        *[("batch", cell, "must be a valid folder name, got ") for cell in ("..", "/a", "a//b", "{a}", "x" * 201)],
+        *[
+            ("channels", cell, "must be 2 numbers or names \\(as many as in image.channels\\) separated by")
+            for cell in ("0", "0;1;2", "0;", ";")
+        ],
     ],
 )
 def test_a_cell_that_does_not_hold_what_its_column_does_is_one_line(tmp_path, column, cell, message):
     with pytest.raises(SlidemillError, match=f"line 2: {column} {message}") as refused:
-        stated_by(tmp_path, f"sample,{column}\na,{cell}\n", channels=2)
+        rows_of(tmp_path, f"sample,{column}\na,{cell}\n", channels=2)
     assert "\n" not in str(refused.value)

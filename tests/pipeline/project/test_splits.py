@@ -116,7 +116,7 @@ def test_the_sheet_says_which_images_belong_together(tmp_path):
     ("groups", "message"),
     [
         ({"1": "mouse"}, "training.csv: no line for the training image '2'; add its group"),
-        ({"1": "mouse", "2": "rat", "3": "rat"}, "line 4: no training image '3'; mend or remove the line"),
+        ({"1": "mouse", "2": "rat", "3": "rat"}, "line 4: no training image '3'; fix or remove the line"),
         ({"1": "mouse", "2": ""}, "line 3 has no group"),
     ],
 )

@@ -1,5 +1,6 @@
 """Networks are ranked by their mean Dice on the samples that all of them have; what is not known is empty, never 0."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,11 +9,11 @@ import pytest
 from models.base.geometry import Geometry
 from pipeline.base import paths
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.speed import Speed
-from pipeline.report.comparison import compare, shared_samples
+from pipeline.report.comparison import rank_models, shared_samples
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import NORMALIZATION
+from tests.support.networks import CARD
+from tests.support.prediction import SPEED
 
 NAN = float("nan")
 BATCHES = ["alone", "plate"]
@@ -42,39 +43,17 @@ def table_of(scores):
 
 
 def ranked(scores, **settings):
-    return compare(table_of(scores), settings_of(*scores, **settings), BATCHES).set_index("model")
+    return rank_models(table_of(scores), settings_of(*scores, **settings), BATCHES).set_index("model")
 
 
 def write_card(path, *, context_px, **more):
-    card = ModelCard(
-        architecture="unet",
-        options={},
-        classes=["background", "object"],
-        in_channels=1,
-        geometry=Geometry(stride_px=8, context_px=context_px),
-        pixel_size_um=None,
-        normalization=dict(NORMALIZATION),
-        metrics={},
-        validation=[],
-        appearance=[],
-        **more,
-    )
+    geometry = Geometry(stride_px=8, context_px=context_px)
+    card = replace(CARD, geometry=geometry, normalization=dict(NORMALIZATION), **more)
     write_json(Path(path), card.to_dict())
 
 
-def write_speed(batch, *, model="a", **measured):
-    nothing = {
-        "network_s": 0.0,
-        "reading_s": 0.0,
-        "writing_s": 0.0,
-        "precision": "float32",
-        "differing_px": 0,
-        "compared_px": 0,
-        "device": "cpu",
-        "threads": 1,
-    }
-    nothing |= {"uncertain": {}, "mismatch": {}}
-    write_json(Path(paths.SPEED.format(model=model, batch=batch)), Speed(**nothing | measured).to_dict())
+def write_speed(batch, **measured):
+    write_json(Path(paths.SPEED.format(model="a", batch=batch)), replace(SPEED, **measured).to_dict())
 
 
 def test_scores_are_means_over_samples_with_their_spread():
@@ -121,7 +100,7 @@ def test_an_absent_class_is_left_out_of_its_mean():
 
 def test_what_is_not_known_is_empty_in_the_file_and_no_column_is_missing(tmp_path):
     write_card(paths.CARD.format(model="a"), context_px=44, parameters=1234)
-    compare(table_of({"a": {"1": (0.5, 0.5)}, "b": {"1": None}}), settings_of("a", "b"), BATCHES).to_csv(
+    rank_models(table_of({"a": {"1": (0.5, 0.5)}, "b": {"1": None}}), settings_of("a", "b"), BATCHES).to_csv(
         tmp_path / "comparison.csv", index=False
     )
     header, first, last = (tmp_path / "comparison.csv").read_text().splitlines()
@@ -137,7 +116,7 @@ def test_what_is_not_known_is_empty_in_the_file_and_no_column_is_missing(tmp_pat
 def test_a_class_may_be_named_like_a_measure():
     table = table_of({"a": {"1": (0.2, 0.6), "2": (0.4, 0.6)}})
     renamed = table.rename(columns={"dice_background": "dice_min", "dice_object": "dice_sd"})
-    row = compare(renamed, settings_of("a", classes=["min", "sd"]), BATCHES).loc[0]
+    row = rank_models(renamed, settings_of("a", classes=["min", "sd"]), BATCHES).loc[0]
     assert (row["dice_min"], row["min_dice_mean"]) == pytest.approx((0.3, 0.4))
 
 
@@ -147,7 +126,7 @@ def test_the_time_of_a_training_is_that_of_its_last_record():
     history.write_text("step,elapsed_s\n50,40.0\n100,90.0\n")
     assert ranked(TWO_BATCHES).loc["a", "train_minutes"] == 1.5
     checkpoint = settings_of(models={"a": {"checkpoint": "x/model.safetensors"}})
-    assert compare(table_of(TWO_BATCHES), checkpoint, BATCHES)["train_minutes"].isna().all()
+    assert rank_models(table_of(TWO_BATCHES), checkpoint, BATCHES)["train_minutes"].isna().all()
 
 
 def test_the_speed_is_that_of_all_batches_that_are_there():
@@ -171,13 +150,9 @@ def test_the_tile_mismatch_is_a_share_of_all_pixels_compared():
 def test_the_card_of_a_checkpoint_is_beside_it():
     write_card("elsewhere/model.json", context_px=44, gflops_per_mpx=12.5, paper="Ronneberger 2015")
     models = {"a": {"checkpoint": "elsewhere/model.safetensors"}}
-    row = compare(table_of(TWO_BATCHES), settings_of(models=models), BATCHES).loc[0]
-    assert row[["architecture", "stride_px", "gflops_per_mpx", "paper"]].tolist() == [
-        "unet",
-        8,
-        12.5,
-        "Ronneberger 2015",
-    ]
+    row = rank_models(table_of(TWO_BATCHES), settings_of(models=models), BATCHES).loc[0]
+    expected = ["unet", 8, 12.5, "Ronneberger 2015"]
+    assert row[["architecture", "stride_px", "gflops_per_mpx", "paper"]].tolist() == expected
 
 
 def test_damaged_files_leave_their_cells_empty():

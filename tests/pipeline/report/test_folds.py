@@ -13,8 +13,7 @@ from pipeline.report.folds import folds_columns, folds_table
 from pipeline.settings.schema import parse_settings
 from pipeline.stages.combine import cross_validation
 from pipeline.training.state import TrainingState
-from tests.pipeline.prediction.test_estimate import CARD
-from tests.support.networks import lived_in_network, write_network
+from tests.support.networks import CARD, network_with_batch_stats, write_network
 
 SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
 DICE = {1: [0.5, 0.7], 2: [0.9], 3: [0.6, np.nan, 0.9]}
@@ -65,11 +64,11 @@ def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
 
 @pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
 def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
-    network = lived_in_network(width=2, depth=1)
+    network = network_with_batch_stats(width=2, depth=1)
     weight, state = next(network.parameters()), TrainingState()
     for step, dice in ((1, 0.9), (2, 0.1)):
         torch.nn.init.constant_(weight, step)
-        state.offer(network, {"step": step, "dice_mean": dice}, last=last)
+        state.record(network, {"step": step, "dice_mean": dice}, last=last)
     assert state.chosen["step"] == kept
     assert (next(iter(state.tensors["best"].values())) == kept).all()
 
@@ -82,13 +81,11 @@ def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monke
             (tmp_path / folder).mkdir(exist_ok=True)
             (tmp_path / folder / f"{name}.tif").touch()
     config = stage_config(parse_settings({"models": {"a": {"folds": 2}}}, source=""), "validate", "a/fold1")
-    flags = {"weights": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
+    flags = {"network": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     assert main(["validate", *words, "--threads", "1", "--memory-mb", "1000"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(
-        f"error: validate: {weights}: 0 images were held back from it, others than the 1 that are now"
-    )
+    assert said.startswith(f"error: validate: {weights}: trained without 0 images, not the 1 held back now")
     assert not (tmp_path / "o.csv").exists()
 
 

@@ -19,10 +19,10 @@ NAMES = {"sample": "a", "model": "unet", "batch": "a"}
 def folder(tmp_path, monkeypatch):
     """A project with one slide and everything that its mask is made from."""
     monkeypatch.chdir(tmp_path)
-    for pattern in ("data/slides/a.tif", paths.WEIGHTS, paths.PLAN, *MADE):
+    for pattern in ("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE):
         put(pattern)
     (tmp_path / paths.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
-    touch_all("data/slides/a.tif", paths.WEIGHTS, paths.PLAN, *MADE)
+    touch_all("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE)
     return tmp_path
 
 
@@ -59,8 +59,8 @@ class TestOutcome:
 
     def test_a_reference_asks_for_metrics(self):
         put("data/references/a.tif")
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
-        put(paths.EVALUATE_LOG, error_line("evaluate", SlidemillError("disk full")))
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
+        put(paths.LOG["evaluate"], error_line("evaluate", SlidemillError("disk full")))
         assert (only().status, only().stage) == ("failed", "evaluate")
         put(paths.METRICS)
         assert only().status == "done"
@@ -69,7 +69,7 @@ class TestOutcome:
     @pytest.mark.parametrize("pattern", [paths.OBJECTS, paths.ANNOTATIONS])
     def test_a_mask_without_its_objects_failed(self, pattern):
         remove(pattern)
-        put(paths.OBJECTS_LOG, error_line("objects", SlidemillError("disk full")))
+        put(paths.LOG["objects"], error_line("objects", SlidemillError("disk full")))
         assert (only().status, only().stage, only().error) == ("failed", "objects", "disk full")
 
     def test_metrics_of_a_reference_that_is_gone_are_not_shown(self):
@@ -77,20 +77,20 @@ class TestOutcome:
         assert only().metrics is None
 
     def test_a_mask_older_than_its_network_is_missing_unless_the_workflow_vouches_for_it(self):
-        touch_all(paths.MASK, paths.PLAN, paths.WEIGHTS)
+        touch_all(paths.MASK, paths.PLAN, paths.NETWORK)
         assert only().status == "failed"
         assert only(check_age=False).status == "done"
 
     def test_a_mask_older_than_its_slide_is_missing(self):
-        touch_all(paths.WEIGHTS, paths.PLAN, *MADE, "data/slides/a.tif")
+        touch_all(paths.NETWORK, paths.PLAN, *MADE, "data/slides/a.tif")
         assert only().status == "failed"
 
     def test_a_defect_is_a_failure_with_the_class_of_its_error(self):
         remove(paths.MASK, paths.PLAN)
         begin_run()
-        put(paths.PREDICT_LOG, "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
+        put(paths.LOG["predict"], "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
         assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
-        assert "stopped by a defect" in only().error
+        assert "a bug in Slidemill" in only().error
 
     def test_a_slide_that_waits_is_not_failed_and_shows_nothing_of_an_earlier_one(self):
         write_samples({"a": Sample(slide="data/slides/a.tif", waits="still being copied")}, "snakemake")
@@ -107,13 +107,13 @@ class TestOutcome:
 
     def test_an_unreadable_slide_failed_at_tile(self):
         remove(paths.MASK)
-        put(paths.STITCH_LOG, error_line("stitch", SlideError("a.tif: empty", stage="tile")))
+        put(paths.LOG["stitch"], error_line("stitch", SlideError("a.tif: empty", stage="tile")))
         assert (only().stage, only().kind, only().error) == ("tile", "SlideError", "a.tif: empty")
 
     def test_the_first_failure_of_the_chain_is_the_reason(self):
         remove(paths.MASK, paths.PLAN)
-        put(paths.STITCH_LOG, error_line("stitch", SlidemillError("of an earlier run")))
-        put(paths.TRAIN_LOG, "12:00:00 step 1\n" + error_line("train", SlidemillError("the loss is nan")))
+        put(paths.LOG["stitch"], error_line("stitch", SlidemillError("of an earlier run")))
+        put(paths.LOG["train"], "12:00:00 step 1\n" + error_line("train", SlidemillError("the loss is nan")))
         assert (only().stage, only().error) == ("train", "the loss is nan")
 
     @pytest.mark.parametrize("ensembles", [{}, {"both": {"members": ["unet"]}}])
@@ -130,50 +130,50 @@ class TestOutcome:
     def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
         remove(paths.MASK, paths.PLAN)
         begin_run()
-        put(paths.TRAIN_LOG, error_line("train", SlidemillError("the loss is nan")))
-        put(paths.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
+        put(paths.LOG["train"], error_line("train", SlidemillError("the loss is nan")))
+        put(paths.LOG["predict"], error_line("predict", SlidemillError("no memory")))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
     def test_a_killed_job_is_said_to_have_been_killed_with_its_log_and_what_to_do(self):
         remove(paths.MASK, paths.PLAN)
         begin_run()
-        put(paths.TILE_LOG, "12:00:00 all is well")
-        put(paths.PREDICT_LOG, "12:00:00 device cpu")
-        assert (only().stage, only().kind, only().log) == ("predict", "", Path(paths.PREDICT_LOG.format(**NAMES)))
-        assert "it was killed" in only().error
+        put(paths.LOG["tile"], "12:00:00 all is well")
+        put(paths.LOG["predict"], "12:00:00 device cpu")
+        assert (only().stage, only().kind, only().log) == ("predict", "", Path(paths.LOG["predict"].format(**NAMES)))
+        assert "probably killed" in only().error
         assert "run the same command again" in only().error
 
     def test_a_log_of_an_earlier_run_is_not_the_reason_of_a_killed_job(self):
         remove(paths.MASK, paths.PLAN)
         begin_run()
-        put(paths.PREDICT_LOG, "12:00:00 device cpu")
-        put(paths.STITCH_LOG, error_line("stitch", SlidemillError("of an earlier run")))
-        touch_all(paths.STITCH_LOG, "results/slides.json", paths.PREDICT_LOG)
+        put(paths.LOG["predict"], "12:00:00 device cpu")
+        put(paths.LOG["stitch"], error_line("stitch", SlidemillError("of an earlier run")))
+        touch_all(paths.LOG["stitch"], "results/slides.json", paths.LOG["predict"])
         assert (only().stage, only().error) == ("predict", KILLED)
 
     def test_a_cancelled_job_says_so(self):
         remove(paths.MASK, paths.PLAN)
         begin_run()
-        put(paths.PREDICT_LOG, error_line("predict", Stopped("SIGTERM")))
+        put(paths.LOG["predict"], error_line("predict", Stopped("SIGTERM")))
         assert (only().stage, only().kind) == ("predict", "Stopped")
         assert "stopped by SIGTERM" in only().error
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):
         remove(paths.MASK, paths.PLAN)
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
 
     def test_a_job_that_ran_without_a_word_only_before_this_run_waits_for_the_next(self):
         remove(paths.MASK, paths.PLAN)
-        put(paths.PREDICT_LOG, "12:00:00 device cpu")
+        put(paths.LOG["predict"], "12:00:00 device cpu")
         begin_run()
-        touch_all(paths.PREDICT_LOG, "results/slides.json")
+        touch_all(paths.LOG["predict"], "results/slides.json")
         assert (only().status, only().log) == ("waiting", None)
-        touch_all("results/slides.json", paths.PREDICT_LOG)
+        touch_all("results/slides.json", paths.LOG["predict"])
         assert only().stage == "predict"
 
     def test_a_reason_of_an_earlier_slice_stays_one(self):
         remove(paths.MASK, paths.PLAN)
-        put(paths.PREDICT_LOG, error_line("predict", SlidemillError("no memory")))
+        put(paths.LOG["predict"], error_line("predict", SlidemillError("no memory")))
         begin_run()
-        touch_all(paths.PREDICT_LOG, "results/slides.json")
+        touch_all(paths.LOG["predict"], "results/slides.json")
         assert (only().status, only().error) == ("failed", "no memory")

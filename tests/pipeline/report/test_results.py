@@ -1,6 +1,7 @@
 """The table of all samples: every one a row, what is known of it, and flags on the doubtful ones alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 
 from pipeline.base import paths
 from pipeline.base.files import write_json
-from pipeline.prediction.speed import Speed
 from pipeline.report.columns import columns
 from pipeline.report.outcome import Outcome
 from pipeline.report.results import results_table
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import Plan, SlidePlan
+from tests.support.prediction import SPEED
 
 LOOK = {"intensity": 0.2, "contrast": 0.5, "skewness": 1.0, "focus": -2.0, "saturated": 0.0, "tissue": 0.4}
 
@@ -45,32 +46,16 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     speed = json.loads(places["SPEED"].read_text()) if places["SPEED"].is_file() else {"uncertain": {}, "mismatch": {}}
     speed["uncertain"][sample] = uncertain
     speed["mismatch"] |= {} if mismatch is None else {sample: mismatch}
-    counted = {
-        "pixels": 1,
-        "wall_s": 1.0,
-        "network_s": 1.0,
-        "reading_s": 0.0,
-        "writing_s": 0.0,
-        "precision": "float32",
-        "differing_px": 0,
-        "compared_px": 0,
-    }
-    write_json(places["SPEED"], Speed(**counted, device="cpu", threads=1, **by_sample(speed)).to_dict())
+    write_json(places["SPEED"], replace(SPEED, uncertain=speed["uncertain"], mismatch=speed["mismatch"]).to_dict())
     return Outcome(
         sample=sample,
         model="unet",
         slide=Path("a.tif"),
         batch=names["batch"],
-        reference=None,
         mask=Path("a.ome.tiff"),
         objects=places["OBJECTS"],
         annotations=places["OBJECTS"],
-        metrics=None,
     )
-
-
-def by_sample(speed):
-    return {"uncertain": speed["uncertain"], "mismatch": speed["mismatch"]}
 
 
 def table_of(found, **groups):
@@ -92,10 +77,10 @@ def test_a_good_cohort_has_no_flags(cohort):
         ({"look": LOOK | {"intensity": 0.9, "skewness": -2.0}}, "brighter than the training images"),
         ({"look": LOOK | {"focus": -4.0}}, "less sharp than the training images"),
         ({"areas": [100] * 90}, "far more objects than the others"),
-        ({"areas": ()}, "far fewer objects than the other slides"),
+        ({"areas": ()}, "far fewer objects than the others"),
         ({"areas": (900, 1000, 1100)}, "far larger objects than the others"),
         ({"uncertain": 0.4}, "far more uncertain pixels than the others"),
-        ({"mismatch": 0.2}, "tiles disagree at more than 2% of the pixels they share"),
+        ({"mismatch": 0.2}, "tiles label more than 2% of their shared pixels differently"),
     ],
 )
 def test_a_planted_one_is_flagged_and_no_other(cohort, odd, reason):
@@ -105,18 +90,7 @@ def test_a_planted_one_is_flagged_and_no_other(cohort, odd, reason):
 
 
 def test_a_failed_sample_is_a_row_without_numbers(cohort):
-    failed = Outcome(
-        sample="bad",
-        model="unet",
-        slide=Path("bad.tif"),
-        reference=None,
-        mask=None,
-        objects=None,
-        annotations=None,
-        metrics=None,
-        stage="tile",
-        error="empty",
-    )
+    failed = Outcome(sample="bad", model="unet", slide=Path("bad.tif"), stage="tile", error="empty")
     row = table_of([*cohort, failed]).loc["bad"]
     assert (row["status"], row["stage"], row["error"], row["flags"]) == ("failed", "tile", "empty", "")
     assert row[["objects", "dice_mean", "uncertain"]].isna().all()

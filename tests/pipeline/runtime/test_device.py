@@ -27,7 +27,7 @@ def test_gpus_are_those_asked_for_or_all_that_are_shown(asked, given):
 
 @pytest.mark.usefixtures("three_gpus")
 def test_more_gpus_than_there_are_is_one_clear_line():
-    with pytest.raises(SlidemillError, match="4 GPUs are asked for, this machine shows 3"):
+    with pytest.raises(SlidemillError, match="4 GPUs requested, but this machine has 3"):
         choose_devices(4)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import ConfigError
-from pipeline.project.sample_sheet import Stated
+from pipeline.project.sample_sheet import SheetRow
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
 from pipeline.settings.stages import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config
@@ -86,10 +86,10 @@ def test_the_watershed_makes_predict_write_probabilities():
 def test_what_the_sheet_states_of_a_slide_reaches_the_stages_that_read_it(stage):
     settings = Settings(image=ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0))
     image = json.loads(stage_config(settings, stage))["image"]
-    stated = Stated(pixel_size_um=0.5, channels=("DAPI", 2))
-    changed = json.loads(stage_config(settings, stage, stated=stated))["image"]
+    row = SheetRow(pixel_size_um=0.5, channels=("DAPI", 2))
+    changed = json.loads(stage_config(settings, stage, row=row))["image"]
     assert changed == image | {"channels": ["DAPI", 2], "fallback_pixel_size_um": 0.5}
-    assert parse_stage_config(ObjectsConfig, stage_config(settings, "objects", stated=stated)).image.channels == [
+    assert parse_stage_config(ObjectsConfig, stage_config(settings, "objects", row=row)).image.channels == [
         "DAPI",
         2,
     ]

@@ -56,7 +56,7 @@ def peaks_of(folder, rows, generator):
     sample = "--sample=a"
     write_batch(folder / "slides.json", "a", ["a"])
     batch = ("--slides", folder / "slides.json", "--batch=a")
-    network = ("--weights", weights, "--plans", folder / "plans", *batch, "--threads", 2)
+    network = ("--network", weights, "--plans", folder / "plans", *batch, "--threads", 2)
     results = ("--output", prediction, "--speed", folder / "a.json")
     return {
         "tile": peak_of("tile", sample, "--slide", slide, *model, "--output", plan, *memory),

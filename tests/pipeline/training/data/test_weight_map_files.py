@@ -14,7 +14,7 @@ from pipeline.slides.labels import IGNORED, class_map, separate_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands
 from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
-from tests.pipeline.training.data.test_weight_map import EVERYWHERE, direct, random_objects
+from tests.support.weight_maps import PUBLISHED, direct, random_objects
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
 CLASSES = LabelConfig(classes=["a", "b", "c"], kind="classes", values=[3, 0, 9])
@@ -53,7 +53,7 @@ def test_a_map_made_in_blocks_is_the_formula_on_the_whole(tmp_path_factory, conf
             label_reader(slide, config, scratch=folder),
             slide.shape,
             class_weight=CLASS_WEIGHT[config.kind],
-            **EVERYWHERE,
+            **PUBLISHED,
             block_px=(rows, columns),
         )
         weights = np.concatenate(list(bands)).astype(float)
@@ -71,7 +71,7 @@ def test_classes_are_counted_over_the_whole_image(tmp_path, config):
     assert counts.tolist() == [(classes == index).sum() for index in range(len(config.classes))]
 
 
-def test_what_is_not_annotated_is_not_counted_and_no_object(tmp_path, monkeypatch):
+def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path, monkeypatch):
     """Two pieces of class 1 around a piece that is not annotated, which is no third object between them."""
     labels = np.zeros((5, 60), dtype=np.uint8)
     labels[:, :10], labels[:, 20:25], labels[:, 40:] = 1, IGNORED, 1

@@ -19,7 +19,8 @@ import safetensors.numpy
 import tifffile
 from scipy import ndimage
 
-from tests.workflow.conftest import ROOT, Project
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 CONFIG = {
     "models": {
@@ -39,7 +40,7 @@ SAMPLES = {"alone": (2100, 1500), "plate/a": (1300, 1000), "plate/b": (300, 400)
 
 # The log of one job of every stage (of the last batch of a folder), which begins with its command, and what it makes.
 MADE_BY = {
-    "weigh": ("logs/weigh/net.log", "results/weights"),
+    "weigh": ("logs/weigh/net.log", "results/weight_maps"),
     "train": ("logs/train/net.log", "results/models"),
     "tile": ("logs/tile/net/alone.log", "results/plans/net/alone.json"),
     "predict": ("logs/predict/net/plate/*.log", "results/predictions"),

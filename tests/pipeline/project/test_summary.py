@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report.summary import last_lines
+from pipeline.project.summary import last_lines
 
 
 def lines_of(tmp_path, *rows):

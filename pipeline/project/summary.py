@@ -1,4 +1,4 @@
-"""The last lines of a run: how many samples are done, failed and waiting, why, and what to do."""
+"""The summary of a run: how many samples are done, failed and waiting, why, and what to do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import csv
 from collections import Counter, defaultdict
 from pathlib import Path
 
-_MOST = 10  # reasons
+_MOST_REASONS = 10
 
 
 def last_lines(table: Path, page: Path) -> str:
-    """Return what a run ends with, from ``results/metrics.csv``. Samples with one reason are one line.
+    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line.
 
     Parameters
     ----------
     table, page : Path
-        The table that the report wrote, and its page.
+        Table and page of the report.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -26,12 +26,14 @@ def last_lines(table: Path, page: Path) -> str:
             at = f" at {row['stage']}" if row["stage"] else ""
             reasons[row["status"], at, row["error"], row["log"]].append(row["sample"])
     lines = [", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "waiting") if counts[status])]
-    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST]:
+    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST_REASONS]:
         others = len(samples) - 1
-        who = samples[0] + (f" and {others} more" if others else "")
-        lines.append(f"  {status}: {who}{at}: {error}" + (f" ({log})" if log else ""))
-    if len(reasons) > _MOST:
-        lines.append(f"  ... and {len(reasons) - _MOST} more reasons")
+        named = samples[0] + (f" and {others} more" if others else "")
+        lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else ""))
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more reasons")
     if counts["failed"]:
-        lines.append(f"mend what failed and run the same command again, what is done stays; all of it: {table}, {page}")
+        lines.append(
+            f"fix what failed and run the same command again; finished samples are kept. Details: {table}, {page}"
+        )
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.base.errors import SlidemillError
 from pipeline.project.drop_folder import Sample, assign_batches, members_of_batch, write_samples
 from pipeline.project.sample_ids import has_probabilities
-from pipeline.project.sample_sheet import Stated
+from pipeline.project.sample_sheet import SheetRow
 
 NAMES = ["alone", "x/1", "x/2", "x/3", "x/y/1", "1", "x"]
 # What lies in the drop folder at each run, by version; whether probabilities are needed; whether the list was lost.
@@ -62,7 +62,7 @@ def test_new_slides_of_a_folder_are_one_batch_beside_the_old_one():
 
 
 def test_the_sheet_can_put_slides_together_and_a_line_that_comes_later_moves_none():
-    night = {"alone": Stated(batch="x"), "1": Stated(batch="night")}
+    night = {"alone": SheetRow(batch="x"), "1": SheetRow(batch="night")}
     found = batches_of({"alone": "a", "1": "a", "x/1": "a"}, stated=night)
     assert found["alone"] == found["x/1"] != found["1"]
     assert found["1"].startswith("night/")

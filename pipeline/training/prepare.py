@@ -1,0 +1,52 @@
+"""All that a training begins with: opened images, a configuration without ``auto``, and the initial network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.base.interface import SegmentationModel
+from pipeline.networks.pretrained import build_network
+from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.networks import ResolvedConfig
+from pipeline.settings.stages import TrainConfig
+from pipeline.training.auto_settings import resolve
+from pipeline.training.data.annotated import Annotated, open_pairs
+from pipeline.training.data.fingerprint import describe_training_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTraining:
+    """Initial network, resolved configuration, and the images in the order of their pairs."""
+
+    network: SegmentationModel
+    config: ResolvedConfig
+    images: list[Annotated]
+
+
+def prepare_training(
+    pairs: Sequence[TrainingPair], weight_maps: Path, config: TrainConfig, *, memory_mb: int
+) -> PreparedTraining:
+    """Open annotated images, resolve the ``auto`` settings from them, and build the network.
+
+    Parameters
+    ----------
+    pairs : sequence of TrainingPair
+        All annotated images, those held back for validation included.
+    weight_maps : Path
+        Folder of their weight maps.
+    config : TrainConfig
+    memory_mb : int
+        Memory that the training may take.
+
+    Raises
+    ------
+    SlidemillError
+        If an image, its labels, an option or the pretrained weights cannot be used.
+    """
+    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+    data = describe_training_set(pairs, config.labels, config.image, memory_mb=memory_mb)
+    resolved = resolve(config.model, data, memory_mb=memory_mb, **shape)
+    images = open_pairs(pairs, weight_maps, memory_mb=memory_mb, config=config)
+    return PreparedTraining(network=build_network(resolved, **shape), config=resolved, images=images)
