@@ -1,13 +1,14 @@
-"""Write what the code knows best: ``make docs``.
+"""Write the generated documentation: ``make docs``.
 
 config/README.md and workflow/schemas/config.schema.json come from pipeline/settings/schema.py, docs/metrics.md from
-pipeline/report/columns.py, docs/models.md from measurements of every architecture. With ``--check`` nothing is written; the exit
-status says whether the files are up to date.
+pipeline/report/columns.py, docs/models.md from measurements of every architecture, the table of files in
+docs/contracts.md from the rules. ``--check`` writes nothing; its exit status is 1 if a file is out of date.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pipeline.base import paths
 from pipeline.commands.models import markdown
 from pipeline.report.columns import columns
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
@@ -23,7 +25,8 @@ from pipeline.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
 README, SCHEMA = ROOT / "config" / "README.md", ROOT / "workflow" / "schemas" / "config.schema.json"
-MODELS, METRICS = ROOT / "docs" / "models.md", ROOT / "docs" / "metrics.md"
+MODELS, METRICS, CONTRACTS = (ROOT / "docs" / f"{name}.md" for name in ("models", "metrics", "contracts"))
+_BEGIN, _END = "<!-- paths: written by make docs -->\n", "<!-- end of paths -->\n"
 
 _HEAD = """# Configuration
 
@@ -203,9 +206,30 @@ def metrics_page() -> str:
     return _METRICS.replace("{table}", "\n".join(rows))
 
 
+def contracts_page() -> str:
+    """Return the text of docs/contracts.md with a new table of the files that the rules write."""
+    rows = [f"| `{paths.SLIDES}` | the workflow, when a run begins |"]
+    for name in ("train", "segment", "verify", "report"):
+        rules = (ROOT / "workflow" / "rules" / f"{name}.smk").read_text(encoding="utf-8").split("\nrule ")[1:]
+        for rule in (rule for rule in rules if "    output:" in rule):
+            outputs = rule.partition("    output:")[2].partition("    log:")[0]
+            names = re.findall(r"paths\.([A-Z_]+)", outputs) or ["WEIGHT_MAP"]  # of `weigh`, one for each image
+            files = ", ".join(f"`{path}`" for path in dict.fromkeys(getattr(paths, name) for name in names))
+            rows.append(f"| {files} | `{rule.partition(':')[0]}` |")
+    rows += ["| `logs/...`, `benchmarks/...` | Snakemake, per job: output of the stage; time and memory |"]
+    head, _, rest = CONTRACTS.read_text(encoding="utf-8").partition(_BEGIN)
+    table = "\n".join(["| path below the project | written by |", "|---|---|", *rows])
+    return f"{head}{_BEGIN}{table}\n{_END}{rest.partition(_END)[2]}"
+
+
 def schema() -> str:
     """Return the JSON schema, for editors that complete and check YAML."""
     content = Settings.model_json_schema()
+    for section in [content, *content["$defs"].values()]:
+        for part in section["properties"].values():
+            part.pop("title", None)  # the key with capital letters
+            if "$ref" in part or "additionalProperties" in part:
+                part.pop("default", None)  # of a section: its keys have their own
     content["title"] = "Slidemill configuration"
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -239,7 +263,7 @@ def _default(field: Any) -> str:
 
 
 def _limits(kind: type[BaseModel], name: str) -> str:
-    """Say type and range in a few words, from the JSON schema of the field."""
+    """Return type and range in a few words, from the JSON schema of the field."""
     described = kind.model_json_schema()["properties"][name]
     choices = [choice for choice in described.get("anyOf", [described]) if choice.get("type") != "null"]
     choice = choices[0]
@@ -257,7 +281,9 @@ def _limits(kind: type[BaseModel], name: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write or check the files; return the exit status."""
     stale = []
-    for path, text in ((README, readme()), (SCHEMA, schema()), (METRICS, metrics_page()), (MODELS, models_page())):
+    pages = {README: readme, SCHEMA: schema, METRICS: metrics_page, MODELS: models_page, CONTRACTS: contracts_page}
+    for path, make in pages.items():
+        text = make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in arguments:

@@ -1,8 +1,7 @@
-"""Run the workflow whenever slides have settled: ``python workflow/watch.py PROJECT --cores 4``; Ctrl-C ends it.
+"""Run the workflow whenever slides arrive: ``python workflow/watch.py PROJECT --cores 4``; Ctrl-C ends it.
 
-Snakemake is started only if the drop folder holds something that the last run did not find there: a slide that has
-settled, one that was replaced, removed or refused. What failed is not tried again before someone mends it. Where
-another run is at work, the workflow refuses to begin; it is then tried again later.
+Snakemake is started only if the drop folder has changed since the last run: a slide is complete, replaced, removed or
+refused. A failed slide is tried again after someone fixes it. If another run holds the lock, it is tried again later.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ LONGEST_PAUSE_S = 600
 
 
 def watch(command: list[str], every_s: float) -> None:
-    """Run ``command`` for the project in the current folder, again and again, each time that there is news."""
+    """Run ``command`` for the project in the current folder each time that the drop folder has changed."""
     pause_s = every_s
     while True:
         if is_due():
             before = known_samples()
             run(command)
-            # A run that could not begin (locked, a wrong configuration) is tried again, but ever less often.
+            # A run that could not begin (locked, a wrong configuration) is tried again after longer and longer pauses
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if known_samples() == before else every_s
         time.sleep(pause_s)
 
 
 def is_due() -> bool:
-    """Return whether a run would find something to do; say what is wrong where that cannot be known."""
+    """Return whether a run has something to do; print an error if that cannot be decided."""
     try:
         settings = parse_settings(yaml.safe_load(CONFIG.read_text(encoding="utf-8")) or {}, source=str(CONFIG))
         found = find_samples(settings)
@@ -50,7 +49,7 @@ def is_due() -> bool:
 
 
 def run(command: list[str]) -> None:
-    """Run to the end, also where this process is asked to stop: Snakemake hears Ctrl-C itself and cleans up."""
+    """Run to the end, also if this process is asked to stop: Snakemake receives Ctrl-C too, and cleans up."""
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         process.wait()
@@ -64,7 +63,7 @@ def run(command: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Watch one project until Ctrl-C (or SIGTERM); all but ``--every`` is for Snakemake."""
+    """Watch one project until Ctrl-C (or SIGTERM); all flags except ``--every`` are passed to Snakemake."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("project", type=Path)
     parser.add_argument("--every", type=float, default=30, metavar="SECONDS")

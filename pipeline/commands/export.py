@@ -30,7 +30,7 @@ def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
         Largest piece of the mask to hold, in MB.
     """
     if output.exists():
-        raise SlidemillError(f"{output}: is there already; remove it, or choose another name")
+        raise SlidemillError(f"{output}: already exists; remove it or choose another name")
     with open_mask(mask, memory_mb=memory_mb) as images:
         has_objects = images.instances is not None
     about = read_annotations(mask)

@@ -1,4 +1,4 @@
-"""The part of the configuration that says what is trained, and how: annotated images, networks, their averages."""
+"""The part of the configuration about training: annotated images, networks, ensembles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainingConfig(Section):
     kind: Literal["instances", "classes"] = Field(
         "instances",
         description="What a label image holds: an id per object (0 = background; objects become the second class), "
-        "or a value per class. References are read in the same way. Of an annotation file: every outline is an object, "
+        "or a value per class. References are read in the same way. In an annotation file, every outline is an object, "
         "or an area of its class.",
     )
     values: list[int] | None = Field(
@@ -39,12 +39,12 @@ class TrainingConfig(Section):
     ignored: int | None = Field(
         None,
         description="The pixel value of label images that means *not annotated*: such pixels are neither learned nor "
-        "scored. What lies outside all outlines of an annotation file is then not annotated either. null: everything "
-        "is annotated, and outside of the outlines is background.",
+        "scored. Pixels outside all outlines of an annotation file are then not annotated either. null: everything "
+        "is annotated, and pixels outside of the outlines are background.",
     )
     allow_empty: bool = Field(
         False,
-        description="Learn from images whose labels are nothing but background, instead of taking them for forgotten.",
+        description="Allow training images whose labels are all background; otherwise they are an error.",
     )
     validation: float = Field(
         0.2,
@@ -57,14 +57,14 @@ class TrainingConfig(Section):
         "config/training.csv",
         description="Optional sample sheet of the training images, a CSV with the columns `sample` (path below "
         "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
-        "images of one subfolder are a group, and any other image is one of its own. A group is never both learned "
+        "images of one subfolder are a group, and any other image is a group of its own. A group is never both learned "
         "from and held back.",
     )
     memory_mb: int = Field(
         8000,
         ge=2000,
-        description="Memory in MB that training may take. Patches and batches that are `auto` fit into it; a file "
-        "whose pieces do not is refused before it is decoded.",
+        description="Memory in MB that training may use. Patches and batches that are `auto` fit into it; a file "
+        "whose pieces do not fit is refused before it is decoded.",
     )
 
     @model_validator(mode="after")
@@ -76,39 +76,41 @@ class TrainingConfig(Section):
 
 
 class LossWeights(Section):
-    """How much each loss of :mod:`pipeline.training.losses` counts."""
+    """Weight of each loss of :mod:`pipeline.training.losses` in their sum."""
 
     cross_entropy: NonNegative = Field(1.0, description="Weight of the pixel-weighted cross-entropy.")
     dice: NonNegative = Field(1.0, description="Weight of the Dice loss.")
     jaccard: NonNegative = Field(0.0, description="Weight of the Jaccard loss (soft intersection over union).")
     focal: NonNegative = Field(
-        0.0, description="Weight of the focal loss, pixel-weighted too: cross-entropy that looks at the hard pixels."
+        0.0,
+        description="Weight of the focal loss, pixel-weighted too: cross-entropy with more weight on difficult pixels.",
     )
     tversky: NonNegative = Field(
-        0.0, description="Weight of the Tversky loss: Dice with prices of its own for false and missed pixels."
+        0.0, description="Weight of the Tversky loss: Dice with separate penalties for false and missed pixels."
     )
     generalized_dice: NonNegative = Field(
         0.0, description="Weight of the generalized Dice loss, in which rare classes count as much as common ones."
     )
-    lovasz: NonNegative = Field(
-        0.0, description="Weight of the Lovász-softmax loss, which follows the Jaccard index of whole pixels."
-    )
+    lovasz: NonNegative = Field(0.0, description="Weight of the Lovász-softmax loss, a surrogate of the Jaccard index.")
     cl_dice: NonNegative = Field(
-        0.0, description="Weight of the clDice loss, which keeps thin structures connected; together with another one."
+        0.0,
+        description="Weight of the clDice loss, which keeps thin structures connected; combine it with another loss.",
     )
 
 
 class LossConfig(LossWeights):
     """The loss: a weighted sum."""
 
-    focal_gamma: float = Field(2.0, ge=1, le=10, description="How strongly the focal loss passes over easy pixels.")
-    tversky_alpha: Positive = Field(0.3, description="Price of false positives in the Tversky loss.")
-    tversky_beta: Positive = Field(0.7, description="Price of false negatives in the Tversky loss.")
+    focal_gamma: float = Field(
+        2.0, ge=1, le=10, description="How strongly the focal loss reduces the weight of easy pixels."
+    )
+    tversky_alpha: Positive = Field(0.3, description="Penalty of false positives in the Tversky loss.")
+    tversky_beta: Positive = Field(0.7, description="Penalty of false negatives in the Tversky loss.")
     cl_dice_iterations: int = Field(
         3,
         ge=1,
         le=50,
-        description="Erosions that make the centreline of clDice: half the width in px of structures.",
+        description="Erosions that reduce structures to their centreline in clDice: half their width in px.",
     )
     boundary_weight: float = Field(
         10.0, ge=0, le=1000, description="w0 of the U-Net weight map; 0 turns the boundary term off."
@@ -116,12 +118,12 @@ class LossConfig(LossWeights):
     boundary_sigma_px: float = Field(5.0, gt=0, le=100, description="Sigma in px of the U-Net weight map.")
     class_balance: bool = Field(
         False,
-        description="w_c of the weight map: inverse to the class frequencies of the training set, or 1. Dice balances "
-        "classes already; together they make rare classes too large.",
+        description="Weight pixels inversely to the frequency of their class in the training set (w_c of the weight "
+        "map). Dice already balances classes; together they make rare classes too large.",
     )
 
     def parameters_of(self, loss: str) -> dict[str, Any]:
-        """Return the arguments of a loss: the keys that begin with its name, without it."""
+        """Return the arguments of a loss: keys that begin with its name, without that name."""
         return {key.removeprefix(f"{loss}_"): value for key, value in self if key.startswith(f"{loss}_")}
 
     @model_validator(mode="after")
@@ -132,20 +134,25 @@ class LossConfig(LossWeights):
 
 
 class AugmentationConfig(Section):
-    """Random changes of the training patches. Each number says how far; 0 turns that change off. docs/augmentation.md
-    shows them.
+    """Random changes of the training patches, shown in docs/augmentation.md. Each number is the largest change; 0 turns
+    it off.
     """
 
-    flip: bool = Field(True, description="Flips and quarter turns, each of the eight as often.")
+    flip: bool = Field(True, description="Flips and quarter turns, all eight combinations equally often.")
     rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
-    shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches lie at random places anyway.")
+    shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches are at random positions anyway.")
     scale: float = Field(0.15, ge=0, lt=1, description="Largest relative change of size, along each axis.")
-    crop: float = Field(0.0, ge=0, lt=1, description="Largest share of the side that is cut off; the rest is enlarged.")
+    crop: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Largest share of the side that is cut off; the rest is enlarged to the size of the patch.",
+    )
     elastic_px: float = Field(
         3.0, ge=0, description="Largest standard deviation in px of the random displacements of elastic deformation."
     )
     elastic_grid_px: float = Field(
-        32.0, ge=4, description="Distance in px of those displacements, between which it is smooth."
+        32.0, ge=4, description="Distance in px between those displacements, which are interpolated smoothly."
     )
     brightness: float = Field(0.1, ge=0, description="Largest shift of normalized intensity.")
     contrast: float = Field(0.75, ge=0, lt=1, description="Largest relative change of contrast.")
@@ -161,31 +168,31 @@ class AugmentationConfig(Section):
     )
     channel_shuffle: bool = Field(False, description="Channels in random order.")
     erase: float = Field(
-        0.0, ge=0, lt=1, description="Largest side of a rectangle set to 0, as share of the patch; its labels stay."
+        0.0, ge=0, lt=1, description="Largest side of a rectangle set to 0, as a share of the patch; its labels stay."
     )
     probability: dict[ChangeName, Share] = Field(
-        {}, description="Chance of a change, by its key, where it is not 0.5 (1 for `flip`): `{noise: 0.2}`."
+        {}, description="Probability of each change, by its key, such as `{noise: 0.2}`; default 0.5, 1 for `flip`."
     )
 
     def chance(self, change: ChangeName) -> float:
-        """Return how often a change is made, in [0, 1]; 0 where it is turned off."""
+        """Return the probability of a change; 0 if it is turned off."""
         return self.probability.get(change, 1.0 if change == "flip" else 0.5) if getattr(self, change) else 0.0
 
 
 class OptimizerConfig(Section):
-    """How the weights move. Rarely changed."""
+    """How the weights are updated. Rarely changed."""
 
     kind: Literal["adamw", "sgd"] = Field(
         "adamw",
         description="`adamw` (doi:10.48550/arXiv.1711.05101), or `sgd` with `momentum`, as the U-Net was published; "
-        "`sgd` wants a `learning_rate` of its own: `python -m pipeline find-lr`.",
+        "`sgd` needs another `learning_rate`: `python -m pipeline find-lr`.",
     )
     momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of `sgd`.")
     weight_decay: NonNegative = Field(0.01, description="Decay of the weights per step, relative to the learning rate.")
     schedule: Literal["cosine", "poly", "constant"] = Field(
         "cosine",
-        description="How the learning rate falls from its peak over the training: half a `cosine`, `poly` (what is "
-        "left to the power of 0.9), or not at all.",
+        description="How the learning rate falls from its peak over the training: half a `cosine`, `poly` (remaining "
+        "share of the training to the power of 0.9), or not at all.",
     )
     warm_up: float = Field(
         0.05, ge=0, lt=1, description="Share of the training in which the learning rate rises from 0 to its peak."
@@ -195,13 +202,13 @@ class OptimizerConfig(Section):
         0.99,
         ge=0,
         lt=1,
-        description="Decay per step of a moving average of all weights and statistics; the average is what is "
-        "validated and kept. In the first steps it is shorter: min(average, (1 + step) / (10 + step)). 0 turns it off.",
+        description="Decay per step of a moving average of all weights and statistics; the average is validated and "
+        "kept. In the first steps it is shorter: min(average, (1 + step) / (10 + step)). 0 turns it off.",
     )
 
 
 class ModelConfig(Section):
-    """One network: what it is, and how it is trained."""
+    """One network and its training."""
 
     architecture: str = Field(
         "unet",
@@ -210,25 +217,25 @@ class ModelConfig(Section):
     )
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
-        description="Options of the architecture, such as `width`; docs/models.md lists those of each. `depth` and "
+        description="Options of the architecture, such as `width`, listed in docs/models.md. `depth` and "
         "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
     )
     pretrained: str | None = Field(
         None,
-        description="What the weights start from instead of chance: `imagenet` (torchvision's, for architectures with "
-        "a backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
+        description="Initial weights instead of random ones: `imagenet` (from torchvision, for architectures with a "
+        "backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
         "file: a torchvision state dict (.pth) or a `model.safetensors`.",
     )
     encoder_rate: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Learning rate of the encoder relative to that of the rest; 0 freezes it, with its statistics.",
+        description="Learning rate of the encoder relative to that of the rest; 0 freezes its weights and statistics.",
     )
     frozen_steps: int = Field(
         0,
         ge=0,
-        description="Steps at the start in which the encoder keeps its weights and statistics; for `pretrained`.",
+        description="First steps, in which the encoder keeps its weights and statistics; for `pretrained`.",
     )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
@@ -246,36 +253,36 @@ class ModelConfig(Section):
     validate_every: int = Field(
         50,
         ge=1,
-        description="Optimizer steps between two validations; more where the held-back images are so large that a "
-        "tenth of the computing would go into them.",
+        description="Optimizer steps between two validations; more if the held-back images are so large that "
+        "validation would take over a tenth of the computation.",
     )
     patch_px: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
         AUTO,
-        description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, the images, and "
-        "what `training.memory_mb` holds: [docs/auto.md](../docs/auto.md).",
+        description="Side in px of a training patch, a multiple of the stride. `auto`: at most 256 px, at most the "
+        "size of the images, and within `training.memory_mb`: [docs/auto.md](../docs/auto.md).",
     )
     balance: Share = Field(
         0.5,
-        description="Share of the patches that are drawn at a pixel of a class, every class as often as any other; the "
-        "rest lie anywhere that is annotated.",
+        description="Share of the patches that contain a pixel of a random class, all classes equally often; "
+        "the others are at random annotated positions.",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         AUTO,
-        description="Patches per optimizer step. `auto`: as many as have the pixels of 4 patches of 256 px, from 2 to "
-        "16, and fit into `training.memory_mb`.",
+        description="Patches per optimizer step. `auto`: from 2 to 16, with together the pixels of 4 patches of "
+        "256 px, and within `training.memory_mb`.",
     )
     learning_rate: Positive = Field(1e-3, description="Peak learning rate; it rises, then falls (`optimizer`).")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights move.")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights are updated.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of training. `auto`: bfloat16 where the device computes it in hardware, else float32. "
+        description="Arithmetic of training. `auto`: bfloat16 if the device has it in hardware, else float32. "
         "`float16` scales the loss; only on CUDA.",
     )
     folds: int | None = Field(
         None,
         ge=2,
-        description="Cross-validation: this many networks are trained, each with another part of the images held back, "
-        "and the model is their average. See docs/cross-validation.md. null: one network, `training.validation` held "
+        description="Cross-validation: number of networks to train, each with another part of the images held back; "
+        "the model is their average. See docs/cross-validation.md. null: one network, `training.validation` held "
         "back.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
@@ -296,7 +303,7 @@ class ModelConfig(Section):
             raise ValueError("checkpoint replaces training, and folds are trained; remove one of them")
         if self.folds and self.patience:
             raise ValueError(
-                "patience would end the training of a fold by the images that it is measured on; remove it"
+                "patience would let the images that a fold is evaluated on decide when its training ends; remove it"
             )
         return self
 
@@ -336,16 +343,16 @@ class ResolvedConfig(ModelConfig):
 
 
 class EnsembleConfig(Section):
-    """Several networks, or one at several scales and under flips and rotations, whose probabilities are averaged."""
+    """Networks whose probabilities are averaged, or one network at several scales or under flips and rotations."""
 
     members: list[Name] = Field(min_length=1, description="Names of entries of `models`.")
     scales: list[float] = Field(
-        [1.0], min_length=1, description="Magnifications at which each member looks at the slide: 0.25, 0.5, 1, 2, 4."
+        [1.0], min_length=1, description="Magnifications at which each member sees the slide: 0.25, 0.5, 1, 2, 4."
     )
     symmetries: Literal["none", "flips", "all"] = Field(
         "none",
-        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` also the quarter "
-        "turns (8). It takes as many times as long.",
+        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` 8, with quarter "
+        "turns. Prediction takes 4 or 8 times as long.",
     )
 
     @field_validator("scales")

@@ -20,32 +20,32 @@ from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNega
 
 
 class ImageConfig(Section):
-    """What is read of slides and training images. Label images and references are read as they are."""
+    """What is read from slides and training images. Label images and references are read as they are."""
 
     channels: list[Index | Name] = Field(
         [0], min_length=1, description="Channels that the network sees: numbers, counted from 0, or names in the file."
     )
     z: Index | Literal["max"] | None = Field(
         None,
-        description="Plane of a stack, counted from 0, or `max`: the highest value along it (maximum projection). "
-        "null: there is one plane; a stack is an error. Pages of a TIFF that does not say what they are count as z.",
+        description="Plane of a stack, counted from 0, or `max` for the maximum projection. null: there is one plane; "
+        "a stack is an error. Pages of a TIFF without metadata count as z.",
     )
-    t: Index | None = Field(None, description="Time point, counted from 0. null: there is one; more are an error.")
+    t: Index | None = Field(None, description="Time point, counted from 0. null: there is only one; more are an error.")
     series: Index | Name = Field(
         0, description="Series, scene or position of files with several images: a number, counted from 0, or a name."
     )
-    level: Index = Field(0, description="Resolution of a pyramid that is segmented, counted from 0, the finest.")
+    level: Index = Field(0, description="Level of a pyramid to segment, counted from 0, the finest.")
     pixel_size_um: Positive | None = Field(
         None,
-        description="Pixel size in µm to segment at: read from the coarsest resolution that is at least as fine, then "
-        "averaged over area (or interpolated, where none is as fine). null: as in the file. It goes for training "
-        "images too, so that all have the size the network learned. Label images and references may have the shape of "
-        "the file or that of the result; they are picked at pixel centres, never mixed.",
+        description="Pixel size in µm to segment at: slides are read at the coarsest level that is at least as fine, "
+        "then averaged over area (interpolated if no level is). null: as in the file. Training images are resampled "
+        "too, so that all have the size the network learned. Label images and references may have the shape of the "
+        "file or of the result; they are sampled at pixel centres.",
     )
     fallback_pixel_size_um: Positive | None = Field(
         None,
-        description="Pixel size in µm of images whose file states none; null leaves them without one. A sample sheet "
-        "can state one per slide.",
+        description="Pixel size in µm of images whose file has none; null leaves them without one. A sample sheet "
+        "can have one per slide.",
     )
 
     @model_validator(mode="after")
@@ -56,68 +56,67 @@ class ImageConfig(Section):
 
 
 class TilingConfig(Section):
-    """How slides are cut for the network. Changes speed and memory; the result only of networks with global context,
+    """How slides are cut into tiles. It affects speed and memory, and the result only of networks with global context
     and where glass is skipped.
     """
 
     memory_mb: int = Field(
         4000,
         ge=1000,
-        description="Memory in MB that a job which reads or predicts slides may take. Tiles are as large as it allows, "
-        "since every tile computes its halo beside itself; a file whose pieces (tiles, strips, chunks, planes, a whole "
-        "PNG) do not fit is refused before it is decoded.",
+        description="Memory in MB that a job which reads or predicts slides may use. Tiles are as large as it allows, "
+        "since larger tiles have less overlap; a file whose pieces (tiles, strips, chunks, planes, a whole PNG) do not "
+        "fit is refused before it is decoded.",
     )
     tile_px: int | None = Field(
         None,
         ge=16,
-        description="Largest side in px of what a tile contributes, the halo comes on top; null: what `memory_mb` "
-        "allows, or 512 for networks with global context.",
+        description="Largest side in px of a tile, without its halo; null: what `memory_mb` allows, or 512 for "
+        "networks with global context.",
     )
     skip_glass: bool = Field(
         True,
-        description="Leave tiles of nothing but glass to the first class instead of asking the network. Only on 8-bit "
-        "RGB slides from 4 million pixels on whose background is bright and colourless; all others are segmented "
-        "whole. The log of `tile` says how many tiles are skipped.",
+        description="Assign tiles that show only glass to the first class without the network. Only on 8-bit RGB "
+        "slides of at least 4 million pixels with a bright, colourless background; all others are segmented "
+        "completely. The log of `tile` has the number of skipped tiles.",
     )
 
 
 class PredictionConfig(Section):
-    """How slides are predicted, and what is kept."""
+    """How slides are predicted, and which files are kept."""
 
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Arithmetic of the network. `float32` is exact: tiles give what one pass over the slide gives. "
-        "`bfloat16` is faster on GPUs and on processors that compute it in hardware (AVX512-BF16, AMX), and changes "
-        "some labels along boundaries; the first and the last convolution stay in float32.",
+        description="Arithmetic of the network. With `float32`, tiles equal one pass over the whole slide. `bfloat16` "
+        "is faster on GPUs and on processors that have it in hardware (AVX512-BF16, AMX), and changes some labels "
+        "along boundaries; the first and the last convolution stay in float32.",
     )
     compile: bool = Field(
         False,
-        description="Compile the network (`torch.compile`) before a batch is predicted: some minutes at first, faster "
-        "on some GPUs, no faster on processors. Labels stay the same but for rounding. Where it fails, or finds no C++ "
-        "compiler, the network runs as it is, and the log says so.",
+        description="Compile the network (`torch.compile`) before a batch is predicted: takes some minutes, then is "
+        "faster on some GPUs, but not on processors. Labels stay the same except for rounding. Without a C++ compiler, "
+        "or if compilation fails, the network runs uncompiled, with a line in the log.",
     )
     probabilities: bool = Field(
         False,
-        description="Write class probabilities (float16) beside the labels; measure them where there is a reference.",
+        description="Write class probabilities (float16) beside the labels; evaluate them if there is a reference.",
     )
 
 
 class MaskConfig(Section):
-    """What is written into the masks. Areas are of pixels side by side (4-connected), over the whole slide."""
+    """What is written into the masks. Areas are of 4-connected pixels, over the whole slide."""
 
     instances: Literal["none", "components", "watershed"] = Field(
         "components",
-        description="The image of object ids: `components` numbers the 4-connected components of each class but "
-        "background; `watershed` also parts those that touch, by the probabilities and the outline; `none` leaves "
-        "the image out.",
+        description="The image of object ids: `components` numbers the 4-connected components of each class except "
+        "background; `watershed` also separates touching objects, by probabilities and shape; `none` omits the image.",
     )
     neck: float = Field(
         0.85,
         gt=0,
         lt=1,
-        description="For `instances: watershed`: two parts of an object come apart where it is less deep between them "
-        "than this share of the depth of the shallower one. Depth is the distance to the outline times the "
-        "probability. Lower values part less.",
+        description="For `instances: watershed`: an object is split where the neck between two parts is less deep "
+        "than this share of the shallower part. Depth is the distance to the outline times the probability. Lower "
+        "values split less.",
     )
     min_object_um2: NonNegative = Field(
         0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
@@ -125,7 +124,7 @@ class MaskConfig(Section):
     max_hole_um2: NonNegative = Field(
         0.0,
         description="Background of at most this area (µm²) within one class becomes that class, after small objects "
-        "are gone; 0 fills none. Needs the pixel size of the slide.",
+        "are removed; 0 fills none. Needs the pixel size of the slide.",
     )
 
     @property
@@ -138,10 +137,10 @@ class MetricsConfig(Section):
     """How masks are compared with references."""
 
     tolerance_px: Positive = Field(
-        2.0, description="Distance in px up to which two boundaries count as one (surface Dice, boundary IoU)."
+        2.0, description="Distance in px up to which two boundaries agree (surface Dice, boundary IoU)."
     )
     tolerance_um: Positive | None = Field(
-        None, description="The same in µm; it takes the place of `tolerance_px` where the pixel size is known."
+        None, description="The same in µm; used instead of `tolerance_px` if the pixel size is known."
     )
 
 
@@ -150,8 +149,8 @@ class Settings(Section):
 
     slides: str = Field(
         "data/slides",
-        description="Drop folder: image files, or folders and OME-Zarr plates of them (one GPU job for all that is new "
-        "in one).",
+        description="Drop folder: image files, and folders and OME-Zarr plates of them (one GPU job for all new slides "
+        "of a folder).",
     )
     references: str = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
@@ -159,16 +158,16 @@ class Settings(Section):
     samples: str = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the column `sample` and any of these: `group` (animal, patient, "
-        "field), by which confidence intervals and tests count; `batch`, the slides it is predicted with, in the place "
-        "of its folder, when it is new; `pixel_size_um`, for slides whose file states none; `channels`, in the place "
-        "of `image.channels`, with `;` between them. Cells may be empty, but those of `group`. A changed group renews "
-        "the report alone; a changed pixel size or channel segments that slide again.",
+        "field), the unit of confidence intervals and tests; `batch`, the name shared by new slides that are predicted "
+        "together, instead of their folder; `pixel_size_um`, for slides whose file has none; `channels`, instead of "
+        "`image.channels`, separated by `;`. Cells may be empty, except those of `group`. A changed group only renews "
+        "the report; a changed pixel size or channel segments that slide again.",
     )
     settle_s: NonNegative = Field(
         10.0,
-        description="A slide that changed less than so many seconds ago may still be copied: it waits for the next "
-        "run, and the report says so. So does, for an hour, a TIFF that is shorter than its own header says. 0: none "
-        "waits.",
+        description="A slide that changed less than this many seconds ago may still be being copied: it waits for the "
+        "next run and is listed in the report. A TIFF that is shorter than its header says waits too, for an hour. 0: "
+        "no slide waits.",
     )
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
@@ -182,7 +181,7 @@ class Settings(Section):
         description="Networks by a name of your choice; each is trained, run and reported beside the others.",
     )
     ensembles: dict[ModelName, EnsembleConfig] = Field(
-        {}, description="Averages of networks by a name of your choice, run and reported beside them."
+        {}, description="Averages of networks by a name of your choice, run and reported like them."
     )
     prediction: PredictionConfig = PredictionConfig()
     masks: MaskConfig = MaskConfig()
@@ -190,19 +189,19 @@ class Settings(Section):
 
     @property
     def networks(self) -> dict[str, str | None]:
-        """Names of all that predicts, models and then ensembles, each with its checkpoint, if it has one."""
+        """All models, then all ensembles, each with its checkpoint if it has one."""
         return {name: model.checkpoint for name, model in self.models.items()} | dict.fromkeys(self.ensembles)
 
     @property
     def needs_probabilities(self) -> bool:
-        """Whether prediction writes them: to be kept, or for the watershed alone."""
+        """Whether prediction writes them, for the user or only for the watershed."""
         return self.prediction.probabilities or self.masks.instances == "watershed"
 
     @property
     def trainings(self) -> dict[str, tuple[str, int | None]]:
-        """Names of all that is trained, each with its model and the fold that is held back (from 1), if there is one.
+        """All trainings, each with its model and the fold that is held back (from 1), if there is one.
 
-        A fold is named ``unet/fold1``, which no model can be.
+        The training of a fold is named ``unet/fold1``, which is no valid name of a model.
         """
         return {
             f"{name}/fold{fold}" if fold else name: (name, fold)
@@ -213,13 +212,13 @@ class Settings(Section):
 
     @property
     def averages(self) -> dict[str, EnsembleConfig]:
-        """All that is put together from other networks: the ensembles, and the models that are trained in folds."""
+        """All averages of other networks: ensembles, and models that are trained in folds."""
         return self.ensembles | {
             name: EnsembleConfig(members=self.folds_of(name)) for name, model in self.models.items() if model.folds
         }
 
     def folds_of(self, model: str) -> list[str]:
-        """Return the names of the folds of a model; none where it is one network."""
+        """Return the trainings of the folds of a model; none if it is one network."""
         return [name for name, (of, fold) in self.trainings.items() if of == model and fold]
 
     @model_validator(mode="after")
@@ -235,14 +234,14 @@ class Settings(Section):
             chain = [name]
             while (start := self.models[chain[-1]].pretrained) in self.models:
                 if start in chain:
-                    raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} never begins")
+                    raise ValueError(f"models.{name}.pretrained: {' <- '.join([*chain, start])} is a circle")
                 chain.append(start)
             if len(chain) > 1:
                 self._check_folds_of_start(name, chain[1])
         return self
 
     def _check_folds_of_start(self, name: str, start: str) -> None:
-        """Refuse a start that has learned from what is held back: its folds must be the same."""
+        """Refuse a start that has learned from held-back images: the folds must be the same."""
         folds, others = self.models[name].folds, self.models[start].folds
         if folds != others and not self.models[start].checkpoint:
             raise ValueError(
@@ -266,7 +265,7 @@ class Settings(Section):
         return self
 
 
-_CHOICE = re.compile(r"constrained-|literal\[")  # what pydantic adds to the place of a value of several types
+_CHOICE = re.compile(r"constrained-|literal\[")  # ends the path of a value that may have several types
 
 
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
@@ -293,10 +292,10 @@ def read_settings(path: Path) -> Settings:
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Say the first mistake in one line."""
+    """Return the first error in one line."""
     first = error.errors()[0]
     place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
-    if place and _CHOICE.match(str(place[-1])):  # one of several types that the value could have
+    if place and _CHOICE.match(str(place[-1])):  # the value may have several types
         place = place[:-1]
         messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
     key = ".".join(str(part) for part in place)

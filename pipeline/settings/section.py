@@ -1,4 +1,4 @@
-"""What every part of the configuration is made of: a section that refuses what it does not know, and common types."""
+"""The base class of all sections of the configuration, and common types."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys and wrong types are refused, nothing changes later."""
+    """A section of the configuration: unknown keys and wrong types are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -1,6 +1,6 @@
-"""The part of the configuration that each stage is told, as one JSON object.
+"""The part of the configuration that each stage gets, as one JSON object.
 
-A changed setting so runs again exactly the rules that use it.
+A changed setting thus runs exactly those rules again that use it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LabelConfig(Section):
 
 
 class TileConfig(Section):
-    """What the stage ``tile`` is told."""
+    """What the stage ``tile`` gets."""
 
     image: ImageConfig
     tile_px: int | None
@@ -35,7 +35,7 @@ class TileConfig(Section):
 
 
 class WeighConfig(Section):
-    """What the stage ``weigh`` is told."""
+    """What the stage ``weigh`` gets."""
 
     labels: LabelConfig
     image: ImageConfig
@@ -60,7 +60,7 @@ class SplitConfig(Section):
 
 
 class TrainConfig(Section):
-    """What the stage ``train`` is told."""
+    """What the stage ``train`` gets."""
 
     labels: LabelConfig
     image: ImageConfig
@@ -70,7 +70,7 @@ class TrainConfig(Section):
 
 
 class ValidateConfig(Section):
-    """What the stage ``validate`` is told."""
+    """What the stage ``validate`` gets."""
 
     labels: LabelConfig
     tile: TileConfig
@@ -81,13 +81,13 @@ class ValidateConfig(Section):
 
 
 class InspectConfig(Section):
-    """What the stage ``inspect`` is told."""
+    """What the stage ``inspect`` gets."""
 
     image: ImageConfig
 
 
 class EvaluateConfig(Section):
-    """What the stage ``evaluate`` is told."""
+    """What the stage ``evaluate`` gets."""
 
     labels: LabelConfig
     image: ImageConfig = ImageConfig()
@@ -95,7 +95,7 @@ class EvaluateConfig(Section):
 
 
 class PredictConfig(Section):
-    """What the stage ``predict`` is told."""
+    """What the stage ``predict`` gets."""
 
     classes: list[ClassName]
     precision: Literal["float32", "bfloat16"]
@@ -104,13 +104,13 @@ class PredictConfig(Section):
 
 
 class VerifyConfig(Section):
-    """What the stage ``verify`` is told."""
+    """What the stage ``verify`` gets."""
 
     classes: list[ClassName]
 
 
 class ObjectsConfig(Section):
-    """What the stage ``objects`` is told."""
+    """What the stage ``objects`` gets."""
 
     classes: list[ClassName]
     image: ImageConfig

@@ -301,7 +301,7 @@ def test_a_slice_is_segmented_and_the_report_covers_all(project, micrograph):
     assert done.returncode == 0, done.stderr
     table = project.metrics()
     assert table["status"].value_counts().to_dict() == {"done": 6, "waiting": 2}
-    assert set(table.loc[table["status"] == "waiting", "error"]) == {"not run yet; the next run will"}
+    assert set(table.loc[table["status"] == "waiting", "error"]) == {"not run yet; the next run takes it"}
     assert "6 done, 2 waiting" in done.stderr
     assert not (project.folder / "results" / "provenance.json").exists()
     run(project)

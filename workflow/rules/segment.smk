@@ -1,4 +1,4 @@
-# From a slide to its mask and metrics. A slide that cannot be read fails in its own `stitch`; all others finish.
+# From a slide to its mask and metrics. A slide that cannot be read fails in its own `stitch`; the others finish.
 
 
 rule segmented:
@@ -115,7 +115,7 @@ rule objects:
 
 
 rule inspect:
-    """Look at one slide: brightness, colour, focus, how much is on it."""
+    """Measure brightness, colour, focus and content of one slide."""
     input:
         slide=slide_of,
     output:

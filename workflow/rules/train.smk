@@ -1,4 +1,4 @@
-# From annotated images to a trained network, once per entry of `models` and fold. Never triggered by a new slide.
+# From annotated images to a trained network, for each entry of `models` and fold. A new slide never triggers it.
 
 
 rule weigh:

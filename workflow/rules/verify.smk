@@ -1,4 +1,4 @@
-# Proof on request that tiles give what one pass gives: `snakemake verification`, or the file of one sample.
+# On request: check that tiles equal one pass (`snakemake verification`, or the file of one sample).
 
 
 rule verification:

@@ -114,7 +114,7 @@ def test_a_stage_names_what_is_wrong_with_its_slice():
         ({"ensembles": {"both": {"members": ["fcn"]}}}, "ensembles.both.members: no model 'fcn'; there are unet"),
         ({"ensembles": {"both": {"members": []}}}, "at least 1 item"),
         ({"ensembles": {"both": {"members": ["unet"], "scales": [3]}}}, "a scale is 0.25, 0.5, 1, 2 or 4, got 3"),
-        ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a never begins"),
+        ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a is a circle"),
         ({"models": {"a": {"encoder_rate": 2.0}}}, "models.a.encoder_rate: "),
         ({"models": {"a": {"folds": 1}}}, "models.a.folds: "),
         ({"models": {"a": {"folds": 2, "checkpoint": "x"}}}, "models.a: checkpoint replaces training, and folds are "),
