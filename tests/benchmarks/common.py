@@ -19,6 +19,7 @@ import torch
 import yaml
 
 import models
+from pipeline.base.arrays import blocks
 from pipeline.base.files import provenance
 from pipeline.networks.model_card import card_path
 from pipeline.networks.weights_file import save_network
@@ -73,9 +74,8 @@ def write_slide(path: Path, shape: tuple[int, int], *, side: int = 512) -> None:
     rows, columns = (mirror(0, -(-length // side) * side, 1024) for length in shape)
 
     def tiles() -> Iterator[np.ndarray]:
-        for top in range(0, shape[0], side):
-            for left in range(0, shape[1], side):
-                yield pixels[rows[top : top + side]][:, columns[left : left + side]]
+        for down, across in blocks(shape, (side, side)):
+            yield pixels[rows[down.start : down.start + side]][:, columns[across.start : across.start + side]]
 
     tifffile.imwrite(
         path,

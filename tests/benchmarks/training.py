@@ -22,7 +22,7 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose, RandFlipd, RandRotate90d, RandRotated, RandSpatialCropd
 
-from pipeline.metrics.evaluation import measure, true_side
+from pipeline.metrics.evaluation import copy_reference, measure
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.slide import open_slide
@@ -88,8 +88,8 @@ def _slidemill(folder: Path, minutes: float) -> dict[str, float]:
 def _scores(mask: Path, reference: Path, scratch: Path) -> dict[str, object]:
     with open_slide(reference, memory_mb=1000) as truth, open_slide(mask, memory_mb=1000) as predicted:
         return measure(
-            true_side(truth, LABELS, scratch / "truth"),
-            true_side(predicted, LABELS, scratch / "predicted"),
+            copy_reference(truth, LABELS, scratch / "truth"),
+            copy_reference(predicted, LABELS, scratch / "predicted"),
             classes=LABELS.classes,
             config=MetricsConfig(),
             pixel_size_um=None,

@@ -20,7 +20,7 @@ GOOD = ["alone", "plate/1", "plate/2", "plate/3", "plate/4"]
 BAD = {
     "truncated": ("tile", "truncated.tif: cannot be read: the file is cut short"),
     "plate/empty": ("tile", "empty.tif: cannot be read: the file is empty (0 bytes)"),
-    "plate/grey": ("tile", "grey.tif: channel 1 asked for"),
+    "plate/grey": ("tile", "grey.tif: no channel 1"),
     "plate/bomb": ("tile", "bomb.tif: cannot be read: a strip or tile of 100000 x 100000 x 3 px decodes to 30000 MB"),
     "plate/locked": ("drop", "locked.tif: cannot be read: permission denied"),
     "plate/misfit": ("evaluate", "labels of (5, 5) px (rows, columns) for an image of (70, 90) px"),

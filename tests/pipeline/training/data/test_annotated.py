@@ -14,7 +14,7 @@ from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings
 from pipeline.settings.stages import TrainConfig, parse_stage_config
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.slides.labels import IGNORED
 from pipeline.training.data.annotated import open_pairs
 from pipeline.training.data.patches import RandomPatches
@@ -72,7 +72,7 @@ def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
 
 def test_a_pair_is_normalized_as_a_slide_and_its_objects_are_separated(project):
     pixels, objects = (tifffile.imread(project / folder / "a.tif") for folder in ("images", "labels"))
-    statistics = measure(lambda: iter([pixels[None]]), pixels.dtype)
+    statistics = measure_intensities(lambda: iter([pixels[None]]), pixels.dtype)
     first = opened(project)[0]
     np.testing.assert_array_equal(first.image[:, :, :], normalize(pixels[None], statistics))
     parts = skimage.measure.label(first.classes[:], connectivity=1)
