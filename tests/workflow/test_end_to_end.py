@@ -26,8 +26,7 @@ def run(folder, **settings):
     project = Project(folder)
     (folder / "config").mkdir()
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings | {"models": {"net": MODEL}, "settle_s": 0}))
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    project.run()
     return project
 
 

@@ -34,8 +34,7 @@ def folded(tmp_path_factory) -> Project:
     configure(project)
     sheet = project.folder / "config" / "training.csv"
     sheet.write_text("sample,group\n" + "".join(f"{name},{group}\n" for name, group in GROUPS.items()))
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    project.run()
     return project
 
 

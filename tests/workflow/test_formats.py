@@ -39,8 +39,7 @@ def finished(project, micrograph):
     (project.folder / "config").mkdir(exist_ok=True)
     (project.folder / "config" / "samples.csv").write_text("sample,pixel_size_um\nstack,0.5\n")
     project.configure(image={"channels": ["DAPI"], "z": "max", "pixel_size_um": 1.0})
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    project.run()
     return project
 
 
@@ -77,7 +76,6 @@ def test_a_written_level_renews_its_field_alone(finished, micrograph):
     before = finished.masks()
     write = zarr.open_group(finished.folder / "data/slides/plate.zarr/A/1/0", mode="a")
     write.create_array("0", data=np.stack([micrograph, micrograph[::-1]]), chunks=(1, 32, 32), overwrite=True)
-    done = finished.snakemake()
-    assert done.returncode == 0, done.stderr
+    finished.run()
     changed = {name for name, written in finished.masks().items() if written != before[name]}
     assert changed == {"plate/A1_f0.ome.tiff"}
