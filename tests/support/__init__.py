@@ -1,1 +1,1 @@
-"""What several tests share: small networks, slides, pages, pairs of masks."""
+"""What several test files share: projects, networks, slides, masks, pages, and slow but plain versions of algorithms."""

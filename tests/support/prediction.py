@@ -1,4 +1,4 @@
-"""Oracles of prediction: one forward pass over a whole slide, and tiles without the code that loops over them."""
+"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other."""
 
 from __future__ import annotations
 
