@@ -55,9 +55,7 @@ def opened(chromium, report, request):
     tab.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    tab.on(
-        "request", lambda asked: problems.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None
-    )
+    tab.on("request", lambda sent: None if sent.url.startswith(("file:", "data:")) else problems.append(sent.url))
     tab.goto(report.as_uri())
     yield tab
     context.close()

@@ -1,1 +1,1 @@
-"""What several test files share: projects, networks, slides, masks, pages, and slow but plain versions of algorithms."""
+"""What several test files share: projects, networks, slides, masks, pages, and plain versions of algorithms."""

@@ -48,9 +48,7 @@ def test_each_fold_is_a_training_and_the_model_is_their_average(folded):
         card = read_json(models / f"fold{fold}" / "model.json")
         assert (card["architecture"], card["validation"]) == ("unet", names)
         history = pd.read_csv(models / f"fold{fold}" / "history.csv")
-        assert (
-            card["metrics"]["step"] == history["step"].iloc[-1]
-        )  # the last weights: none are chosen by the images held back
+        assert card["metrics"]["step"] == history["step"].iloc[-1]  # the last weights, not the best
     card = read_json(models / "model.json")
     assert (card["architecture"], len(card["options"]["members"])) == ("ensemble", 2)
     assert card["validation"] == list(GROUPS)
