@@ -120,6 +120,7 @@ def test_the_batch_has_what_is_to_be_told_apart(batch):
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), again=st.floats(0, 1))
+@pytest.mark.slow
 def test_a_journal_cut_off_anywhere_and_then_anywhere_again_ends_as_one_try(batch, journal, share, again):
     batch.journal("cut").parent.mkdir(exist_ok=True)
     batch.journal("cut").write_bytes(journal[: round(share * len(journal))])

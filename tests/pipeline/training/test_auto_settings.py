@@ -200,6 +200,7 @@ def peak_mb(batch_size):
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 10**6
 
 
+@pytest.mark.slow
 def test_a_real_step_takes_what_was_planned():
     planned = measure_step(without_weights(width=16, depth=2), num_classes=2)
     small, large = peak_mb(2), peak_mb(14)

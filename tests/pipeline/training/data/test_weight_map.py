@@ -81,6 +81,7 @@ def test_bands_are_the_map_of_the_whole_image(seed, rows, columns):
     np.testing.assert_array_equal(np.concatenate(bands), whole)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_band():
     """Eight times as many rows, all of them full of objects, take no more."""
 
