@@ -50,9 +50,10 @@ def failed(project, pixels):
     nan[3, 4, 1] = np.nan
     slides = dict.fromkeys((*GOOD, "plate/misfit", "plate/locked", "truncated"), pixels)
     slides |= {"plate/bomb": header_of(100_000, 100_000, samples=3), "plate/empty": b"", "plate/grey": pixels[..., 0]}
-    slides |= {"plate/nan": nan, "text": b"Sign in to download <script>alert(1)</script>"}
+    slides["text"] = b"Sign in to download <script>alert(1)</script>"
     for sample, content in slides.items():
         project.drop(f"slides/{sample}.tif", content)
+    tifffile.imwrite(project.slide("plate/nan"), nan, photometric="rgb")
     tifffile.imwrite(project.slide("plate/stack"), np.stack([pixels] * 3), photometric="rgb", metadata=None)
     project.slide("truncated").write_bytes(project.slide("truncated").read_bytes()[:-100])
     project.slide("plate/locked").chmod(0)
