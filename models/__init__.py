@@ -1,7 +1,7 @@
 """The network architectures, by name.
 
-The table below is the only place that knows them: a new architecture is one file and one line. Names are listed
-without importing torch; the module of an architecture is imported on first use.
+A new architecture is one file, and one line in the table below. Listing the names does not import torch; the module of
+an architecture is imported on first use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MODELS = {
     "unet": "models.unet:UNet",
 }
 _SMP, _SMP_PREFIX = "models.smp:SMP", "smp/"  # smp/ARCHITECTURE/ENCODER
-_ENSEMBLE = {"ensemble": "models.ensemble:Ensemble"}  # made of trained networks, never trained itself
+_ENSEMBLE = {"ensemble": "models.ensemble:Ensemble"}  # made of trained networks, not trained itself
 
 
 def available() -> list[str]:
@@ -41,14 +41,14 @@ def available() -> list[str]:
 
 
 def is_known(name: str) -> bool:
-    """Say whether ``name`` can be trained: it is in the table, or looks like one of segmentation_models_pytorch."""
+    """Return whether ``name`` is in the table, or has the form of one of segmentation_models_pytorch."""
     return name in _MODELS or name.startswith(_SMP_PREFIX)
 
 
 def build(
     name: str, *, in_channels: int, num_classes: int, options: Mapping[str, object] | None = None
 ) -> SegmentationModel:
-    """Build the network ``name`` with fresh weights.
+    """Build the network ``name`` with random weights.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def build(
     Raises
     ------
     ValueError
-        If the architecture is unknown, or an option is unknown to it or out of its range.
+        If the architecture or an option is unknown, or the value of an option is not allowed.
     """
     architecture, given = _find(name)
     known = architecture.options(**given)
@@ -75,7 +75,7 @@ def build(
 
 
 def _find(name: str) -> tuple[type[SegmentationModel], dict[str, str]]:
-    """Return the class of an architecture, and the arguments that its name stands for."""
+    """Return the class of an architecture, and the arguments that are part of its name."""
     if name.startswith(_SMP_PREFIX):
         place, given = _SMP, {"variant": name.removeprefix(_SMP_PREFIX)}
     else:

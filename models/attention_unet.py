@@ -1,8 +1,8 @@
-"""Attention U-Net: a U-Net whose skips are weighted, pixel by pixel, by what the decoder looks for.
+"""Attention U-Net: a U-Net whose skips are weighted, pixel by pixel, by features of the decoder.
 
-Oktay et al. (2018), "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999. Gate and skip have
-one resolution here (the decoder is up-sampled first), so the additive gate is made of 1x1 convolutions alone and needs
-no interpolation of its coefficients.
+Oktay et al. (2018), "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999. The decoder is
+up-sampled before the gate, so that gate and skip have one resolution: the additive gate consists of 1x1 convolutions
+and needs no interpolation of its coefficients.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base.interface import SegmentationModel
-from models.layers.blocks import check_at_least_one, check_choice, convolution, initialize
+from models.layers.blocks import check_at_least_one, check_choice, convolution, double_convolution, initialize
 from models.layers.deep_supervision import auxiliary_heads, by_level, weighted_logits
 
 
 class AttentionUNet(SegmentationModel):
-    """U-Net with additive attention gates, zero-padded, batch-normalized, up-sampled by nearest neighbour and 3x3.
+    """U-Net with additive attention gates, zero-padded, batch-normalized; up-sampling is nearest neighbour and 3x3.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class AttentionUNet(SegmentationModel):
     depth : int
         Number of 2x2 poolings. 4 as published.
     deep_supervision : bool
-        Heads on coarser levels of the decoder as well, for training (:mod:`models.layers.deep_supervision`).
+        Additional heads on coarser levels, for training (:mod:`models.layers.deep_supervision`).
     """
 
     paper = "Oktay et al. 2018, arXiv:1804.03999"
@@ -45,10 +45,10 @@ class AttentionUNet(SegmentationModel):
         widths = [width * 2**level for level in range(depth + 1)]
         levels = list(reversed(widths[:-1]))
         self.stride_px = 2**depth
-        self.encoder = nn.ModuleList(_double_convolution(*channels) for channels in pairwise([in_channels, *widths]))
+        self.encoder = nn.ModuleList(double_convolution(*channels) for channels in pairwise([in_channels, *widths]))
         self.up = nn.ModuleList(nn.Sequential(*convolution(2 * channels, channels)) for channels in levels)
         self.gate = nn.ModuleList(AttentionGate(channels) for channels in levels)
-        self.decoder = nn.ModuleList(_double_convolution(2 * channels, channels) for channels in levels)
+        self.decoder = nn.ModuleList(double_convolution(2 * channels, channels) for channels in levels)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
         self.auxiliary = auxiliary_heads(widths, num_classes) if deep_supervision else nn.ModuleList()
         self.apply(initialize)
@@ -63,7 +63,7 @@ class AttentionUNet(SegmentationModel):
         return weighted_logits(self._scores(image, [*self.auxiliary, self.head])[::-1])
 
     def _scores(self, image: Tensor, heads: Sequence[nn.Module]) -> list[Tensor]:
-        """Return what the heads of the last levels of the decoder say, one of each, coarsest first."""
+        """Return the outputs of the heads of the last levels of the decoder, coarsest first."""
         skips = []
         for encode in self.encoder[:-1]:
             image = encode(image)
@@ -94,7 +94,3 @@ class AttentionGate(nn.Module):
         """Return the weighted skip; both are (N, C, H, W)."""
         coefficients: Tensor = self.psi(F.relu(self.of_gate(gate) + self.of_skip(skip)))  # (N, 1, H, W) in (0, 1)
         return skip * coefficients
-
-
-def _double_convolution(narrow: int, wide: int) -> nn.Sequential:
-    return nn.Sequential(*convolution(narrow, wide), *convolution(wide, wide))

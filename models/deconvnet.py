@@ -1,8 +1,8 @@
-"""DeconvNet: a classifier down to one vector per 32 pixels, and its mirror image of unpooling and deconvolution.
+"""DeconvNet: VGG-16 down to one vector per 32x32 pixels, and its mirror image of unpooling and deconvolution.
 
 Noh, Hong, Han (2015), "Learning Deconvolution Network for Semantic Segmentation", doi:10.1109/ICCV.2015.178, figure 2.
 VGG-16 with batch normalization after every convolution. The authors' 224x224 input makes fc6 a single 7x7 position,
-convolved without padding; here fc6 and its transpose are zero-padded, so that any multiple of 32 goes in.
+convolved without padding; here fc6 and its transpose are zero-padded, so that sizes can be any multiple of 32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""DeepLabv3: a dilated ResNet, and its features seen through holes of four sizes and as one average of the image.
+"""DeepLabv3: a dilated ResNet, and convolutions of its features with four dilations, beside their average.
 
 Chen, Papandreou, Schroff, Adam (2017), "Rethinking Atrous Convolution for Semantic Image Segmentation",
-arXiv:1706.05587, figure 5, with output stride 8. The image average looks at the whole input: tiles of one slide cannot
-agree exactly, and are blended. Layers as in torchvision's DeepLabv3.
+arXiv:1706.05587, figure 5, with output stride 8. The average depends on the whole input: tiles cannot be exact, and are
+blended. Layers as in torchvision's DeepLabv3.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class DeepLabV3(DilatedResNet):
         self.head = head(hidden, hidden, num_classes, dropout=nn.Identity())
 
     def score(self, features: Tensor) -> Tensor:
-        """Return the scores of the features seen through holes of four sizes, and of their average."""
-        views = [look(features) for look in self.atrous]  # each (N, hidden, H / 8, W / 8)
+        """Return the scores of the dilated convolutions of the features, and of their average."""
+        views = [convolve(features) for convolve in self.atrous]  # each (N, hidden, H / 8, W / 8)
         views.append(self.average(features).expand(-1, -1, *features.shape[-2:]))
         scores: Tensor = self.head(self.project(torch.cat(views, dim=1)))
         return scores

@@ -1,7 +1,6 @@
-"""Several networks as one: the average of their probabilities, at several scales and under flips and rotations.
+"""Ensembles: the average of the probabilities of several networks, at several scales, under flips and rotations.
 
-The average of networks that hold the first law holds it too: windows are as far apart, and reach as far, as the most
-demanding member asks.
+If tiles of all members are exact, so are those of the ensemble: its stride and context suit all members.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Ensemble(SegmentationModel):
     members : list of mapping
         ``{"architecture": name, "options": {...}}`` of each network.
     scales : list of float
-        Magnifications of the image for every member: 0.25, 0.5, 1, 2 or 4. The image is averaged down or interpolated
-        bilinearly, and so are the probabilities on the way back.
+        Magnifications of the image for every member: 0.25, 0.5, 1, 2 or 4, by averaging or bilinear interpolation;
+        probabilities are scaled back in the same way.
     symmetries : {"none", "flips", "all"}
         Average over the 4 mirror images, or over all 8 symmetries of the square.
     """
@@ -75,7 +74,7 @@ class Ensemble(SegmentationModel):
 
     @cached_property
     def geometry(self) -> Geometry:
-        """The least common stride, the widest context and what the widest margin leaves."""
+        """The least common multiple of the strides, the largest context and the largest margin."""
         parts = [_scaled(member.geometry, scale) for member in self.members for scale in self.scales]  # type: ignore[arg-type]
         stride = math.lcm(*(stride for stride, _, _ in parts))
         contexts = [context for _, context, _ in parts]
@@ -90,14 +89,14 @@ class Ensemble(SegmentationModel):
         total: Tensor | float = 0.0
         for index, scale, turns, flip in self.views:
             view = torch.rot90(image.flip(-1) if flip else image, turns, dims=(-2, -1))
-            seen = self._probabilities(self.members[index], scale, view)  # type: ignore[arg-type]
-            seen = torch.rot90(seen, -turns, dims=(-2, -1))
-            total = total + (seen.flip(-1) if flip else seen)
+            probabilities = self._probabilities(self.members[index], scale, view)  # type: ignore[arg-type]
+            probabilities = torch.rot90(probabilities, -turns, dims=(-2, -1))
+            total = total + (probabilities.flip(-1) if flip else probabilities)
         assert isinstance(total, Tensor)
         return (total / len(self.views)).clamp_min(_LEAST_PROBABILITY).log()
 
     def _probabilities(self, network: SegmentationModel, scale: float, image: Tensor) -> Tensor:
-        """Return what one member sees at one scale, less the margin of the ensemble."""
+        """Return the probabilities of one member at one scale, less the margin of the ensemble."""
         geometry = network.geometry
         view = _resize(image, scale)
         rows, columns = view.shape[-2:]
@@ -126,9 +125,9 @@ def _resize(image: Tensor, scale: float) -> Tensor:
 
 
 def _scaled(geometry: Geometry, scale: float) -> tuple[int, int | None, int]:
-    """Return stride, context and margin of a network in pixels of an image that it sees at ``scale``.
+    """Return stride, context and margin of a network at ``scale``, in pixels of the image.
 
-    Interpolation on the way in (scale > 1) or back (scale < 1) reaches one pixel of the coarser grid further.
+    Interpolation of the image (scale > 1) or of the probabilities (scale < 1) adds a pixel of the coarser grid.
     """
     if scale <= 1:
         factor = round(1 / scale)

@@ -1,4 +1,4 @@
-"""Fully convolutional networks: a classifier made dense, its coarse scores fused with those of finer levels.
+"""Fully convolutional networks: VGG-16 as a dense classifier, whose scores are fused with those of finer levels.
 
 Long, Shelhamer, Darrell (2015), "Fully Convolutional Networks for Semantic Segmentation", CVPR,
 doi:10.1109/CVPR.2015.7298965, figure 3. VGG-16 with its fully connected layers as a 7x7 and a 1x1 convolution. All
@@ -22,7 +22,7 @@ _DEEPEST_PX = 32
 
 
 class _FCN(SegmentationModel):
-    """FCN whose scores of the levels in ``fused`` (3 is pool4, 2 is pool3) are added to those of the classifier.
+    """FCN that adds the scores of the levels in ``fused`` (3 is pool4, 2 is pool3) to those of the classifier.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class _FCN(SegmentationModel):
     width : int
         Channels of the first level, 64 in VGG-16; fc6 and fc7 have 64 times as many.
     dropout : float
-        Probability after fc6 and fc7 in training, 0.5 as published.
+        Probability of dropout after fc6 and fc7, 0.5 as published.
     """
 
     paper = "Long et al. 2015, doi:10.1109/CVPR.2015.7298965"
@@ -76,7 +76,7 @@ class _FCN(SegmentationModel):
 
 
 class FCN32s(_FCN):
-    """FCN-32s: scores of the classifier alone, up-sampled by 32."""
+    """FCN-32s: the scores of the classifier, up-sampled by 32."""
 
     fused = ()
 

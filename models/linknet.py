@@ -64,7 +64,7 @@ class LinkNet(SegmentationModel):
 
 
 class _Decode(nn.Sequential):
-    """A quarter of the channels, twice the resolution (stride 2), then the channels of the link."""
+    """1x1 convolution to a quarter of the channels, up-sampling by ``stride``, 1x1 convolution to ``narrow``."""
 
     def __init__(self, wide: int, narrow: int, *, stride: int = 2) -> None:
         quarter = max(wide // 4, 1)

@@ -1,7 +1,7 @@
-"""A plain fully convolutional network: every layer at full resolution, context from growing dilation.
+"""A plain fully convolutional network: all layers at full resolution, with growing dilation.
 
 Yu, Koltun (2016), "Multi-Scale Context Aggregation by Dilated Convolutions", arXiv:1511.07122: the context module
-(table 1) on the image itself. Nothing is down-sampled, so nothing needs to be up-sampled, at the price of memory.
+(table 1) on the image itself. Nothing is down-sampled, which takes more memory.
 """
 
 from __future__ import annotations

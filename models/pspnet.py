@@ -1,7 +1,7 @@
-"""PSPNet: a dilated ResNet, and the averages of its features over the image at four scales beside them.
+"""PSPNet: a dilated ResNet, and the averages of its features over the image at four scales.
 
 Zhao, Shi, Qi, Wang, Jia (2017), "Pyramid Scene Parsing Network", doi:10.1109/CVPR.2017.660, figure 3. Its pyramid
-looks at the whole input: tiles of one slide cannot agree exactly, and are blended.
+depends on the whole input: tiles cannot be exact, and are blended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PSPNet(DilatedResNet):
         self.head = head(2 * wide, wide // 4, num_classes, dropout=nn.Dropout2d(0.1))
 
     def score(self, features: Tensor) -> Tensor:
-        """Return the scores of the features beside their averages over 1, 2², 3² and 6² regions of the image."""
+        """Return the scores of the features and of their averages over 1, 2², 3² and 6² regions of the image."""
         levels = [
             F.interpolate(average(features), features.shape[-2:], mode="bilinear", align_corners=False)
             for average in self.pyramid

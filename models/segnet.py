@@ -1,8 +1,8 @@
-"""SegNet: an encoder, and its mirror image that puts every value back where the pooling took it from.
+"""SegNet: an encoder and its mirror image, up-sampled by the indices of the poolings.
 
 Badrinarayanan, Kendall, Cipolla (2017), "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-Segmentation", doi:10.1109/TPAMI.2016.2644615. VGG-16 with batch normalization; the decoder up-samples by the indices
-of the encoder's poolings and has no other connection to it.
+Segmentation", doi:10.1109/TPAMI.2016.2644615. VGG-16 with batch normalization; the indices are the only connection
+between encoder and decoder.
 """
 
 from __future__ import annotations

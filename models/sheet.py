@@ -1,4 +1,4 @@
-"""The model sheet: what a network costs and what tiling does to it, measured."""
+"""The model sheet: measured size, cost and geometry of a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.base.geometry import Geometry
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A network in numbers.
+    """Measurements of a network.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Sheet:
     gflops_per_mpx
         10⁹ floating-point operations per 10⁶ pixels of input; a multiply-add is two.
     bytes_per_px
-        Memory of its float32 activations per pixel of a window, at the moment that takes most.
+        Peak memory of its float32 activations per pixel of a window.
     geometry
         Stride and measured context.
     options
@@ -44,14 +44,14 @@ class Sheet:
 
     @property
     def tiling(self) -> Literal["exact", "blended"]:
-        """Whether tiles give what one pass over the slide gives, or can only be blended."""
+        """Whether tiles equal one pass over the slide, or are blended."""
         return "blended" if self.geometry.context_px is None else "exact"
 
 
 def model_sheet(
     name: str, *, in_channels: int = 1, num_classes: int = 2, options: Mapping[str, object] | None = None
 ) -> Sheet:
-    """Measure a network without its weights; the arguments are those of :func:`models.build`."""
+    """Measure a network without its weights; arguments are those of :func:`models.build`."""
     with torch.device("meta"):
         network = models.build(name, in_channels=in_channels, num_classes=num_classes, options=options)
     geometry = network.geometry

@@ -1,12 +1,12 @@
-"""The pixel classifier that U-Net replaced: a patch goes in, the class of its centre pixel comes out.
+"""The pixel classifier before U-Net: a patch goes in, the class of its centre pixel comes out.
 
 Ciresan, Giusti, Gambardella, Schmidhuber (2012), "Deep Neural Networks Segment Neuronal Membranes in Electron
 Microscopy Images", NeurIPS, network N4: 95x95 pixels, four convolutions, each followed by 2x2 max-pooling, and two
-fully connected layers; ReLU instead of the scaled tanh of its time.
+fully connected layers; with ReLU instead of scaled tanh.
 
-Run over a slide patch by patch, it computes the same thing 9,000 times. Here every layer runs once, with holes as wide
-as the poolings before it were strides (Giusti et al. 2013, doi:10.1109/ICIP.2013.6738831; Long et al. 2015): the same
-logits at every pixel, in one pass. :meth:`classify` is the patch by patch network, with the same weights.
+Patch by patch, every pixel is computed 9,000 times. Here every layer runs once over the image, dilated by the stride of
+the poolings before it (Giusti et al. 2013, doi:10.1109/ICIP.2013.6738831; Long et al. 2015), with the same logits.
+:meth:`classify` is the network for patches, with the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WINDOW_PX = 95
 
 
 class SlidingWindow(SegmentationModel):
-    """The patch network of Ciresan et al., run densely.
+    """The network of Ciresan et al., for all pixels of an image at once.
 
     Parameters
     ----------
@@ -50,18 +50,18 @@ class SlidingWindow(SegmentationModel):
         self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (N, num_classes, H - 94, W - 94) logits: one for every pixel that is the centre of a window."""
-        hole = 1
+        """Return (N, num_classes, H - 94, W - 94) logits, one for every pixel with a whole window around it."""
+        dilation = 1
         for layer in self.encoder:
-            image = F.relu(F.conv2d(image, layer.weight, layer.bias, dilation=hole))
-            image = F.max_pool2d(image, kernel_size=2, stride=1, dilation=hole)
-            hole *= 2
-        image = F.relu(F.conv2d(image, self.hidden.weight, self.hidden.bias, dilation=hole))
+            image = F.relu(F.conv2d(image, layer.weight, layer.bias, dilation=dilation))
+            image = F.max_pool2d(image, kernel_size=2, stride=1, dilation=dilation)
+            dilation *= 2
+        image = F.relu(F.conv2d(image, self.hidden.weight, self.hidden.bias, dilation=dilation))
         logits: Tensor = self.head(image)
         return logits
 
     def classify(self, windows: Tensor) -> Tensor:
-        """Return (N, num_classes) logits of the centres of (N, in_channels, 95, 95) windows, as published."""
+        """Return (N, num_classes) logits for the centres of (N, in_channels, 95, 95) windows, as published."""
         for layer in self.encoder:
             windows = F.max_pool2d(F.relu(layer(windows)), kernel_size=2)
         logits: Tensor = self.head(F.relu(self.hidden(windows)))

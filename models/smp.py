@@ -1,7 +1,7 @@
 """Any architecture and encoder of segmentation_models_pytorch, as ``smp/ARCHITECTURE/ENCODER`` (extra ``zoo``).
 
-Iakubovskii (2019), https://github.com/qubvel-org/segmentation_models.pytorch. Its stride and context are measured like
-those of every other network.
+Iakubovskii (2019), https://github.com/qubvel-org/segmentation_models.pytorch. Stride and
+context are measured.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SMP(SegmentationModel):
         try:
             trained = _library().encoders.get_encoder(self.encoder_name, in_channels=first.shape[1], weights="imagenet")
             self.encoder.load_state_dict(trained.state_dict())
-        except Exception as error:  # whatever the hub's client raises without a network
+        except Exception as error:  # the client of the hub raises many classes
             raise OSError(
                 f"ImageNet weights of {self.encoder_name} are not on this machine and cannot be downloaded "
                 f"({type(error).__name__}); run once where there is a network, or set `pretrained` to the path of a "
@@ -99,7 +99,7 @@ def _library() -> Any:
 
 
 def _stride_px(encoder: nn.Module, in_channels: int) -> int:
-    """Return the input's size relative to that of the coarsest features."""
+    """Return the size of the input relative to that of the coarsest features."""
     length = 256
     with torch.no_grad():
         was_training = encoder.training

@@ -1,4 +1,4 @@
-"""U-Net: an encoder, a decoder, and a skip at every resolution between them.
+"""U-Net: an encoder, a decoder, and a skip connection at every resolution.
 
 Ronneberger, Fischer, Brox (2015), "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI,
 doi:10.1007/978-3-319-24574-4_28. With ``padding="valid"`` it is the published network (572 -> 388 pixels, skips
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base.interface import SegmentationModel
-from models.layers.blocks import Normalization, check_at_least_one, check_choice, convolution, initialize
+from models.layers.blocks import Normalization, check_at_least_one, check_choice, double_convolution, initialize
 from models.layers.deep_supervision import auxiliary_heads, by_level, weighted_logits
 from models.layers.upsampling import Upsample, Upsampling
 
@@ -42,8 +42,7 @@ class UNet(SegmentationModel):
     upsampling : {"transposed", "nearest", "bilinear", "bed_of_nails", "max_unpooling"}
         How the decoder doubles the resolution; transposed (up-convolution) as published.
     deep_supervision : bool
-        Heads on coarser levels of the decoder as well, for training
-        (:mod:`models.layers.deep_supervision`); not published.
+        Additional heads on coarser levels, for training (:mod:`models.layers.deep_supervision`); not published.
     """
 
     paper = "Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28"
@@ -67,20 +66,21 @@ class UNet(SegmentationModel):
         check_choice("upsampling", upsampling, get_args(Upsampling))
         check_choice("deep_supervision", deep_supervision, (True, False))
         if (padding, upsampling) == ("valid", "max_unpooling"):
-            raise ValueError("upsampling max_unpooling needs padding same: cropped maps have other indices")
+            raise ValueError("upsampling max_unpooling needs padding same: the indices of cropped maps do not fit")
         widths = [width * 2**level for level in range(depth + 1)]
         self.stride_px = 2**depth
         if padding == "valid":
             # Two 3x3 convolutions on each level: 2 (2^d - 1) + 2 2^d + 2 (2^d - 1); each level must halve evenly.
             self.margin_px, self.remainder_px = 6 * self.stride_px - 4, -4 % self.stride_px
-
+        around = 1 if padding == "same" else 0
         self.encoder = nn.ModuleList(
-            _double_convolution(narrow, wide, normalization, padding)
-            for narrow, wide in pairwise([in_channels, *widths])
+            double_convolution(*channels, padding=around, normalization=normalization)
+            for channels in pairwise([in_channels, *widths])
         )
         self.up = nn.ModuleList(Upsample(wide, narrow, upsampling) for narrow, wide in reversed(list(pairwise(widths))))
         self.decoder = nn.ModuleList(
-            _double_convolution(2 * narrow, narrow, normalization, padding) for narrow in reversed(widths[:-1])
+            double_convolution(2 * narrow, narrow, padding=around, normalization=normalization)
+            for narrow in reversed(widths[:-1])
         )
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
         self.auxiliary = auxiliary_heads(widths, num_classes) if deep_supervision else nn.ModuleList()
@@ -96,7 +96,7 @@ class UNet(SegmentationModel):
         return weighted_logits(self._scores(image, [*self.auxiliary, self.head])[::-1])
 
     def _scores(self, image: Tensor, heads: Sequence[nn.Module]) -> list[Tensor]:
-        """Return what the heads of the last levels of the decoder say, one of each, coarsest first."""
+        """Return the outputs of the heads of the last levels of the decoder, coarsest first."""
         skips, indices = [], []
         for encode in self.encoder[:-1]:
             image = encode(image)
@@ -108,7 +108,7 @@ class UNet(SegmentationModel):
         for up, decode, head in zip(self.up, self.decoder, by_level(heads, len(self.decoder)), strict=True):
             image = up(image, indices.pop())
             image = torch.cat([_crop_like(skips.pop(), image), image], dim=1)
-            for layer in decode.children():  # one by one: a call of all would hold the largest map to its end
+            for layer in decode.children():  # one by one, to free the largest map early
                 image = layer(image)
             if head is not None:
                 scores.append(head(image))
@@ -116,15 +116,7 @@ class UNet(SegmentationModel):
 
 
 def _crop_like(skip: Tensor, image: Tensor) -> Tensor:
-    """Return the centre of ``skip`` in the size of ``image``; all of it where convolutions are padded."""
+    """Return the centre of ``skip`` in the size of ``image``; all of it if convolutions are padded."""
     height, width = image.shape[-2:]
     top, left = (skip.shape[-2] - height) // 2, (skip.shape[-1] - width) // 2
     return skip[..., top : top + height, left : left + width]
-
-
-def _double_convolution(narrow: int, wide: int, normalization: Normalization, padding: Padding) -> nn.Sequential:
-    around = 1 if padding == "same" else 0
-    return nn.Sequential(
-        *convolution(narrow, wide, padding=around, normalization=normalization),
-        *convolution(wide, wide, padding=around, normalization=normalization),
-    )

@@ -31,30 +31,11 @@ from pipeline.runtime.signals import stopped_in_order
 from pipeline.runtime.threads import threads_in, use_threads
 from pipeline.settings.stages import parse_stage_config
 
-STAGES = {
-    "tile": "pipeline.stages.tile",
-    "weigh": "pipeline.stages.weigh",
-    "train": "pipeline.stages.train",
-    "validate": "pipeline.stages.validate",
-    "combine": "pipeline.stages.combine",
-    "predict": "pipeline.stages.predict",
-    "stitch": "pipeline.stages.stitch",
-    "objects": "pipeline.stages.objects",
-    "inspect": "pipeline.stages.inspect",
-    "evaluate": "pipeline.stages.evaluate",
-    "verify": "pipeline.stages.verify",
-    "report": "pipeline.stages.report",
-}
-# The workflow runs the stages; a user types the others.
-COMMANDS = STAGES | {
-    "crate": "pipeline.commands.crate",
-    "estimate": "pipeline.commands.estimate",
-    "explain": "pipeline.commands.explain",
-    "export": "pipeline.commands.export",
-    "find-lr": "pipeline.commands.find_lr",
-    "models": "pipeline.commands.models",
-    "view": "pipeline.commands.view",
-}
+# Stages are run by the workflow in about this order, commands are typed by a user.
+_STAGES = "tile weigh train validate combine predict stitch objects inspect evaluate verify report"
+_COMMANDS = "crate estimate explain export find-lr models view"
+STAGES = {name: f"pipeline.stages.{name}" for name in _STAGES.split()}
+COMMANDS = STAGES | {name: f"pipeline.commands.{name.replace('-', '_')}" for name in _COMMANDS.split()}
 
 log = logging.getLogger("pipeline")
 
@@ -125,7 +106,7 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
 def documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
     """Return what the docstring of ``run`` says before its section Parameters, and in it of each parameter."""
     text, _, section = (inspect.getdoc(run) or "").partition("\n\nParameters\n----------\n")
-    meanings = {}
+    meanings: dict[str, str] = {}
     for names, meaning in re.findall(r"^(\w[\w, ]*) : .*\n((?: +.*(?:\n|$))+)", section, re.MULTILINE):
         meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
     return text, meanings

@@ -1,4 +1,4 @@
-"""What every network is: its interface, its geometry and context, what it costs, and how it is made faster.
+"""The base of all networks: interface, geometry, measured context and cost, folding and rounding for prediction.
 
-Architectures are in the folder above; what several of them are built from is in :mod:`models.layers`.
+Architectures are in the folder above, their common layers in :mod:`models.layers`.
 """

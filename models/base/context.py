@@ -1,14 +1,12 @@
-"""Measurements of a network: how far it looks, how many parameters it has, how much it computes.
+"""Measurement of the context of a network: how far around a pixel its logits depend on the image.
 
-The context is found by gradient probing. Weights are made positive, and pooling and unpooling by the maximum become
-averages over what they choose from: then no gradient cancels, dies in a ReLU or misses a choice, and a pixel has a
-gradient if and only if the logits can depend on it.
+Gradients show which pixels matter. Weights are made positive, and max pooling and unpooling are replaced by averages:
+then no gradient cancels or is blocked by a ReLU, and a pixel has a gradient exactly if the logits can depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,32 +15,29 @@ from torch.overrides import TorchFunctionMode
 
 from models.base.geometry import Geometry, round_up
 
-if TYPE_CHECKING:
-    pass
-
-_WIDEST_PX = 4096  # a context that does not fit into half of this is called global
+_WIDEST_PX = 4096  # a context that does not fit into half of this counts as global
 _WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def measure_context_px(network: nn.Module, sampling: Geometry) -> int | None:
-    """Return how many pixels beyond a stride-aligned cell its logits depend on.
+    """Return how far beyond a stride-aligned cell its logits depend on the image.
 
     Parameters
     ----------
     network : nn.Module
-        From (1, 1, H, W) images to (1, 1, H, W) logits. It is spoilt: build one for this.
+        From (1, 1, H, W) images to (1, 1, H, W) logits. Its weights are overwritten.
     sampling : Geometry
-        Its stride, margin and remainder; the context is not looked at.
+        Its stride, margin and remainder; the context is ignored.
 
     Returns
     -------
     int or None
-        None where the logits depend on the whole image, however wide it is, or where it cannot be told.
+        None if the logits depend on the whole image, or if it cannot be measured.
 
     Notes
     -----
-    The image is a strip, one cell high where the network is padded: contexts of rows and of columns are equal for
-    square kernels.
+    The image is a strip, one cell high if the network is padded: for square kernels, rows and columns have the same
+    context.
     """
     network.double().eval().apply(_make_averaging)
     stride, margin = sampling.stride_px, sampling.margin_px
@@ -55,17 +50,17 @@ def measure_context_px(network: nn.Module, sampling: Geometry) -> int | None:
         first = width // 2 // stride * stride
         last = first + stride - 1
         seen = _columns_used(network, image, slice(first - margin, last - margin + 1))
-        if not len(seen):  # normalized across channels that are all equal here: nothing can be said
+        if not len(seen):  # normalization across channels, which are all equal here
             return None
         context = max(first - int(seen.min()), int(seen.max()) - last)
-        if context < first - margin - stride:  # else it may end where the image ends
+        if context < first - margin - stride:  # else it may be cut off by the image
             return context
         width = 2 * (width - sampling.remainder_px) + sampling.remainder_px
     return None
 
 
 def _make_averaging(module: nn.Module) -> None:
-    """Make a layer with weights an average over what it sees, and keep what a normalization returns positive."""
+    """Turn a layer with weights into an average, and make the output of a normalization positive."""
     for name, parameter in module.named_parameters(recurse=False):
         if parameter.ndim > 1:
             nn.init.constant_(parameter, parameter.shape[0] / parameter.numel())
@@ -74,7 +69,7 @@ def _make_averaging(module: nn.Module) -> None:
 
 
 def _columns_used(network: nn.Module, image: Tensor, columns: slice) -> Tensor:
-    """Return the indices of the columns of the image that these columns of the logits depend on."""
+    """Return the columns of the image that these columns of the logits depend on."""
     image = image.clone().requires_grad_()
     with _AveragePooling():
         network(image)[..., columns].sum().backward()
@@ -83,16 +78,10 @@ def _columns_used(network: nn.Module, image: Tensor, columns: slice) -> Tensor:
 
 
 class _AveragePooling(TorchFunctionMode):
-    """Let what chooses one of four pixels look at all four."""
+    """Replaces max pooling and unpooling by averages."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Replace the call of a function of torch."""
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, or its replacement."""
         options = dict(kwargs or {})
         if func in {F.max_pool2d, F.max_pool2d_with_indices}:
             image, size = args

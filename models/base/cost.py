@@ -1,9 +1,8 @@
-"""What a network costs: parameters, operations, memory of prediction and of training."""
+"""Cost of a network: parameters, operations, memory of prediction and of training."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,18 +16,16 @@ from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 
 _FLOP_INPUT_PX = 1024
-
-
 _STEP_IMAGES = 2  # batch normalization after global pooling needs more than one
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trainable numbers in a network."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def gflops_per_mpx(network: nn.Module, *, in_channels: int, sampling: Geometry) -> float:
-    """Return 10⁹ floating-point operations (a multiply-add is two) per 10⁶ pixels of input, halos not counted.
+    """Return 10⁹ floating-point operations (a multiply-add is two) per 10⁶ pixels of input, without halos.
 
     ``network`` may be on the device ``meta``: shapes are enough.
     """
@@ -41,7 +38,7 @@ def gflops_per_mpx(network: nn.Module, *, in_channels: int, sampling: Geometry) 
 
 
 def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) -> int:
-    """Return the most memory that float32 activations take at a time, per pixel of a window, without gradients.
+    """Return the peak memory of float32 activations per pixel of a window, without gradients.
 
     ``network`` may be on the device ``meta``: shapes are enough.
     """
@@ -57,11 +54,10 @@ def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) ->
 
 
 def training_bytes_per_px(network: SegmentationModel, *, num_classes: int) -> int:
-    """Return the most memory that float32 activations and their gradients take in a step of training, per pixel.
+    """Return the peak memory of float32 activations and their gradients in a training step, per pixel.
 
-    All activations are kept for the way back. What does not grow with the patch (weights, their gradients, the state of
-    an optimizer) is left out: it is the slope between two sizes. ``network`` is on the device ``meta``, where sizes
-    cost nothing.
+    It is the slope between two sizes of patches, without what does not grow with them: weights, their gradients, the
+    state of the optimizer. ``network`` is on the device ``meta``, where no memory is needed.
     """
     network.train()
     most = []
@@ -71,21 +67,21 @@ def training_bytes_per_px(network: SegmentationModel, *, num_classes: int) -> in
         image = torch.empty(_STEP_IMAGES, network.in_channels, length, length, device="meta")
         live = _LiveBytes()
         with torch.enable_grad(), live:
-            losses = [_loss_to_weigh(logits, num_classes) for _, logits in network.logits_to_train(image)]
+            losses = [_typical_loss(logits, num_classes) for _, logits in network.logits_to_train(image)]
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         most.append(live.most + image.untyped_storage().nbytes())
     return -(-(most[1] - most[0]) // (_STEP_IMAGES * (lengths[1] ** 2 - lengths[0] ** 2)))
 
 
-def _loss_to_weigh(logits: Tensor, num_classes: int) -> Tensor:
-    """Return a loss that takes about what those of training take: probabilities, a map of the target per class."""
+def _typical_loss(logits: Tensor, num_classes: int) -> Tensor:
+    """Return a loss that takes about as much memory as those of training: probabilities, and a one-hot target."""
     target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=logits.device)
     one_hot = F.one_hot(target, num_classes).movedim(-1, 1).float()
     return F.cross_entropy(logits, target) + (logits.softmax(dim=1) * one_hot).mean()
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations make, while these live."""
+    """Counts the bytes of live tensors, and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -93,14 +89,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.most: int = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run an operation, then count what it made."""
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Run an operation, then count its results."""
         made = func(*args, **dict(kwargs or {}))
         for leaf in tree_leaves(made):
             if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._seen:

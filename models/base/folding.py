@@ -1,7 +1,7 @@
-"""Batch normalization folded into the convolutions before it: the same function in fewer passes over memory.
+"""Folding of batch normalization into the convolution before it: the same function, but faster.
 
-Once trained, batch normalization is a scale and a shift per channel, which the weights of the convolution before it can
-hold (Jacob et al. 2018, doi:10.1109/CVPR.2018.00286, section 3.2).
+Once trained, batch normalization is a scale and a shift per channel, which the weights of the convolution can include
+(Jacob et al. 2018, doi:10.1109/CVPR.2018.00286, section 3.2).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 
-_AGREES = 1e-4  # of the largest logit: rounding of float32 is below, another function far above
+_TOLERANCE = 1e-4  # of the largest logit: above rounding of float32, far below a different function
 
 
 def fold_batch_norm(network: SegmentationModel) -> int:
     """Fold every batch normalization that directly follows a convolution, in place.
 
-    Which one follows which is seen in a forward pass, not read from names; that the logits stay is checked on a
-    copy. A network that this does not suit is left as it is.
+    Pairs are found in a forward pass. The logits are checked on a copy; if they would change, the network is not
+    changed.
 
     Parameters
     ----------
     network : SegmentationModel
-        In evaluation mode. It cannot be trained any more.
+        In evaluation mode. It cannot be trained afterwards.
 
     Returns
     -------
     int
-        Number of layers that were folded away.
+        Number of layers that were folded.
     """
     image, tried = noise_for(network), copy.deepcopy(network)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def fold_batch_norm(network: SegmentationModel) -> int:
         pairs = _pairs(tried, image)
         _fold(tried, pairs)
         after = tried(image)
-        if (after - before).abs().max() > _AGREES * before.abs().max():
+        if (after - before).abs().max() > _TOLERANCE * before.abs().max():
             return 0
         _fold(network, pairs)
     return len(pairs)
@@ -67,9 +67,9 @@ def _fold(network: nn.Module, pairs: list[tuple[str, str]]) -> None:
 
 
 def _pairs(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
-    """Return the names of convolutions and the batch normalizations that take all they make, and nothing else."""
+    """Return pairs of a convolution and the batch normalization that takes all its outputs, and nothing else."""
     maker: dict[int, str] = {}
-    held: list[Tensor] = []  # so that no tensor takes the place, and the id, of another
+    held: list[Tensor] = []  # keeps tensors alive, so that ids are unique
     made, taken = Counter[str](), Counter[tuple[str, str]]()
 
     def watch(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -98,7 +98,7 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
 
 
 def noise_for(network: SegmentationModel, *, batch: int = 1, cells: tuple[int, int] = (2, 2)) -> Tensor:
-    """Return small images of noise as the network takes them, whose logits cover ``cells`` strides or some more."""
+    """Return small images of noise that suit the network, whose logits cover at least ``cells`` strides."""
     geometry = network.geometry
     rows, columns = (
         round_up(2 * geometry.margin_px + count * geometry.stride_px, geometry.stride_px) + geometry.remainder_px

@@ -1,4 +1,4 @@
-"""What a planner must know of a network: how it samples its input, and how far it looks."""
+"""The geometry of a network: stride, context, and the sizes of its input and output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def round_up(value: int, multiple: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """The sampling of a network (lengths in pixels of its input).
+    """Stride, context and margins of a network (lengths in pixels of its input).
 
     Attributes
     ----------
     stride_px
-        Total down-sampling. Two windows of one slide give the same logits where both see enough only if their
-        origins differ by multiples of it.
+        Total down-sampling. Only windows whose origins differ by multiples of it give the same logits where they
+        overlap.
     context_px
-        How far beyond a stride-aligned region the logits of that region depend on the input; ``None`` if on all of
-        it (global pooling, instance normalization).
+        How far beyond a stride-aligned region its logits depend on the input; ``None`` if on all of it (global
+        pooling, instance normalization).
     margin_px
         Pixels that the network crops from each side of its input: 0 for padded convolutions.
     remainder_px
@@ -43,17 +43,17 @@ class Geometry:
             raise ValueError(f"margin_px must be at most the halo of {self.halo_px}, got {self.margin_px}")
 
     def with_context(self, context_px: int | None) -> Self:
-        """Return the same sampling with another context."""
+        """Return the same geometry with another context."""
         return replace(self, context_px=context_px)
 
     @property
     def halo_px(self) -> int:
-        """The context rounded up to the stride; only what the network crops where the context is global."""
+        """The context rounded up to the stride; ``trim_px`` if the context is global."""
         return self.trim_px if self.context_px is None else round_up(self.context_px, self.stride_px)
 
     @property
     def trim_px(self) -> int:
-        """Whole stride cells that a window of whole cells loses on each side, so that its logits are whole cells."""
+        """What a window of whole strides loses on each side, rounded up to the stride."""
         return round_up(self.margin_px + -self.remainder_px % self.stride_px, self.stride_px)
 
     def input_px(self, window_px: int) -> int:

@@ -1,4 +1,4 @@
-"""What every architecture is to the rest of the project: an image in, logits out, and an honest geometry."""
+"""The interface of all architectures: an image goes in, logits come out; the geometry is measured."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class SegmentationModel(nn.Module, ABC):
     paper
         Where the architecture was published.
     narrow_options
-        Options that make the cheapest network of the same geometry; its context is measured on that one.
+        Options of the smallest network of the same geometry, on which the context is measured.
     backbone
         Name of the torchvision classifier whose weights :meth:`load_backbone` takes; ``None`` without one.
     encoder
-        The part that :meth:`load_backbone` fills, or that can learn more slowly than the rest.
+        The part that :meth:`load_backbone` fills, and that can learn more slowly than the rest.
     least_batch
-        Images that training needs at once: 2 where batch normalization follows an average of the whole image.
+        Smallest batch for training: 2 if batch normalization follows an average of the whole image.
     name, chosen_options
-        What :func:`models.build` was asked for: the architecture and its options.
+        Architecture and options given to :func:`models.build`.
     stride_px, margin_px, remainder_px
         As in :class:`Geometry`.
     """
@@ -51,7 +51,7 @@ class SegmentationModel(nn.Module, ABC):
     _arguments: dict[str, Any]
 
     def __new__(cls, **arguments: Any) -> Self:
-        """Remember how the network is built, so that a thin copy of it can be made."""
+        """Keep the arguments, to build a narrow copy of the network."""
         network = super().__new__(cls)
         network.__dict__["_arguments"] = arguments
         return network
@@ -63,13 +63,13 @@ class SegmentationModel(nn.Module, ABC):
 
     @cached_property
     def geometry(self) -> Geometry:
-        """How the network samples its input, and how far it looks: measured, see :mod:`models.base.context`."""
+        """Stride, margins and the measured context (:mod:`models.base.context`)."""
         sampling = Geometry(
             stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
         )
-        with torch.inference_mode(mode=False), torch.enable_grad():  # measured whenever it is first asked for
-            thin = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.narrow_options)))
-            return sampling.with_context(measure_context_px(thin, sampling))
+        with torch.inference_mode(mode=False), torch.enable_grad():  # the first use may be in inference mode
+            narrow = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.narrow_options)))
+            return sampling.with_context(measure_context_px(narrow, sampling))
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class SegmentationModel(nn.Module, ABC):
         Parameters
         ----------
         image : (N, in_channels, H, W) float tensor
-            Normalized intensities, H and W as ``geometry.remainder_px`` asks.
+            Normalized intensities; H and W leave ``geometry.remainder_px`` when divided by the stride.
 
         Returns
         -------
@@ -86,7 +86,7 @@ class SegmentationModel(nn.Module, ABC):
         """
 
     def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
-        """Return the logits of every head with the weight of its loss; the first are those of ``forward``."""
+        """Return the weight of the loss and the logits of every head; the first is that of ``forward``."""
         return [(1.0, self(image))]
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
@@ -95,7 +95,7 @@ class SegmentationModel(nn.Module, ABC):
         Raises
         ------
         ValueError
-            If the network has no backbone, or another one.
+            If the network has no backbone, or the weights do not fit.
         """
         raise ValueError("this architecture has no backbone")
 
@@ -107,7 +107,7 @@ class SegmentationModel(nn.Module, ABC):
         ValueError
             If the network has no backbone, or one of another width.
         OSError
-            If the weights are out of reach.
+            If the weights cannot be downloaded.
         """
         if self.backbone is None:
             raise ValueError("this architecture has no backbone with ImageNet weights")
@@ -115,7 +115,7 @@ class SegmentationModel(nn.Module, ABC):
 
     @classmethod
     def options(cls, **given: str) -> list[str]:  # noqa: ARG003
-        """Return the names of the options of this architecture; ``given`` is what its name stands for."""
+        """Return the names of the options; ``given`` are the arguments that are part of the name."""
         return [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_OPTIONS]
 
 

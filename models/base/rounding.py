@@ -1,7 +1,7 @@
-"""Networks in bfloat16 whose ends stay exact: the image is not rounded on its way in, nor the logits on their way out.
+"""Networks in bfloat16, except for the first and last convolutions: image and logits are not rounded.
 
-bfloat16 has 8 bits of mantissa, as many as a pixel of an 8-bit slide has altogether: normalized and rounded,
-neighbouring grey values become one, in every pixel that a filter sees. Logits that are rounded tie.
+bfloat16 has 8 bits of mantissa: normalized and rounded, neighbouring grey values of an 8-bit slide become equal, and
+rounded logits have ties.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from models.base.interface import SegmentationModel
 
 
 class Float32Layer(nn.Module):
-    """A layer in float32 among others in bfloat16; ``made`` is the type of what it returns."""
+    """A layer in float32 in a network in bfloat16; ``made`` is the type of its output."""
 
     def __init__(self, layer: nn.Module, made: torch.dtype) -> None:
         super().__init__()
         self.layer, self.made = layer, made
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what the layer makes of an image of any type."""
+        """Return the output of the layer for an image of any type."""
         made: Tensor = self.layer(image.float())
         return made.to(self.made)
 
 
 def convert_to_bfloat16(network: SegmentationModel) -> None:
-    """Convert a network to bfloat16, in place, but for convolutions that take the image or make the logits.
+    """Convert a network to bfloat16, in place, except for convolutions that take the image or make the logits.
 
     Parameters
     ----------
     network : SegmentationModel
-        In evaluation mode, in float32, on the processor. Of an ensemble the ends of each member are kept. A network
-        that does not work so, as it uses the image elsewhere too, is converted whole.
+        In evaluation mode, in float32, on the CPU. In an ensemble, this holds for each member. If that fails, since
+        the network uses the image elsewhere too, all layers are converted.
     """
     ends = {
         f"{prefix}.{name}" if prefix else name: made
@@ -63,13 +63,13 @@ def _convert(network: SegmentationModel, ends: Mapping[str, torch.dtype]) -> Non
 
 
 def _has_no_members(network: SegmentationModel) -> bool:
-    """Say whether a network is made of no others, as an ensemble is."""
+    """Return whether a network is not an ensemble of others."""
     return sum(isinstance(module, SegmentationModel) for module in network.modules()) == 1
 
 
 @torch.no_grad()
 def _ends(network: SegmentationModel) -> dict[str, torch.dtype]:
-    """Return the names of the convolutions at the ends, and the type that what they make is to have."""
+    """Return the first and last convolutions by name, with the type of their output."""
     image = noise_for(network)
     taken: set[str] = set()
     made: dict[str, Tensor] = {}

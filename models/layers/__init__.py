@@ -1,4 +1,4 @@
-"""What several architectures are built from: convolution blocks, encoders, up-sampling, auxiliary heads.
+"""Layers that several architectures share: convolution blocks, encoders, up-sampling, auxiliary heads.
 
 Tensors (N, C, H, W) go in and come out.
 """

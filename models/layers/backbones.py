@@ -1,4 +1,4 @@
-"""The classifiers that encoders come from: VGG-16 and ResNet, named layer by layer as in torchvision, of any width.
+"""Encoders from classifiers: VGG-16 and ResNet of any width, with the names of layers of torchvision.
 
 Simonyan, Zisserman (2015), "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556.
 He, Zhang, Ren, Sun (2016), "Deep Residual Learning for Image Recognition", doi:10.1109/CVPR.2016.90.
@@ -22,7 +22,7 @@ RESNETS = tuple(_BLOCKS)
 def vgg16_levels(in_channels: int, width: int, *, batch_norm: bool) -> nn.ModuleList:
     """Return the 13 convolutions of VGG-16 as five levels, without the poolings between them.
 
-    Layers are numbered as in torchvision's ``features``, across levels, so that its weights load by name.
+    Layers are numbered across levels as in ``features`` of torchvision, so that its weights load by name.
     """
     levels, number, channels = nn.ModuleList(), 0, in_channels
     for level in VGG16:
@@ -53,7 +53,7 @@ def mirror_vgg16(width: int, layers: Callable[[int, int], list[nn.Module]]) -> n
 
 
 def load_vgg16(levels: nn.ModuleList, state: Mapping[str, Tensor]) -> None:
-    """Load torchvision's ``features`` into :func:`vgg16_levels`, none missing, none left over."""
+    """Load ``features`` of torchvision into :func:`vgg16_levels`; all must match."""
     features = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     own = {name.split(".", 1)[1]: tensor for name, tensor in levels.state_dict(keep_vars=True).items()}
     load_all(own, features)
@@ -114,7 +114,7 @@ class ResNet(nn.Module):
 
 
 def load_resnet(encoder: ResNet, state: Mapping[str, Tensor]) -> None:
-    """Load torchvision's weights, all but its classifier's, none missing, none left over."""
+    """Load the weights of torchvision without those of the classifier; all must match."""
     features = {name: value for name, value in state.items() if not name.startswith("fc.")}
     load_all(encoder.state_dict(keep_vars=True), features)
 
@@ -141,10 +141,9 @@ def load_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
 
 
 def adapt_channels(kernels: Tensor, channels: int) -> Tensor:
-    """Give RGB kernels (wide, 3, K, K) another number of input channels.
+    """Convert RGB kernels (wide, 3, K, K) to another number of input channels.
 
-    Each new channel has the mean of the three, scaled so that a grey image repeated in every channel gives the
-    response that it has as RGB.
+    Each new channel is the mean of the three, scaled so that the response to a grey image is the same.
     """
     present = kernels.shape[1]
     if channels == present:

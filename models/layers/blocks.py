@@ -1,8 +1,8 @@
-"""What several architectures share: a convolution with its normalization, initial weights, checks of options."""
+"""Convolution blocks with normalization, initial weights, and checks of options."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -28,11 +28,19 @@ def convolution(
     return [layer, *normalized(wide, normalization), nn.ReLU(inplace=True)]
 
 
+def double_convolution(
+    narrow: int, wide: int, *, padding: int = 1, normalization: Normalization = "batch"
+) -> nn.Sequential:
+    """Return two 3x3 convolutions, each with its normalization and a ReLU."""
+    more: dict[str, Any] = {"padding": padding, "normalization": normalization}
+    return nn.Sequential(*convolution(narrow, wide, **more), *convolution(wide, wide, **more))
+
+
 def normalized(channels: int, normalization: Normalization) -> list[nn.Module]:
-    """Return the normalization of ``channels`` channels: one module, or nothing.
+    """Return the normalization of ``channels`` channels: a list of one module, or an empty one.
 
     Batch normalization has fixed statistics once trained. Instance and group normalization (Ulyanov 2016,
-    arXiv:1607.08022; Wu 2018, arXiv:1803.08494) measure every image anew, so that logits depend on all of it.
+    arXiv:1607.08022; Wu 2018, arXiv:1803.08494) use the statistics of each image: its logits depend on all of it.
     """
     if normalization == "batch":
         return [nn.BatchNorm2d(channels)]
@@ -52,7 +60,7 @@ def initialize(module: nn.Module) -> None:
 
 
 def check_at_least_one(**numbers: int) -> None:
-    """Raise ValueError for a number that is not a whole one of at least 1."""
+    """Raise ValueError for a number that is not an integer of at least 1."""
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")

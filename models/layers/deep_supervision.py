@@ -1,9 +1,8 @@
-"""Deep supervision: heads at the coarser levels of a decoder, which learn beside the last one and predict nothing.
+"""Deep supervision: additional heads at the coarser levels of a decoder, used in training only.
 
 Isensee et al. (2021), "nnU-Net", doi:10.1038/s41592-020-01008-z: at every level but the two of lowest resolution, with
-half the weight at each level down. nnU-Net shrinks the target to each head. Here logits are enlarged to the size of the
-image, as those of PSPNet's auxiliary head: every head so learns from the whole truth and weight map, where a shrunken
-target loses what is thin.
+half the weight at each level down. nnU-Net shrinks the target to each head. Here the logits are enlarged to the size of
+the image, as for the auxiliary head of PSPNet: a shrunken target would lose thin structures.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ def auxiliary_heads(widths: Sequence[int], num_classes: int) -> nn.ModuleList:
 
 
 def by_level(heads: Sequence[nn.Module], levels: int) -> list[nn.Module | None]:
-    """Return the head of each level of a decoder, coarsest first; ``heads`` are those of the last ones."""
+    """Return the head of each level of a decoder (None: no head), coarsest first; ``heads`` are the last ones."""
     return [*[None] * (levels - len(heads)), *heads]
 
 
 def weighted_logits(scores: Sequence[Tensor]) -> list[tuple[float, Tensor]]:
-    """Return the logits of every head with the weight of its loss, 1, 1/2, 1/4, ..., all in the size of the finest.
+    """Return the weight of the loss (1, 1/2, 1/4, ...) and the logits of every head, in the size of the finest.
 
     Parameters
     ----------
     scores : sequence of (N, C, H, W) tensors
-        Finest first, each of half the resolution of the one before. With unpadded convolutions the coarser ones cover
-        more of the image, by as much on each side; that is cut off.
+        Finest first, each with half the resolution of the one before. With unpadded convolutions the coarser ones
+        cover more of the image, equally on each side; that is cut off.
     """
     height, width = scores[0].shape[-2:]
     logits = []

@@ -1,4 +1,4 @@
-"""What PSPNet and DeepLabv3 share: a ResNet dilated to output stride 8, a head on it, and a second one for training.
+"""The common part of PSPNet and DeepLabv3: a ResNet dilated to output stride 8, and its heads.
 
 Yu, Koltun, Funkhouser (2017), "Dilated Residual Networks", doi:10.1109/CVPR.2017.75.
 """
@@ -29,9 +29,9 @@ class DilatedResNet(SegmentationModel):
     width : int
         Channels of the first stage of the ResNet, 64 as published.
     depth : {50, 101, 152}
-        Of the ResNet.
+        Layers of the ResNet.
     auxiliary : bool
-        A second head on the third stage, used in training with weight ``auxiliary_weight``.
+        Add a head on the third stage, used in training with weight ``auxiliary_weight``.
     """
 
     auxiliary_weight: ClassVar[float]

@@ -1,4 +1,4 @@
-"""Up-sampling by two, in every way that architectures leave open, in this one place.
+"""Up-sampling by two.
 
 ====================  ==================================================================================================
 ``nearest``           every value four times
@@ -44,14 +44,14 @@ def upsample(image: Tensor, kind: Upsampling, indices: Tensor | None = None) -> 
         return F.pixel_shuffle(torch.stack([image, nails, nails, nails], dim=2).flatten(1, 2), 2)
     if kind == "max_unpooling" and indices is not None:
         return F.max_unpool2d(image, indices, kernel_size=(2, 2))
-    raise ValueError(f"no up-sampling {kind!r}, or indices are missing")
+    raise ValueError(f"unknown up-sampling {kind!r}, or indices are missing")
 
 
 class Upsample(nn.Module):
     """From ``wide`` to ``narrow`` channels at twice the resolution.
 
-    The kinds without weights of their own follow a 1x1 convolution, so that what they up-sample has the channels of the
-    encoder's level, as indices of its pooling need.
+    Kinds without weights follow a 1x1 convolution, so that their input has the channels of the level of the encoder, as
+    the indices of its pooling require.
     """
 
     def __init__(self, wide: int, narrow: int, kind: Upsampling = "transposed") -> None:

@@ -34,7 +34,7 @@ def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-cr
     except ModuleNotFoundError as error:
         raise SlidemillError("the package rocrate is not installed; pip install 'slidemill[crate]'") from error
     if not provenance.is_file():
-        raise SlidemillError(f"{provenance}: not there; a run in which every sample succeeds writes it")
+        raise SlidemillError(f"{provenance}: not found; a run in which every sample succeeds writes it")
     content = read_json(provenance)
     crate = new_crate()
     crate.name = "Segmentation of microscopy slides"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import models
 from models.sheet import model_sheet
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
-from pipeline.base.text import text_table
 from pipeline.networks.model_card import ModelCard, card_path, read_card
 from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_runs
 from pipeline.prediction.speed import read_speed
@@ -17,11 +18,10 @@ from pipeline.project.stage_settings import network_file
 from pipeline.runtime.device import prepare
 from pipeline.runtime.limits import cores
 from pipeline.settings.schema import Settings, read_settings
+from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import plan_grid
-
-_HEAD = ("slide", "rows", "columns", "um/px", "tiles", "redundancy", "time", "memory_MB", "disk_MB")
 
 
 def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
@@ -39,14 +39,18 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
     config = read_settings(settings)
     for name in config.networks:
         card = _card(config, name)
-        grids = {path: _grid(path, card, config) for path in slides}
-        pace = _pace(name, card, [grid for grid, _ in grids.values() if isinstance(grid, Grid)], threads)
-        print(f"{name}: speed from {pace.source}" if pace else f"{name}: no slide can be read")
-        _print(grids, card, pace, config)
+        grids, errors = _grids(slides, card, config)
+        speed = _throughput(name, card, [grid for grid, _ in grids.values()], threads) if grids else None
+        print(f"{name}: speed from {speed.source}" if speed else f"{name}: no slide can be read")
+        for error in errors:
+            print(f"left out: {error}")
+        if speed:
+            kept = config.needs_probabilities
+            _print({path: estimate(*grid, card, speed, probabilities=kept) for path, grid in grids.items()})
 
 
 def _card(config: Settings, name: str) -> ModelCard:
-    """Return the card of a network; of one that is not trained yet, what is known of it."""
+    """Return the card of a network, or one of its architecture if it is not trained yet."""
     path = card_path(Path(network_file(config, name)))
     if path.is_file():
         return read_card(path)
@@ -73,7 +77,7 @@ def _card(config: Settings, name: str) -> ModelCard:
 
 
 def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any]]:
-    """Return name and options of the architecture of a network, or of a fold, that is not trained yet."""
+    """Return name and options of the architecture of a network or fold that is not trained yet."""
     if name in config.averages:
         average = config.averages[name]
         cards = [_card(config, member) for member in average.members]
@@ -83,58 +87,54 @@ def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any]]:
     return model.architecture, model.stated_options
 
 
-def _grid(path: Path, card: ModelCard, config: Settings) -> tuple[Grid, tuple[float, float] | None] | tuple[str, None]:
-    """Return the tiles of a slide and its pixel size, or why it cannot be read."""
-    tiling = config.tiling
-    try:
-        with open_slide(path, memory_mb=tiling.memory_mb, view=config.image) as slide:
-            return plan_grid(slide.shape, card, tiling.memory_mb, tiling.tile_px), slide.pixel_size_um
-    except SlideError as error:
-        return str(error), None
+def _grids(
+    slides: list[Path], card: ModelCard, config: Settings
+) -> tuple[dict[Path, tuple[Grid, PixelSize | None]], list[SlideError]]:
+    """Return the tiles and the pixel size of each slide, and the errors of the slides that cannot be read."""
+    grids, errors, memory_mb = {}, [], config.tiling.memory_mb
+    for path in slides:
+        try:
+            with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
+                grids[path] = plan_grid(slide.shape, card, memory_mb, config.tiling.tile_px), slide.pixel_size_um
+        except SlideError as error:
+            errors.append(error)
+    return grids, errors
 
 
-def _pace(name: str, card: ModelCard, grids: list[Grid], threads: int) -> Throughput | None:
-    if not grids:
-        return None
+def _throughput(name: str, card: ModelCard, grids: list[Grid], threads: int) -> Throughput:
     folder = Path(paths.SPEED.format(model=name, batch="")).parent
     speeds = [read_speed(path) for path in sorted(folder.rglob("*.json"))]
-    mean = sum(grid.redundancy for grid in grids) / len(grids)
-    if earlier := throughput_of_runs(speeds, mean):
+    if earlier := throughput_of_runs(speeds, sum(grid.redundancy for grid in grids) / len(grids)):
         return earlier
     device = prepare(threads)
-    network = models.build(
-        card.architecture, in_channels=card.in_channels, num_classes=len(card.classes), options=card.options
+    channels, classes = card.in_channels, len(card.classes)
+    network = models.build(card.architecture, in_channels=channels, num_classes=classes, options=card.options)
+    return measure_throughput(network, in_channels=channels, device=device)
+
+
+def _print(estimates: dict[Path, Estimate]) -> None:
+    rows: list[dict[str, object]] = [
+        {
+            "slide": str(path),
+            "rows": one.shape[0],
+            "columns": one.shape[1],
+            "um/px": f"{one.pixel_size_um[0]:.3g}" if one.pixel_size_um else "?",
+            "tiles": one.tiles,
+            "redundancy": f"{one.redundancy:.2f}",
+            "time": _clock(one.time_s),
+            "memory_MB": one.memory_mb,
+            "disk_MB": f"{one.disk_mb:,.1f}",
+        }
+        for path, one in estimates.items()
+    ]
+    several = estimates.values()
+    rows.append(
+        dict.fromkeys(rows[0], "")
+        | {"slide": "total", "tiles": sum(one.tiles for one in several)}
+        | {"time": _clock(sum(one.time_s for one in several)), "memory_MB": max(one.memory_mb for one in several)}
+        | {"disk_MB": f"{sum(one.disk_mb for one in several):,.1f}"}
     )
-    return measure_throughput(network, in_channels=card.in_channels, device=device)
-
-
-def _print(
-    grids: dict[Path, tuple[Grid, tuple[float, float] | None] | tuple[str, None]],
-    card: ModelCard,
-    pace: Throughput | None,
-    config: Settings,
-) -> None:
-    rows: list[tuple[str, ...]] = [_HEAD]
-    made: list[Estimate] = []
-    for path, (grid, size) in grids.items():
-        if isinstance(grid, str) or pace is None:
-            print(f"left out: {grid}")
-            continue
-        made.append(estimate(grid, size, card, pace, probabilities=config.needs_probabilities))
-        rows.append(_cells(str(path), made[-1]))
-    if made:
-        total_s, disk_mb = sum(one.time_s for one in made), sum(one.disk_mb for one in made)
-        largest = max(one.memory_mb for one in made)
-        tiles = sum(one.tiles for one in made)
-        rows.append(("total", "", "", "", str(tiles), "", _clock(total_s), str(largest), f"{disk_mb:,.1f}"))
-    print(text_table(rows))
-
-
-def _cells(path: str, made: Estimate) -> tuple[str, ...]:
-    size = f"{made.pixel_size_um[0]:.3g}" if made.pixel_size_um else "?"
-    rows, columns = map(str, made.shape)
-    numbers = (f"{made.redundancy:.2f}", _clock(made.time_s), str(made.memory_mb), f"{made.disk_mb:,.1f}")
-    return path, rows, columns, size, str(made.tiles), *numbers
+    print(pd.DataFrame(rows).to_string(index=False))
 
 
 def _clock(seconds: float) -> str:

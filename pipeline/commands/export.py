@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
-from pipeline.masks.mask_file import Plane, open_mask
+from pipeline.masks.mask_file import open_mask
 from pipeline.masks.ome_tiff import read_annotations
 from pipeline.masks.ome_zarr import write_label_zarr
 from pipeline.settings.schema import ImageConfig
@@ -30,7 +30,7 @@ def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
         Largest piece of the mask to hold, in MB.
     """
     if output.exists():
-        raise SlidemillError(f"{output}: is there already; remove it, or choose another name")
+        raise SlidemillError(f"{output}: already exists; remove it or choose another name")
     with open_mask(mask, memory_mb=memory_mb) as images:
         has_objects = images.instances is not None
     about = read_annotations(mask)
@@ -52,4 +52,4 @@ def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
 
 
 def _levels(slide: Slide) -> list[Array]:
-    return [Plane(slide, level) for level in range(len(slide.levels))]
+    return [slide.plane(level) for level in range(len(slide.levels))]

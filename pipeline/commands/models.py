@@ -1,19 +1,21 @@
-"""Print the model sheet: every architecture with what it costs and what tiling does to it."""
+"""Print a table of all architectures: size, operations, stride, context, tiling, paper."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from models import available
 from models.sheet import Sheet, model_sheet
-from pipeline.base.text import text_table
 
 _HEAD = ("architecture", "parameters", "GFLOPs/Mpx", "stride_px", "context_px", "tiling", "paper")
 
 
 def run() -> None:
-    """Print a table of all architectures, with default options, for one channel and two classes."""
-    print(text_table([_HEAD, *(row(model_sheet(name)) for name in available())]))
+    """Print the table for default options, one channel and two classes."""
+    rows = [row(model_sheet(name)) for name in available()]
+    print(pd.DataFrame(rows, columns=list(_HEAD)).to_string(index=False))
 
 
 def row(sheet: Sheet) -> tuple[str, ...]:

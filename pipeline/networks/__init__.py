@@ -1,4 +1,4 @@
-"""A network on disk: its weights, the card that describes it, what its training starts from.
+"""Networks on disk: their weights, the card that describes them, pretrained weights, and compilation.
 
-A path goes in, a network in evaluation mode comes out, or the reason why the file cannot be used.
+A path goes in, a network in evaluation mode comes out, or an error with the reason.
 """

@@ -1,4 +1,4 @@
-"""The network that a training starts with: fresh weights, a classifier's, or those of another network of Slidemill."""
+"""Initial weights of a training: random, those of a classifier, or those of another network of Slidemill."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) -> SegmentationModel:
-    """Return a network as configured, with its initial weights: those of ``seed``, or of ``pretrained``.
+    """Return the configured network with its initial weights, from ``seed`` or ``pretrained``.
 
     Raises
     ------
     SlidemillError
-        If the options are not those of the architecture, or the pretrained weights do not fit.
+        If an option is unknown to the architecture, or the pretrained weights do not fit.
     """
     torch.manual_seed(config.seed)
     try:
@@ -41,20 +41,20 @@ def build_network(config: ModelConfig, *, in_channels: int, num_classes: int) ->
 
 
 def load_pretrained(network: SegmentationModel, source: str) -> None:
-    """Fill a fresh network with trained weights, as far as they fit.
+    """Load trained weights into a network, as far as they fit.
 
     Parameters
     ----------
     network : SegmentationModel
     source : str
-        ``imagenet``; or the path of a torchvision state dict (.pth, .pt), all of whose backbone must fit; or of a
-        ``model.safetensors``, of which every weight of the same name and shape is taken: another number of classes
-        leaves the head fresh, another architecture of the same family its own layers.
+        ``imagenet``; or the path of a torchvision state dict (.pth, .pt), whose backbone must fit completely; or of a
+        ``model.safetensors``, of which all weights with the same name and shape are loaded: the head stays random if
+        the number of classes differs, and so do layers that only this architecture has.
 
     Raises
     ------
     SlidemillError
-        If the weights are out of reach, damaged, or do not fit.
+        If the weights cannot be read or downloaded, or do not fit.
     """
     try:
         if source == "imagenet":
@@ -80,7 +80,7 @@ def _copy_fitting(network: SegmentationModel, state: Mapping[str, Tensor], sourc
     learned = {name for name, _ in network.named_parameters()}
     if fresh := sorted(learned.difference(fitting)):
         log.info(
-            "%s: %d of %d weights fit; fresh: %s", source, len(learned) - len(fresh), len(learned), ", ".join(fresh)
+            "%s: %d of %d weights fit; random: %s", source, len(learned) - len(fresh), len(learned), ", ".join(fresh)
         )
 
 

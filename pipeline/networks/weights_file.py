@@ -1,4 +1,4 @@
-"""Weights to and from safetensors. Apart from the card, because reading a card does not need torch."""
+"""Writing and reading of networks (safetensors and card); a module of its own, since reading a card needs no torch."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def save_network(
     appearance: Sequence[dict[str, float]],
     origin: dict[str, Any],
 ) -> None:
-    """Write the weights to ``path`` and the card that describes them beside it, each all or nothing.
+    """Write the weights to ``path`` and their card beside it, each atomically.
 
     Parameters
     ----------
     path : Path
         ``model.safetensors``.
     network : SegmentationModel
-        As :func:`models.build` made it for ``classes``.
+        Made by :func:`models.build` for ``classes``.
     origin : dict
-        What :func:`pipeline.base.files.provenance` returned; the sha256 of the weights is added.
+        Result of :func:`pipeline.base.files.provenance`; the sha256 of the weights is added.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
@@ -67,13 +67,13 @@ def save_network(
 
 
 def load_network(path: Path, *, classes: list[str] | None = None) -> tuple[SegmentationModel, ModelCard]:
-    """Build the network that ``model.json`` beside ``path`` describes, with the weights of ``path``, for evaluation.
+    """Return the network in evaluation mode, and its card, ``model.json`` beside ``path``.
 
     Raises
     ------
     SlidemillError
-        If a file is missing or damaged, the weights do not fit the description, or it has other classes than those of
-        the configuration, if they are given.
+        If a file is missing or damaged, or the weights do not fit the card.
+        Also if the network has other ``classes`` than these.
     """
     card = read_card(card_path(path))
     if classes is not None and card.classes != classes:

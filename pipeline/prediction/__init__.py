@@ -1,4 +1,4 @@
-"""Windows of slides go through a network, and labels of whole slides come out.
+"""Prediction: plans of slides and a network go in, labels (and probabilities) of whole slides come out.
 
-Reading, batching, blending, writing, going on after an interruption; and how exact and how fast it was.
+Reading, batching, blending, writing, resuming; also exactness, speed, estimates and explanations of networks.
 """

@@ -1,8 +1,8 @@
-"""Overlapping windows of a network with global context, blended into one map, a row of tiles after the other.
+"""Blending of overlapping windows of a network with global context, one row of tiles after the other.
 
 Such a network sees a different image in every window, so neighbours disagree at their border. Their probabilities are
-averaged with Gaussian weights around the centre of each window (as in nnU-Net, doi:10.1038/s41592-020-01008-z), and
-how often two windows disagree on the label of a pixel is counted: the tile mismatch.
+averaged with Gaussian weights around the centre of each window (as in nnU-Net, doi:10.1038/s41592-020-01008-z). The
+pixels whose label differs between two windows are counted: the tile mismatch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.arrays import bands
 from pipeline.tiling.grid import Grid, Region, Tile
 
 Probabilities = NDArray[np.float32]
@@ -25,37 +26,37 @@ _NO_LABEL = 255
 
 @dataclass(kw_only=True)
 class Mismatch:
-    """How often windows disagree: pixels whose label differs, of all pixels that two windows were compared at."""
+    """Pixels at which two windows were compared, and how many of them got different labels."""
 
     differing_px: int = 0
     compared_px: int = 0
 
     @property
     def share(self) -> float:
-        """Of the compared pixels; 0 where there are none, since one window holds all of the slide."""
+        """Share of the compared pixels that differ; 0 if a single window holds the slide."""
         return self.differing_px / self.compared_px if self.compared_px else 0.0
 
 
 class Blend:
-    """Blends the windows of one slide; they must come in the order of ``grid.tiles()``.
+    """Blends the windows of one slide, which must be added in the order of ``grid.tiles()``.
 
-    Memory is that of three rows of tiles, whatever the height of the slide.
+    At most three rows of tiles are in memory.
 
     Parameters
     ----------
     grid : Grid
     num_classes : int
     rows : int
-        How many rows of tiles are complete already. What windows say of them is passed over.
+        Rows of tiles that an interrupted run has completed; windows do not change them.
     windows : int or None
-        How many windows will come; None: all.
+        Number of windows to be added; None: all of the grid.
 
     Attributes
     ----------
     mismatch : Mismatch
         In the rows that were completed here.
     rows : int
-        How many are complete.
+        Number of complete rows.
     """
 
     def __init__(self, grid: Grid, num_classes: int, *, rows: int = 0, windows: int | None = None) -> None:
@@ -66,13 +67,13 @@ class Blend:
         self._rows: dict[int, _Row] = {}
 
     def add(self, tile: Tile, probabilities: Probabilities) -> Iterator[tuple[Region, Probabilities]]:
-        """Add a window; yield the regions that are complete now.
+        """Add a window; yield the regions that it completes.
 
         Parameters
         ----------
         tile : Tile
         probabilities : (classes, rows, columns) float32 array
-            Of the write region and ``grid.overlap_px`` around it, also beyond the slide.
+            Of the write region and ``grid.overlap_px`` around it, including what is beyond the slide.
 
         Yields
         ------
@@ -112,18 +113,16 @@ class Blend:
     def _finish(self, number: int) -> Iterator[tuple[Region, Probabilities]]:
         row = self._rows.pop(number)
         top, bottom = self._extent(number)
-        for left in range(0, self._grid.shape[1], self._grid.tile[1]):
-            right = min(left + self._grid.tile[1], self._grid.shape[1])
-            columns = slice(left, right)
+        for columns in bands(self._grid.shape[1], self._grid.tile[1]):
             blended = row.total[..., columns] / row.weight[:, columns]
-            yield Region(top=top, left=left, bottom=bottom, right=right), blended
+            yield Region(top=top, left=columns.start, bottom=bottom, right=columns.stop), blended
         self.rows = number + 1
         self.mismatch.differing_px += row.mismatch.differing_px
         self.mismatch.compared_px += row.mismatch.compared_px
 
 
 class _Row:
-    """One row of tiles while its windows come in."""
+    """Sums of one row of tiles."""
 
     def __init__(self, num_classes: int, height: int, width: int) -> None:
         self.total = np.zeros((num_classes, height, width), dtype=np.float32)
@@ -132,7 +131,7 @@ class _Row:
         self.mismatch = Mismatch()
 
     def add(self, place: tuple[slice, slice], probabilities: Probabilities, weights: NDArray[Any]) -> None:
-        """Add a part of a window, and compare it with the window that was here first."""
+        """Add a part of a window, and compare its labels with those of the first window at each pixel."""
         self.total[:, *place] += probabilities * weights
         self.weight[place] += weights
         labels, first = probabilities.argmax(axis=0).astype(np.uint8), self.first_label[place]

@@ -1,6 +1,6 @@
-"""What segmenting a slide will take, from its shape and the card of a network: tiles, pixels, time, memory, disk.
+"""Estimates of tiles, time, memory and disk space for segmenting a slide, from its shape and the card of a network.
 
-Nothing of a slide is decoded. Times and sizes come from earlier runs where there are any.
+No pixel is decoded. Speed is that of earlier runs, or measured on one window.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TIMED_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """How fast this machine is: pixels of a slide per second where ``redundancy`` pixels are computed for each."""
+    """Pixels of a slide per second, measured with tiles that compute ``redundancy`` pixels for each of them."""
 
     px_per_s: float
     redundancy: float
@@ -39,7 +39,7 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one slide takes; ``shape`` and ``pixel_size_um`` are those of its header."""
+    """The estimate for one slide; ``shape`` and ``pixel_size_um`` are those of its header."""
 
     shape: tuple[int, int]
     pixel_size_um: tuple[float, float] | None
@@ -51,9 +51,9 @@ class Estimate:
 
 
 def estimate(
-    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, pace: Throughput, *, probabilities: bool
+    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, speed: Throughput, *, probabilities: bool
 ) -> Estimate:
-    """Estimate one slide. Glass is not known yet: skipping it makes a run faster than this."""
+    """Return the estimate for one slide, as if none of it were glass, which a run may skip."""
     slide_px = math.prod(grid.shape)
     window_px = max(math.prod(tile.read.shape) for tile in grid.tiles())
     kept = len(card.classes) * _PROBABILITY_BYTES if probabilities else 0
@@ -62,14 +62,14 @@ def estimate(
         pixel_size_um=pixel_size_um,
         tiles=grid.count,
         redundancy=grid.redundancy,
-        time_s=slide_px / pace.px_per_s * grid.redundancy / pace.redundancy,
+        time_s=slide_px / speed.px_per_s * grid.redundancy / speed.redundancy,
         memory_mb=needed_mb(card, window_px),
         disk_mb=slide_px * (_MASK_BYTES_PER_PX + _LABEL_BYTES_PER_PX + kept) / 1e6,
     )
 
 
 def throughput_of_runs(speeds: Iterable[Speed], redundancy: float) -> Throughput | None:
-    """Return the pace of earlier runs, whose tiles are taken to be like those of now; None without any."""
+    """Return the throughput of earlier runs, assumed to have tiles of this redundancy; None without runs."""
     found = list(speeds)
     pixels, wall_s = sum(speed.pixels for speed in found), sum(speed.wall_s for speed in found)
     if not pixels:
@@ -78,14 +78,14 @@ def throughput_of_runs(speeds: Iterable[Speed], redundancy: float) -> Throughput
 
 
 def measure_throughput(network: SegmentationModel, *, in_channels: int, device: torch.device) -> Throughput:
-    """Time a window of 512 px on this machine for some seconds; weights do not matter."""
+    """Time a window of 512 px on this machine for two seconds; weights do not matter."""
     network.eval()
     fold_batch_norm(network)
     network.to(device).to(memory_format=torch.channels_last)
     stride = network.geometry.stride_px
     side = -(-max(_TIMED_PX, 2 * network.geometry.halo_px + stride) // stride) * stride
     window = to_device(np.zeros((1, in_channels, side, side), dtype=np.float32), next(network.parameters()))
-    logits_of(network, window, network.geometry.halo_px).cpu()  # the first is slower
+    logits_of(network, window, network.geometry.halo_px).cpu()  # the first pass is slower
     start, count = time.monotonic(), 0
     while time.monotonic() - start < _TIMED_S:
         logits_of(network, window, network.geometry.halo_px).cpu()

@@ -1,6 +1,6 @@
-"""The first law on a piece of a real slide: tiles, computed as prediction does it, against one pass over all of it.
+"""Check that tiled prediction equals one pass over the whole, on a piece of a real slide.
 
-An array goes in, what both say of it comes out. The piece is treated as a slide of its own, mirrored at its borders.
+The piece, an array, is treated as a slide of its own, mirrored at its borders. The difference comes out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.tiling.grid import Grid, Region, read_mirrored
 
 Precision = Literal["float64", "float32"]
 
-TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-4}  # between logits: rounding, and no more
+TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-4}  # largest difference of logits by rounding
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _TILE_PX = 128
 _CANDIDATES = 8  # per side: places where the piece could be cut
@@ -31,10 +31,10 @@ _CANDIDATES = 8  # per side: places where the piece could be cut
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How far tiles are from one pass over the whole, in one precision.
+    """The difference between tiles and one pass over the whole, in one precision.
 
-    ``flips`` are pixels whose label differs; those outside ties are where the two largest logits of the whole are
-    further apart than twice the tolerance, so that no rounding can explain them.
+    ``flips`` are pixels whose label differs. Those outside ties cannot be explained by rounding: the two largest logits
+    of the whole differ by more than twice the tolerance.
     """
 
     precision: Precision
@@ -45,28 +45,28 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether tiled equals whole."""
+        """Whether tiled prediction equals that of the whole."""
         flips = self.flips if self.precision == "float64" else self.flips_outside_ties
         return self.max_difference <= self.tolerance and flips == 0
 
 
 def small_grid(planned: Grid, *, largest_px: int) -> Grid:
-    """Return a grid of 3 x 3 tiles with the stride and the halo of a plan, over as large a piece of its slide.
+    """Return a grid of 3 x 3 tiles, with the stride and the halo of a plan, for a piece of its slide.
 
     Parameters
     ----------
     planned : Grid
-        Of the slide. Where the slide is too small, there are fewer tiles.
+        Of the slide. If that is too small, there are fewer tiles.
     largest_px : int
-        Most pixels that one pass over the piece may have, halo included.
+        Most pixels of one pass over the piece, halo included.
 
     Raises
     ------
     ConfigError
-        If the halo alone has more.
+        If even the smallest tiles exceed that.
     """
     stride, halo = planned.stride_px, planned.cut_px
-    side = (round_up(_TILE_PX, stride) // stride | 1) * stride  # odd: a stride that is half of the true one is seen
+    side = (round_up(_TILE_PX, stride) // stride | 1) * stride  # odd, to detect a stride that is half of the true one
     while (3 * side + 2 * halo) ** 2 > largest_px and side > stride:
         side -= 2 * stride
     if (3 * side + 2 * halo) ** 2 > largest_px:
@@ -82,7 +82,7 @@ def small_grid(planned: Grid, *, largest_px: int) -> Grid:
 def richest_piece(
     read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], piece: tuple[int, int]
 ) -> Region:
-    """Return where the piece of a slide with the largest variance is, of 8 x 8 places spread evenly over it."""
+    """Return the place of the piece with the largest variance, out of 8 x 8 places spread evenly over the slide."""
     starts = [
         np.unique(np.linspace(0, length - side, _CANDIDATES).astype(int))
         for length, side in zip(shape, piece, strict=True)
@@ -98,12 +98,12 @@ def richest_piece(
 def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, precision: Precision) -> Check:
     """Compare tiles with one pass over the whole.
 
-    The whole is seen by the network as it was trained, tiles by the network as prediction prepares it.
+    The network is prepared as for prediction for the tiles, and used as trained for the whole.
 
     Parameters
     ----------
     network : SegmentationModel
-        In evaluation mode, on the processor; it is left as it is.
+        In evaluation mode, on the CPU; it is not changed.
     image : (channels, rows, columns) float32 array
         Normalized, of the shape of ``grid``.
     grid : Grid
@@ -127,7 +127,7 @@ def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid
 
 
 def mismatch_of(network: SegmentationModel, image: NDArray[np.float32], grid: Grid, *, num_classes: int) -> float:
-    """Return the share of pixels that blended tiles label otherwise than one pass over the bare image does."""
+    """Return the share of pixels whose label differs between blended tiles and one pass over the image."""
     whole = labels_of(one_pass(network, image, grid))
     tiled = predict_image(network, image, num_classes=num_classes, tile_px=max(grid.tile))
     return float((whole[0].numpy() != tiled).mean())
@@ -135,7 +135,7 @@ def mismatch_of(network: SegmentationModel, image: NDArray[np.float32], grid: Gr
 
 @torch.inference_mode()
 def one_pass(network: SegmentationModel, image: NDArray[np.float32], grid: Grid) -> torch.Tensor:
-    """Return the (1, classes, rows, columns) logits of an image, padded by numpy and seen all at once."""
+    """Return the (1, classes, rows, columns) logits of one pass over an image, padded by numpy."""
     after = [round_up(length, grid.stride_px) - length for length in grid.shape]
     padding = [(0, 0), *((grid.halo_px, grid.halo_px + more) for more in after)]
     window = torch.from_numpy(np.pad(image, padding, mode="reflect")[None])

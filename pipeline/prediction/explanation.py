@@ -1,4 +1,4 @@
-"""What a network looks at: what its decision depends on, what its first layer sees, what its layers respond to.
+"""What a network looks at: occlusion maps, filters of the first layer, and the strongest responses of layers.
 
 A network and normalized windows go in, arrays come out. Occlusion and strongest responses are those of Zeiler and
 Fergus (2014), "Visualizing and Understanding Convolutional Networks", ECCV, arXiv:1311.2901.
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
-from pipeline.prediction.forward import logits_of, to_device
+from pipeline.base.arrays import bands
+from pipeline.prediction.forward import logits_of, probabilities_of, to_device
 from pipeline.tiling.grid import Region
 
 _NOISE = 1e-12
@@ -31,7 +32,7 @@ _NOISE = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """Where a channel of a layer responds most: a pixel of the window (row, column), and how strongly."""
+    """A strong response of a channel of a layer: its pixel of the window (row, column) and its value."""
 
     layer: str
     channel: int
@@ -40,14 +41,14 @@ class Response:
     value: float
 
     def shifted(self, top: int, left: int) -> Self:
-        """Return the same in pixels of what the window was cut from, at ``top`` and ``left``."""
+        """Return the response in pixels of the image that the window was cut from, at ``top`` and ``left``."""
         return replace(self, row=self.row + top, column=self.column + left)
 
 
 def receptive_window(network: SegmentationModel, place: Region, region: Region) -> Region:
     """Return the window that the logits of ``place`` depend on: whole stride cells and the halo around them.
 
-    Of a network with global context it is ``region`` in whole cells, which is then all that the network is shown.
+    A network with global context gets ``region`` instead, in whole cells.
     """
     stride, halo = network.geometry.stride_px, network.geometry.halo_px
     inner = region if network.geometry.context_px is None else place
@@ -61,7 +62,7 @@ def receptive_window(network: SegmentationModel, place: Region, region: Region) 
 
 
 def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the class probabilities of windows less their halo.
+    """Return the class probabilities of windows without their halo.
 
     Parameters
     ----------
@@ -74,9 +75,8 @@ def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.floa
     -------
     (N, classes, rows - 2 halo, columns - 2 halo) float32 array
     """
-    logits = logits_of(network, to_device(windows, next(network.parameters())), network.geometry.halo_px)
-    shown: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
-    return shown
+    weight = next(network.parameters())
+    return probabilities_of(logits_of(network, to_device(windows, weight), network.geometry.halo_px))
 
 
 def occlusion_map(
@@ -89,7 +89,7 @@ def occlusion_map(
     step_px: int,
     batch: int,
 ) -> NDArray[np.float32]:
-    """Return by how much a score falls where a square of the window is hidden.
+    """Return by how much a score falls if a square of the window is hidden.
 
     Parameters
     ----------
@@ -98,26 +98,26 @@ def occlusion_map(
     window : (channels, rows, columns) float32 array
         Normalized; whole stride cells and the halo around them.
     score : callable
-        From what :func:`probabilities_of_window` returns for N windows to their (N,) scores, such as the probability of
-        one class at one pixel.
+        Takes the result of :func:`probabilities_of_window` for N windows and returns their (N,) scores, such as the
+        probability of one class at one pixel.
     fill : sequence of float
-        What hides: the mean of the slide, per channel, normalized.
+        Value of the square per channel: the normalized mean of the slide.
     occluder_px, step_px : int
-        Side of the square, and how far apart squares are. Squares at the border are cut off.
+        Side of the square, and its step. Squares at the border are cut off.
     batch : int
-        Windows that go through the network at once.
+        Windows per forward pass.
 
     Returns
     -------
     (rows, columns) float32 array
-        At each pixel the mean over the squares that hid it; negative where hiding helps.
+        At each pixel, the mean over the squares that hid it; negative if hiding raises the score.
     """
     before = score(probabilities_of_window(network, window[None]))[0]
     falls, covers = np.zeros((2, *window.shape[1:]), dtype=np.float64)
     squares = list(_squares((window.shape[1], window.shape[2]), occluder_px, step_px))
     grey = np.asarray(fill, dtype=np.float32)[:, None, None]
     with tqdm(total=len(squares), unit="squares", disable=None, desc="occlusion") as bar:
-        for some in (squares[first : first + batch] for first in range(0, len(squares), batch)):
+        for some in (squares[part] for part in bands(len(squares), batch)):
             hidden = np.repeat(window[None], len(some), axis=0)
             for image, square in zip(hidden, some, strict=True):
                 image[:, *square.slices] = grey
@@ -146,16 +146,16 @@ def layers_to_show(network: nn.Module) -> list[str]:
 def responses(
     network: SegmentationModel, window: NDArray[np.float32], layers: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return what convolutions make of a window, before normalization: (channels, rows, columns) float32 by name.
+    """Return the outputs of convolutions for a window, before normalization: (channels, rows, columns) float32 by name.
 
-    Of a layer that runs several times (an ensemble under flips) it is the first time, which is upright.
+    If a layer runs several times (an ensemble under flips), the first output is returned, that of the upright window.
     """
     modules = dict(_convolutions(network))
-    kept = _KeepResults({id(modules[name].weight): name for name in layers})
+    recorded = _RecordConvolutions({id(modules[name].weight): name for name in layers})
     rows, columns = (network.geometry.input_px(length) for length in window.shape[1:])
-    with torch.inference_mode(), kept:
+    with torch.inference_mode(), recorded:
         network(to_device(window[None, :, :rows, :columns], next(network.parameters())))
-    return {name: kept.maps[name] for name in layers if name in kept.maps}
+    return {name: recorded.maps[name] for name in layers if name in recorded.maps}
 
 
 def strongest_responses(
@@ -167,22 +167,22 @@ def strongest_responses(
     apart_px: int,
     border_px: int,
 ) -> list[Response]:
-    """Return where the channels that stand out most respond most, the strongest of each channel first.
+    """Return the strongest responses of the channels with the most outstanding maxima, strongest of a channel first.
 
     Parameters
     ----------
     maps : mapping
-        What :func:`responses` returned for a window.
+        Result of :func:`responses` for a window.
     shape : (rows, columns)
         Of that window.
     channels : int
-        Most channels per layer: those whose maximum is most standard deviations above their mean.
+        Most channels per layer: those with the largest (maximum - mean) / standard deviation.
     count : int
         Most responses per channel.
     apart_px : int
         Least distance (in both directions) between two of them, px of the window.
     border_px : int
-        Left out on each side of the window: the halo.
+        Width of the border of the window that is left out: the halo.
     """
     found = list[Response]()
     for layer, values in maps.items():
@@ -190,11 +190,10 @@ def strongest_responses(
         spread = values.std(axis=(1, 2))
         outstanding = (values.max(axis=(1, 2)) - values.mean(axis=(1, 2))) / (spread + _NOISE)
         for channel in np.argsort(-outstanding, kind="stable")[:channels]:
-            if spread[channel] > _NOISE:  # else it says the same everywhere
+            if spread[channel] > _NOISE:  # else it is constant
                 inside = _inside(values[channel], ratio, shape, border_px)
                 some = _peaks(inside, count, max(1, round(apart_px / ratio)))
-                one = Response(layer=layer, channel=int(channel), row=0, column=0, value=0.0)
-                found += [_placed(one, values[channel], peak, ratio, shape) for peak in some]
+                found += [_response(layer, int(channel), values[channel], peak, ratio, shape) for peak in some]
     return found
 
 
@@ -210,22 +209,16 @@ def _convolutions(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
     return ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
-class _KeepResults(TorchFunctionMode):
-    """Keeps the results of convolutions by their weights. A hook would miss those that call the function themselves."""
+class _RecordConvolutions(TorchFunctionMode):
+    """Records the outputs of convolutions by their weights; hooks would miss direct calls of the function."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
         self._names = names
         self.maps: dict[str, NDArray[np.float32]] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run a function of torch; keep what it returns where it is one of the convolutions."""
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch; record its result if it is one of the convolutions."""
         made = func(*args, **dict(kwargs or {}))
         if func is F.conv2d:
             name = self._names.get(id(args[1]))
@@ -240,12 +233,12 @@ def _host(values: Tensor) -> NDArray[np.float32]:
 
 
 def _pixels(length: int, ratio: float, whole: int) -> NDArray[np.float64]:
-    """Return where the pixels of a map are in the window: about the same centre, since convolutions crop both sides."""
+    """Return the positions of the pixels of a map in the window; both have the same centre."""
     return whole / 2 - 0.5 + (np.arange(length, dtype=np.float64) + 0.5 - length / 2) * ratio
 
 
 def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], border_px: int) -> NDArray[np.float32]:
-    """Return a map that is lowest everywhere but in the window less its border."""
+    """Return a map with its border set to the minimum."""
     near = [
         (place >= border_px) & (place <= whole - 1 - border_px)
         for place, whole in ((_pixels(n, ratio, whole), whole) for n, whole in zip(values.shape, shape, strict=True))
@@ -258,11 +251,17 @@ def _peaks(values: NDArray[np.float32], count: int, apart: int) -> NDArray[np.in
     return peaks
 
 
-def _placed(
-    one: Response, values: NDArray[np.float32], peak: NDArray[np.intp], ratio: float, shape: tuple[int, int]
+def _response(
+    layer: str,
+    channel: int,
+    values: NDArray[np.float32],
+    peak: NDArray[np.intp],
+    ratio: float,
+    shape: tuple[int, int],
 ) -> Response:
+    """Return the response at a peak of a map, in pixels of the window."""
     row, column = (
         int(_pixels(length, ratio, whole)[index].round())
         for length, whole, index in zip(values.shape, shape, peak, strict=True)
     )
-    return replace(one, row=row, column=column, value=float(values[tuple(peak)]))
+    return Response(layer=layer, channel=channel, row=row, column=column, value=float(values[tuple(peak)]))

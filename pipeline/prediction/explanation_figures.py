@@ -1,6 +1,6 @@
-"""The figures of ``explain``, as PNG: where hiding hurts, the first filters, what layers respond to.
+"""Figures of ``explain``: occlusion map, first filters, strongest responses.
 
-Arrays in, bytes of a file out; as in :mod:`pipeline.report.figures`, without pyplot.
+Arrays go in, the bytes of a PNG file come out; without pyplot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SIDE_IN = 0.62  # of a filter, or of a patch
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one channel of a layer responds to most: (channels, rows, columns) patches and how strongly."""
+    """The strongest responses of one channel of a layer: (channels, rows, columns) patches and values."""
 
     title: str
     patches: Sequence[NDArray[np.float32]]
@@ -37,14 +37,14 @@ class Row:
 def occlusion_figure(
     window: NDArray[np.float32], falls: NDArray[np.float32], place: Region, *, title: str, class_index: int
 ) -> bytes:
-    """Return a window of a slide, and over it by how much the probability at ``place`` falls where a part is hidden.
+    """Return a window of a slide beside its occlusion map: the fall of the probability at ``place``.
 
     Parameters
     ----------
     window : (channels, rows, columns) float32 array
         Normalized.
     falls : (rows, columns) float32 array
-        What :func:`pipeline.prediction.explanation.occlusion_map` returned.
+        Result of :func:`pipeline.prediction.explanation.occlusion_map`.
     place : Region
         In pixels of the window.
     """
@@ -58,18 +58,17 @@ def occlusion_figure(
         axes.set_axis_off()
     largest = max(float(np.abs(falls).max()), 1e-6)
     colours = ScalarMappable(Normalize(-largest, largest), cmap="RdBu_r")
-    mapped.imshow(
-        colours.to_rgba(falls), alpha=0.75 * np.abs(falls) / largest
-    )  # where nothing falls, the slide is seen
-    figure.colorbar(colours, ax=mapped, label="fall of the probability where this is hidden")
+    mapped.imshow(colours.to_rgba(falls), alpha=0.75 * np.abs(falls) / largest)  # transparent at 0
+    figure.colorbar(colours, ax=mapped, label="fall of the probability if hidden")
     figure.suptitle(title, fontsize=10, parse_math=False)
     return _png(figure)
 
 
 def filter_figure(kernels: NDArray[np.float32]) -> bytes:
-    """Return the first kernels of a layer, (filters, channels, rows, columns): red adds, blue takes away.
+    """Return the first kernels of a layer, (filters, channels, rows, columns): red is positive, blue negative.
 
-    Three channels are shown in colour, each kernel on its own scale; of others the first four, a row each.
+    Three channels are shown as one colour picture; otherwise the first four are shown, a row each. Each kernel has its
+    own scale.
     """
     kernels = kernels[:_MOST_FILTERS]
     colour = kernels.shape[1] == 3
@@ -93,14 +92,14 @@ def filter_figure(kernels: NDArray[np.float32]) -> bytes:
 
 
 def response_figure(rows: Sequence[Row]) -> bytes:
-    """Return the patches that channels respond to most, a row per channel; one line of text without any."""
+    """Return the patches that channels respond to most, a row per channel."""
     most = max((len(row.patches) for row in rows), default=1)
     figure = Figure(figsize=(1.6 * _SIDE_IN * most + 2.6, 1.9 * _SIDE_IN * max(len(rows), 1)), layout="constrained")
     grid = figure.subplots(max(len(rows), 1), most, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     if not rows:
-        grid[0, 0].text(0, 0.5, "every layer says the same everywhere")
+        grid[0, 0].text(0, 0.5, "every layer is constant here")
     for axes_of_row, row in zip(grid, rows, strict=False):
         axes_of_row[0].text(
             -0.1, 0.5, row.title, ha="right", va="center", fontsize=7, transform=axes_of_row[0].transAxes

@@ -1,8 +1,8 @@
-"""Tiled inference: windows in, class probabilities of their write regions out, exactly as in one pass over the slide.
+"""Tiled inference: windows go in, logits of their write regions come out, equal to those of one pass over the slide.
 
-This holds because windows start on multiples of the stride, reach at least the context beyond what they write, and
-are normalized with the statistics of the whole slide; ``tests/pipeline/prediction/test_forward.py`` proves it. It
-cannot hold for networks with global context: their windows are blended.
+They are equal because windows start on multiples of the stride, extend at least the context beyond what they write, and
+are normalized with the statistics of the whole slide (tested in ``tests/pipeline/prediction/test_forward.py``).
+Windows of networks with global context cannot be equal: they are blended.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pipeline.tiling.grid import Grid, Tile, read_mirrored
 
 log = logging.getLogger(__name__)
 
-_NO_MEMORY = "can't allocate memory"  # what torch says on a processor, where it has no class for it
-_UNCERTAIN = math.log(3)  # between logits: with two classes, the better one has a probability below 0.75
+_NO_MEMORY = "can't allocate memory"  # message of torch on a CPU, for which it has no class of error
+_UNCERTAIN = math.log(3)  # difference of logits: of two classes, the better one has a probability below 0.75
 
 
 @torch.inference_mode()
 def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tensor:
-    """Run windows of one shape through the network and cut off what only was context.
+    """Run windows of one shape through the network and cut off their context.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tenso
     windows : (N, channels, rows, columns) float tensor
         Normalized pixels; rows and columns are multiples of the stride.
     cut_px : int
-        What to cut off: the halo, less what is kept for blending.
+        Pixels to cut off on each side: the halo, less what is kept for blending.
 
     Returns
     -------
@@ -53,15 +53,15 @@ def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tenso
 
 
 def logits_within_memory(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tensor:
-    """As :func:`logits_of`, in smaller pieces where the memory of the device does not hold all at once.
+    """Like :func:`logits_of`, but in smaller pieces if the memory of the device is too small.
 
     Batches are halved, then single windows: into two that overlap by what is cut off, which is exact. Windows of
-    networks with global context cannot be cut.
+    networks with global context are not divided.
 
     Raises
     ------
     SlidemillError
-        If the smallest piece does not fit either.
+        If the smallest piece does not fit.
     """
     try:
         return logits_of(network, windows, cut_px)
@@ -72,16 +72,16 @@ def logits_within_memory(network: SegmentationModel, windows: Tensor, cut_px: in
         if pieces is None:
             rows, columns = windows.shape[-2:]
             raise SlidemillError(
-                f"the memory of {windows.device} does not hold a window of {rows} x {columns} px; "
+                f"a window of {rows} x {columns} px does not fit into the memory of {windows.device}; "
                 "lower tiling.memory_mb or tiling.tile_px"
             ) from None
-    log.warning("%s has too little memory for %s windows; going on with halves", windows.device, tuple(windows.shape))
+    log.warning("%s: not enough memory for windows %s; they are halved", windows.device, tuple(windows.shape))
     halves, axis = pieces
     return torch.cat([logits_within_memory(network, half, cut_px) for half in halves], dim=axis)
 
 
 def _halves(windows: Tensor, geometry: Geometry, cut_px: int) -> tuple[list[Tensor], int] | None:
-    """Return two halves of a batch, or of its only window, and the axis along which their logits join."""
+    """Return two halves of a batch, or of its only window, and the axis along which their logits are joined."""
     if len(windows) > 1:
         return list(windows.tensor_split(2)), 0
     axis = 2 if windows.shape[2] >= windows.shape[3] else 3
@@ -127,7 +127,7 @@ def predict_image(network: SegmentationModel, image: Array, *, num_classes: int,
 
 
 def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
-    """Copy windows to the device and precision of the weights, in the memory order that convolutions like best."""
+    """Copy windows to the device and precision of the weights, in the memory order that is fastest."""
     pixels = torch.from_numpy(windows)
     if weight.device.type == "cuda":
         pixels = pixels.pin_memory()
@@ -136,24 +136,24 @@ def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
 
 
 def labels_of(logits: Tensor) -> Tensor:
-    """Return the class of largest logit, as uint8 (N, rows, columns); the first of equals."""
-    return logits.max(dim=1).indices.to(torch.uint8)  # argmax is 25 times slower on one of the memory orders
+    """Return the class of the largest logit, as uint8 (N, rows, columns); the first one if several are equal."""
+    return logits.max(dim=1).indices.to(torch.uint8)  # argmax is 25 times slower in one of the memory orders
 
 
 def probabilities_of(logits: Tensor) -> NDArray[np.float32]:
-    """Return class probabilities, (N, classes, rows, columns) on the host."""
+    """Return class probabilities, (N, classes, rows, columns), in the memory of the CPU."""
     probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
     return probabilities
 
 
 def uncertain_of(logits: Tensor) -> Tensor:
-    """Say where the best class is less than three times as probable as the second, as bool (N, rows, columns)."""
-    near = logits > logits.amax(dim=1, keepdim=True) - _UNCERTAIN  # the best itself always is
+    """Return where the best class is less than three times as probable as the second, as bool (N, rows, columns)."""
+    near = logits > logits.amax(dim=1, keepdim=True) - _UNCERTAIN  # true for the best itself
     return near.sum(dim=1, dtype=torch.uint8) > 1
 
 
 def crop_to(values: Tensor, tile: Tile) -> Tensor:
-    """Cut what lies beyond the slide off the last rows and columns of a border tile."""
+    """Return the part of a tile that is on the slide."""
     return values[..., *crop_slices(tile)]
 
 

@@ -1,7 +1,7 @@
-"""Slides through a network: batches are read ahead in threads, scored on the device, and written behind in a thread.
+"""Prediction of slides: batches of windows are read ahead, run through the network, and written in a thread.
 
-The three overlap, so that the slowest of them, the network, sets the pace; how long it waited for the others is
-measured.
+Reading, network and writing overlap, so that a run takes as long as the slowest of them, the network. The time that it
+waits for the others is measured.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from pipeline.tiling.plan import SlidePlan
 
 log = logging.getLogger(__name__)
 
-_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # beyond this, windows gain nothing from going together
+_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # larger batches are not faster
 
 Value = TypeVar("Value")
 
 
 class Scores(NamedTuple):
-    """What the network says of windows, (N, ...): labels, or probabilities to blend, or both to keep."""
+    """Output of the network for N windows, (N, ...): labels, or probabilities to blend, or both if both are kept."""
 
     labels: NDArray[np.uint8] | None
     uncertain: NDArray[np.bool_] | None
@@ -58,7 +58,7 @@ class Scores(NamedTuple):
 
 
 def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
-    """Prepare a network for prediction: on its device, in ``precision``, normalization folded into convolutions."""
+    """Move a network to its device and precision, and fold batch normalization into convolutions."""
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
     if precision == "bfloat16":
         convert_to_bfloat16(network)
@@ -66,7 +66,7 @@ def make_ready(network: SegmentationModel, device: torch.device, precision: str)
 
 
 def batch_limit_px(window_px: int, device: torch.device) -> int:
-    """Return up to how many pixels windows go together, if memory allows ``window_px``."""
+    """Return the most pixels of a batch, if memory allows ``window_px``."""
     return min(window_px, _BATCH_PX[device.type])
 
 
@@ -79,9 +79,7 @@ def segment_slides(
     memory_mb: int,
     threads: int,
 ) -> Speed:
-    """Run slides through a network and write what it says; go on where an earlier try of the writer was interrupted.
-
-    Reading and network together stay within ``memory_mb`` and what this process may have; half of the ``threads`` read.
+    """Predict slides and write the results; continue if an earlier run was interrupted.
 
     Parameters
     ----------
@@ -89,19 +87,23 @@ def segment_slides(
         In evaluation mode, on its device.
     slides : list of (sample id, plan)
     writer : PredictionWriter
-        Has begun the slides.
+        Has begun the slides, and has the records of an interrupted run.
+    memory_mb : int
+        Memory limit of reading and network together; the limit of this process holds too.
+    threads : int
+        Half of them read.
 
     Returns
     -------
     Speed
-        How long it took, and what the network waited for.
+        Time of the run, and what the network waited for.
     """
     progress = progress_of(writer.records, slides)
     left = remaining(slides, progress.first)
     if writer.records:
-        log.info("going on after %d of %d windows", progress.first, sum(plan.count for _, plan in slides))
+        log.info("continuing after %d of %d windows", progress.first, sum(plan.count for _, plan in slides))
     device = next(network.parameters()).device
-    if device.type == "cpu":  # a GPU has the windows in memory of its own
+    if device.type == "cpu":  # a GPU holds the windows in its own memory
         memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
     batches = read_batches(
         left,
@@ -111,14 +113,14 @@ def segment_slides(
         ahead=AHEAD,
     )
     clock = _Clock(progress.spent)
-    sink = _ResultWriter(left, writer, progress, clock)
-    _segment(network, batches, sink, clock)
-    return sink.speed(network, slides)
+    results = _ResultWriter(left, writer, progress, clock)
+    _segment(network, batches, results, clock)
+    return results.speed(network, slides)
 
 
-def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _ResultWriter, clock: _Clock) -> None:
-    """Run all batches through a network that is ready, and write what it says."""
-    with write_behind(sink.write) as put:
+def _segment(network: SegmentationModel, batches: Iterable[Batch], results: _ResultWriter, clock: _Clock) -> None:
+    """Run all batches through the network, and write the results."""
+    with write_behind(results.write) as put:
         stream = iter(batches)
         while True:
             with clock.measure("reading"):
@@ -126,7 +128,7 @@ def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _Result
             if batch is None:
                 break
             with clock.measure("network"):
-                scores = _score(network, batch, sink.writer.keeps_probabilities) if batch.places else None
+                scores = _score(network, batch, results.writer.keeps_probabilities) if batch.places else None
             with clock.measure("writing"):
                 put((batch, scores))
         with clock.measure("writing"):
@@ -134,9 +136,9 @@ def _segment(network: SegmentationModel, batches: Iterable[Batch], sink: _Result
 
 
 def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -> Scores:
-    """Return what the network says of a batch.
+    """Run a batch through the network.
 
-    What is cut off and blended follows from the network, so it is the same for all slides.
+    What is cut off and blended depends on the network only, so it is the same for all slides.
     """
     grid = batch.places[0].plan.grid
     weight = next(network.parameters())
@@ -148,7 +150,7 @@ def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -
 
 
 def _to_host(values: torch.Tensor) -> NDArray[Any]:
-    """Copy small integers from the device; they are still being written while the next windows are in the network."""
+    """Copy small integers from the device into memory of their own: they are written while the network runs on."""
     host = outside_the_heap(tuple(values.shape), np.bool_ if values.dtype == torch.bool else np.uint8)
     torch.from_numpy(host).copy_(values)
     return host
@@ -156,9 +158,9 @@ def _to_host(values: torch.Tensor) -> NDArray[Any]:
 
 @contextmanager
 def write_behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None], None]]:
-    """Run ``consume`` in a thread of its own, one item behind; what it raises is raised by the next call, or the last.
+    """Run ``consume`` in a thread, at most one item behind; its exceptions are raised by the next call.
 
-    The function that is given takes an item, waits until the one before it is done, and returns; ``None`` only waits.
+    Yields a function that takes an item, waits for the previous one, and returns; with ``None`` it only waits.
     """
     with ThreadPoolExecutor(1) as pool:
         running: Future[None] | None = None
@@ -173,7 +175,7 @@ def write_behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value |
 
 
 class _Clock:
-    """Seconds that were spent in each part of the loop, and altogether; those of earlier tries included."""
+    """Seconds spent in each part of the loop, and in total; earlier, interrupted runs included."""
 
     def __init__(self, earlier: dict[str, float]) -> None:
         self._start = time.monotonic() - earlier.get("all", 0.0)
@@ -190,7 +192,7 @@ class _Clock:
 
 
 class _ResultWriter:
-    """The slides of the batch on their way out, and what was measured on it."""
+    """Writes the results of slides, and counts what was measured on them."""
 
     def __init__(self, slides: Slides, writer: PredictionWriter, progress: Progress, clock: _Clock) -> None:
         self.writer = writer
@@ -205,16 +207,16 @@ class _ResultWriter:
         }
 
     def write(self, scored: tuple[Batch, Scores | None]) -> None:
-        """Write a batch: exact tiles at once, blended ones when their neighbours are there; then record it."""
+        """Write a batch: exact tiles at once, blended ones when their neighbours are done; then record it."""
         batch, scores = scored
-        came: dict[str, Tally] = defaultdict(Tally)
+        tallies: dict[str, Tally] = defaultdict(Tally)
         for unreadable in batch.unreadable:
             log.warning("%s", unreadable.error)
             self.writer.fail(unreadable.sample, stage="predict", error=unreadable.error)
-            came[unreadable.sample].error = unreadable.error
+            tallies[unreadable.sample].error = unreadable.error
         for index, place in enumerate(batch.places):
             assert scores is not None
-            tally = came[place.sample]
+            tally = tallies[place.sample]
             tally.pixels += math.prod(place.tile.write.shape)
             if scores.labels is None:
                 assert scores.probabilities is not None
@@ -222,9 +224,9 @@ class _ResultWriter:
             else:
                 self._write(place, scores, index, tally)
         first, self._stop = self._stop, self._stop + batch.requested
-        for sample, tally in came.items():
+        for sample, tally in tallies.items():
             self._samples[sample].add(tally)
-        self.writer.record(JournalRecord(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(came)))
+        self.writer.record(JournalRecord(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(tallies)))
 
     def _write(self, place: Place, scores: Scores, index: int, tally: Tally) -> None:
         assert scores.labels is not None
@@ -246,7 +248,7 @@ class _ResultWriter:
         tally.compared_px += blend.mismatch.compared_px - mismatch.compared_px
 
     def speed(self, network: SegmentationModel, slides: Slides) -> Speed:
-        """Return what was measured on ``slides``."""
+        """Return the measurements on ``slides``."""
         spent = self._clock.read()
         slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
         blended = [sample for sample, plan in slides if plan.grid.overlap_px]

@@ -1,7 +1,7 @@
-"""How far the prediction of a batch is, as a list of records, one for each batch of windows that was written.
+"""Progress of the prediction of a batch of slides: a list of records, one for each batch of windows that was written.
 
-An interrupted prediction goes on between two of these, so that the same windows go through the network together as if
-nothing had been, and every result and every count is the same.
+An interrupted prediction continues after a record. So the same windows go through the network together, and all results
+and counts are those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Slides = list[tuple[str, SlidePlan]]
 
 @dataclass(kw_only=True)
 class Tally:
-    """What came of a sample, or of a part of it.
+    """Counts of a sample, or of a part of it.
 
     Attributes
     ----------
     pixels
-        Went through the network.
+        Pixels that went through the network.
     rows
-        Of tiles that are written, of a sample that is blended.
+        Rows of tiles that are written, if tiles are blended.
     uncertain_px, differing_px, compared_px
-        Of what is written; see :class:`pipeline.prediction.speed.Speed`.
+        Pixels of what is written; see :class:`pipeline.prediction.speed.Speed`.
     error
-        Why it cannot be read.
+        Why the slide cannot be read.
     """
 
     pixels: int = 0
@@ -39,7 +39,7 @@ class Tally:
     error: str = ""
 
     def add(self, part: Self) -> None:
-        """Add what came of another part of the sample."""
+        """Add the counts of another part of the sample."""
         self.pixels += part.pixels
         self.rows += part.rows
         self.uncertain_px += part.uncertain_px
@@ -50,9 +50,9 @@ class Tally:
 
 @dataclass(kw_only=True)
 class JournalRecord:
-    """What came of windows [``first``, ``stop``) of all that the samples have, numbered in their order.
+    """Counts of the windows [``first``, ``stop``), which are numbered over all samples.
 
-    ``spent`` is the time until then, by part, that of earlier tries included.
+    ``spent`` is the time until then, by part, including interrupted runs.
     """
 
     first: int
@@ -73,16 +73,16 @@ class JournalRecord:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where to go on.
+    """Where to continue.
 
     Attributes
     ----------
     first
-        The window to go on with.
+        First window that is still to do.
     spent
-        Time until then, by part.
+        Time until now, by part.
     samples
-        What came of each sample until now.
+        Counts of each sample until now.
     """
 
     first: int = 0
@@ -91,15 +91,15 @@ class Progress:
 
 
 def progress_of(records: Iterable[JournalRecord], slides: Slides) -> Progress:
-    """Return where to go on after ``records``, the windows being those of ``slides`` (sample id and plan).
+    """Return where to continue after ``records`` of the windows of ``slides`` (sample id and plan).
 
-    That is after the last one, but for a sample that is blended: the first row of tiles that is not written needs the
-    windows of the row before it. These go through the network again.
+    That is after the last record. Only if tiles are blended, the windows of the last written row of tiles go through
+    the network again: the next row needs them.
     """
     found = Progress(samples={sample: Tally() for sample, _ in slides})
     done: list[JournalRecord] = []
     for record in records:
-        while done and done[-1].first >= record.first:  # an earlier try went on from before them
+        while done and done[-1].first >= record.first:  # repeated by a later run
             done.pop()
         done.append(record)
         for sample, tally in record.samples.items():
@@ -116,7 +116,7 @@ def progress_of(records: Iterable[JournalRecord], slides: Slides) -> Progress:
 
 
 def remaining(slides: Slides, first: int) -> Slides:
-    """Return the slides that have windows from number ``first`` on, each planned with these alone."""
+    """Return the slides that have windows from number ``first`` on, each with a plan of these only."""
     left = []
     for sample, plan in slides:
         if first < plan.count:

@@ -1,4 +1,4 @@
-"""What was measured while a batch was predicted, beside its predictions: times differ, masks must not."""
+"""Measurements of a prediction, in a file beside the predictions, which do not depend on times."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pipeline.base.files import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What one job of the stage ``predict`` measured.
+    """Measurements of one job of the stage ``predict``.
 
     Attributes
     ----------
     pixels
-        Of all slides of the batch that went through the network; glass that was skipped did not.
+        Pixels of all slides of the batch that went through the network, without skipped glass.
     wall_s, network_s
-        Time from the first window to the last, without imports; the part of it spent in the network.
+        Time from the first window to the last, without imports, and the part of it spent in the network.
     differing_px, compared_px
-        The tile mismatch of a network with global context: pixels whose label differs between two windows, of those
-        that two windows were compared at. Both 0 for exact networks, whose windows agree.
+        The tile mismatch of a network with global context: pixels whose label differs between two windows, and pixels
+        at which windows were compared. Both 0 for networks with exact tiles.
     reading_s, writing_s
-        Time that the network waited for windows, and for labels to be written.
+        Time that the network waited for windows, and for writing.
     device, precision, threads
-        What it ran on.
+        Of the job.
     uncertain
-        By sample: share of its pixels whose best class is less than three times as probable as the second.
+        By sample: share of pixels whose best class is less than three times as probable as the second.
     mismatch
-        By sample, for a network with global context: its own tile mismatch.
+        By sample, for a network with global context: tile mismatch.
     """
 
     pixels: int

@@ -1,10 +1,8 @@
-"""The predictions of a batch: one zarr zip with the labels (and probabilities) of every sample in it.
+"""The predictions of a batch: one zarr zip with the labels (and probabilities) of every sample.
 
-Samples are numbered inside; their ids stand in the index, since an id is data and not a path. A sample that failed
-is in the index with its reason.
-
-While it is written, the file is its own journal (:mod:`pipeline.prediction.zip_journal`): an interrupted prediction
-goes on from it.
+Samples are numbered inside, and the index maps their ids to numbers: an id is data, not a path. A failed sample is in
+the index with its error. An interrupted prediction continues from the unfinished file
+(:mod:`pipeline.prediction.zip_journal`).
 """
 
 from __future__ import annotations
@@ -32,17 +30,17 @@ from pipeline.tiling.grid import Grid, Region
 log = logging.getLogger(__name__)
 
 _INDEX, _JOURNAL = "index", "journal"
-_CHUNK_ROWS = 512  # at most: what comes after reads bands of so many rows, tiles are higher
+_CHUNK_ROWS = 512  # at most: later stages read bands of so many rows
 _IS_RECORD = re.compile(rf"{_JOURNAL}/(\d+)/zarr\.json")
 
 
 class PredictionWriter:
-    """Writes the write regions of tiles as they come; a tile is whole chunks, so none is written twice.
+    """Writes the regions of tiles; a tile consists of whole chunks, so no chunk is written twice.
 
     Attributes
     ----------
     records : list of JournalRecord
-        Of earlier tries, which had begun the same samples: what they say is written.
+        Of interrupted runs on the same samples: windows that are already written.
     """
 
     def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool, records: list[JournalRecord]) -> None:
@@ -56,9 +54,9 @@ class PredictionWriter:
         self._errors: dict[str, tuple[str, str]] = {}
 
     def begin(self, sample: str, grid: Grid, glass: Iterable[Region] = ()) -> None:
-        """Make room for a sample; its regions of glass are background.
+        """Create the arrays of a sample; its regions of glass are background.
 
-        No label is stored of these, since a missing chunk holds zeros.
+        Their labels are not stored: a missing chunk means zeros.
         """
         number = self._number(sample)
         if self.records:
@@ -81,12 +79,12 @@ class PredictionWriter:
             self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
 
     def record(self, record: JournalRecord) -> None:
-        """Say that everything until now belongs together: from here an interrupted prediction goes on."""
+        """Add a record: an interrupted prediction continues after the last one."""
         zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=record.to_dict())
         self._next += 1
 
     def fail(self, sample: str, *, stage: str, error: str) -> None:
-        """JournalRecord that a sample has no prediction, why, and which stage found it."""
+        """Note that a sample has no prediction, the reason, and the stage that found it."""
         self._number(sample)
         self._errors[sample] = (stage, error)
 
@@ -105,7 +103,7 @@ class PredictionWriter:
 
 
 def _chunk_rows(tile_rows: int) -> int:
-    """Return the most rows of a chunk of which a tile has a whole number."""
+    """Return the largest height of a chunk that divides the height of a tile."""
     return next(rows for rows in range(min(tile_rows, _CHUNK_ROWS), 0, -1) if tile_rows % rows == 0)
 
 
@@ -113,10 +111,10 @@ def _chunk_rows(tile_rows: int) -> int:
 def write_predictions(
     path: Path, *, num_classes: int, probabilities: bool, identity: str
 ) -> Iterator[PredictionWriter]:
-    """Open a writer; the file appears under its name when the block ends well.
+    """Open a writer; the file appears under its name when the block ends without an exception.
 
-    Otherwise what is recorded stays beside it, for the next try that has the same ``identity``: a name of all that
-    the predictions follow from.
+    Otherwise the recorded part is kept beside it, for the next run with the same ``identity``: a hash of slides,
+    settings and network.
     """
     with replacing(path, keep=True) as temporary:
         records = _recover_records(temporary, identity)
@@ -132,14 +130,14 @@ def _recover_records(path: Path, identity: str) -> list[JournalRecord]:
         if archive is None:
             return []
         if json.loads(archive.read("zarr.json"))["attributes"].get("identity") != identity:
-            log.info("%s is of other slides, settings or weights: prediction begins anew", path)
+            log.info("%s is of other slides, settings or weights: prediction starts from the beginning", path)
             return []
         records = [json.loads(archive.read(name))["attributes"] for name in names if _IS_RECORD.fullmatch(name)]
         return [JournalRecord.from_dict(record) for record in records]
 
 
 def network_sha256(path: Path) -> str | None:
-    """Return the SHA-256 of the weights that predicted a batch; None where the file does not say."""
+    """Return the SHA-256 of the network that predicted a batch; None if the file does not have it."""
     with ZipStore(path, mode="r") as store:
         origin: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["provenance"]
         weights: str | None = origin.get("sha256", {}).get("weights")

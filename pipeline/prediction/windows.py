@@ -1,7 +1,7 @@
-"""Windows of slides on their way to the network: put together into batches, read ahead in threads.
+"""Reading of windows: they are grouped into batches, and read ahead in threads.
 
-Which windows share a batch follows from the plans alone. A slide that turns out to be damaged while it is read is
-:class:`Unreadable` in its batches; the other windows of these go on.
+Which windows share a batch depends on the plans only. If a slide turns out to be damaged, its windows become
+:class:`Unreadable`; the other windows of the batch are predicted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Which window: a tile of a slide."""
+    """A tile of a slide."""
 
     sample: str
     plan: SlidePlan
@@ -47,9 +47,9 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Windows of one shape, (windows, channels, rows, columns) float32, normalized; and what could not be read.
+    """Normalized windows of one shape, (windows, channels, rows, columns) float32, and unreadable slides.
 
-    ``requested`` is how many windows there are, those that could not be read included.
+    ``requested`` is the number of windows including those that could not be read.
     """
 
     requested: int
@@ -67,13 +67,13 @@ def read_batches(
     ----------
     slides : iterable of (str, SlidePlan)
     batch_px : int
-        Windows go together up to this many pixels, at least one.
+        Most pixels of a batch; it has at least one window.
     memory_mb : int
-        Most memory that decoding one piece of a slide may take.
+        Memory limit of decoding one piece of a slide.
     threads : int
         Batches that are read at the same time.
     ahead : int
-        Batches that are read, or being read, while one is in use.
+        Batches that are read while one is in use.
     """
     with _OpenSlides(memory_mb) as opened:
         tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px))
@@ -81,7 +81,7 @@ def read_batches(
 
 
 def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[list[Place]]:
-    """Put consecutive windows of one shape together, also of several slides."""
+    """Group consecutive windows of one shape, also of several slides."""
     group: list[Place] = []
     for sample, plan in slides:
         for tile in plan.tiles():
@@ -95,9 +95,9 @@ def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[
 
 
 def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) -> Iterator[Value]:
-    """Run tasks in threads, a few ahead of what is requested for; yield what they return, in their order.
+    """Run tasks in threads, a few ahead of the consumer; yield their results in order.
 
-    What a task raises is raised here, in its turn; tasks that have not begun by then are never run.
+    The exception of a task is raised in its place; tasks that have not started by then are not run.
     """
     waiting: deque[Future[Value]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -113,7 +113,7 @@ def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) 
 
 
 class _OpenSlides:
-    """Slides that are being read. Each is opened once and closed after its last window; an error is found once."""
+    """Slides that are being read. Each is opened once and closed after its last window; an error is reported once."""
 
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb = memory_mb
@@ -130,9 +130,9 @@ class _OpenSlides:
             self._close(sample)
 
     def read(self, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32] | Unreadable | None:
-        """Write the normalized pixels of a window into ``out`` and return it, or why there are none.
+        """Write the normalized pixels of a window into ``out`` and return it, or the reason if it cannot be read.
 
-        None where that was said before.
+        None if the reason was returned before.
         """
         with self._lock:
             self._left.setdefault(place.sample, place.plan.count)
@@ -165,7 +165,7 @@ class _OpenSlides:
     def _window(self, slide: Slide, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32]:
         plan = place.plan
         pixels = read_mirrored(slide.read, slide.shape, place.tile.read)
-        if not np.isfinite(pixels).all():  # the plan may have seen a coarser level only
+        if not np.isfinite(pixels).all():  # the plan may have read a coarser level only
             raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
         return normalize(pixels, plan.statistics, out)
 

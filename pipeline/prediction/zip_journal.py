@@ -1,8 +1,7 @@
-"""A zip that is also the journal of its making: what was complete when the process was killed is in it again.
+"""Recovery of a zip file whose writing was interrupted.
 
-Entries are only ever added at the end, each under a name of its own, with its length and checksum before it. Some of
-them are marks: what is before the last mark belongs together. A killed process leaves no table of contents, and perhaps
-half an entry.
+Entries are only added at the end, each with a name, length and checksum before it. Some entries are marks: everything
+before the last mark is consistent. A killed process leaves no table of contents, and perhaps half an entry.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ _SIGNATURE = b"PK\3\4"
 
 
 def recover(path: Path, is_mark: Callable[[str], bool]) -> list[str]:
-    """Cut a zip off behind its last mark and give it a table of contents again; return the names of its entries.
+    """Cut off a zip after its last mark and write its table of contents; return the names of its entries.
 
-    No name, and no change, where there is no mark: there is nothing to go on from.
+    A file without a mark is not changed, and no name is returned.
 
     Parameters
     ----------
     path : Path
-        Of a zip whose entries are not compressed and have names in ASCII, whole or not; it need not exist.
+        A complete or damaged zip, uncompressed, with names in ASCII; it need not exist.
     is_mark : callable
-        Says of the name of an entry whether it is a mark.
+        Returns whether an entry with a name is a mark.
     """
     if not path.is_file():
         return []
@@ -36,15 +35,15 @@ def recover(path: Path, is_mark: Callable[[str], bool]) -> list[str]:
     read: list[zipfile.ZipInfo] = []
     end = 0
     with path.open("rb+") as file:
-        for entry, behind in _complete_entries(file):
+        for entry, stop in _complete_entries(file):
             read.append(entry)
             if is_mark(entry.filename):
-                kept, end = kept + read, behind
+                kept, end = kept + read, stop
                 read = []
         if not kept:
             return []
         file.truncate(end)
-    with zipfile.ZipFile(path, "a") as archive:  # no table of contents is found, so that one is added
+    with zipfile.ZipFile(path, "a") as archive:  # there is no table of contents, so one is added
         for entry in kept:
             archive.filelist.append(entry)
             archive.NameToInfo[entry.filename] = entry
@@ -52,7 +51,7 @@ def recover(path: Path, is_mark: Callable[[str], bool]) -> list[str]:
 
 
 def _complete_entries(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipInfo, int]]:
-    """Yield the entries from the first to the last one that is whole, each with the place where it ends."""
+    """Yield the entries up to the first damaged one, each with the position where it ends."""
     place, names = 0, set[bytes]()
     while len(header := file.read(_HEADER.size)) == _HEADER.size:
         signature, *_, checksum, stored, size, name_length, extra_length = _HEADER.unpack(header)
@@ -70,5 +69,5 @@ def _complete_entries(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipInfo, int]]:
 
 
 def _is_name(name: bytes) -> bool:
-    """Whether this can be the name of an entry: no checksum covers it, and all names are keys of Zarr, in ASCII."""
+    """Return whether this can be the name of an entry, which no checksum covers: names are keys of Zarr, in ASCII."""
     return name.isascii() and name.decode("ascii").isprintable()

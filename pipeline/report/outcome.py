@@ -15,7 +15,7 @@ from pipeline.settings.schema import Settings
 from pipeline.tiling.plan import read_plan
 
 _REFUSED_AT = "drop"  # no stage: refused before the first one
-_NOT_YET = "not run yet; the next run will"
+_NOT_YET = "not run yet; the next run takes it"
 KILLED = (
     "the job left no error message: probably killed (memory, time limit, shutdown), or the disk was full; run the same "
     "command again, with more memory, time or disk space if that repeats"

@@ -19,17 +19,8 @@ from pipeline.settings.schema import Settings
 from pipeline.tiling.plan import read_plan
 
 _PACKAGES = (
-    "torch",
-    "monai",
-    "lightning",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "tifffile",
-    "imagecodecs",
-    "zarr",
-    "dask",
-    "snakemake",
+    *("torch", "monai", "lightning", "numpy", "scipy", "scikit-image"),
+    *("tifffile", "imagecodecs", "zarr", "dask", "snakemake"),
 )
 
 

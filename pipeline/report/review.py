@@ -32,15 +32,7 @@ _COUNTS = {"rank", "samples", "groups", "failed", "parameters", "gflops_per_mpx"
 
 
 def draw_figures(table: pd.DataFrame, summary: pd.DataFrame, settings: Settings) -> dict[str, Figure]:
-    """Return the figures by the name of their file.
-
-    Parameters
-    ----------
-    table, summary : DataFrame
-        From :func:`pipeline.report.results.results_table` and :func:`pipeline.report.cohort.summarize`.
-    settings : Settings
-        The whole configuration; the histories of its trainings are read from the current folder.
-    """
+    """Return the figures by the name of their file; the histories of trainings are read from the current folder."""
     trained = {name: Path(paths.HISTORY.format(model=name)) for name in settings.trainings}
     histories = {name: pd.read_csv(path) for name, path in trained.items() if path.is_file()}
     return {
@@ -76,20 +68,7 @@ def review_page(
     settings: Settings,
     origin: dict[str, Any],
 ) -> Page:
-    """Return the page of all samples.
-
-    Parameters
-    ----------
-    found : list of Outcome
-    table : DataFrame
-        A row for each of ``found``, in the same order.
-    tables, drawn : list
-        What is shown below the samples.
-    settings : Settings
-        The whole configuration.
-    origin : dict
-        From :func:`pipeline.report.provenance.collect_origin`.
-    """
+    """Return the page of all samples; ``table`` has a row for each of ``found``, in the same order."""
     side = side_px(len(found))
     entries = [
         Entry(row=row, links=_links(row), layers=_layers(outcome, settings, side))

@@ -1,7 +1,7 @@
-"""Settings that are ``auto``: depth, patch, batch and normalization from what the training images are like.
+"""Settings that are ``auto``: depth, patch size, batch size and normalization, computed from the training images.
 
-A configuration, a description of the images and a memory budget go in; a configuration without ``auto`` comes out, and
-a line in the log for each setting that says why. The rules are in docs/auto.md, where they are from in decision 24.
+A configuration, measurements of the images and a memory budget go in; a configuration without ``auto`` comes out, and
+the reason for each value is logged. The rules are in docs/auto.md, their sources in decision 24.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ log = logging.getLogger(__name__)
 Options = Mapping[str, Any]
 
 DEPTHS = range(2, 6)  # halvings of the resolution; one more doubles the halo of every tile
-SPAN = 3  # objects that a network should see beyond a pixel, on each side
-CELLS = 4  # stride cells that a patch has at least per side, as in nnU-Net
-STEP_PX = 4 * 256**2  # of all patches of a step: about a second on two cores (U-Net of width 16)
+SPAN = 3  # a network should look this many object diameters far
+CELLS = 4  # smallest side of a patch in strides, as in nnU-Net
+STEP_PX = 4 * 256**2  # pixels of a step: about a second on two cores (U-Net of width 16)
 SMALLEST_BATCH, LARGEST_BATCH, USUAL_BATCH = 2, 16, 4
 
 _PROCESS_BYTES = 1100 * 10**6  # Python with torch, MONAI and Lightning
 _WEIGHT_BYTES = 24  # of a weight, its gradient, two moments of AdamW, and two copies of the weights that are kept
-_HEAP = 2.0  # what the kept heap takes per byte that lives in it, as in prediction
-_LOADED_BYTES = 128  # of a pixel of the patches that are being made and wait
+_HEAP = 2.0  # bytes of the heap per byte of live tensors, as in prediction
+_LOADED_BYTES = 128  # per pixel of the patches that are made ahead
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMemory:
-    """What a training step of one network takes."""
+    """Memory of a training step of one network."""
 
     geometry: Geometry
     fixed_bytes: int
     bytes_per_px: int
 
     def pixels(self, memory_mb: int) -> int:
-        """Return how many pixels the patches of a step may have together, 0 where nothing fits."""
+        """Return the most pixels of all patches of a step, 0 if nothing fits."""
         return max(0, memory_mb * 10**6 - self.fixed_bytes) // self.bytes_per_px
 
     def needed_mb(self, pixels: int) -> int:
-        """Return the memory that a step with so many pixels takes."""
+        """Return the memory in MB of a step with this many pixels."""
         return -(-(self.fixed_bytes + pixels * self.bytes_per_px) // 10**6)
 
     @property
     def least_px(self) -> int:
-        """Side of the smallest patch: some cells at the coarsest resolution, and an output."""
+        """Side of the smallest patch: a few strides, and large enough for an output."""
         stride = self.geometry.stride_px
         return max(CELLS * stride, round_up(2 * self.geometry.margin_px + stride, stride))
 
@@ -65,20 +65,20 @@ class StepMemory:
 def resolve(
     config: ModelConfig, data: TrainingSet, *, in_channels: int, num_classes: int, memory_mb: int
 ) -> ResolvedConfig:
-    """Return the configuration with a value for everything that is ``auto``, and log why.
+    """Return the configuration with a value for every ``auto``, and log the reasons.
 
-    It follows from the arguments alone, not from the machine, so that a repeated training settles on the same.
+    The result depends on the arguments only, not on the machine, so that a training is repeatable.
 
     Parameters
     ----------
     config : ModelConfig
-        What is stated in it stays as it is.
+        Other settings are not changed.
     data : TrainingSet
-        What the training images are like.
+        Measurements of the training images.
     in_channels, num_classes : int
         Of the network.
     memory_mb : int
-        What the training job may take, on the processor or the GPU.
+        Memory limit of the training job, on the CPU or the GPU.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def resolve(
     if "depth" in config.auto_options and (depth := choose_depth(config, data, shape)) is not None:
         options["depth"] = depth
     exact = {"normalization": "batch"} if "normalization" in config.auto_options else {}
-    network = _without_weights(config.architecture, options | exact, shape)
+    network = _build_without_memory(config.architecture, options | exact, shape)
     step = measure_step(network, num_classes)
     patch_px = choose_patch(config, data, step, memory_mb) if config.patch_px == AUTO else config.patch_px
     batch_size = config.batch_size
@@ -105,18 +105,18 @@ def resolve(
             needed_mb,
             memory_mb,
         )
-    _warn_of_scales(data)
+    _warn_about_pixel_sizes(data)
     resolved = {"options": options, "patch_px": patch_px, "batch_size": batch_size}
     return ResolvedConfig(**{name: getattr(config, name) for name in type(config).model_fields} | resolved)
 
 
 def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) -> int | None:
-    """Return the smallest depth whose context spans some objects; None, the depth by default, without an object.
+    """Return the smallest depth whose context spans three objects; None (the default depth) without an object.
 
-    Images, or patches, of fewer than four cells of the coarsest resolution allow no more.
+    Images and patches must be at least four strides wide, which limits the depth.
     """
     if data.object_px is None:
-        log.info("depth: there is no object to measure; that of the architecture")
+        log.info("depth: default of the architecture, since there is no object to measure")
         return None
     side_px = data.side_px if config.patch_px == AUTO else min(data.side_px, config.patch_px)
     wanted_px = SPAN * data.object_px
@@ -129,7 +129,7 @@ def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) 
         if context_px >= wanted_px:
             break
     log.info(
-        "depth %d: a typical object is %.0f px wide, the network looks %d px far (wanted %.0f, sides are %d px)",
+        "depth %d: typical objects are %.0f px wide, the context is %d px (%.0f wanted, images or patches of %d px)",
         best,
         data.object_px,
         context_px,
@@ -142,34 +142,34 @@ def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) 
 def choose_patch(config: ModelConfig, data: TrainingSet, step: StepMemory, memory_mb: int) -> int:
     """Return the side of a patch: as large as images, time and memory allow.
 
-    The larger it is, the more of its pixels see all around them what they see in prediction.
+    In larger patches, more pixels have the same context as in prediction.
     """
     stride, context_px = step.geometry.stride_px, step.geometry.context_px
     batch = USUAL_BATCH if config.batch_size == AUTO else config.batch_size
     limits = {
-        "of the images": round_up(data.side_px, stride),
-        f"of {USUAL_BATCH} patches in a step": math.isqrt(STEP_PX // USUAL_BATCH),
-        f"of {batch} patches in {memory_mb} MB": math.isqrt(step.pixels(memory_mb) // batch),
+        "images": round_up(data.side_px, stride),
+        f"{USUAL_BATCH} patches per step": math.isqrt(STEP_PX // USUAL_BATCH),
+        f"{batch} patches in {memory_mb} MB": math.isqrt(step.pixels(memory_mb) // batch),
     }
     patch_px = max(step.least_px, min(limits.values()) // stride * stride)
     log.info(
-        "patch_px %d: the least %s; a multiple of the stride of %d px, at least %d; the network looks %s",
+        "patch_px %d: smallest of the limits by %s; a multiple of the stride of %d px, at least %d; context %s",
         patch_px,
         ", ".join(f"{limit} ({length} px)" for limit, length in limits.items()),
         stride,
         step.least_px,
-        "over all of it" if context_px is None else f"{context_px} px far",
+        "global" if context_px is None else f"{context_px} px",
     )
     return patch_px
 
 
 def choose_batch(patch_px: int, step: StepMemory, memory_mb: int, *, least: int) -> int:
-    """Return how many patches a step has: a given number of pixels, as far as memory allows."""
+    """Return the number of patches of a step: those of a fixed number of pixels, or fewer if memory is short."""
     fitting = step.pixels(memory_mb) // patch_px**2
     if fitting < least:
         raise ConfigError(
             f"training.memory_mb is {memory_mb}, a step of {least} patches of {patch_px} px takes "
-            f"{step.needed_mb(least * patch_px**2)}; raise it, or choose a smaller width, or state batch_size"
+            f"{step.needed_mb(least * patch_px**2)}; raise it, choose a smaller width, or set batch_size"
         )
     wanted = min(max(STEP_PX // patch_px**2, SMALLEST_BATCH, least), LARGEST_BATCH)
     batch_size = min(wanted, fitting)
@@ -186,28 +186,28 @@ def choose_batch(patch_px: int, step: StepMemory, memory_mb: int, *, least: int)
 
 
 def choose_normalization(batch_size: int) -> str:
-    """Return "batch" where there is a batch: with group normalization tiles would no longer equal the whole."""
+    """Return "batch" for a batch of several patches, else "group", with which tiles cannot be exact."""
     if batch_size >= SMALLEST_BATCH:
-        log.info("normalization batch: a batch has %d patches, and tiles stay exact", batch_size)
+        log.info("normalization batch: a batch has %d patches, and tiles are exact", batch_size)
         return "batch"
-    log.info("normalization group: a batch is one patch; the network sees all of its window, so tiles are blended")
+    log.info("normalization group: a batch is one patch; the context is global, so tiles are blended")
     return "group"
 
 
 def measure_step(network: SegmentationModel, num_classes: int) -> StepMemory:
-    """Return what a step of a network takes; it is on the device ``meta``."""
+    """Return the memory of a step of a network, which is on the device ``meta``."""
     grown = round(_HEAP * training_bytes_per_px(network, num_classes=num_classes)) + _LOADED_BYTES
     fixed = _PROCESS_BYTES + _WEIGHT_BYTES * count_parameters(network)
     return StepMemory(geometry=network.geometry, fixed_bytes=fixed, bytes_per_px=grown)
 
 
 def _geometry_at(depth: int, config: ModelConfig, shape: dict[str, int]) -> Geometry:
-    """Return the geometry at a depth, as if by batch normalization: others look at everything at any depth."""
+    """Return the geometry at a depth, with batch normalization: with others the context is always global."""
     local = {"normalization": "batch"} if "normalization" in config.options else {}
-    return _without_weights(config.architecture, config.stated_options | local | {"depth": depth}, shape).geometry
+    return _build_without_memory(config.architecture, config.stated_options | local | {"depth": depth}, shape).geometry
 
 
-def _without_weights(architecture: str, options: Options, shape: dict[str, int]) -> SegmentationModel:
+def _build_without_memory(architecture: str, options: Options, shape: dict[str, int]) -> SegmentationModel:
     try:
         with torch.device("meta"):
             return models.build(architecture, options=options, **shape)
@@ -215,14 +215,14 @@ def _without_weights(architecture: str, options: Options, shape: dict[str, int])
         raise ConfigError(f"options: {error}") from error
 
 
-def _warn_of_scales(data: TrainingSet) -> None:
-    """Say where one pixel size for all would help: objects of one kind have several sizes in pixels."""
+def _warn_about_pixel_sizes(data: TrainingSet) -> None:
+    """Warn if the training images have different pixel sizes, so that objects of one kind differ in pixels."""
     if not data.pixel_sizes_um:
         return
     sizes = np.sqrt(np.prod(data.pixel_sizes_um, axis=1))
     if sizes.max() > 1.2 * sizes.min():
         log.warning(
-            "pixel sizes of the training images are %.3g to %.3g um; image.pixel_size_um brings objects to one size",
+            "pixel sizes of the training images are %.3g to %.3g um; image.pixel_size_um brings them to one size",
             sizes.min(),
             sizes.max(),
         )

@@ -1,4 +1,4 @@
-"""Annotated slides become batches of augmented patches, and boundary weight maps.
+"""Training data: annotated slides go in, batches of augmented patches and boundary weight maps come out.
 
-Patch number i follows from the seed and i alone, so that an interrupted training sees the same patches.
+Patch number i depends on the seed and i only, so that a resumed training sees the same patches.
 """

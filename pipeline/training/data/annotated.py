@@ -1,7 +1,6 @@
-"""Annotated slides, opened lazily: pixels, labels and weights are read by region, whatever the size of the slide.
+"""Annotated slides of any size, opened lazily: pixels, labels and weight maps are read by region.
 
-All that a training must know of a pair is measured when it is opened, band by band, so that whatever is wrong with any
-of them is said before the training begins.
+Opening a pair measures it band by band, so that all errors are reported before the training begins.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import LabelConfig, TrainConfig
 from pipeline.slides.appearance import appearance, windows
-from pipeline.slides.intensity import Statistics, measure, normalize, row_bands
+from pipeline.slides.intensity import Statistics, measure_intensities, normalize, row_bands
 from pipeline.slides.labels import open_labels, training_classes
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.tissue import Tissue, find_tissue
@@ -30,14 +29,14 @@ from pipeline.training.data.class_index import ClassIndex, index_classes
 
 log = logging.getLogger(__name__)
 
-_KEPT_SHARE = 0.25  # of the memory budget: what decoded pairs may take
-_BESIDE_BYTES = 3  # of a pixel: class and weight
-_TOLD = 5  # problems told at once
+_KEPT_SHARE = 0.25  # of the memory budget, for decoded pairs
+_BESIDE_BYTES = 3  # per pixel: class and weight
+_MOST_PROBLEMS = 5  # in one message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
-    """One annotated slide. Its arrays are sliced by region; they are in memory, or read from their files.
+    """One annotated slide; its arrays are in memory, or read from their files by region.
 
     Attributes
     ----------
@@ -45,18 +44,18 @@ class Annotated:
     image : (channels, rows, columns) float32 array
         Normalized with the statistics of the whole slide.
     classes : (rows, columns) uint8 array
-        Class map, :data:`pipeline.slides.labels.IGNORED` where nothing is annotated.
+        Class map; :data:`pipeline.slides.labels.IGNORED` means not annotated.
     weights : (rows, columns) float16 array
     appearance : dict
-        What the slide looked like before it was normalized.
+        Measurements of the slide before normalization.
     statistics : tuple of Statistics
-        Of each channel, with which it was normalized; empty for arrays that never were.
+        Of each channel, used for normalization; empty if the image was not normalized.
     white : float
         The intensity of white: the largest value of an integer type.
     tissue : Tissue or None
-        Where a stained slide is not glass.
+        Where a stained slide has tissue.
     in_memory : bool
-        Whether all arrays are.
+        Whether all arrays are in memory.
     """
 
     name: str
@@ -76,14 +75,14 @@ class Annotated:
 
     @cached_property
     def class_index(self) -> ClassIndex:
-        """Where each class is, glass left out; counted when first asked for, by reading all labels once."""
-        cells = index_classes(self.classes)
-        return cells.without_glass(self.tissue) if self.tissue else cells
+        """Where each class is, without glass; made on first use, by reading all labels once."""
+        index = index_classes(self.classes)
+        return index.without_glass(self.tissue) if self.tissue else index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalized:
-    """Pixels of a slide that are normalized where they are sliced."""
+    """Pixels of a slide, normalized when they are sliced."""
 
     pixels: Array
     statistics: tuple[Statistics, ...]
@@ -104,7 +103,7 @@ class Normalized:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pixels:
-    """A slide as an array. The file is open while it is read, so that any process can read it."""
+    """A slide as an array; the file is opened for each read, so that any process can read it."""
 
     path: Path
     view: ImageConfig
@@ -120,7 +119,7 @@ class _Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Classes:
-    """The class map that is learned, as an array over the labels of a slide."""
+    """The class map of the labels of a slide, as an array."""
 
     image: _Pixels
     path: Path
@@ -165,33 +164,35 @@ class _Weights:
             return plane
 
 
-def open_pairs(pairs: Sequence[TrainingPair], weights: Path, *, memory_mb: int, config: TrainConfig) -> list[Annotated]:
-    """Open training pairs and the weight maps of the folder ``weights``.
+def open_pairs(
+    pairs: Sequence[TrainingPair], weight_maps: Path, *, memory_mb: int, config: TrainConfig
+) -> list[Annotated]:
+    """Open training pairs and their weight maps, in the folder ``weight_maps``.
 
-    A pair stays decoded in memory if it takes no more than its share of a quarter of ``memory_mb``.
+    A pair is kept decoded in memory if it takes no more than its share of a quarter of ``memory_mb``.
 
     Raises
     ------
     SlidemillError
-        If any pair cannot be learned from: up to five of them are named, in one line.
+        If any pair cannot be used; up to five are named in the message.
     """
     share_bytes = _KEPT_SHARE * memory_mb * 10**6 / len(pairs)
     opened, problems = [], []
     for pair in pairs:
         try:
-            opened.append(_open(pair, weights / f"{pair.name}.tif", memory_mb, config, share_bytes))
+            opened.append(_open(pair, weight_maps / f"{pair.name}.tif", memory_mb, config, share_bytes))
         except SlidemillError as error:
             problems.append(str(error))
     if len(problems) == 1:
         raise SlidemillError(problems[0])
     if problems:
-        told = "; ".join(f"({number}) {problem}" for number, problem in enumerate(problems[:_TOLD], start=1))
-        raise SlidemillError(f"{len(problems)} of {len(pairs)} training images cannot be used: {told}")
+        named = "; ".join(f"({number}) {text}" for number, text in enumerate(problems[:_MOST_PROBLEMS], start=1))
+        raise SlidemillError(f"{len(problems)} of {len(pairs)} training images cannot be used: {named}")
     log.info("%d of %d annotated images are kept in memory", sum(pair.in_memory for pair in opened), len(opened))
     return opened
 
 
-def _open(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig, share_bytes: float) -> Annotated:
+def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainConfig, share_bytes: float) -> Annotated:
     with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
         dtype = slide.levels[0].dtype
         lazy = _Pixels(
@@ -203,10 +204,10 @@ def _open(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig
         )
         pixels: Array = lazy
         classes: Array = _Classes(image=lazy, path=pair.labels, config=config.labels)
-        costs: Array = _Weights(path=weights, memory_mb=memory_mb, shape=slide.shape)
+        weights: Array = _Weights(path=weight_map, memory_mb=memory_mb, shape=slide.shape)
         decoded_bytes = slide.shape[0] * slide.shape[1] * (slide.channels * dtype.itemsize + _BESIDE_BYTES)
         if is_small := decoded_bytes <= share_bytes:
-            pixels, classes, costs = slide.read_all(), classes[:], costs[:]
+            pixels, classes, weights = slide.read_all(), classes[:], weights[:]
 
         def read(rows: slice, columns: slice) -> NDArray[Any]:
             return pixels[:, rows, columns] if is_small else slide.read(rows, columns)
@@ -216,7 +217,7 @@ def _open(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig
             name=pair.name,
             image=Normalized(pixels=pixels, statistics=statistics),
             classes=classes,
-            weights=costs,
+            weights=weights,
             appearance=appearance([read(rows, columns) for rows, columns in windows(slide.shape)]),
             statistics=statistics,
             white=float(np.iinfo(dtype).max) if dtype.kind in "ui" else max(one.maximum for one in statistics),
@@ -229,7 +230,7 @@ def _open(pair: TrainingPair, weights: Path, memory_mb: int, config: TrainConfig
 
 def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:
     try:
-        statistics = measure(row_bands(read, slide.shape), slide.levels[0].dtype)
+        statistics = measure_intensities(row_bands(read, slide.shape), slide.levels[0].dtype)
     except ValueError as error:
         raise SlideError(f"{slide.path}: {error}") from error
     if all(channel.minimum == channel.maximum for channel in statistics):
@@ -239,7 +240,7 @@ def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:
 
 
 def _check_labels(annotated: Annotated, pair: TrainingPair, config: TrainConfig) -> None:
-    """Refuse labels with nothing in them; all values are looked at on the way."""
+    """Refuse labels without annotation; reads, and so checks, all values."""
     found = index_classes(annotated.classes).classes if annotated.tissue else annotated.class_index.classes
     if not found:
         raise SlideError(f"{pair.labels}: no pixel is annotated; annotate some, or remove the file and its image")

@@ -1,4 +1,4 @@
-"""How many pixels of each class lie in every cell of a slide, so that patches are drawn by class without a search."""
+"""Numbers of pixels of each class in the cells of a slide: a random pixel of a class is drawn without a search."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, bands
 from pipeline.slides.labels import IGNORED
 from pipeline.tiling.tissue import Tissue
 
 _CELL_PX = 32
-_MOST_CELLS = 2**20  # cells grow above it, so that memory does not
+_MOST_CELLS = 2**20  # larger slides have larger cells
 _BAND_PX = 2**22
 
 
@@ -28,7 +28,7 @@ class ClassIndex:
     side_px : int
         Of a cell.
     counts : dict of class to (cell rows, cell columns) int64 array
-        Only of classes that are there; without ignored pixels.
+        Only classes that occur; ignored pixels are not counted.
     """
 
     shape: tuple[int, int]
@@ -37,11 +37,11 @@ class ClassIndex:
 
     @property
     def classes(self) -> list[int]:
-        """The classes that are there, in ascending order."""
+        """The classes that occur, in ascending order."""
         return sorted(self.counts)
 
     def without_glass(self, tissue: Tissue) -> ClassIndex:
-        """Leave out background on glass; what has another class counts wherever it is."""
+        """Return the index without background on glass; other classes count everywhere."""
         centres = (
             ((np.arange(cells) + 0.5) * self.side_px / side).astype(np.intp).clip(max=length - 1)
             for cells, side, length in zip(self._cells, tissue.cell_px, tissue.cells.shape, strict=True)
@@ -52,9 +52,9 @@ class ClassIndex:
         return ClassIndex(shape=self.shape, side_px=self.side_px, counts=counts)
 
     def draw(self, classes: Array, of_class: int | None, generator: np.random.Generator) -> tuple[int, int]:
-        """Return the row and column of a pixel of a class, or of any class, each pixel with the same chance.
+        """Return row and column of a random pixel of a class (None: of any class), all with equal probability.
 
-        ``classes`` is the class map that was counted, of which one cell is read.
+        ``classes`` is the class map of the index; one cell of it is read.
         """
         if of_class is None:
             up_to = np.cumsum([self.counts[index].sum() for index in self.classes])
@@ -79,8 +79,8 @@ def index_classes(classes: Array) -> ClassIndex:
     height = max(1, _BAND_PX // (columns * side)) * side
     counts: dict[int, list[NDArray[np.int64]]] = {}
     done = 0
-    for top in range(0, rows, height):
-        band = classes[top : min(top + height, rows), slice(0, columns)]
+    for wanted in bands(rows, height):
+        band = classes[wanted, :]
         band = np.pad(band, [(0, -len(band) % side), (0, -columns % side)], constant_values=IGNORED)
         down = len(band) // side
         squares = band.reshape(down, side, across, side)

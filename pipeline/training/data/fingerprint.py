@@ -1,7 +1,7 @@
-"""What the training images are like, as far as settings follow from it: their sides, their objects, their pixel sizes.
+"""Measurements of the training images from which ``auto`` settings follow: image size, object size, pixel size.
 
-Headers and labels go in, a few numbers come out. At most 100 pairs are looked at, spread evenly over all, and of large
-ones the middle.
+Headers and labels go in, a few numbers come out. At most 100 pairs are measured, spread evenly over all, and only the
+middle of large ones.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from pipeline.slides.labels import open_labels, training_objects
 from pipeline.slides.slide import open_slide
 
 _MOST_PAIRS = 100
-_MIDDLE_PX = 4096  # rows and columns of labels that are looked at
+_MIDDLE_PX = 4096  # rows and columns of labels that are measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """A set of annotated images in numbers (lengths in pixels of the view).
+    """Measurements of a set of annotated images (lengths in pixels as the network sees them).
 
     Attributes
     ----------
     side_px
-        Median over the images of the shorter side.
+        Median of the shorter sides of the images.
     object_px
-        Diameter of a typical object: half of all object pixels lie in wider ones. None without any object.
+        Typical diameter: half of all object pixels belong to wider objects. None without objects.
     pixel_sizes_um
-        Pixel size (row, column) of each image that states one, µm.
+        Pixel size (row, column) in µm of each image that has one.
     """
 
     side_px: int
@@ -45,18 +45,18 @@ class TrainingSet:
 def describe_training_set(
     pairs: Sequence[TrainingPair], labels: LabelConfig, view: ImageConfig, *, memory_mb: int
 ) -> TrainingSet:
-    """Describe training pairs as the network will see them.
+    """Measure training pairs.
 
     Parameters
     ----------
     pairs : sequence of TrainingPair
         At least one.
     labels : LabelConfig
-        Objects are what it says: ids, or the 4-connected components of each class but the first.
+        Objects are its ids, or the 4-connected components of each class but the first.
     view : ImageConfig
         How the images are read.
     memory_mb : int
-        Most memory that decoding one piece of a file may take.
+        Memory limit of decoding one piece of a file.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def describe_training_set(
     """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, _MOST_PAIRS).round().astype(int))
     sides, sizes, areas = list[int](), list[PixelSize](), list[NDArray[np.int64]]()
-    ordered = sorted(pairs, key=lambda pair: pair.name)  # the same ones in every fold
+    ordered = sorted(pairs, key=lambda pair: pair.name)  # the same in every fold
     for pair in (ordered[index] for index in chosen):
         with open_slide(pair.image, memory_mb=memory_mb, view=view) as slide:
             sides.append(min(slide.shape))
@@ -89,17 +89,17 @@ def _middle(length: int) -> slice:
 
 
 def typical_diameter(areas: NDArray[np.int64]) -> float | None:
-    """Return the diameter that half of all object pixels lie beyond: specks of a brush do not count much.
+    """Return the typical diameter, weighted by area so that specks hardly count.
 
     Parameters
     ----------
     areas : (objects,) int array
-        Pixels of each object; 0 for ids that are not there.
+        Pixels of each object; 0 for missing ids.
 
     Returns
     -------
     float or None
-        Of the disk with the area of that object, 2 sqrt(area / pi); None where all areas are 0.
+        Diameter 2 sqrt(area / pi), where half of all pixels belong to larger areas; None if all areas are 0.
     """
     ordered = np.sort(areas)
     if not ordered.sum():

@@ -1,7 +1,4 @@
-"""Random changes of the intensities of training patches, by MONAI; stains are changed in optical density.
-
-Changes of space are in :mod:`pipeline.training.data.spatial_changes`.
-"""
+"""Random changes of intensity of training patches, by MONAI; stains are changed in optical density."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.slides.intensity import Statistics
 
 IMAGE = "image"
-_DARKEST = 1e-3  # of white: what the optical density of black is that of
+_DARKEST = 1e-3  # of white: the intensity of black, whose optical density would be infinite
 
 
 def intensity_changes(config: AugmentationConfig, patch_px: int) -> Compose:
-    """Return the transform of a dictionary with ``image``, (channels, rows, columns); what is turned off is left out.
+    """Return the transform of a dictionary with ``image``, (channels, rows, columns), without changes that are off.
 
     Seed it for every patch with ``set_random_state``.
     """
@@ -74,9 +71,9 @@ class RandChannelShuffled(RandomizableTransform, MapTransform):  # type: ignore[
 def jitter_stains(
     image: Tensor, statistics: tuple[Statistics, ...], white: float, *, strength: float, generator: np.random.Generator
 ) -> Tensor:
-    """Change how much of each stain there is.
+    """Change the amount of each stain.
 
-    The optical density of a pixel is unmixed into haematoxylin, eosin and DAB; each is multiplied by a number in
+    The optical density of a pixel is unmixed into haematoxylin, eosin and DAB; each is multiplied by a random number in
     1 +- ``strength`` and shifted by one in +- ``strength``; then they are mixed again.
 
     Parameters

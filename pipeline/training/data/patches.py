@@ -1,6 +1,6 @@
-"""Training patches: random windows of annotated slides, changed at random, every slide and every class as often.
+"""Training patches: randomly augmented random windows of annotated slides, balanced over slides and classes.
 
-Patch number i follows from the seed and i alone: neither which process makes it, nor what was made before it matters.
+Patch number i depends on the seed and i only, not on the process that makes it or the patches before it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, rea
 
 Patch = tuple[Tensor, Tensor, Tensor]
 
-_OF_PLACE, _OF_PATCH = 1, 2  # two independent streams of random numbers
-_BEYOND = 8  # patches reach this part of their side beyond a slide, where inference sees mirrored pixels too
-_PER_READ, _LANES = 8, 16  # of slides that are read from disk: patches of one window, and windows in turn
+_OF_PLACE, _OF_PATCH = 1, 2  # seeds of two independent streams of random numbers
+_BEYOND = 8  # patches extend 1/8 of their side beyond a slide, as inference sees mirrored pixels there
+_PER_READ, _LANES = 8, 16  # of slides that are read from disk: patches per window, and windows that alternate
 
 
 class RandomPatches(Dataset[Patch]):
     """Augmented patches by number: image (channels, P, P) float32, target (P, P) int64, weights (P, P) float32.
 
-    A patch holds a random pixel of a slide, at any place in it. Every slide is drawn as often as any other, and a pixel
-    of it anywhere that is annotated and not glass; or, for a share ``balance`` of the patches, a class, then a slide
-    that has it, then a pixel of it. What lies beyond a slide is mirrored, as in inference.
+    A patch contains a random pixel of a slide, at any place in the patch. Slides have equal probability, then pixels
+    that are annotated and not glass; or, for a share ``balance`` of the patches, classes, then slides with that class,
+    then pixels of it. Pixels beyond a slide are mirrored, as in inference.
 
-    Where slides are too large to be in memory, 8 patches are cut from the neighbourhood of one pixel, which is read
-    once; patches of 16 such places take turns, so that a batch does not come from one.
+    If slides are too large for memory, 8 patches are cut from the neighbourhood of one pixel, which is read once; the
+    patches of 16 such places alternate, so that a batch is not from a single place.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class RandomPatches(Dataset[Patch]):
             first, last = places.amin(dim=(1, 2)).floor().long(), places.amax(dim=(1, 2)).ceil().long() + 1
             around = [*first.tolist(), *last.tolist()]
             window = Region(top=top + around[0], left=left + around[1], bottom=top + around[2], right=left + around[3])
-            pixels, labels, costs = self._read(annotated, window, point, group)
-            moved, target = resample(np.concatenate([pixels, costs]), labels[0], places - first.view(2, 1, 1))
+            pixels, labels, weight_map = self._read(annotated, window, point, group)
+            moved, target = resample(np.concatenate([pixels, weight_map]), labels[0], places - first.view(2, 1, 1))
             image, classes, weights = moved[:-1], target[None], moved[-1:]
         number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
         image, classes, weights = (flip_or_rotate(part, number).contiguous() for part in (image, classes, weights))
         return self._change_intensities(image, annotated, generator), classes[0].long(), weights[0].float()
 
     def _place(self, index: int) -> tuple[Annotated, tuple[int, int], int]:
-        """Draw a slide and a pixel of it, the same for all patches of a group."""
+        """Draw a slide and a pixel of it, the same for all patches of a group; return them and the group."""
         group = index
         if self.is_grouped:
             group = index // (_LANES * _PER_READ) * _LANES + index % _LANES
@@ -138,7 +138,7 @@ class RandomPatches(Dataset[Patch]):
 
 
 def _start(point: int, patch_px: int, length: int, generator: np.random.Generator) -> int:
-    """Draw where a patch that holds a pixel begins; one that is much longer than the slide is centred on it."""
+    """Draw the start of a patch that contains a pixel; a patch much longer than the slide is centred on it."""
     beyond = patch_px // _BEYOND
     first, last = -beyond, length - patch_px + beyond
     if last <= first:

@@ -1,7 +1,7 @@
-"""Changes of space, drawn together and done in one resampling: where in a slide each pixel of a patch comes from.
+"""Random spatial changes of training patches, done in one resampling.
 
-Rotation, shift, scale, crop and elastic deformation make one map; flips and quarter turns only put pixels in another
-order. The map is of the slide, so that real neighbours come in at the corners of a patch, not mirrored pixels.
+Rotation, shift, scale, crop and elastic deformation are one map from the pixels of a patch to places in the slide. So
+the corners of a rotated patch show real neighbours, not mirrored pixels. Flips and quarter turns only reorder pixels.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from pipeline.settings.networks import AugmentationConfig, ChangeOfSpace
 
-_RARE = 3.0  # standard deviations of the elastic displacement that reading ahead allows for
+_RARE = 3.0  # largest expected elastic displacement, in standard deviations
 
 
 def draw_map(config: AugmentationConfig, patch_px: int, generator: np.random.Generator) -> Tensor | None:
-    """Draw where the pixels of a patch come from.
+    """Draw the places in the slide that the pixels of a patch come from.
 
-    The changes share one draw of chance: of two that are made for half of the patches, both are made for the same
-    half, so that the other half keeps its pixels as they are.
+    All changes share one random number: two changes with probability 1/2 are made to the same half of the patches, and
+    the other half is not resampled.
 
     Returns
     -------
     (2, patch_px, patch_px) float32 tensor or None
-        Row and column of each pixel relative to the first pixel of the patch; None if nothing changes.
+        Row and column relative to the first pixel of the patch; None if nothing changes.
     """
     chance = generator.random()
 
@@ -70,7 +70,7 @@ def _elastic(config: AugmentationConfig, patch_px: int, generator: np.random.Gen
 
 
 def reach_px(config: AugmentationConfig, patch_px: int) -> int:
-    """Return how far beyond a patch its pixels may come from, save for the rarest elastic displacements."""
+    """Return how far beyond a patch its pixels may come from, except for very rare elastic displacements."""
     half = patch_px / 2 * (1 + config.scale)
     angle = math.radians(min(config.rotate_deg, 45.0))
     turned = half * (math.cos(angle) + math.sin(angle))
@@ -78,7 +78,7 @@ def reach_px(config: AugmentationConfig, patch_px: int) -> int:
 
 
 def resample(pixels: NDArray[np.float32], classes: NDArray[np.uint8], places: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the pixels of a patch from a window of the slide.
+    """Sample the pixels of a patch from a window of the slide.
 
     Parameters
     ----------
@@ -105,6 +105,6 @@ def resample(pixels: NDArray[np.float32], classes: NDArray[np.uint8], places: Te
 
 
 def flip_or_rotate(part: Tensor, number: int) -> Tensor:
-    """Return one of the eight flips and quarter turns of the last two axes, 0 being none."""
-    turned = torch.rot90(part, number % 4, (-2, -1))
-    return turned.flip(-1) if number >= 4 else turned
+    """Return one of the eight flips and rotations by 90 degrees of the last two axes; 0 changes nothing."""
+    rotated = torch.rot90(part, number % 4, (-2, -1))
+    return rotated.flip(-1) if number >= 4 else rotated

@@ -1,9 +1,9 @@
-"""The boundary weight map of the U-Net paper: what the loss pays for a pixel.
+"""The boundary weight map of the U-Net paper: the weight of each pixel in the loss.
 
 w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / (2 sigma^2)), equation 2 of Ronneberger, Fischer, Brox (2015),
-doi:10.1007/978-3-319-24574-4_28, with d1 and d2 the Euclidean distances to the nearest and second nearest object. Where
-d1 + d2 is larger than the reach the boundary term is negligible, so that a block of labels with a margin of the reach
-gives the weights of the whole image. The boundary term is only added to background pixels (docs/decisions/0038).
+doi:10.1007/978-3-319-24574-4_28, with d1 and d2 the Euclidean distances to the nearest and second nearest object. If
+d1 + d2 is larger than the reach, the boundary term is negligible; so a block of labels with a margin of the reach gives
+the weights of the whole image. The boundary term is only added to background pixels (docs/decisions/0038).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-NEGLIGIBLE = 1e-6  # the boundary term is left out where it is below this
-BLOCK_PX = (1024, 4096)  # rows and columns that are weighed at once
+from pipeline.base.arrays import bands
+
+NEGLIGIBLE = 1e-6  # smaller boundary terms are left out
+BLOCK_PX = (1024, 4096)  # rows and columns that are computed at once
 
 Labels = tuple[NDArray[np.uint8], NDArray[np.int32]]
 
@@ -24,7 +26,7 @@ _FAR = 2**29  # a squared distance beyond any reach, px²
 
 
 def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return w_c: inverse to the frequency of each class in the training set, 1 on average over its pixels.
+    """Return w_c: inverse to the frequency of each class in the training set, with mean 1 over its pixels.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def reach_px(*, boundary_weight: float, sigma_px: float) -> int:
-    """Return how far away an object can have a weight that is not negligible, rounded up: 29 px as published."""
+    """Return the largest distance at which an object has a weight that is not negligible: 29 px as published."""
     if boundary_weight <= NEGLIGIBLE:
         return 0
     return math.ceil(sigma_px * math.sqrt(2 * math.log(boundary_weight / NEGLIGIBLE)))
@@ -56,10 +58,10 @@ def weight_map(
     Parameters
     ----------
     classes : (rows, columns) uint8 array
-        A pixel of no class (255, not annotated) weighs 0.
+        Pixels that are not annotated (255) have weight 0.
     objects : (rows, columns) int32 array
-        Ids, 0 = background; with fewer than two objects there is no boundary term. Time grows with the largest id, and
-        with the area of the objects' boxes, each widened by the reach. Sides up to 16,384 px.
+        Ids, 0 = background; without two objects there is no boundary term. Time grows with the largest id, and with
+        the area of the bounding boxes, each widened by the reach. Sides up to 16,384 px.
     class_weight : (number of classes,) float64 array
         w_c.
     boundary_weight, sigma_px : float
@@ -96,28 +98,27 @@ def weight_bands(
     sigma_px: float,
     block_px: tuple[int, int] = BLOCK_PX,
 ) -> Iterator[NDArray[np.float16]]:
-    """Yield the weight map of an image of any size in bands of whole rows; memory is that of a band and a block.
+    """Yield the weight map of an image of any size in bands of whole rows; a band and a block are in memory.
 
     Parameters
     ----------
     read : callable
-        Returns classes and objects of a region, as :func:`weight_map` takes them; an object may have other ids in other
-        regions.
+        Returns classes and objects of a region, as in :func:`weight_map`; ids of an object may differ between regions.
     shape : (rows, columns)
     class_weight, boundary_weight, sigma_px
         As in :func:`weight_map`.
     block_px : (rows, columns)
-        Rows of a band, and the columns of it that are weighed at once.
+        Rows of a band, and columns of it that are computed at once.
 
     Yields
     ------
     (rows, columns) float16 array
-        The weight of a very rare class is cut at 65,504, the largest value, instead of becoming infinite.
+        Weights above 65,504, the largest value of float16, are clipped.
     """
     margin = reach_px(boundary_weight=boundary_weight, sigma_px=sigma_px)
-    for rows in _pieces(shape[0], block_px[0]):
+    for rows in bands(shape[0], block_px[0]):
         band = np.empty((rows.stop - rows.start, shape[1]), dtype=np.float16)
-        for columns in _pieces(shape[1], block_px[1]):
+        for columns in bands(shape[1], block_px[1]):
             classes, objects = read(_widened(rows, margin, shape[0]), _widened(columns, margin, shape[1]))
             weights = weight_map(
                 classes, objects, class_weight=class_weight, boundary_weight=boundary_weight, sigma_px=sigma_px
@@ -128,19 +129,15 @@ def weight_bands(
         yield band
 
 
-def _pieces(length: int, side: int) -> Iterator[slice]:
-    return (slice(start, min(start + side, length)) for start in range(0, length, side))
-
-
 def _widened(part: slice, margin: int, length: int) -> slice:
     return slice(max(part.start - margin, 0), min(part.stop + margin, length))
 
 
 def _two_nearest(objects: NDArray[np.int32], reach: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the squares of d1 and d2, exact up to the reach; where there is no object so near, or none, larger ones.
+    """Return the squares of d1 and d2, exact up to the reach, and larger than it elsewhere.
 
-    Every object is transformed once, in its bounding box widened by the reach: the work grows with the area of the
-    objects' neighbourhoods, not with objects times pixels.
+    Each object is transformed once, in its bounding box widened by the reach: the work grows with the area of these
+    boxes, not with objects times pixels.
     """
     nearest = np.full(objects.shape, _FAR, dtype=np.int32)
     second = nearest.copy()
@@ -156,9 +153,9 @@ def _two_nearest(objects: NDArray[np.int32], reach: int) -> tuple[NDArray[np.int
 
 
 def _squared_distance(outside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the square of the distance to the nearest pixel that is not ``outside``: whole numbers, so exact.
+    """Return the square of the distance to the nearest pixel that is not ``outside``, as exact integers.
 
-    SciPy's own distances are floating point and take twice the time of the indices they are made from.
+    The distances of SciPy are floating point and take twice the time of the indices they are computed from.
     """
     rows, columns = scipy.ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
     rows -= np.arange(outside.shape[0], dtype=np.int32)[:, None]

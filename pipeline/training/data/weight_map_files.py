@@ -1,4 +1,4 @@
-"""Weight maps of label images of any size: labels are read by region, weights written in bands."""
+"""Weight maps of label images of any size: labels are read by region, weight maps are written in bands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
-from pipeline.base.arrays import Array, blocks
+from pipeline.base.arrays import Array, LazyArray, blocks
 from pipeline.masks.instances import find_objects
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, training_classes
@@ -20,11 +20,11 @@ from pipeline.slides.slide import Slide
 from pipeline.training.data.weight_map import Labels
 
 _TILE_PX = 256
-_CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF can hold that is no BigTIFF
+_CLASSIC_BYTES = 2**32 - 2**25  # largest file that is not a BigTIFF
 
 
 def count_classes(labels: Slide, config: LabelConfig) -> NDArray[np.int64]:
-    """Return the number of pixels of each class, (classes,); what is not annotated does not count."""
+    """Return the number of annotated pixels of each class, (classes,)."""
     counts = np.zeros(IGNORED + 1, dtype=np.int64)
     for region in blocks(labels.shape):
         classes = class_map(labels.read(*region)[0], config, source=labels.path)
@@ -33,11 +33,10 @@ def count_classes(labels: Slide, config: LabelConfig) -> NDArray[np.int64]:
 
 
 def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callable[[slice, slice], Labels]:
-    """Return a function from a region to its class map and objects, as they are trained on.
+    """Return a function from a region to its class map and objects, as in training.
 
-    Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
-    components of each class but the first. An object has one id in a region, and may have another in the next; what is
-    not annotated is no object.
+    Objects are the ids of ``kind: instances``, separated by background where they touch, or the 4-connected components
+    of each class but the first, without pixels that are not annotated. Ids may differ between regions.
 
     Parameters
     ----------
@@ -45,11 +44,16 @@ def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callab
         A label image on the grid of its image.
     config : LabelConfig
     scratch : Path
-        A folder for the components; it must live as long as the function.
+        A folder for the components; needed as long as the function.
     """
     if config.kind == "instances":
         return partial(_instances_in, labels, config)
-    objects, _ = find_objects(_Annotated(labels, config), scratch=scratch)
+
+    def annotated(rows: slice, columns: slice) -> NDArray[np.uint8]:
+        classes = class_map(labels.read(rows, columns)[0], config, source=labels.path)
+        return np.where(classes == IGNORED, np.uint8(0), classes)
+
+    objects, _ = find_objects(LazyArray(labels.shape, np.dtype(np.uint8), annotated), scratch=scratch)
     return partial(_components_in, labels, config, objects)
 
 
@@ -71,7 +75,7 @@ def write_weights(
 
 def _tiles(bands: Iterator[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:
     for band in bands:
-        for region in blocks(band.shape, _TILE_PX):
+        for region in blocks(band.shape, (_TILE_PX, _TILE_PX)):
             yield band[region]
 
 
@@ -83,7 +87,7 @@ def _instances_in(labels: Slide, config: LabelConfig, rows: slice, columns: slic
 
 
 def _one_more(part: slice, length: int) -> slice:
-    """Return a row or column more, where there is one: what the ridge between objects is made from."""
+    """Add a row or column, if there is one: the background between touching objects is made from it."""
     return slice(part.start, min(part.stop + 1, length))
 
 
@@ -96,15 +100,3 @@ def _numbered(objects: NDArray[Any]) -> NDArray[np.int32]:
     """Number the objects of a region from 1."""
     numbers: NDArray[np.int32] = relabel_sequential(objects)[0].astype(np.int32)
     return numbers
-
-
-class _Annotated:
-    """The class map of a label image, read by region, with the first class where nothing is annotated."""
-
-    def __init__(self, labels: Slide, config: LabelConfig) -> None:
-        self.shape, self.dtype = labels.shape, np.dtype(np.uint8)
-        self._labels, self._config = labels, config
-
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.uint8]:
-        classes = class_map(self._labels.read(*key)[0], self._config, source=self._labels.path)
-        return np.where(classes == IGNORED, np.uint8(0), classes)

@@ -1,18 +1,17 @@
-"""The losses, by name, and the weighted sum of them that a network learns from.
+"""The losses, by name, and their weighted sum.
 
-The table below is the only place that knows them: a new loss is a function, a line here, and its weight in
-``LossWeights`` of ``pipeline/settings/networks.py``. Every one is called as
-``loss(logits, target, weights, ignore_index)``:
+A new loss is a function, a line in the table below, and its weight in ``LossWeights`` of
+``pipeline/settings/networks.py``. Each is called as ``loss(logits, target, weights, ignore_index)``:
 
 logits : (N, C, H, W) float tensor
 target : (N, H, W) int64 tensor
-    Values in [0, C), or ``ignore_index`` where nothing is known: such a pixel changes neither value nor gradient,
-    whatever its logits are. A batch without any other pixel costs 0, with gradients of 0.
+    Values in [0, C), or ``ignore_index`` for unknown pixels, which change neither value nor gradient, even if their
+    logits are NaN. The loss and the gradient of a batch of unknown pixels are 0.
 weights : (N, H, W) float tensor or None
-    What a pixel counts, at least 0, for the losses that are means over pixels
-    (:mod:`pipeline.training.losses.pixels`). The others compare areas of the whole batch and ignore it.
+    Weight map, at least 0, for the losses that are means over pixels (:mod:`pipeline.training.losses.pixels`). The
+    others compare areas of the whole batch and ignore it.
 
-and returns a scalar in float32 (float64 for float64 logits): sums over many pixels lose too much in bfloat16.
+and returns a scalar in float32 (float64 for float64 logits), since bfloat16 is too coarse for sums over many pixels.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def find(name: str) -> Loss:
 
 
 class SegmentationLoss(nn.Module):
-    """The sum of all losses that have a weight in the configuration, times these weights."""
+    """The weighted sum of all losses with a weight in the configuration."""
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""clDice: whether thin structures are connected, by how much of the centreline of each lies in the other."""
+"""clDice: a loss for the connectedness of thin structures, by the overlap of centrelines and areas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.slides.labels import IGNORED
 from pipeline.training.losses.known import memberships
 
-_SMOOTH = 1.0  # as in the authors' program
+_SMOOTH = 1.0  # as in the code of the authors
 
 
 def cl_dice(
@@ -23,8 +23,8 @@ def cl_dice(
 
     P is the part of the predicted centreline that lies in the true class, S the part of the true centreline that lies
     in the predicted one. Centrelines are soft, made by ``iterations`` erosions: at least half the width of the
-    structures in px. What is not known is no part of any structure. It says nothing about widths, and so goes with
-    another loss. Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` are ignored.
+    structures in px. Unknown pixels belong to no structure. Widths are not compared: combine it with another loss.
+    Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` are ignored.
 
     References
     ----------

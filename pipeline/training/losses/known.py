@@ -1,4 +1,4 @@
-"""The pixels of a batch whose class is known: all that a loss may see."""
+"""Masking of the pixels of a batch whose class is unknown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def only_known(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits and target with zeros where the target is ``ignore_index``, and where it is not.
+    """Return logits and target with zeros where the target is ``ignore_index``, and a mask of the other pixels.
 
-    Logits there are overwritten, not multiplied by 0: not even NaN gets through, and their gradient is exactly 0.
+    Logits are overwritten, not multiplied by 0: the result is 0 even for NaN, and so is their gradient.
 
     Returns
     -------
@@ -23,7 +23,7 @@ def only_known(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tenso
 
 
 def memberships(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return how far each pixel belongs to each class, by softmax and in truth, (N, C, H, W); 0 where not known."""
+    """Return the softmax of the logits and the one-hot target, (N, C, H, W); 0 for unknown pixels."""
     logits, target, known = only_known(logits, target, ignore_index)
     belongs = known[:, None].to(logits.dtype)
     truth = torch.zeros_like(logits).scatter(1, target[:, None], belongs)

@@ -1,4 +1,4 @@
-"""The Lovász-softmax loss: a convex extension of the Jaccard index itself, not of a soft overlap."""
+"""The Lovász-softmax loss: a convex extension of the Jaccard index."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.training.losses.known import only_known
 def lovasz_softmax(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED
 ) -> Tensor:
-    """Return the mean of the Lovász extension of the Jaccard loss over the classes in the batch, over all its pixels.
+    """Return the Lovász extension of the Jaccard loss over all pixels of the batch, averaged over its classes.
 
-    Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` have no meaning here.
+    Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` are ignored.
 
     References
     ----------
@@ -31,12 +31,12 @@ def lovasz_softmax(
 
 
 def _jaccard_steps(truth: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return by how much the Jaccard loss of each class grows when one pixel more is wrong, in the order of the rows.
+    """Return the increase of the Jaccard loss of each class with each further wrong pixel, in the order of the rows.
 
-    A missed pixel leaves the union as it is and takes one from the intersection, a false one adds to the union; written
-    without a difference of nearly equal losses. ``truth`` is (pixels, C) int64 of 0 and 1; the result is of its shape.
+    A missed pixel reduces the intersection by one, a false one increases the union; written without a difference of
+    nearly equal losses. ``truth`` is (pixels, C) int64 of 0 and 1; the result has its shape.
     """
     intersection = (truth.sum(dim=0) - truth.cumsum(dim=0)).to(dtype)
     union = (truth.sum(dim=0) + (1 - truth).cumsum(dim=0)).to(dtype)
-    before = (union - 1).clamp(min=1)  # of a false pixel; 0 only in a class that is absent
+    before = (union - 1).clamp(min=1)  # of a false pixel; 0 only for an absent class
     return torch.where(truth == 1, 1 / union, intersection / (union * before))

@@ -1,7 +1,7 @@
-"""Losses that compare areas: soft overlaps of softmax and truth over all pixels of a batch, class by class, by MONAI.
+"""Losses that compare areas: soft overlap of softmax and truth over all pixels of a batch, per class, by MONAI.
 
-Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` are ignored. Below, p and t are the
-probability of a class and whether it is the true one, and sums go over the batch.
+Arguments are those of every loss, see :mod:`pipeline.training.losses`; ``weights`` are ignored. Below, p is the
+probability of a class, t is 1 for the true class and else 0, and sums are over the batch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def tversky(
 ) -> Tensor:
     """Return the mean over classes of 1 - sum(p t) / (sum(p t) + alpha sum(p (1 - t)) + beta sum((1 - p) t)).
 
-    ``alpha`` is the price of false positives, ``beta`` that of false negatives; 0.5 and 0.5 make it Dice.
+    ``alpha`` is the weight of false positives, ``beta`` that of false negatives; 0.5 and 0.5 give Dice.
 
     References
     ----------
@@ -63,13 +63,13 @@ def generalized_dice(
 ) -> Tensor:
     """Return 1 - 2 sum_c(v_c sum(p t)) / sum_c(v_c (sum(p) + sum(t))) with v_c = 1 / sum(t)^2 over the classes c.
 
-    A class that is absent from the truth has the largest v_c of the others.
+    A class that is absent from the truth gets the largest v_c of the others.
 
     References
     ----------
     Sudre (2017), doi:10.1007/978-3-319-67558-9_28
     """
-    # Numerator and denominator are about one over the pixels of a batch: MONAI's constant of 1e-5 would be as large.
+    # Numerator and denominator are about 1 / pixels of the batch, as large as the default constant of MONAI, 1e-5.
     loss_of = GeneralizedDiceLoss(batch=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH)
     loss: Tensor = loss_of(*memberships(logits, target, ignore_index))
     return loss

@@ -1,4 +1,4 @@
-"""Losses that are weighted means over pixels, sum(w loss) / sum(w): their size does not depend on that of the weights.
+"""Losses that are weighted means over pixels, sum(w loss) / sum(w), independent of the scale of the weights.
 
 Arguments are those of every loss, see :mod:`pipeline.training.losses`.
 """
@@ -33,7 +33,7 @@ def focal(
     *,
     gamma: float = 2.0,
 ) -> Tensor:
-    """Return the mean of -(1 - p)^gamma log p of the true class, weighted by ``weights``, which take alpha's place.
+    """Return the mean of -(1 - p)^gamma log p of the true class, weighted by ``weights`` (instead of alpha).
 
     References
     ----------
@@ -45,6 +45,6 @@ def focal(
 
 
 def _mean(losses: Tensor, weights: Tensor | None, known: Tensor) -> Tensor:
-    """Return the weighted mean of (N, H, W) losses over the known pixels; 0 where nothing has a weight."""
+    """Return the weighted mean of (N, H, W) losses over the known pixels; 0 if all weights are 0."""
     counted = known.to(losses.dtype) if weights is None else weights.to(losses.dtype) * known
     return (losses * counted).sum() / counted.sum().clamp(min=torch.finfo(losses.dtype).tiny)

@@ -1,16 +1,16 @@
-"""A mask as OME-Zarr has the same labels at every level, and says what it is as the specification asks."""
+"""A mask as OME-Zarr has the same labels at every level and the metadata of the specification."""
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
 
-from pipeline.__main__ import main
 from pipeline.base.files import read_json
 from pipeline.base.palette import class_rgb
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.masks.ome_zarr import write_label_zarr
 from pipeline.slides.slide import open_slide
+from tests.support.commands import run_command
 
 ABOUT = {"sample": "007", "classes": "background, a nucleus", "stage": "stitch", "config": {"x": 1}, "sha256": {}}
 
@@ -24,7 +24,7 @@ def write_mask(path, generator, *, shape=(1100, 1300), objects=True, pixel_size_
 
 
 def export(mask, output):
-    return main(["export", "--mask", str(mask), "--output", str(output)])
+    return run_command("export", mask=mask, output=output)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 513), (1100, 1300)])
@@ -69,7 +69,7 @@ def test_metadata_are_those_of_labels_of_version_0_5(tmp_path, generator):
     assert root.attrs["slidemill"] == ABOUT
 
 
-def test_without_objects_or_pixel_size_none_are_claimed(tmp_path, generator):
+def test_a_mask_without_objects_or_pixel_size_is_written_without(tmp_path, generator):
     write_mask(tmp_path / "a.ome.tiff", generator, shape=(40, 50), objects=False, pixel_size_um=None)
     assert export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr") == 0
     assert not (tmp_path / "a.ome.zarr" / "labels").exists()
@@ -80,7 +80,7 @@ def test_without_objects_or_pixel_size_none_are_claimed(tmp_path, generator):
 
 
 class Counted:
-    """An image of zeros that keeps the largest piece that was asked for."""
+    """An image of zeros that remembers the size of the largest piece that was read."""
 
     def __init__(self, shape):
         self.shape, self.dtype, self.largest = shape, np.dtype(np.uint8), 0
@@ -91,23 +91,23 @@ class Counted:
         return piece
 
 
-def test_a_chunk_is_the_most_that_is_held(tmp_path):
+def test_at_most_a_chunk_is_in_memory(tmp_path):
     levels = [Counted((30_000, 5_000)), Counted((15_000, 2_500))]
     write_label_zarr(tmp_path / "x", levels, None, class_names=["a", "b"], pixel_size_um=None, annotations={})
     assert max(level.largest for level in levels) == 1024**2
 
 
-def test_what_is_there_is_left_alone(tmp_path, generator, capsys):
+def test_an_existing_folder_is_not_overwritten(tmp_path, generator, capsys):
     write_mask(tmp_path / "a.ome.tiff", generator, shape=(40, 50))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("x")
     assert export(tmp_path / "a.ome.tiff", tmp_path / "mine") == 1
-    assert "is there already" in capsys.readouterr().err.splitlines()[-1]
+    assert "already exists" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
 
 
 @pytest.mark.parametrize("damage", ["no mask", "cut"])
-def test_a_damaged_mask_is_one_line_and_nothing_is_written(tmp_path, generator, capsys, damage):
+def test_a_damaged_mask_is_an_error_and_nothing_is_written(tmp_path, generator, capsys, damage):
     mask = tmp_path / "a.ome.tiff"
     if damage == "no mask":
         tifffile.imwrite(mask, np.zeros((9, 9), np.uint8))

@@ -1,4 +1,4 @@
-"""napari is given the slide and the images of its mask as they are: places, names, colours, pixel size."""
+"""napari gets the slide and its mask with their scale, names, colours and pixel size."""
 
 import sys
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from pipeline.masks.ome_tiff import write_label_images
 
 
 class Viewer:
-    """Keeps what it is given, as it is when it is added: the files are closed later."""
+    """Keeps the pixels and settings of its layers; the files are closed later."""
 
     def __init__(self, title):
         self.title, self.layers = title, {}

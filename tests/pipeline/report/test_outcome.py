@@ -1,4 +1,4 @@
-"""Every slide is done, or failed at a stage for a reason; the reason is the first in the chain."""
+"""Every slide is done, waiting, or failed at a stage; the reason is the first error in the chain of jobs."""
 
 import os
 from pathlib import Path
@@ -15,21 +15,25 @@ MADE = (paths.MASK, paths.OBJECTS, paths.ANNOTATIONS)
 NAMES = {"sample": "a", "model": "unet", "batch": "a"}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _project(tmp_path, monkeypatch):
     """A project with one slide and everything that its mask is made from."""
     monkeypatch.chdir(tmp_path)
     for pattern in ("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE):
         put(pattern)
     (tmp_path / paths.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
     touch_all("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE)
-    return tmp_path
 
 
 def put(pattern, text=""):
     path = Path(pattern.format(**NAMES))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def fail(stage, error):
+    """Write the log of a job that ended with an error."""
+    put(paths.LOG[stage], error_line(stage, error))
 
 
 def remove(*patterns):
@@ -47,20 +51,24 @@ def begin_run():
     write_samples({"a": Sample(slide="data/slides/a.tif", batch="a")}, "snakemake")
 
 
+def begin_without_mask():
+    remove(paths.MASK, paths.PLAN)
+    begin_run()
+
+
 def only(*, check_age=True, **settings):
     (found,) = outcomes(Settings.model_validate({"settle_s": 0.0} | settings), check_age=check_age)
     return found
 
 
-@pytest.mark.usefixtures("folder")
 class TestOutcome:
     def test_a_mask_without_reference_is_done(self):
         assert only().status == "done"
 
     def test_a_reference_asks_for_metrics(self):
         put("data/references/a.tif")
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
-        put(paths.LOG["evaluate"], error_line("evaluate", SlidemillError("disk full")))
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
+        fail("evaluate", SlidemillError("disk full"))
         assert (only().status, only().stage) == ("failed", "evaluate")
         put(paths.METRICS)
         assert only().status == "done"
@@ -69,14 +77,14 @@ class TestOutcome:
     @pytest.mark.parametrize("pattern", [paths.OBJECTS, paths.ANNOTATIONS])
     def test_a_mask_without_its_objects_failed(self, pattern):
         remove(pattern)
-        put(paths.LOG["objects"], error_line("objects", SlidemillError("disk full")))
+        fail("objects", SlidemillError("disk full"))
         assert (only().status, only().stage, only().error) == ("failed", "objects", "disk full")
 
     def test_metrics_of_a_reference_that_is_gone_are_not_shown(self):
         put(paths.METRICS)
         assert only().metrics is None
 
-    def test_a_mask_older_than_its_network_is_missing_unless_the_workflow_vouches_for_it(self):
+    def test_a_mask_older_than_its_network_is_missing_only_where_ages_are_checked(self):
         touch_all(paths.MASK, paths.PLAN, paths.NETWORK)
         assert only().status == "failed"
         assert only(check_age=False).status == "done"
@@ -86,8 +94,7 @@ class TestOutcome:
         assert only().status == "failed"
 
     def test_a_defect_is_a_failure_with_the_class_of_its_error(self):
-        remove(paths.MASK, paths.PLAN)
-        begin_run()
+        begin_without_mask()
         put(paths.LOG["predict"], "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
         assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
         assert "a bug in Slidemill" in only().error
@@ -96,7 +103,7 @@ class TestOutcome:
         write_samples({"a": Sample(slide="data/slides/a.tif", waits="still being copied")}, "snakemake")
         assert (only().status, only().error, only().mask) == ("waiting", "still being copied", None)
 
-    def test_what_the_drop_folder_refused_failed_before_all_stages(self):
+    def test_a_slide_that_the_drop_folder_refused_failed_before_all_stages(self):
         write_samples({"a": Sample(slide="data/slides/a.tif", refused="rename it")}, "snakemake")
         assert (only().status, only().stage, only().kind) == ("failed", "drop", "SlideError")
 
@@ -107,18 +114,18 @@ class TestOutcome:
 
     def test_an_unreadable_slide_failed_at_tile(self):
         remove(paths.MASK)
-        put(paths.LOG["stitch"], error_line("stitch", SlideError("a.tif: empty", stage="tile")))
+        fail("stitch", SlideError("a.tif: empty", stage="tile"))
         assert (only().stage, only().kind, only().error) == ("tile", "SlideError", "a.tif: empty")
 
     def test_the_first_failure_of_the_chain_is_the_reason(self):
-        remove(paths.MASK, paths.PLAN)
-        put(paths.LOG["stitch"], error_line("stitch", SlidemillError("of an earlier run")))
+        begin_without_mask()
+        fail("stitch", SlidemillError("of an earlier run"))
         put(paths.LOG["train"], "12:00:00 step 1\n" + error_line("train", SlidemillError("the loss is nan")))
         assert (only().stage, only().error) == ("train", "the loss is nan")
 
     @pytest.mark.parametrize("ensembles", [{}, {"both": {"members": ["unet"]}}])
     def test_the_fold_that_failed_is_the_reason_of_the_model_and_of_an_ensemble_with_it(self, ensembles):
-        remove(paths.MASK, paths.PLAN)
+        begin_without_mask()
         put("logs/train/unet/fold1.log", "all is well")
         put("logs/train/unet/fold2.log", error_line("train", SlidemillError("the loss is nan")))
         touch_all("logs/train/unet/fold2.log", "logs/train/unet/fold1.log")
@@ -127,53 +134,47 @@ class TestOutcome:
             assert (outcome.stage, outcome.error) == ("train", "the loss is nan")
             assert outcome.log == Path("logs/train/unet/fold2.log")
 
-    def test_the_log_of_a_training_says_nothing_about_a_checkpoint(self):
-        remove(paths.MASK, paths.PLAN)
-        begin_run()
-        put(paths.LOG["train"], error_line("train", SlidemillError("the loss is nan")))
-        put(paths.LOG["predict"], error_line("predict", SlidemillError("no memory")))
+    def test_the_log_of_a_training_does_not_concern_a_checkpoint(self):
+        begin_without_mask()
+        fail("train", SlidemillError("the loss is nan"))
+        fail("predict", SlidemillError("no memory"))
         assert only(models={"unet": {"checkpoint": "x/model.safetensors"}}).error == "no memory"
 
-    def test_a_killed_job_is_said_to_have_been_killed_with_its_log_and_what_to_do(self):
-        remove(paths.MASK, paths.PLAN)
-        begin_run()
+    def test_the_row_of_a_killed_job_has_its_log_and_what_to_do(self):
+        begin_without_mask()
         put(paths.LOG["tile"], "12:00:00 all is well")
         put(paths.LOG["predict"], "12:00:00 device cpu")
         assert (only().stage, only().kind, only().log) == ("predict", "", Path(paths.LOG["predict"].format(**NAMES)))
         assert "probably killed" in only().error
         assert "run the same command again" in only().error
 
-    def test_a_log_of_an_earlier_run_is_not_the_reason_of_a_killed_job(self):
-        remove(paths.MASK, paths.PLAN)
-        begin_run()
+    def test_a_log_of_an_earlier_run_does_not_explain_a_killed_job(self):
+        begin_without_mask()
         put(paths.LOG["predict"], "12:00:00 device cpu")
-        put(paths.LOG["stitch"], error_line("stitch", SlidemillError("of an earlier run")))
+        fail("stitch", SlidemillError("of an earlier run"))
         touch_all(paths.LOG["stitch"], "results/slides.json", paths.LOG["predict"])
         assert (only().stage, only().error) == ("predict", KILLED)
 
     def test_a_cancelled_job_says_so(self):
-        remove(paths.MASK, paths.PLAN)
-        begin_run()
-        put(paths.LOG["predict"], error_line("predict", Stopped("SIGTERM")))
+        begin_without_mask()
+        fail("predict", Stopped("SIGTERM"))
         assert (only().stage, only().kind) == ("predict", "Stopped")
         assert "stopped by SIGTERM" in only().error
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):
-        remove(paths.MASK, paths.PLAN)
-        assert (only().status, only().error) == ("waiting", "not run yet; the next run will")
+        begin_without_mask()
+        assert (only().status, only().error) == ("waiting", "not run yet; the next run takes it")
 
-    def test_a_job_that_ran_without_a_word_only_before_this_run_waits_for_the_next(self):
-        remove(paths.MASK, paths.PLAN)
+    def test_a_job_that_left_no_error_before_this_run_waits_for_the_next(self):
+        begin_without_mask()
         put(paths.LOG["predict"], "12:00:00 device cpu")
-        begin_run()
         touch_all(paths.LOG["predict"], "results/slides.json")
         assert (only().status, only().log) == ("waiting", None)
         touch_all("results/slides.json", paths.LOG["predict"])
         assert only().stage == "predict"
 
-    def test_a_reason_of_an_earlier_slice_stays_one(self):
-        remove(paths.MASK, paths.PLAN)
-        put(paths.LOG["predict"], error_line("predict", SlidemillError("no memory")))
-        begin_run()
+    def test_a_failure_of_an_earlier_slice_is_kept(self):
+        begin_without_mask()
+        fail("predict", SlidemillError("no memory"))
         touch_all(paths.LOG["predict"], "results/slides.json")
         assert (only().status, only().error) == ("failed", "no memory")

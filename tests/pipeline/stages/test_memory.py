@@ -67,6 +67,7 @@ def peaks_of(folder, rows, generator):
     }
 
 
+@pytest.mark.slow
 def test_ten_times_the_rows_take_no_more_memory_and_all_stay_in_the_budget(tmp_path, generator):
     """How many windows wait, and where freed memory lies, differ by some percent: hence several runs."""
     peaks = []

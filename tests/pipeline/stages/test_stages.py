@@ -74,6 +74,16 @@ def write_slides(folder, generator, *names):
         tifffile.imwrite(folder / "slides" / f"{name}.tif", generator.integers(0, 255, (90, 120)).astype(np.uint8))
 
 
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    """A folder with two slides and their masks, and the network; tests read it only."""
+    folder = tmp_path_factory.mktemp("segmented")
+    weights = write_network(folder / "network", width=2, depth=2)
+    write_slides(folder, np.random.default_rng(0), "a", "b")
+    segment(folder, weights)
+    return folder, weights
+
+
 def demo_slides():
     """The two micrographs of the demo: 512 x 512 uint16, and 1024 x 1344 uint8."""
     stardist, mahotas = (Path(pytest.importorskip(name).__file__).parent for name in ("stardist", "mahotas"))
@@ -188,11 +198,8 @@ def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator
         ),
     ],
 )
-def test_a_mask_setting_without_its_input_is_an_error(tmp_path, generator, capsys, masks, message):
-    weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a")
-    segment(tmp_path, weights)
-    assert stitch(tmp_path, weights, "a", tmp_path / "a.ome.tiff", with_masks(**masks)) == 1
+def test_a_mask_setting_without_its_input_is_an_error(tmp_path, segmented, capsys, masks, message):
+    assert stitch(*segmented, "a", tmp_path / "a.ome.tiff", with_masks(**masks)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(f"^error: stitch: .*{message}", last)
     assert not (tmp_path / "a.ome.tiff").exists()
@@ -257,22 +264,16 @@ def test_a_slide_damaged_after_it_was_planned_fails_alone(tmp_path, generator, c
     assert not (tmp_path / "a.ome.tiff").exists()
 
 
-def test_the_speed_of_a_batch_is_measured_beside_its_prediction(tmp_path, generator):
-    weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a", "b")
-    segment(tmp_path, weights)
-    speed = read_speed(tmp_path / "batch.json")
+def test_the_speed_of_a_batch_is_measured_beside_its_prediction(segmented):
+    speed = read_speed(segmented[0] / "batch.json")
     assert (speed.pixels, speed.threads) == (2 * 90 * 120, 2)
     assert 0 < speed.network_s < speed.wall_s
     assert (speed.differing_px, speed.compared_px) == (0, 0)  # the tiles of a U-Net are exact
-    assert read_json(tmp_path / "batch.json")["provenance"]["stage"] == "predict"
+    assert read_json(segmented[0] / "batch.json")["provenance"]["stage"] == "predict"
 
 
-def test_a_plan_has_its_provenance(tmp_path, generator):
-    weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a")
-    segment(tmp_path, weights)
-    provenance = read_json(tmp_path / "plans" / "batch" / "a.json")["provenance"]
+def test_a_plan_has_its_provenance(segmented):
+    provenance = read_json(segmented[0] / "plans" / "batch" / "a.json")["provenance"]
     assert provenance["stage"] == "tile"
     assert provenance["config"]["tile_px"] == SETTINGS.tiling.tile_px
     assert len(provenance["sha256"]["model_json"]) == 64

@@ -46,21 +46,22 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert 1e-3 < suggest(rates, losses) < 5e-3
 
 
-def test_a_loss_that_never_falls_is_one_line():
+def test_a_loss_that_never_falls_is_an_error():
     with pytest.raises(SlidemillError, match="the loss never falls"):
         suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_rate_and_draws_the_test(tmp_path, monkeypatch, capsys):
     Project(tmp_path)
-    (tmp_path / "results" / "weights").mkdir(parents=True)
+    (tmp_path / "results" / "weight_maps").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     content = {"training": {"images": "images", "labels": "labels"}, "models": {"unet": NETWORK.model_dump()}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     words = ["find-lr", "--model", "unet", "--settings", "config.yaml", "--steps", "40", "--threads", "1"]
     assert main(words) == 1
     assert "no weight map of a; run snakemake" in capsys.readouterr().err.splitlines()[-1]
-    (tmp_path / "weights").rename(tmp_path / "results" / "weights" / "unet")
+    (tmp_path / "weight-maps").rename(tmp_path / "results" / "weight_maps" / "unet")
     assert main(words) == 0
     suggested = float(capsys.readouterr().out.removeprefix("learning_rate: "))
     assert 1e-6 <= suggested <= 1
