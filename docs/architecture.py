@@ -68,7 +68,7 @@ def _docstring(path: Path) -> str:
 
 def _sentence(text: str) -> str:
     """Return the first sentence of a text."""
-    return re.split(r"(?<=[.:])\s+(?=[A-Z`*\-]|$)|\n\n|\n\|", text.strip(), maxsplit=1)[0].replace("\n", " ")
+    return " ".join(re.split(r"(?<=\.)\s+(?=[A-Z`*-])|\n\n", text.strip(), maxsplit=1)[0].split())
 
 
 def main(arguments: list[str]) -> int:
