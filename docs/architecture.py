@@ -1,6 +1,6 @@
 """Fill docs/architecture.md and docs/decisions/README.md: the rooms and their modules, and the list of decisions.
 
-The texts come from the docstrings and from the decisions themselves; `make docs` writes them. With ``--check`` nothing is
+The texts come from the docstrings and from the decisions; ``make docs`` writes them. With ``--check`` nothing is
 written, and the exit status says whether the pages are up to date.
 """
 
@@ -19,11 +19,17 @@ PAGE, DECISIONS = ROOT / "docs" / "architecture.md", ROOT / "docs" / "decisions"
 def rooms() -> Iterator[str]:
     """Yield the folders of the code in the order in which they may import each other, from the test of that order."""
     tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
-    (table,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS")
+    (table,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
+    )
     names = ast.literal_eval(table)
     for name in names:
         folder = ROOT.joinpath(*name.split("."))
-        inside = sorted(path.parent for path in folder.rglob("__init__.py")) if name not in {"models", "pipeline"} else [folder]
+        inside = (
+            sorted(path.parent for path in folder.rglob("__init__.py"))
+            if name not in {"models", "pipeline"}
+            else [folder]
+        )
         yield from (path.relative_to(ROOT).as_posix() for path in inside)
 
 
