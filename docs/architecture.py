@@ -16,31 +16,23 @@ ROOT = Path(__file__).parents[1]
 PAGE, DECISIONS = ROOT / "docs" / "architecture.md", ROOT / "docs" / "decisions" / "README.md"
 
 
-def rooms() -> Iterator[str]:
-    """Yield the folders of the code in the order in which they may import each other, from the test of that order."""
-    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
-    (table,) = (
-        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
-    )
-    names = ast.literal_eval(table)
-    for name in names:
+def rooms() -> Iterator[Path]:
+    """Yield the folders of the code in the order of imports, which stands in the test of that order."""
+    text = (ROOT / "tests" / "test_architecture.py").read_text("utf-8")
+    for name in ast.literal_eval(re.search(r"^ROOMS = (\[.*?^\])", text, re.DOTALL | re.MULTILINE)[1]):
         folder = ROOT.joinpath(*name.split("."))
-        inside = (
-            sorted(path.parent for path in folder.rglob("__init__.py"))
-            if name not in {"models", "pipeline"}
-            else [folder]
-        )
-        yield from (path.relative_to(ROOT).as_posix() for path in inside)
+        yield from sorted(path.parent for path in folder.rglob("__init__.py")) if "." in name else [folder]
 
 
 def room_tables() -> str:
     """Return what every folder is for, and a table of its modules."""
     parts = []
     for room in rooms():
-        modules = [path for path in sorted((ROOT / room).glob("*.py")) if path.name != "__init__.py"]
+        modules = [path for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
         rows = [f"| `{path.name}` | {_sentence(_docstring(path))} |" for path in modules]
         table = ["", "| module | |", "|---|---|", *rows] if rows else []
-        parts.append("\n".join([f"### `{room}/`", "", _docstring(ROOT / room / "__init__.py"), *table]))
+        head = [f"### `{room.relative_to(ROOT).as_posix()}/`", "", _docstring(room / "__init__.py")]
+        parts.append("\n".join([*head, *table]))
     return "\n\n".join(parts)
 
 
