@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import DATA
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to what they start
@@ -27,10 +27,9 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real micrographs."""
-    folder = Path(os.environ.get("SLIDEMILL_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real micrographs at {folder}; set SLIDEMILL_DATA")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"no real micrographs at {DATA}; set SLIDEMILL_DATA")
+    return DATA
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 # A room may import itself and every room before it. `pipeline.training.data` is part of the room `pipeline.training`.
 ROOMS = [
     "models.base",
@@ -171,6 +171,12 @@ def test_rooms_say_what_they_are():
         if path.name == "__init__.py":
             text = ast.get_docstring(ast.parse(path.read_text()))
             assert text and len(text) > 80, path
+
+
+def test_tests_share_what_lies_in_support():
+    for path in (ROOT / "tests").rglob("*.py"):
+        modules = [name for name in imported(path.read_text()) if name.startswith("tests.")]
+        assert not re.findall(r"\.(?:test_\w+|conftest)\b", " ".join(modules)), path
 
 
 def test_public_names_have_docstrings():

@@ -5,15 +5,14 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.__main__ import COMMANDS, stage_parser
 from pipeline.settings.schema import parse_settings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("docs/**/*.md")]
 SOURCES = [path for folder in ("pipeline", "models", "workflow") for path in (ROOT / folder).rglob("*")]
 SOURCES = [path for path in SOURCES if path.suffix in {".py", ".smk", ".rst", ".js", ".j2"}]

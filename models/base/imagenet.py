@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchvision.models import get_model_weights
 
 
 def imagenet_weights(backbone: str) -> Mapping[str, Tensor]:
@@ -17,6 +16,8 @@ def imagenet_weights(backbone: str) -> Mapping[str, Tensor]:
     OSError
         If they are neither cached nor within reach; the message says how to get them.
     """
+    from torchvision.models import get_model_weights  # noqa: PLC0415  takes 2 s, and few networks need it
+
     weights = get_model_weights(backbone).DEFAULT
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)

@@ -26,11 +26,10 @@ from pipeline.project.sample_ids import folder_of
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import mirror
+from tests.support.paths import DATA, ROOT
 from tests.support.slide_files import write_batch
 
 CLASSES = ["background", "object"]
-REPOSITORY = Path(__file__).parents[2]
-DATA = Path(os.environ.get("SLIDEMILL_DATA", "../shared/data"))
 THREADS = len(os.sched_getaffinity(0))  # the cores that `taskset` leaves, if it was used
 
 
@@ -145,17 +144,15 @@ def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -
 def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
     """Run an example with its ``unet`` changed; return the steps of its training, and the means of some metrics."""
     project = folder / example
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SLIDEMILL_DATA": str(DATA.resolve())}
-    lay_out = REPOSITORY / "config" / "examples" / "lay_out.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SLIDEMILL_DATA": str(DATA)}
+    lay_out = ROOT / "config" / "examples" / "lay_out.py"
     subprocess.run([sys.executable, lay_out, example, project], check=True, env=environment)
     settings = project / "config" / "config.yaml"
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
     content["models"]["unet"] |= changes
     settings.write_text(yaml.safe_dump(content), encoding="utf-8")
     snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]
-    subprocess.run(
-        [*snakemake, "--snakefile", REPOSITORY / "Snakefile", "--directory", project], check=True, env=environment
-    )
+    subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
     history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
     means = pd.read_csv(project / "results" / "metrics.csv")[shown].mean().to_dict()
     return {"steps": int(history["step"].max())} | means

@@ -23,8 +23,8 @@ import yaml
 from pipeline.project.drop_folder import SLIDES, Sample, take_stock
 from pipeline.settings.schema import parse_settings
 from tests.benchmarks.common import say, say_machine
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
 RECORDS = Path(".snakemake/metadata")

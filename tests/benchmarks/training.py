@@ -26,7 +26,8 @@ from pipeline.metrics.evaluation import measure, true_side
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.slide import open_slide
-from tests.benchmarks.common import DATA, THREADS, run_example, say, say_machine
+from tests.benchmarks.common import THREADS, run_example, say, say_machine
+from tests.support.paths import DATA
 
 LABELS = LabelConfig(classes=["membrane", "cell"], kind="classes", values=[0, 255])
 TRAINING, EVALUATED = range(20), range(20, 24)

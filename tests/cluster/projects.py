@@ -15,7 +15,8 @@ import pandas as pd
 import tifffile
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 ODD = '-a; "ünïcode" $(x) µm'
 _COMMAND = [sys.executable, "-m", "snakemake"]
 # Sums of floats are in another order with other threads, and a node may have fewer cores than it says.

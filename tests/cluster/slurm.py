@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.daemons import Cluster, running_cluster
-from tests.cluster.projects import ODD, ROOT, Project, Run, demo_with_network, trained_demo
+from tests.cluster.projects import ODD, Project, Run, demo_with_network, trained_demo
+from tests.support.paths import ROOT
 
 ALL_DONE = {f"plate/{name}": "done" for name in ("nuclear", "nuclei", ODD)}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.killing import end_of, make_project, start
-from tests.workflow.conftest import Project
+from tests.support.killing import end_of, make_project, start
+from tests.support.workflow import Project
 
 
 @pytest.fixture(scope="session")

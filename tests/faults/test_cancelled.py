@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
-from tests.workflow.conftest import ROOT, Project
+from tests.support.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 
 @pytest.fixture(scope="module")

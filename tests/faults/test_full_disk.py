@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from tests.faults.killing import (
+from tests.support.killing import (
     MADE_BY,
     SAMPLES,
     check_complete,
@@ -26,7 +26,7 @@ from tests.faults.killing import (
     results,
     start,
 )
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 LARGE = ("train", "predict", "stitch", "report")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.faults.killing import (
+from tests.support.killing import (
     SAMPLES,
     check_complete,
     end_of,
@@ -24,7 +24,7 @@ from tests.faults.killing import (
     start,
     wait_for,
 )
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 QUOTA = {"train": 6, "predict": 6, "stitch": 4, "report": 4}
 

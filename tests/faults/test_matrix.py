@@ -14,7 +14,7 @@ import tifffile
 from pipeline.base.files import read_json, sha256
 from tests.support.networks import write_network
 from tests.support.slide_files import WITHOUT_PRIVILEGES, header_of
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 GOOD = ["alone", "plate/1", "plate/2", "plate/3", "plate/4"]
 BAD = {

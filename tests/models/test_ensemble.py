@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import models
-from tests.pipeline.prediction.test_forward import logits_of_the_whole, logits_of_tiles
 from tests.support.networks import randomize_statistics
+from tests.support.prediction import logits_of_the_whole, logits_of_tiles
 
 UNET = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
 VALID = {"architecture": "unet", "options": {"width": 2, "depth": 1, "padding": "valid"}}

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,7 +12,8 @@ import models
 from models.base.context import measure_context_px
 from models.base.cost import count_parameters, gflops_per_mpx
 from models.base.geometry import round_up
-from tests.support.networks import architecture, lived_in_network, thin_options
+from tests.support.networks import architecture, network_with_batch_stats, thin_options
+from tests.support.paths import ROOT
 
 THIN = {name: thin_options(name) for name in models.available()}
 
@@ -61,7 +61,7 @@ class TestEveryModel:
         assert losses[-1] < 0.25 * losses[0], losses
 
     def test_weights_survive_safetensors(self, name, tmp_path):
-        network, other = lived_in_network(name, **THIN[name]), build(name).eval()
+        network, other = network_with_batch_stats(name, **THIN[name]), build(name).eval()
         safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
         other.load_state_dict(safetensors.torch.load_file(tmp_path / "weights.safetensors"))
         image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
@@ -69,7 +69,7 @@ class TestEveryModel:
             assert torch.equal(network(image), other(image))
 
     def test_an_exported_program_gives_the_same_logits(self, name):
-        network = lived_in_network(name, **THIN[name])
+        network = network_with_batch_stats(name, **THIN[name])
         image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
         program = torch.export.export(network, (image,))
         with torch.inference_mode():
@@ -83,7 +83,7 @@ class TestEveryModel:
 
     def test_nothing_beyond_the_context_changes_a_cell(self, name):
         """Independent of gradients: other pixels beyond the context, and the same logits; nearer ones, and others."""
-        network = lived_in_network(name, **THIN[name]).double()
+        network = network_with_batch_stats(name, **THIN[name]).double()
         geometry = network.geometry
         if geometry.context_px is None:
             return assert_far_pixels_matter(network)
@@ -153,7 +153,7 @@ def test_an_unknown_model_is_named_with_those_there_are():
 
 def test_names_are_listed_without_torch():
     code = "import sys, models; print(*models.available()); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0
     assert len(done.stdout.split()) == 12
 

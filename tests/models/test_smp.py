@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import models
-from tests.pipeline.prediction.test_forward import logits_of_the_whole, logits_of_tiles
-from tests.support.networks import lived_in_network
+from tests.support.networks import network_with_batch_stats
+from tests.support.prediction import logits_of_the_whole, logits_of_tiles
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return lived_in_network("smp/unet/resnet18", num_classes=3)
+    return network_with_batch_stats("smp/unet/resnet18", num_classes=3)
 
 
 def test_stride_and_context_are_measured(network):

@@ -1,4 +1,4 @@
-"""Networks that tests make: untrained, but with statistics as if they had lived."""
+"""Networks that tests make: untrained, with random statistics in their batch normalization."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from pathlib import Path
 import torch
 
 import models
+from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.files import provenance
+from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import save_network
 
 CLASSES = ["background", "object"]
+CARD = ModelCard(
+    architecture="unet",
+    options={},
+    classes=CLASSES,
+    in_channels=1,
+    geometry=Geometry(stride_px=16, context_px=94),
+    pixel_size_um=None,
+    normalization={},
+    metrics={},
+    validation=[],
+    appearance=[],
+    parameters=10**6,
+    bytes_per_px=500,
+)
 
 
 def architecture(name: str) -> type[SegmentationModel]:
@@ -31,7 +47,7 @@ def has_finite_context(name: str) -> bool:
     return models.build(name, in_channels=1, num_classes=1, options=thin_options(name)).geometry.context_px is not None
 
 
-def lived_in_network(
+def network_with_batch_stats(
     name: str = "unet", *, in_channels: int = 1, num_classes: int = 2, **options: object
 ) -> SegmentationModel:
     """A network in evaluation mode whose batch normalization does not happen to be the identity."""
@@ -51,11 +67,11 @@ def randomize_statistics(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def write_network(folder: Path, name: str = "unet", **options: object) -> Path:
-    """Write model.safetensors and model.json of a lived-in network; return the path of the weights."""
+    """Write model.safetensors and model.json of an untrained network; return the path of the weights."""
     weights = folder / "model.safetensors"
     save_network(
         weights,
-        lived_in_network(name, **options),
+        network_with_batch_stats(name, **options),
         classes=CLASSES,
         pixel_size_um=None,
         metrics={},

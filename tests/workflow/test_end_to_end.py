@@ -10,7 +10,7 @@ import tifffile
 import yaml
 
 from pipeline.base.files import read_json
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 MODEL = {
     "options": {"width": 8, "depth": 3},

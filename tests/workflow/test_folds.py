@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from pipeline.base.files import read_json
-from tests.workflow.conftest import Project
+from tests.support.workflow import Project
 
 NETWORK = {"options": {"width": 2, "depth": 2}, "patch_px": 32, "batch_size": 2, "max_steps": 4, "validate_every": 2}
 FOLDED = {"models": {"net": NETWORK | {"folds": 2}}}

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from pipeline.base.files import read_json
-from tests.workflow.conftest import ROOT, Project
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 ODD = '-it\'s; "ünïcode" $(x) µm'
 NETWORK = {"options": {"width": 2, "depth": 2}, "patch_px": 32, "batch_size": 2, "max_steps": 2, "validate_every": 2}

@@ -1,7 +1,6 @@
 """The profile for SLURM is the default one on a cluster: the same promises, and GPUs for the network alone."""
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,9 @@ import yaml
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
-PROFILES = Path(__file__).parents[2] / "profiles"
+from tests.support.paths import ROOT
+
+PROFILES = ROOT / "profiles"
 TEXT = (PROFILES / "slurm" / "config.yaml").read_text(encoding="utf-8")
 WAYS = re.findall(r"^ +#? *(\w[^#\n]*?) +# (--g\S+)", TEXT, re.MULTILINE)
 SLURM, DEFAULT = (yaml.safe_load((PROFILES / name / "config.yaml").read_text()) for name in ("slurm", "default"))

@@ -4,14 +4,13 @@ import inspect
 import os
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import STAGES
 from pipeline.base import paths
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
 
 

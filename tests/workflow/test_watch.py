@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.slide_files import touch
 
-ROOT = Path(__file__).parents[2]
 STAND_IN = """
 import os, signal, sys, time
 from pathlib import Path

@@ -10,7 +10,7 @@ import models
 from models.base.folding import fold_batch_norm
 from models.base.geometry import Geometry
 from models.ensemble import Ensemble
-from tests.support.networks import lived_in_network, randomize_statistics, thin_options
+from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
 
 
 def left_in(network):
@@ -26,7 +26,7 @@ def image_for(network, cells=5):
 @pytest.mark.parametrize("name", models.available())
 @torch.no_grad()
 def test_logits_stay_and_no_normalization_of_the_path_is_left(name):
-    network = lived_in_network(name, num_classes=3, **thin_options(name)).double()
+    network = network_with_batch_stats(name, num_classes=3, **thin_options(name)).double()
     image = image_for(network)
     before, auxiliary = network(image), left_in(network.auxiliary) if getattr(network, "auxiliary", None) else 0
     count = left_in(network)

@@ -10,7 +10,7 @@ from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from models.base.rounding import Exact, round_between_the_ends
 from models.ensemble import Ensemble
-from tests.support.networks import lived_in_network, randomize_statistics, thin_options
+from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
 
 
 def exact_in(network):
@@ -24,7 +24,7 @@ def types_in(network):
 @pytest.mark.parametrize("name", models.available())
 @torch.no_grad()
 def test_every_architecture_says_nearly_what_it_said(name):
-    network = lived_in_network(name, num_classes=3, **thin_options(name))
+    network = network_with_batch_stats(name, num_classes=3, **thin_options(name))
     fold_batch_norm(network)
     image = noise_for(network)
     exact = network(image)
@@ -37,7 +37,7 @@ def test_every_architecture_says_nearly_what_it_said(name):
 
 
 def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
-    network = lived_in_network(width=2, depth=2)
+    network = network_with_batch_stats(width=2, depth=2)
     round_between_the_ends(network)
     assert exact_in(network) == ["encoder.0.0", "head"]
     assert network(noise_for(network)).dtype == torch.float32

@@ -5,7 +5,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import skimage.draw
 import skimage.measure
 from hypothesis import given
@@ -13,12 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.masks.object_table import _add, _table, _totals_dtype, _with_room, measure_objects, trace_objects
+from tests.support.masks import blobs, numbered, signed_area
 
 CLASSES = ["background", "nucleus", "cell"]
-
-
-def numbered(classes):
-    return skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
 
 
 def measured(classes, slide=None, block_px=(512, 8192), instances=None):
@@ -37,11 +33,6 @@ def traced(classes, band_rows=512):
     table = measured(classes)
     outlines = trace_objects(numbered(classes), table, band_rows=band_rows)
     return {int(table.ids[index]): [ring.tolist() for ring in rings] for index, rings in outlines}
-
-
-def signed_area(ring):
-    x, y = np.asarray(ring).T
-    return (x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2
 
 
 def filled(rings, shape):
@@ -66,11 +57,6 @@ def assert_valid(rings, area):
         level = np.diff(ring, axis=0)[:, 1] == 0
         assert ((np.diff(ring, axis=0) == 0).sum(axis=1) == 1).all()
         assert (level != np.roll(level, 1)).all()
-
-
-def blobs(generator, shape, sigma=3):
-    noise = scipy.ndimage.gaussian_filter(generator.random(shape), sigma)
-    return np.digitize(noise, np.quantile(noise, [0.5, 0.75])).astype(np.uint8)
 
 
 def assert_equal_to_regionprops(table, classes, slide):

@@ -11,14 +11,14 @@ from torch._inductor.utils import fresh_cache
 from pipeline.networks.compilation import compiled
 from pipeline.prediction.forward import labels_of, logits_of
 from pipeline.prediction.loop import make_ready
-from tests.support.networks import lived_in_network
+from tests.support.networks import network_with_batch_stats
 
 SHAPES = [(1, 256, 192), (3, 224, 224), (2, 192, 256), (1, 224, 224), (4, 200, 240)]  # batch, rows, columns
 
 
 @pytest.fixture
 def network():
-    network = lived_in_network("unet", num_classes=3, width=4, depth=1)
+    network = network_with_batch_stats("unet", num_classes=3, width=4, depth=1)
     make_ready(network, torch.device("cpu"), "float32")
     torch.compiler.reset()
     return network

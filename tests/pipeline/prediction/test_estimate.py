@@ -9,32 +9,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.base.geometry import Geometry
 from pipeline.__main__ import main
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.estimate import Pace, estimate, pace_of_runs
 from pipeline.prediction.speed import Speed
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
 from pipeline.tiling.plan import plan_grid
-from tests.support.networks import CLASSES, write_network
+from tests.support.networks import CARD, CLASSES, write_network
 
-CARD = ModelCard(
-    architecture="unet",
-    options={},
-    classes=CLASSES,
-    in_channels=1,
-    geometry=Geometry(stride_px=16, context_px=94),
-    pixel_size_um=None,
-    normalization={},
-    metrics={},
-    validation=[],
-    appearance=[],
-    parameters=10**6,
-    bytes_per_px=500,
-)
 SPEED = Speed(
     pixels=3_000_000,
     wall_s=2.0,

@@ -16,8 +16,8 @@ from pipeline.prediction.exactness import Check, compare, one_pass, richest_piec
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
-from tests.pipeline.prediction.test_forward import logits_of_the_whole
-from tests.support.networks import CLASSES, lived_in_network, write_network
+from tests.support.networks import CLASSES, network_with_batch_stats, write_network
+from tests.support.prediction import logits_of_the_whole
 
 SETTINGS = Settings(classes=CLASSES)
 
@@ -84,7 +84,7 @@ def test_an_unreadable_slide_fails_with_the_reason_of_its_plan(tmp_path, capsys)
 
 
 def test_one_pass_is_the_oracle_of_the_first_law(generator):
-    network = lived_in_network("unet", num_classes=3, width=2, padding="valid").double()
+    network = network_with_batch_stats("unet", num_classes=3, width=2, padding="valid").double()
     image = generator.random((1, 70, 90)).astype(np.float32)
     grid = Grid(shape=(70, 90), tile=(32, 32), halo_px=network.geometry.halo_px, stride_px=16)
     expected = logits_of_the_whole(network, image.astype(np.float64))
@@ -92,7 +92,7 @@ def test_one_pass_is_the_oracle_of_the_first_law(generator):
 
 
 def test_comparing_leaves_the_network_as_it_is(generator):
-    network = lived_in_network("unet", width=2, depth=2)
+    network = network_with_batch_stats("unet", width=2, depth=2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     grid = Grid(shape=(48, 48), tile=(16, 16), halo_px=network.geometry.halo_px, stride_px=4)
     compare(network, generator.random((1, 48, 48)).astype(np.float32), grid, "float64")

@@ -22,7 +22,7 @@ from pipeline.prediction.explanation import (
     strongest_responses,
 )
 from pipeline.tiling.grid import Region
-from tests.support.networks import lived_in_network, thin_options, write_network
+from tests.support.networks import network_with_batch_stats, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
 PASS_ON = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
@@ -108,7 +108,7 @@ def test_a_pixel_has_the_mean_of_the_squares_that_hid_it():
 
 
 def test_nothing_falls_beyond_the_context(generator):
-    network = lived_in_network("unet", width=2, depth=2)
+    network = network_with_batch_stats("unet", width=2, depth=2)
     place = region(41, 30, 1, 1)
     image = generator.random((1, 100, 100)).astype(np.float32)
     halo = network.geometry.halo_px
@@ -146,14 +146,14 @@ def test_the_squares_hide_every_pixel_whatever_their_size():
     ("place", "expected"), [((17, 3, 1, 1), (-8, -24, 56, 56)), ((8, 0, 9, 8), (-16, -24, 64, 56))]
 )
 def test_the_field_is_whole_cells_and_their_halo(place, expected):
-    network = lived_in_network("unet", width=1, depth=3)
+    network = network_with_batch_stats("unet", width=1, depth=3)
     assert (network.geometry.stride_px, network.geometry.halo_px) == (8, 48)
     grown = (expected[0] - 24, expected[1] - 24, expected[2] + 48, expected[3] + 48)
     assert field_of(network, region(*place), region(0, 0, 64, 64)) == region(*grown)
 
 
 def test_the_field_of_a_global_network_is_the_region():
-    network = lived_in_network("unet", width=2, depth=2, normalization="group")
+    network = network_with_batch_stats("unet", width=2, depth=2, normalization="group")
     assert field_of(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
 
 

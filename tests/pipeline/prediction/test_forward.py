@@ -9,12 +9,12 @@ import tifffile
 import torch
 
 import models
-from models.base.geometry import round_up
 from pipeline.base.errors import SlidemillError
-from pipeline.prediction.forward import crop_to, logits_of, logits_within_memory, predict_image, uncertain_of
+from pipeline.prediction.forward import logits_of, logits_within_memory, predict_image, uncertain_of
 from pipeline.slides.intensity import measure, normalize
 from pipeline.tiling.grid import Grid, read_mirrored
-from tests.support.networks import has_finite_context, lived_in_network, thin_options
+from tests.support.networks import has_finite_context, network_with_batch_stats, thin_options
+from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole, logits_of_tiles
 
 WITH_FINITE_CONTEXT = [
     *((name, thin_options(name) | {"width": 2}) for name in models.available() if has_finite_context(name)),
@@ -25,37 +25,10 @@ WITH_FINITE_CONTEXT = [
 ]
 
 
-@torch.inference_mode()
-def logits_of_the_whole(network, image):
-    """One forward pass over the mirror-padded slide."""
-    geometry = network.geometry
-    halo = geometry.halo_px
-    rows, columns = (round_up(length, geometry.stride_px) for length in image.shape[1:])
-    after = [(halo, halo + rows - image.shape[1]), (halo, halo + columns - image.shape[2])]
-    padded = np.pad(image, [(0, 0), *after], mode="reflect")
-    cut = (padded.shape[1] - geometry.remainder_px) % geometry.stride_px
-    if cut:
-        padded = padded[:, :-cut, :-cut]
-    first = halo - geometry.margin_px
-    logits = network(torch.from_numpy(padded)[None])[0].numpy()
-    return logits[:, first : first + image.shape[1], first : first + image.shape[2]]
-
-
-def logits_of_tiles(network, image, tile_px):
-    shape = image.shape[1:]
-    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
-    logits = np.empty((3, *shape), dtype=image.dtype)
-    for tile in grid.tiles():
-        window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        part = logits_of(network, torch.from_numpy(window)[None], grid.cut_px)
-        logits[:, *tile.write.slices] = crop_to(part[0], tile).numpy()
-    return logits
-
-
 @pytest.mark.parametrize(("name", "options"), WITH_FINITE_CONTEXT)
 @pytest.mark.parametrize("shape", [(150, 71), (40, 170), (17, 5)])
 def test_tiled_logits_equal_those_of_the_whole_slide(name, options, shape, generator):
-    network = lived_in_network(name, num_classes=3, **options).double()
+    network = network_with_batch_stats(name, num_classes=3, **options).double()
     image = generator.random((1, *shape))
     whole = logits_of_the_whole(network, image)
     for tile_px in (64, 100):
@@ -65,7 +38,7 @@ def test_tiled_logits_equal_those_of_the_whole_slide(name, options, shape, gener
 @pytest.mark.parametrize(("name", "options"), WITH_FINITE_CONTEXT[:1])
 def test_a_halo_below_the_context_breaks_the_law(name, options, generator):
     """The tests above can fail: one stride less of halo, and the logits differ."""
-    network = lived_in_network(name, num_classes=3, **options).double()
+    network = network_with_batch_stats(name, num_classes=3, **options).double()
     image = generator.random((1, 128, 128))
     grid = Grid(shape=(128, 128), tile=(64, 64), halo_px=network.geometry.halo_px - 16, stride_px=16)
     tile = list(grid.tiles())[3]
@@ -79,7 +52,7 @@ def test_a_halo_below_the_context_breaks_the_law(name, options, generator):
 def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, data):
     pixels = tifffile.imread(data / "isbi2012" / "images" / "20.tif")[None]
     image = normalize(pixels, measure(lambda: iter([pixels]), pixels.dtype))
-    network = lived_in_network("unet", num_classes=3, width=8, padding=padding)
+    network = network_with_batch_stats("unet", num_classes=3, width=8, padding=padding)
     whole = logits_of_the_whole(network, image)
     labels = predict_image(network, image, num_classes=3, tile_px=192)
     assert_equal_but_for_ties(labels, whole)
@@ -107,7 +80,7 @@ def small_memory(monkeypatch, request):
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_too_little_memory_halves_batches_then_windows_and_the_logits_stay(padding, small_memory):
-    network = lived_in_network("unet", num_classes=3, width=2, padding=padding).double()
+    network = network_with_batch_stats("unet", num_classes=3, width=2, padding=padding).double()
     windows = torch.randn(3, 1, 192 + 16 * 9, 192 + 16 * 5, dtype=torch.float64)
     expected = logits_of(network, windows, 96)
     shapes = small_memory(network, windows[0].numel() * 4 // 5)
@@ -119,7 +92,7 @@ def test_too_little_memory_halves_batches_then_windows_and_the_logits_stay(paddi
 
 
 def test_memory_that_holds_no_piece_is_one_clear_line(small_memory):
-    network = lived_in_network("unet", width=2)
+    network = network_with_batch_stats("unet", width=2)
     small_memory(network, 0)
     with pytest.raises(SlidemillError, match=r"memory of cpu does not hold a window of 208 x 208 px; lower tiling"):
         logits_within_memory(network, torch.zeros(2, 1, 208, 224), 96)
@@ -127,11 +100,11 @@ def test_memory_that_holds_no_piece_is_one_clear_line(small_memory):
 
 def test_other_errors_of_the_network_are_not_taken_for_it():
     with pytest.raises(RuntimeError, match="channels"):
-        logits_within_memory(lived_in_network("unet", width=2), torch.zeros(2, 3, 208, 224), 96)
+        logits_within_memory(network_with_batch_stats("unet", width=2), torch.zeros(2, 3, 208, 224), 96)
 
 
 def test_windows_of_global_context_are_not_cut(small_memory):
-    network = lived_in_network("pspnet", width=4)
+    network = network_with_batch_stats("pspnet", width=4)
     small_memory(network, 64 * 64 - 1)
     with pytest.raises(SlidemillError, match="does not hold a window of 64 x 64 px"):
         logits_within_memory(network, torch.zeros(2, 1, 64, 64), 0)
@@ -141,11 +114,3 @@ def test_a_pixel_is_uncertain_below_three_to_one(generator):
     logits = torch.from_numpy(generator.normal(size=(2, 4, 30, 31)))
     best, second = logits.softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
     np.testing.assert_array_equal(uncertain_of(logits), best < 3 * second)
-
-
-def assert_equal_but_for_ties(labels, whole):
-    """Labels equal the argmax of the logits wherever the two largest differ by more than rounding."""
-    first, second = np.sort(whole, axis=0)[::-1][:2]
-    decided = first - second > 1e-5
-    assert decided.mean() > 0.95
-    np.testing.assert_array_equal(labels[decided], whole.argmax(axis=0)[decided])

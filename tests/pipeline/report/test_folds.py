@@ -13,8 +13,7 @@ from pipeline.report.folds import folds_columns, folds_table
 from pipeline.settings.schema import parse_settings
 from pipeline.stages.combine import cross_validation
 from pipeline.training.state import TrainingState
-from tests.pipeline.prediction.test_estimate import CARD
-from tests.support.networks import lived_in_network, write_network
+from tests.support.networks import CARD, network_with_batch_stats, write_network
 
 SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
 DICE = {1: [0.5, 0.7], 2: [0.9], 3: [0.6, np.nan, 0.9]}
@@ -65,7 +64,7 @@ def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
 
 @pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
 def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
-    network = lived_in_network(width=2, depth=1)
+    network = network_with_batch_stats(width=2, depth=1)
     weight, state = next(network.parameters()), TrainingState()
     for step, dice in ((1, 0.9), (2, 0.1)):
         torch.nn.init.constant_(weight, step)

@@ -1,8 +1,6 @@
 """Doubtful slides stand out without a reference, and good ones do not."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,6 @@ import tifffile
 from pipeline.report.quality_flags import APPEARANCE, COHORT, LARGEST_MISMATCH, far, flags_of
 from pipeline.slides.appearance import WINDOW_PX, appearance, windows
 
-DATA = Path(os.environ.get("SLIDEMILL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 NOTHING = {"objects_per_mpx": math.nan, "median_area_px": math.nan, "uncertain": math.nan, "tile_mismatch": math.nan}
 NO_COHORT = {name: [] for name in COHORT}
 
@@ -70,17 +67,15 @@ def test_a_mask_unlike_the_others_is_flagged(name, value):
 
 
 @pytest.fixture(scope="module")
-def fluorescence():
+def fluorescence(data):
     """20 images to train on, and 30 good ones, of other fields: nuclei of many experiments, 256 px.
 
     Images with fewer than five nuclei are left out: nearly empty and dark, two of them are rightly flagged.
     """
-    if not DATA.is_dir():
-        pytest.skip(f"no real micrographs at {DATA}; set SLIDEMILL_DATA")
-    index = pd.read_csv(DATA / "dsb2018" / "index.csv")
+    index = pd.read_csv(data / "dsb2018" / "index.csv")
     chosen = index[(index["modality"] == "fluorescence") & (index["size_class"] == "256x256")]
     chosen = chosen[chosen["n_nuclei"] >= 5].drop_duplicates("fov_group")["id"].sample(50, random_state=0)
-    images = [tifffile.imread(DATA / "dsb2018" / "images" / f"{name}.tif") for name in chosen]
+    images = [tifffile.imread(data / "dsb2018" / "images" / f"{name}.tif") for name in chosen]
     return [look(pixels) for pixels in images[:20]], images[20:]
 
 
@@ -105,9 +100,9 @@ def test_every_spoiled_slide_is_flagged(fluorescence, spoil, reason):
         assert reason in "; ".join(flags_of(NOTHING, NO_COHORT, look(spoil(pixels)), known))
 
 
-def test_another_stain_is_flagged(fluorescence):
+def test_another_stain_is_flagged(fluorescence, data):
     known, _ = fluorescence
-    index = pd.read_csv(DATA / "dsb2018" / "index.csv")
+    index = pd.read_csv(data / "dsb2018" / "index.csv")
     for name in index.loc[index["modality"] == "purple_on_white", "id"].head(5):
-        pixels = tifffile.imread(DATA / "dsb2018" / "images" / f"{name}.tif").mean(axis=-1).astype(np.uint8)
+        pixels = tifffile.imread(data / "dsb2018" / "images" / f"{name}.tif").mean(axis=-1).astype(np.uint8)
         assert flags_of(NOTHING, NO_COHORT, look(pixels), known)

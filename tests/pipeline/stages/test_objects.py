@@ -16,7 +16,7 @@ from pipeline.masks.ome_tiff import write_label_images
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import ObjectsConfig
 from pipeline.stages.objects import run
-from tests.pipeline.masks.test_object_table import blobs, numbered, signed_area
+from tests.support.masks import blobs, numbered, signed_area
 
 CLASSES = ["background", "nucleus", "cell"]
 

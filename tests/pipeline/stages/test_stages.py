@@ -24,9 +24,9 @@ from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plan
 from pipeline.training.data.annotated import open_pairs
-from tests.pipeline.masks.test_watershed import split_the_whole
-from tests.pipeline.prediction.test_forward import assert_equal_but_for_ties, logits_of_the_whole
+from tests.support.masks import split_the_whole
 from tests.support.networks import CLASSES, write_network
+from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole
 from tests.support.slide_files import write_batch
 
 SETTINGS = Settings(classes=CLASSES)

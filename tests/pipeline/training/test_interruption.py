@@ -1,92 +1,19 @@
 """A training that is killed goes on and ends as if nothing had been; two processes train as one does."""
 
-import copy
-import hashlib
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
-import tifffile
 import torch
 
-from pipeline.__main__ import main
-from pipeline.project.stage_settings import stage_config
-from pipeline.settings.networks import ModelConfig, OptimizerConfig
-from pipeline.settings.schema import Settings
+from pipeline.settings.networks import OptimizerConfig
 from pipeline.training import history
 from pipeline.training import loop as training
 from pipeline.training.state import TrainingState, read_state, write_state
-from tests.pipeline.training.test_loop import train_in
-
-ROOT = Path(__file__).parents[3]
-NETWORK = ModelConfig(
-    options={"width": 2, "depth": 1},
-    patch_px=32,
-    batch_size=4,
-    max_steps=16,
-    max_minutes=1000.0,  # never what ends it, however slow the machine
-    validate_every=4,
-    learning_rate=0.01,
-    optimizer=OptimizerConfig(average=0.9),
-    precision="float32",  # in bfloat16, two processes differ by the rounding of every activation
-)
-
-
-class Project:
-    """Three annotated images with their weight maps, and the command that trains on them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.settings = Settings(models={"unet": NETWORK})
-        generator = np.random.default_rng(1)
-        for name in "abc":
-            labels = np.kron(generator.integers(0, 2, (6, 6)), np.ones((8, 8))).astype(np.uint8)
-            for kind, pixels in {
-                "images": labels * 90 + generator.integers(0, 60, labels.shape),
-                "labels": labels,
-            }.items():
-                (folder / kind).mkdir(exist_ok=True)
-                tifffile.imwrite(folder / kind / f"{name}.tif", pixels.astype(np.uint8))
-        places = ["--images", str(folder / "images"), "--labels", str(folder / "labels"), "--memory-mb", "100"]
-        assert main(["weigh", *places, "--output", str(folder / "weights"), "--config", self.config("weigh")]) == 0
-
-    def with_network(self, network: ModelConfig) -> "Project":
-        """The same images, another network."""
-        other = copy.copy(self)
-        other.settings = Settings(models={"unet": network})
-        return other
-
-    def config(self, stage: str) -> str:
-        return stage_config(self.settings, stage, "unet")
-
-    def start(self, name: str, devices: int = 1) -> subprocess.Popen[str]:
-        places = [f"--{kind}={self.folder / kind}" for kind in ("images", "labels", "weights")]
-        output = self.folder / name / "model.safetensors"
-        files = [f"--output={output}", f"--history={output.with_name('history.csv')}", "--memory-mb=100"]
-        command = [sys.executable, "-m", "pipeline", "train", *places, *files, "--threads=2", f"--devices={devices}"]
-        return subprocess.Popen(
-            [*command, "--config", self.config("train")], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-
-    def train(self, name: str, devices: int = 1) -> str:
-        """Train to the end; return the log."""
-        with self.start(name, devices) as job:
-            _, log = job.communicate()
-        assert job.returncode == 0, log
-        return log
-
-    def history(self, name: str) -> pd.DataFrame:
-        path = self.folder / name / "history.csv"
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
-
-    def weights(self, name: str) -> str:
-        return hashlib.sha256((self.folder / name / "model.safetensors").read_bytes()).hexdigest()
+from tests.support.training import NETWORK, Project, train_in
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -15,32 +14,10 @@ from pipeline.metrics.overlap import confusion, per_class
 from pipeline.prediction.forward import predict_image
 from pipeline.settings.networks import ModelConfig, OptimizerConfig, SettledConfig
 from pipeline.training import losses
-from pipeline.training.data.annotated import Annotated
-from pipeline.training.loop import Clock, Task, train_network, validation_interval
+from pipeline.training.loop import Clock, validation_interval
 from pipeline.training.optimization import average_of, build_optimizer, parameter_groups, schedule
 from pipeline.training.step import check_patch
-
-CONFIG = {
-    "patch_px": 64,
-    "batch_size": 2,
-    "max_steps": 60,
-    "validate_every": 30,
-    "learning_rate": 0.01,
-    "max_minutes": 1000.0,
-}
-
-
-def squares(seed):
-    """Bright squares on a dark ground, with noise."""
-    generator = np.random.default_rng(seed)
-    classes = np.zeros((96, 96), np.uint8)
-    for top, left in generator.integers(0, 80, (6, 2)):
-        classes[top : top + 14, left : left + 14] = 1
-    image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
-    return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))
-
-
-CPU = [torch.device("cpu")]
+from tests.support.training import CPU, squares, train_in
 
 
 @pytest.fixture
@@ -48,28 +25,6 @@ def train(tmp_path):
     """Train on squares in a folder of its own; what it returns is the network, its record and the history."""
     folders = (tmp_path / str(number) for number in itertools.count())
     return lambda **settings: train_in(next(folders), **settings)
-
-
-def train_in(folder, devices=CPU, **settings):
-    torch.manual_seed(0)
-    network = models.build(
-        settings.get("architecture", "unet"),
-        in_channels=1,
-        num_classes=2,
-        options=settings.pop("options", {"width": 4, "depth": 2}),
-    )
-    task = Task(
-        network=network,
-        training=[squares(1), squares(2)],
-        validation=[squares(3)],
-        classes=["background", "square"],
-        config=SettledConfig(**CONFIG | settings),
-        identity=str(settings),
-        history=folder / "history.csv",
-        folder=folder / "training",
-    )
-    best = train_network(task, devices)
-    return network, best, pd.read_csv(folder / "history.csv")
 
 
 @pytest.mark.parametrize("options", [{"width": 4, "depth": 2}, {"width": 4, "depth": 2, "padding": "valid"}])

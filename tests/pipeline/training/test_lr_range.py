@@ -9,7 +9,7 @@ from pipeline.__main__ import main
 from pipeline.base.errors import SlidemillError
 from pipeline.training.lr_range import smooth, suggest, try_rates
 from pipeline.training.step import NotFiniteError
-from tests.pipeline.training.test_interruption import NETWORK, Project
+from tests.support.training import NETWORK, Project
 
 
 class Scripted:

@@ -15,7 +15,7 @@ from pipeline.settings.schema import Settings, parse_settings
 from pipeline.slides.intensity import Statistics
 from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
 from pipeline.training.data.spatial_changes import draw_map, reach_px, resample, turn
-from tests.pipeline.training.data.test_patches import STILL
+from tests.support.training import STILL
 
 SPACE = ("rotate_deg", "shift_px", "scale", "crop", "elastic_px")
 COLOUR = {

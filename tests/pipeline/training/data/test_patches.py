@@ -16,10 +16,8 @@ from pipeline.tiling.tissue import Tissue
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.class_index import count_cells
 from pipeline.training.data.patches import RandomPatches, _start
+from tests.support.training import STILL
 
-STILL = AugmentationConfig(
-    flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
-)
 SPACE = STILL.model_copy(
     update={
         "flip": True,

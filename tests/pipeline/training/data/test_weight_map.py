@@ -4,29 +4,18 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import skimage.draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.training.data.weight_map import class_weights, reach_px, weight_bands, weight_map
+from tests.support.weight_maps import EVERYWHERE, PUBLISHED, direct, random_objects
 
 ONES = np.ones(2)
-PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}
-EVERYWHERE = PUBLISHED | {"inside": True}
 
 few_ids = st.sampled_from([0, 0, 0, 1, 2, 7, 900])  # with gaps; blocks of them touch, and lie in several pieces
 coarse = arrays(np.int32, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=few_ids)
-
-
-def direct(objects, classes, class_weight, boundary_weight, sigma_px):
-    """Equation 2 of the paper with one distance transform of the whole image per object."""
-    ids = [index for index in np.unique(objects) if index > 0]
-    if len(ids) < 2:
-        return class_weight[classes]
-    distances = np.sort([scipy.ndimage.distance_transform_edt(objects != index) for index in ids], axis=0)
-    return class_weight[classes] + boundary_weight * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma_px**2))
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 8), sigma_px=st.sampled_from([2.0, 5.0]))
@@ -72,16 +61,6 @@ def test_the_reach_is_where_the_term_is_a_millionth():
         objects[0, [0, apart]] = 1, 2
         term = weight_map(np.zeros((1, 40), np.uint8), objects, class_weight=np.zeros(1), **EVERYWHERE)[0, 0]
         assert (term > 1e-6) == is_reached
-
-
-def random_objects(seed, shape):
-    """Return round objects of all sizes, some beneath others, some at the border."""
-    generator = np.random.default_rng(seed)
-    objects = np.zeros(shape, dtype=np.int32)
-    for index in range(1, 40):
-        centre, radius = generator.integers(0, shape, 2), generator.integers(2, 25)
-        objects[skimage.draw.disk(centre, radius, shape=shape)] = index
-    return objects
 
 
 @settings(deadline=None, max_examples=25)

@@ -14,7 +14,7 @@ from pipeline.slides.labels import IGNORED, class_map, part_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands
 from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
-from tests.pipeline.training.data.test_weight_map import EVERYWHERE, direct, random_objects
+from tests.support.weight_maps import EVERYWHERE, direct, random_objects
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
 CLASSES = LabelConfig(classes=["a", "b", "c"], kind="classes", values=[3, 0, 9])

@@ -19,7 +19,8 @@ import safetensors.numpy
 import tifffile
 from scipy import ndimage
 
-from tests.workflow.conftest import ROOT, Project
+from tests.support.paths import ROOT
+from tests.support.workflow import Project
 
 CONFIG = {
     "models": {

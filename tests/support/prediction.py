@@ -1,0 +1,45 @@
+"""Oracles of prediction: one forward pass over a whole slide, and tiles without the code that loops over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.base.geometry import round_up
+from pipeline.prediction.forward import crop_to, logits_of
+from pipeline.tiling.grid import Grid, read_mirrored
+
+
+@torch.inference_mode()
+def logits_of_the_whole(network, image):
+    """One forward pass over the mirror-padded slide."""
+    geometry = network.geometry
+    halo = geometry.halo_px
+    rows, columns = (round_up(length, geometry.stride_px) for length in image.shape[1:])
+    after = [(halo, halo + rows - image.shape[1]), (halo, halo + columns - image.shape[2])]
+    padded = np.pad(image, [(0, 0), *after], mode="reflect")
+    cut = (padded.shape[1] - geometry.remainder_px) % geometry.stride_px
+    if cut:
+        padded = padded[:, :-cut, :-cut]
+    first = halo - geometry.margin_px
+    logits = network(torch.from_numpy(padded)[None])[0].numpy()
+    return logits[:, first : first + image.shape[1], first : first + image.shape[2]]
+
+
+def logits_of_tiles(network, image, tile_px):
+    shape = image.shape[1:]
+    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
+    logits = np.empty((3, *shape), dtype=image.dtype)
+    for tile in grid.tiles():
+        window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
+        part = logits_of(network, torch.from_numpy(window)[None], grid.cut_px)
+        logits[:, *tile.write.slices] = crop_to(part[0], tile).numpy()
+    return logits
+
+
+def assert_equal_but_for_ties(labels, whole):
+    """Labels equal the argmax of the logits wherever the two largest differ by more than rounding."""
+    first, second = np.sort(whole, axis=0)[::-1][:2]
+    decided = first - second > 1e-5
+    assert decided.mean() > 0.95
+    np.testing.assert_array_equal(labels[decided], whole.argmax(axis=0)[decided])
