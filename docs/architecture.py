@@ -4,8 +4,6 @@ The texts come from the docstrings and from the decisions; ``make docs`` writes 
 written, and the exit status says whether the pages are up to date.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys
@@ -24,60 +22,50 @@ def rooms() -> Iterator[Path]:
         yield from sorted(path.parent for path in folder.rglob("__init__.py")) if "." in name else [folder]
 
 
-def room_tables() -> str:
-    """Return what every folder is for, and a table of its modules."""
-    parts = []
+def room_table() -> str:
+    """Return a table of all modules by their first sentences, below the first paragraph of each folder."""
+    rows = ["| | |", "|---|---|"]
     for room in rooms():
+        rows.append(f"| **{room.relative_to(ROOT).as_posix()}/** | **{docstring(room / '__init__.py')}** |")
         modules = [path for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
-        rows = [f"| `{path.name}` | {_sentence(_docstring(path))} |" for path in modules]
-        table = ["", "| module | |", "|---|---|", *rows] if rows else []
-        head = [f"### `{room.relative_to(ROOT).as_posix()}/`", "", _docstring(room / "__init__.py")]
-        parts.append("\n".join([*head, *table]))
-    return "\n\n".join(parts)
+        rows += [f"| `{path.name}` | {first_sentence(docstring(path))} |" for path in modules]
+    return "\n".join(rows)
 
 
 def decision_table() -> str:
     """Return a row for each decision: its number, its title, the first sentence of what was decided."""
-    rows = []
+    rows = ["| | title | decided |", "|--:|---|---|"]
     for path in sorted(DECISIONS.parent.glob("[0-9]*.md")):
         text = path.read_text("utf-8")
         number, title = re.match(r"# (\d+)\. (.+)", text).groups()
-        decided = re.split(r"## Decision\s+(?:- )?|\*\*Decision\.\*\* ", text)[1]
-        sentence = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", _sentence(decided)).replace("**", "")
-        rows.append(f"| {number} | [{title}]({path.name}) | {sentence} |")
-    return "\n".join(["| | title | decided |", "|--:|---|---|", *rows])
+        decided = re.split(r"## Decision\s|\*\*Decision\.\*\*", text)[1]
+        rows.append(f"| {number} | [{title}]({path.name}) | {first_sentence(decided)} |")
+    return "\n".join(rows)
 
 
-def filled(page: Path, block: str, content: str) -> str:
-    """Return the text of a page with new content between its marks ``<!-- block -->`` and ``<!-- /block -->``."""
-    head, _, rest = page.read_text("utf-8").partition(f"<!-- {block} -->\n")
-    _, mark, tail = rest.partition(f"<!-- /{block} -->")
-    if not mark:
-        raise SystemExit(f"{page}: no marks <!-- {block} --> and <!-- /{block} -->, each on a line of its own")
-    return f"{head}<!-- {block} -->\n{content}\n{mark}{tail}"
-
-
-def _docstring(path: Path) -> str:
+def docstring(path: Path) -> str:
     """Return the first paragraph of the docstring of a file, in Markdown."""
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     paragraph = " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
     return re.sub(r":\w+:`|``", "`", paragraph)
 
 
-def _sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """Return the first sentence of a text."""
     return " ".join(re.split(r"(?<=\.)\s+(?=[A-Z`*-])|\n\n", text.strip(), maxsplit=1)[0].split())
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check the pages; return the exit status."""
+    """Write or check the table of each page, between two comments; return the exit status."""
     stale = []
-    for page, block, content in ((PAGE, "rooms", room_tables()), (DECISIONS, "decisions", decision_table())):
-        text = filled(page, block, content)
-        if page.read_text("utf-8") != text:
+    for page, name, table in ((PAGE, "rooms", room_table()), (DECISIONS, "decisions", decision_table())):
+        old = page.read_text("utf-8")
+        block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+        new = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, block=block: block, old, flags=re.DOTALL)
+        if new != old:
             stale.append(page.relative_to(ROOT))
             if "--check" not in arguments:
-                page.write_text(text, "utf-8")
+                page.write_text(new, "utf-8")
     if stale:
         print("out of date, run `make docs`:" if "--check" in arguments else "written:", *stale)
     return int(bool(stale) and "--check" in arguments)
