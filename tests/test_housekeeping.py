@@ -1,6 +1,7 @@
 """What is written twice says the same, and what the documentation names exists."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -46,6 +47,11 @@ def test_every_configuration_that_is_shipped_is_valid():
 def test_the_version_is_the_same_everywhere():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("script", [*ROOT.glob("docs/*.py"), *ROOT.glob("config/**/*.py")], ids=lambda path: path.name)
+def test_scripts_find_what_they_import(script):
+    runpy.run_path(str(script), run_name="imported")
 
 
 def code_of(page):
