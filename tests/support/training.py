@@ -38,7 +38,7 @@ NETWORK = ModelConfig(
     patch_px=32,
     batch_size=4,
     max_steps=16,
-    max_minutes=1000.0,  # never what ends it, however slow the machine
+    max_minutes=1000.0,  # never reached, however slow the machine
     validate_every=4,
     learning_rate=0.01,
     optimizer=OptimizerConfig(average=0.9),
