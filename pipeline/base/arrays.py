@@ -1,18 +1,22 @@
-"""Arrays larger than memory: their protocol, and how they are cut into blocks. Imports only numpy."""
+"""Arrays larger than memory: one protocol, arrays that are computed when they are read, and how to cut them up."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+SQUARE_PX = (1024, 1024)  # block of work on scratch arrays, which have chunks of this size
+STRIP_PX = (512, 8192)  # block of work on mask files: 16 tiles side by side, so that no tile is decoded twice
+
 
 class Array(Protocol):
-    """Pixels that are decoded when a region of them is read."""
+    """Pixels that are sliced by region: a numpy array, a zarr array or a :class:`LazyArray`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -21,27 +25,42 @@ class Array(Protocol):
     def __getitem__(self, key: Any) -> Any: ...
 
 
-class Lookup:
-    """An array of (rows, columns) whose numbers are replaced by those of a table when they are read."""
+@dataclass(frozen=True)
+class LazyArray:
+    """An array whose pixels are computed when a region is sliced.
 
-    def __init__(self, numbers: Array, table: NDArray[Any]) -> None:
-        self._numbers = numbers
-        self._table = table
-        self.shape, self.dtype = numbers.shape, table.dtype
+    ``read`` gets one argument per axis, an integer or a slice with both ends inside the array, and returns that region.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[..., NDArray[Any]]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes; dask asks for it."""
+        return len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        found: NDArray[Any] = self._table[np.asarray(self._numbers[key])]
-        return found
+        parts = key if isinstance(key, tuple) else (key,)
+        parts += (slice(None),) * (self.ndim - len(parts))
+        both = zip(parts, self.shape, strict=True)
+        return self.read(*(slice(*part.indices(n)) if isinstance(part, slice) else part for part, n in both))
 
 
-BLOCK_PX = 1024
+def lookup(numbers: Array, table: NDArray[Any]) -> LazyArray:
+    """Return ``table[numbers]`` as an array that is looked up where it is read."""
+    return LazyArray(numbers.shape, table.dtype, lambda *key: table[np.asarray(numbers[key])])
 
 
-def blocks(shape: tuple[int, ...], side: int = BLOCK_PX) -> Iterator[tuple[slice, slice]]:
-    """Yield the regions of ``side`` x ``side`` pixels that cover ``shape``, row by row."""
-    for top in range(0, shape[0], side):
-        for left in range(0, shape[1], side):
-            yield slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1]))
+def bands(length: int, height: int) -> Iterator[slice]:
+    """Yield slices of ``height`` rows that cover ``length`` rows in order; the last may be shorter."""
+    return (slice(start, min(start + height, length)) for start in range(0, length, height))
+
+
+def blocks(shape: tuple[int, ...], block_px: tuple[int, int] = SQUARE_PX) -> Iterator[tuple[slice, slice]]:
+    """Yield the regions of at most ``block_px`` (rows, columns) that cover ``shape``, row by row."""
+    return ((rows, columns) for rows in bands(shape[0], block_px[0]) for columns in bands(shape[1], block_px[1]))
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
-from pipeline.masks.mask_file import Plane, open_mask
+from pipeline.masks.mask_file import open_mask
 from pipeline.masks.ome_tiff import read_annotations
 from pipeline.masks.ome_zarr import write_label_zarr
 from pipeline.settings.schema import ImageConfig
@@ -52,4 +52,4 @@ def run(*, mask: Path, output: Path, memory_mb: int = 4000) -> None:
 
 
 def _levels(slide: Slide) -> list[Array]:
-    return [Plane(slide, level) for level in range(len(slide.levels))]
+    return [slide.plane(level) for level in range(len(slide.levels))]

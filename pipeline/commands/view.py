@@ -13,7 +13,6 @@ import zarr
 from pipeline.base.errors import SlidemillError
 from pipeline.base.palette import class_rgb
 from pipeline.settings.schema import ImageConfig
-from pipeline.slides.planes import Level
 from pipeline.slides.slide import Slide, open_slide
 
 
@@ -50,7 +49,7 @@ def fill(viewer: Any, image: Slide, labels: Slide, file: tifffile.TiffFile) -> N
     unit = "um" if labels.pixel_size_um else "pixel"
     place: dict[str, Any] = {"scale": labels.pixel_size_um or (1.0, 1.0), "units": (unit, unit), "multiscale": True}
     colour = image.channels == 3 and image.levels[0].dtype == "uint8"
-    levels = [_lazy(_Channels(level)) for level in image.levels]  # each (channels, rows, columns)
+    levels = [_lazy(level) for level in image.levels]  # each (channels, rows, columns)
     if colour:
         levels = [level.transpose(1, 2, 0) for level in levels]
     layout = {"rgb": True} if colour else {"channel_axis": 0}
@@ -61,19 +60,6 @@ def fill(viewer: Any, image: Slide, labels: Slide, file: tifffile.TiffFile) -> N
         if number == 0:
             colours = {index: (*(part / 255 for part in class_rgb(index)), 1.0) for index in range(1, 256)}
             layer.colormap = {None: "transparent", 0: "transparent"} | colours
-
-
-class _Channels:
-    """A level as an array that dask can cut."""
-
-    ndim = 3
-
-    def __init__(self, level: Level) -> None:
-        self._level = level
-        self.shape, self.dtype = (level.channels, *level.shape), level.dtype
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> Any:
-        return self._level.read(key[1], key[2])[key[0]]
 
 
 def _lazy(array: Any) -> Any:

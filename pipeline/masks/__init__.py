@@ -1,4 +1,4 @@
-"""Class maps become objects: components, watershed, cleaning, tables, outlines, mask files.
+"""Turn class maps into objects: components, watershed, cleaning, tables, outlines, mask files.
 
-Labels larger than memory go in, block by block; results are those of the whole image, whatever the blocks.
+Class maps larger than memory go in, block by block; results are those of the whole image, whatever the blocks.
 """

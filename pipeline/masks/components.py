@@ -1,8 +1,8 @@
-"""Connected components of a class map larger than memory, background included, and what their areas make of them.
+"""Find the connected components of a class map larger than memory, and clean them by area.
 
-Blocks are labelled one by one. A component is one part per block that it lies in; which parts touch is all that is
-needed to unite them, to remove small objects and to fill holes, so that the pixels are labelled once and every result
-is that of the whole image at once. Memory is set by the block and the number of components.
+Blocks are labelled one by one, background included. A component has one part in each block that it lies in. Which parts
+touch is enough to unite them, to remove small objects and to fill holes: pixels are labelled once, and every result is
+that of the whole image. Memory depends on the block and the number of components.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import scipy.sparse
 import skimage.measure
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import STRIP_PX, Array, bands
 from pipeline.runtime.scratch import scratch_array
 
-BLOCK_PX = (512, 8192)
 _CHUNK_PX = (512, 512)
 
-Table = NDArray[Any]
+PartTable = NDArray[Any]
 Pairs = NDArray[np.int64]
 
 _PART = np.dtype(
@@ -47,7 +46,7 @@ class Parts:
     """
 
     numbers: Array
-    table: Table
+    table: PartTable
     touching: Pairs
 
     @property
@@ -56,7 +55,7 @@ class Parts:
         return self.numbers.shape
 
 
-def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOCK_PX) -> Parts:
+def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRIP_PX) -> Parts:
     """Label the 4-connected components of equal class in each block.
 
     Parameters
@@ -64,7 +63,7 @@ def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOC
     labels : (rows, columns) array of uint8
         Class map, 0 = background.
     scratch : Path
-        A folder for the numbers; it must live as long as the result.
+        A folder for the numbers; it must exist as long as the result.
     block_px : (rows, columns)
         Largest block.
     """
@@ -76,7 +75,7 @@ def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOC
         classes = np.asarray(labels[region])
         found = skimage.measure.label(classes, background=-1, connectivity=1)
         window[1:, 1:] = found + (count - 1)
-        tables.append(_describe(found - 1, classes, region, labels.shape[1]))
+        tables.append(_table_of(found - 1, classes, region, labels.shape[1]))
         touching.append(_touching(window))
         numbers[region] = window[1:, 1:]
         count += len(tables[-1])
@@ -87,21 +86,19 @@ def _windows(
     shape: tuple[int, ...], block_px: tuple[int, int]
 ) -> Iterator[tuple[NDArray[np.int64], tuple[slice, slice]]]:
     """Yield the blocks row by row, each with a window to fill that has the row above and the column to the left."""
-    rows, columns = shape
-    above = np.full(columns, -1)
-    for top in range(0, rows, block_px[0]):
-        height = min(block_px[0], rows - top)
+    above = np.full(shape[1], -1)
+    for rows in bands(shape[0], block_px[0]):
+        height = rows.stop - rows.start
         beside = np.full(height, -1)
-        for left in range(0, columns, block_px[1]):
-            width = min(block_px[1], columns - left)
-            window = np.full((height + 1, width + 1), -1)
-            window[0, 1:], window[1:, 0] = above[left : left + width], beside
-            yield window, (slice(top, top + height), slice(left, left + width))
-            above[left : left + width], beside = window[-1, 1:], window[1:, -1]
+        for columns in bands(shape[1], block_px[1]):
+            window = np.full((height + 1, columns.stop - columns.start + 1), -1)
+            window[0, 1:], window[1:, 0] = above[columns], beside
+            yield window, (rows, columns)
+            above[columns], beside = window[-1, 1:], window[1:, -1]
 
 
 def _touching(window: NDArray[np.int64]) -> Pairs:
-    """Return each pair of different numbers side by side once; -1 is beyond the image."""
+    """Return each pair of different numbers that are side by side, once; -1 is beyond the image."""
     pairs = []
     for before, after in ((window[1:, :-1], window[1:, 1:]), (window[:-1, 1:], window[1:, 1:])):
         here = before != after
@@ -112,9 +109,9 @@ def _touching(window: NDArray[np.int64]) -> Pairs:
     return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1)
 
 
-def _describe(
+def _table_of(
     numbers: NDArray[np.int64], classes: NDArray[np.uint8], region: tuple[slice, slice], columns: int
-) -> Table:
+) -> PartTable:
     """Return the table of the parts of a block, numbered from 0 in the order of their first pixels."""
     begins = np.ones(numbers.shape, dtype=bool)
     begins[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
@@ -136,16 +133,16 @@ def _describe(
     return table
 
 
-def cleaned_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -> NDArray[np.uint8]:
-    """Return the class of every part after small objects and then small holes are gone.
+def clean_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -> NDArray[np.uint8]:
+    """Return the class of every part after removing small objects and then filling small holes.
 
     Parameters
     ----------
     min_object_px : float
-        A component of any class but background of fewer pixels becomes background.
+        A component with fewer pixels, of any class but background, becomes background.
     max_hole_px : float
-        A component of the background that is left, of at most so many pixels, becomes the class around it: if it has
-        one class only on all sides, and does not reach the edge of the image.
+        A component of the resulting background with at most this many pixels becomes the class around it, if that is
+        one class on all sides and the component does not reach the edge of the image.
 
     Returns
     -------
@@ -169,7 +166,7 @@ def cleaned_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -
     return np.where(hole, highest[whole], classes)
 
 
-def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Table]:
+def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], PartTable]:
     """Unite the touching parts of one class to objects.
 
     Parameters
@@ -180,7 +177,7 @@ def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.
     Returns
     -------
     (parts,) int64 array
-        Object of each part, counted from 1 in the order of first pixels; 0 = background.
+        Object of each part, numbered from 1 in the order of first pixels; 0 = background.
     (objects,) structured array
         As ``Parts.table``.
     """

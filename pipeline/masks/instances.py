@@ -1,6 +1,6 @@
-"""Objects of a class map larger than memory: connected components, cleaned by area, parted by a watershed if asked.
+"""Find the objects of a class map larger than memory: components, cleaned by area, optionally split by a watershed.
 
-Every result is that of the whole image at once, numbers included, whatever the blocks.
+Every result, numbers included, is that of the whole image, whatever the blocks.
 """
 
 from __future__ import annotations
@@ -10,35 +10,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array, Lookup
+from pipeline.base.arrays import STRIP_PX, Array, LazyArray, lookup
 from pipeline.base.errors import SlidemillError
-from pipeline.masks.components import BLOCK_PX, cleaned_classes, find_parts, unite_objects
+from pipeline.masks.components import clean_classes, find_parts, unite_objects
 from pipeline.masks.watershed import split_objects
 from pipeline.settings.schema import MaskConfig
 
 
-def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = BLOCK_PX) -> tuple[Lookup, int]:
+def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRIP_PX) -> tuple[LazyArray, int]:
     """Number the 4-connected components of each class but background, in the order of their first pixels.
 
-    Parameters
-    ----------
-    labels : (rows, columns) array of uint8
-        Class map, 0 = background.
-    scratch : Path
-        A folder for provisional numbers; it must live as long as the result.
-    block_px : (rows, columns)
-        How much is labelled at once.
+    The parameters are those of :func:`pipeline.masks.components.find_parts`.
 
     Returns
     -------
     (rows, columns) uint32 array
-        Object ids, 0 = background; resolved where they are read.
+        Object ids, 0 = background.
     int
         Number of objects.
     """
     parts = find_parts(labels, scratch=scratch, block_px=block_px)
     numbers, objects = unite_objects(parts, parts.table["class"])
-    return Lookup(parts.numbers, numbers.astype(np.uint32)), len(objects)
+    return lookup(parts.numbers, numbers.astype(np.uint32)), len(objects)
 
 
 def mask_images(
@@ -53,11 +46,11 @@ def mask_images(
     probabilities : (classes, rows, columns) float16 array or None
         Needed for ``instances: watershed``.
     config : MaskConfig
-        What is removed, filled and parted; areas in µm².
+        What to remove, fill and split; areas in µm².
     pixel_um2 : float or None
-        Area of a pixel in µm²; needed for areas.
+        Area of a pixel in µm²; without it nothing is removed or filled.
     scratch : Path
-        A folder for provisional numbers; it must live as long as the result.
+        A folder for provisional numbers; it must exist as long as the result.
 
     Returns
     -------
@@ -70,33 +63,33 @@ def mask_images(
     classes = parts.table["class"]
     if pixel_um2 is not None and config.cleans:
         smallest_px, largest_px = config.min_object_um2 / pixel_um2, config.max_hole_um2 / pixel_um2
-        classes = cleaned_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
-    images: dict[str, Array] = {"classes": Lookup(parts.numbers, classes)}
+        classes = clean_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
+    images: dict[str, Array] = {"classes": lookup(parts.numbers, classes)}
     if config.instances != "none":
         numbers, objects = unite_objects(parts, classes)
-        images["instances"] = Lookup(parts.numbers, numbers.astype(np.uint32))
+        images["instances"] = lookup(parts.numbers, numbers.astype(np.uint32))
     if config.instances == "watershed" and probabilities is not None:
-        split = split_objects(images["instances"], objects, probabilities, neck=config.neck, scratch=scratch)
-        images["instances"] = Lookup(split, _in_order(split.firsts))
+        split, firsts = split_objects(images["instances"], objects, probabilities, neck=config.neck, scratch=scratch)
+        images["instances"] = lookup(split, _in_order(firsts))
     return images
 
 
 def pixel_area(pixel_size_um: tuple[float, float] | None, config: MaskConfig, *, slide: Path) -> float | None:
-    """Return the area of a pixel in µm², None where it is not known; refuse that where areas are asked for.
+    """Return the area of a pixel in µm², None if it is not known and not needed.
 
     Parameters
     ----------
     pixel_size_um : (row, column) or None
         Of the mask, µm.
     config : MaskConfig
-        Whether objects or holes are removed by area.
+        Says whether objects or holes are removed by area.
     slide : Path
-        What an error names.
+        File to name in an error.
 
     Raises
     ------
     SlidemillError
-        If small objects or holes are to go, and the slide has no pixel size.
+        If small objects or holes are removed, and the slide has no pixel size.
     """
     if pixel_size_um is not None:
         return pixel_size_um[0] * pixel_size_um[1]
@@ -109,8 +102,8 @@ def pixel_area(pixel_size_um: tuple[float, float] | None, config: MaskConfig, *,
 
 
 def _in_order(firsts: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Number what is met from 1 in the order in which it is; what never is (-1) is 0."""
-    met = np.flatnonzero(firsts >= 0)
+    """Return new numbers from 1 in the order of first pixels; 0 for numbers without pixels (-1)."""
+    present = np.flatnonzero(firsts >= 0)
     numbers = np.zeros(len(firsts), np.uint32)
-    numbers[met[np.argsort(firsts[met])]] = np.arange(1, len(met) + 1)
+    numbers[present[np.argsort(firsts[present])]] = np.arange(1, len(present) + 1)
     return numbers

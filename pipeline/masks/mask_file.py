@@ -1,4 +1,4 @@
-"""A mask as a file: its class map, and the object ids that it carries."""
+"""Open a mask file: its class map and its object ids."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.slides.slide import Slide, open_slide
 
-AGAIN = "remove the mask, so that it is made again"
+REMAKE = "remove the mask, so that it is made again"  # advice at the end of an error message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Mask:
     classes : (rows, columns) array
         Class map, 0 = background.
     instances : (rows, columns) array or None
-        Object ids, 0 = background; None where the file has no such image (``masks.instances: none``).
+        Object ids, 0 = background; None if the file has no such image (``masks.instances: none``).
     """
 
     slide: Slide
@@ -41,7 +41,7 @@ class Mask:
 
 @contextmanager
 def open_mask(path: Path, *, memory_mb: int) -> Iterator[Mask]:
-    """Open a mask that ``stitch`` wrote (``.ome.tiff``), or any other image file as a class map alone.
+    """Open a mask that ``stitch`` wrote (``.ome.tiff``), or any other image file as a class map without object ids.
 
     Parameters
     ----------
@@ -51,49 +51,32 @@ def open_mask(path: Path, *, memory_mb: int) -> Iterator[Mask]:
     Raises
     ------
     SlideError
-        If it is damaged, pixels included, or an ``.ome.tiff`` without an image ``classes``.
+        If it is damaged, also when pixels are read later, or is an ``.ome.tiff`` without an image ``classes``.
     """
     with open_slide(path, memory_mb=memory_mb) as slide, ExitStack() as stack:
         ids = _open_instances(path, stack) if path.name.lower().endswith(".ome.tiff") else None
-        yield Mask(slide=slide, classes=Plane(slide), instances=ids)
+        yield Mask(slide=slide, classes=slide.plane(), instances=ids)
 
 
-def _open_instances(path: Path, stack: ExitStack) -> _Ids | None:
+def _open_instances(path: Path, stack: ExitStack) -> LazyArray | None:
     try:
         tiff = stack.enter_context(tifffile.TiffFile(path))
         images = {series.name: series for series in tiff.series}
-        if "classes" not in images:  # so it is with a plain TIFF, and with the front part of a mask
+        if "classes" not in images:  # a plain TIFF, or only the first part of a mask
             raise ValueError(f"no image 'classes' among {', '.join(map(repr, images))}")
         store = stack.enter_context(images["instances"].aszarr(level=0)) if "instances" in images else None
-        return None if store is None else _Ids(path, zarr.open_array(store, mode="r"))
+        return None if store is None else _checked(path, zarr.open_array(store, mode="r"))
     except Exception as error:  # tifffile raises anything
-        raise SlideError(f"{path}: not a whole mask of Slidemill: {error}; {AGAIN}") from error
+        raise SlideError(f"{path}: not a whole mask of Slidemill: {error}; {REMAKE}") from error
 
 
-class Plane:
-    """The first channel of a slide, at one level, as an array of rows and columns."""
+def _checked(path: Path, ids: Array) -> LazyArray:
+    """Return object ids whose pixels, if they cannot be decoded, raise an error that names the file."""
 
-    def __init__(self, slide: Slide, level: int = 0) -> None:
-        self.shape: tuple[int, ...] = slide.levels[level].shape
-        self.dtype: np.dtype[Any] = slide.levels[level].dtype
-        self._slide, self._level = slide, level
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        plane: NDArray[Any] = self._slide.read(rows, columns, self._level)[0]
-        return plane
-
-
-class _Ids:
-    """Object ids. Pixels that cannot be decoded are a fault of the file."""
-
-    def __init__(self, path: Path, pixels: Any) -> None:
-        self.shape: tuple[int, ...] = pixels.shape
-        self.dtype: np.dtype[Any] = pixels.dtype
-        self._path, self._pixels = path, pixels
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def read(*key: Any) -> NDArray[Any]:
         try:
-            return np.asarray(self._pixels[key])
+            return np.asarray(ids[key])
         except Exception as error:  # decoders of damaged files raise anything
-            raise SlideError(f"{self._path}: cannot be read: {error}; {AGAIN}") from error
+            raise SlideError(f"{path}: cannot be read: {error}; {REMAKE}") from error
+
+    return LazyArray(ids.shape, ids.dtype, read)

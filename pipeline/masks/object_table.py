@@ -1,7 +1,7 @@
-"""Objects of a mask one by one: how large, where, of what shape, how bright, and their outlines along pixel edges.
+"""Measure the size, place, shape and brightness of every object of a mask, and trace its outline along pixel edges.
 
-Everything is exact and equal to what :func:`skimage.measure.regionprops` says of the whole image, but the mask is read
-piece by piece: memory is set by a band of rows, the number of objects, and the outlines of those that cross the band.
+Results are exactly those of :func:`skimage.measure.regionprops` for the whole image, but the mask is read block by
+block: memory depends on a band of rows, the number of objects, and the outlines of those that cross the band.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import STRIP_PX, Array, bands, blocks
 from pipeline.slides.planes import Pixels
 
-# A row of tiles of a mask, so that no tile is decoded twice, and 4 million pixels.
-_BAND_ROWS, _BLOCK_COLUMNS = 512, 8192
 _TOGETHER = 2**16  # objects whose sums are Python integers at a time
-_LIMB_BITS = 32
+_LOW_BITS = 32
 
 _CORNER = np.dtype([("id", "u4"), ("y", "i4"), ("x", "i4"), ("east", "?"), ("south", "?"), ("leaves_level", "?")])
 
@@ -29,7 +27,7 @@ Ring = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectTable:
-    """What was measured of n objects, by rising id.
+    """Measurements of n objects, by ascending id.
 
     Attributes
     ----------
@@ -62,14 +60,14 @@ def measure_objects(
     read: Callable[[slice, slice], Pixels],
     *,
     channels: int,
-    block_px: tuple[int, int] = (_BAND_ROWS, _BLOCK_COLUMNS),
+    block_px: tuple[int, int] = STRIP_PX,
 ) -> ObjectTable:
     """Measure every object of a slide.
 
     Parameters
     ----------
     instances : (rows, columns) array of uint32
-        Object ids, 0 = background; ids that are left out are left out of the table.
+        Object ids, 0 = background; the table has the ids that occur.
     classes : (rows, columns) array of uint8
         Class map.
     read : callable
@@ -86,27 +84,25 @@ def measure_objects(
     """
     totals = np.zeros(0, _totals_dtype(channels))
     rows, columns = instances.shape
-    for top in range(0, rows, block_px[0]):
-        for left in range(0, columns, block_px[1]):
-            region = slice(top, min(top + block_px[0], rows)), slice(left, min(left + block_px[1], columns))
-            numbers = np.asarray(instances[region])
-            highest = int(numbers.max())
-            if highest > rows * columns:
-                raise ValueError(f"object ids go up to {highest} in {rows} x {columns} px; they are numbered from 1")
-            if highest > 0:
-                totals = _with_room(totals, highest + 1)
-                _add(totals, numbers, np.asarray(classes[region]), read(*region), (top, left))
+    for region in blocks(instances.shape, block_px):
+        numbers = np.asarray(instances[region])
+        highest = int(numbers.max())
+        if highest > rows * columns:
+            raise ValueError(f"object ids go up to {highest} in {rows} x {columns} px, but must be numbered from 1")
+        if highest > 0:
+            totals = _grown(totals, highest + 1)
+            _add_block(totals, numbers, np.asarray(classes[region]), read(*region), region)
     return _table(totals)
 
 
 def _totals_dtype(channels: int) -> np.dtype[Any]:
-    """Sums over the pixels of an object. Second moments outgrow 64 bits: high and low limb of rows, columns, both."""
+    """Sums over the pixels of an object. Second moments exceed 64 bits: high and low half of rows, columns, both."""
     box = [(name, "i8") for name in ("top", "left", "bottom", "right")]
     sums = [("area", "i8"), ("row", "i8"), ("column", "i8"), ("high", "i8", (3,)), ("low", "i8", (3,))]
     return np.dtype([("class", "u1"), *box, *sums, ("intensity", "f8", (channels,))])
 
 
-def _with_room(totals: NDArray[Any], count: int) -> NDArray[Any]:
+def _grown(totals: NDArray[Any], count: int) -> NDArray[Any]:
     if count <= len(totals):
         return totals
     larger = np.zeros(max(count, 2 * len(totals)), totals.dtype)
@@ -115,14 +111,14 @@ def _with_room(totals: NDArray[Any], count: int) -> NDArray[Any]:
     return larger
 
 
-def _add(
+def _add_block(
     totals: NDArray[Any],
     numbers: NDArray[np.uint32],
     classes: NDArray[np.uint8],
     pixels: Pixels,
-    origin: tuple[int, int],
+    region: tuple[slice, slice],
 ) -> None:
-    """Add a block to the totals by id: runs of equal ids in a row at a time, whose sums have closed forms."""
+    """Add a block to the totals by id, run by run of equal ids in a row: the sums of a run have closed forms."""
     begins = np.ones(numbers.shape, dtype=bool)
     begins[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
     first = np.flatnonzero(begins)
@@ -134,7 +130,8 @@ def _add(
         np.add.at(totals["intensity"][:, channel], numbers.ravel()[first[inside]], sums[inside].astype(np.float64))
     first, n = first[inside], n[inside]
     ids = numbers.ravel()[first]
-    row, column = (place + start for place, start in zip(np.divmod(first, numbers.shape[1]), origin, strict=True))
+    row, column = np.divmod(first, numbers.shape[1])
+    row, column = row + region[0].start, column + region[1].start
     totals["class"][ids] = classes.ravel()[first]
     steps = n * (n - 1) // 2  # 0 + 1 + ... + (n - 1)
     columns = n * column + steps
@@ -143,8 +140,8 @@ def _add(
     np.add.at(totals["column"], ids, columns)
     squares = n * column**2 + 2 * column * steps + steps * (2 * n - 1) // 3
     for index, second in enumerate((n * row**2, squares, row * columns)):
-        np.add.at(totals["high"][:, index], ids, second >> _LIMB_BITS)
-        np.add.at(totals["low"][:, index], ids, second & (2**_LIMB_BITS - 1))
+        np.add.at(totals["high"][:, index], ids, second >> _LOW_BITS)
+        np.add.at(totals["low"][:, index], ids, second & (2**_LOW_BITS - 1))
     np.minimum.at(totals["top"], ids, row)
     np.minimum.at(totals["left"], ids, column)
     np.maximum.at(totals["bottom"], ids, row + 1)
@@ -155,7 +152,7 @@ def _table(totals: NDArray[Any]) -> ObjectTable:
     ids = np.flatnonzero(totals["area"])
     found = totals[ids]
     area = found["area"][:, None]
-    parts = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
+    parts = [found[part] for part in bands(len(found), _TOGETHER)]
     return ObjectTable(
         ids=ids,
         classes=found["class"],
@@ -171,10 +168,10 @@ def _eccentricity(found: NDArray[Any]) -> NDArray[np.float64]:
     """Return sqrt(1 - l2 / l1) of the eigenvalues l1 >= l2 of the covariance of the pixel centres, 0 for one pixel.
 
     As regionprops defines it: pixels are points, without the 1/12 of their own extent. Differences of the large sums
-    are taken of whole numbers of any size, so that nothing cancels far from the origin.
+    are computed in integers of any size, so that no digits cancel far from the origin.
     """
     area, row, column = (found[name].astype(object) for name in ("area", "row", "column"))
-    rows, columns, both = (found["high"].astype(object) * 2**_LIMB_BITS + found["low"].astype(object)).T
+    rows, columns, both = (found["high"].astype(object) * 2**_LOW_BITS + found["low"].astype(object)).T
     tall, wide, slant = area * rows - row * row, area * columns - column * column, area * both - row * column
     spread = (tall + wide).astype(np.float64)
     apart = np.hypot((tall - wide).astype(np.float64), (2 * slant).astype(np.float64))
@@ -184,11 +181,11 @@ def _eccentricity(found: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def trace_objects(
-    instances: Array, table: ObjectTable, *, band_rows: int = _BAND_ROWS
+    instances: Array, table: ObjectTable, *, band_rows: int = STRIP_PX[0]
 ) -> Iterator[tuple[int, list[Ring]]]:
     """Yield the outline of every object: its index in ``table``, and its rings.
 
-    Objects come in the order of their last rows, then of their ids, each as soon as its last row is read.
+    Objects are ordered by their last rows, then by their ids, and yielded as soon as the last row is read.
 
     A ring is a closed (points + 1, 2) int64 array of (x, y) = (column, row) of pixel corners: pixel (r, c) is the
     square from (c, r) to (c + 1, r + 1). The first ring is the exterior, with a positive area by the shoelace formula;
@@ -211,28 +208,27 @@ def trace_objects(
     bottoms[table.ids] = table.boxes_px[:, 2]
     waiting: dict[int, list[NDArray[Any]]] = defaultdict(list)
     above = np.zeros(columns + 2, dtype=np.uint32)
-    for band in range(last + 1):
-        top = band * band_rows
-        height = min(band_rows, rows - top)
-        window = np.zeros((height + 1 + (band == last), columns + 2), dtype=np.uint32)
+    for number, band in enumerate(bands(rows, band_rows)):
+        height = band.stop - band.start
+        window = np.zeros((height + 1 + (number == last), columns + 2), dtype=np.uint32)
         window[0] = above
-        window[1 : height + 1, 1:-1] = instances[top : top + height, :]
+        window[1 : height + 1, 1:-1] = instances[band, :]
         above = window[height].copy()
-        corners = _corners(window, top)
+        corners = _corners(window, band.start)
         ends = np.minimum(bottoms[corners["id"]] // band_rows, last)
         for end in np.unique(ends):
             waiting[int(end)].append(corners[ends == end])
-        if band in waiting:
-            yield from _outlines(np.concatenate(waiting.pop(band)), table)
+        if number in waiting:
+            yield from _outlines(np.concatenate(waiting.pop(number)), table)
 
 
 def _corners(window: NDArray[np.uint32], top: int) -> NDArray[Any]:
-    """Find where outlines turn, between the four pixels around each point of the window.
+    """Find the corners of outlines, between the four pixels around each point of the window.
 
-    A corner lies towards one of the four quadrants, where both its sides go: that of the only pixel of the object
-    (convex), or that of a pixel outside between two inside (reflex). Four pixels inside and outside by turns are two
-    reflex corners, so that a ring goes on with the other inside pixel and keeps the outside ones apart. The inside is
-    to the right of the direction of travel, seen on the screen.
+    Both sides of a corner border on one of the four pixels: the only pixel of the object (convex), or a pixel outside
+    between two inside (reflex). Two pixels inside that meet by a corner make two reflex corners, so that the ring goes
+    on along the other inside pixel and separates the outside ones. The inside is to the right of the direction of
+    travel, seen on the screen.
     """
     north, south = window[:-1], window[1:]
     pixels = north[:, :-1], north[:, 1:], south[:, :-1], south[:, 1:]
@@ -253,7 +249,7 @@ def _corners(window: NDArray[np.uint32], top: int) -> NDArray[Any]:
 
 
 def _outlines(corners: NDArray[Any], table: ObjectTable) -> Iterator[tuple[int, list[Ring]]]:
-    """Yield the outlines of objects, all of whose corners are given."""
+    """Yield the outlines of objects, given all of their corners."""
     corners = corners[np.lexsort((corners["east"], corners["x"], corners["y"], corners["id"]))]
     points = np.stack([corners["x"], corners["y"]], axis=1).astype(np.int64)
     following = _following(corners).tolist()
@@ -274,10 +270,10 @@ def _outlines(corners: NDArray[Any], table: ObjectTable) -> Iterator[tuple[int, 
 
 
 def _following(corners: NDArray[Any]) -> NDArray[np.intp]:
-    """Return which corner comes after each; they are sorted by id, y, x, east.
+    """Return the index of the corner after each; corners are sorted by id, y, x, east.
 
-    Along a row of points, sides begin and end by turns, so the corners of an object there are partners two by two; a
-    point with two corners is the end of one side and the beginning of the next. The same holds along a column.
+    Along a row of points, sides begin and end in turn, so the corners of an object in it are joined in pairs; a point
+    with two corners ends one side and begins the next. The same holds along a column.
     """
     level = np.arange(len(corners)) ^ 1
     upright = np.empty_like(level)

@@ -1,4 +1,4 @@
-"""Label images as OME-TIFF: tiled, compressed, with a pyramid, a pixel size, names and where they are from.
+"""Write label images as OME-TIFF: tiled, compressed, with a pyramid, pixel size, names and provenance.
 
 Open Microscopy Environment TIFF, https://docs.openmicroscopy.org/ome-model/; sub-resolutions are SubIFDs, as in
 version 6 of the format, which QuPath, Fiji (Bio-Formats) and napari read.
@@ -19,15 +19,14 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import STRIP_PX, Array, bands, blocks
 from pipeline.base.errors import SlideError
 from pipeline.runtime.scratch import scratch_array
 from pipeline.slides.formats.image import PixelSize
 
-_TILE_PX = 512
-_BLOCK_COLUMNS = 16 * _TILE_PX  # of a row of tiles, read together
-_JSON = ("config", "sha256")  # annotations of a mask that are no text
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")
+_TILE_PX = STRIP_PX[0]
+_JSON = ("config", "sha256")  # annotations of a mask that are written as JSON
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")  # of UUIDs in files
 
 
 def write_label_images(
@@ -42,10 +41,10 @@ def write_label_images(
     images : dict of (rows, columns) integer arrays
         By name; each becomes an image of the file, in this order.
     pixel_size_um : (row, column) or None
-        Left out where it is not known.
+        None: not known, and not written.
     annotations : dict
-        JSON types; kept as one map annotation per key. Where the file is from: the same content with the same
-        annotations gives the same bytes, UUID included.
+        JSON types; written as one map annotation per key. The same images and annotations give the same bytes, UUID
+        included.
     """
     largest_bytes = sum(2 * int(np.prod(image.shape)) * image.dtype.itemsize for image in images.values())
     shapes = {name: image.shape for name, image in images.items()}
@@ -53,7 +52,7 @@ def write_label_images(
         "MapAnnotation": {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in annotations.items()
         },
-        "UUID": str(uuid.uuid5(_NAMESPACE, json.dumps([annotations, shapes, pixel_size_um]))),
+        "UUID": str(uuid.uuid5(NAMESPACE, json.dumps([annotations, shapes, pixel_size_um]))),
     }
     with (
         tempfile.TemporaryDirectory(dir=path.parent) as scratch,
@@ -61,26 +60,26 @@ def write_label_images(
     ):
         for name, image in images.items():
             metadata = {"axes": "YX", "Name": name} | _physical_size(pixel_size_um) | of_the_file
-            of_the_file = {}  # it stands with the first image
+            of_the_file = {}  # written with the first image only
             _write_pyramid(tiff, image, metadata, pixel_size_um, Path(scratch) / name)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
-    """Return the annotations that :func:`write_label_images` wrote; what was JSON is parsed again.
+    """Return the annotations that :func:`write_label_images` wrote, JSON parsed.
 
     Raises
     ------
     SlideError
-        If the file does not have them.
+        If the file has none, or they are incomplete.
     """
     try:
         with tifffile.TiffFile(path) as tiff:
             root = ElementTree.fromstring(tiff.ome_metadata or "")
     except Exception as error:  # tifffile raises anything
-        raise SlideError(f"{path}: has no description as OME-XML: {error}; name a mask") from error
+        raise SlideError(f"{path}: has no OME-XML: {error}; choose a mask that the stage stitch wrote") from error
     found = {str(pair.get("K")): pair.text or "" for pair in root.iterfind(".//{*}MapAnnotation/{*}Value/{*}M")}
     if missing := {"sample", "classes", *_JSON} - set(found):
-        raise SlideError(f"{path}: its description has no {min(missing)!r}; name a mask that the stage stitch wrote")
+        raise SlideError(f"{path}: its OME-XML has no {min(missing)!r}; choose a mask that the stage stitch wrote")
     return found | {key: json.loads(found[key]) for key in _JSON}
 
 
@@ -91,7 +90,7 @@ def _write_pyramid(
     steps = _steps(image.shape)
     for index, step in enumerate(steps):
         per_cm = None if pixel_size_um is None else (1e4 / step / pixel_size_um[1], 1e4 / step / pixel_size_um[0])
-        below = _room_for_half(image, scratch / f"{step}") if step != steps[-1] else None
+        below = _half_size(image, scratch / f"{step}") if step != steps[-1] else None
         tiff.write(
             _tiles(image, below),
             shape=image.shape,
@@ -118,23 +117,20 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
-def _room_for_half(image: Array, path: Path) -> zarr.Array[Any]:
-    """Return a scratch array for every second pixel of an image, in chunks of what half a tile row gives."""
+def _half_size(image: Array, path: Path) -> zarr.Array[Any]:
+    """Return a scratch array for every second pixel of an image, in chunks that half a row of tiles fills."""
     shape = tuple(-(-length // 2) for length in image.shape)
     return scratch_array(path, shape, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
 
 
 def _tiles(image: Array, below: zarr.Array[Any] | None) -> Iterator[NDArray[Any]]:
-    """Yield the tiles of a level; on the way, put every second pixel into the next: labels are picked, never mixed."""
-    rows, columns = image.shape
-    for top in range(0, rows, _TILE_PX):
-        for left in range(0, columns, _BLOCK_COLUMNS):
-            region = slice(top, min(top + _TILE_PX, rows)), slice(left, min(left + _BLOCK_COLUMNS, columns))
-            block = np.asarray(image[region])
-            if below is not None:
-                below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
-            for start in range(0, block.shape[1], _TILE_PX):
-                yield block[:, start : start + _TILE_PX]  # tifffile fills up those at the edges
+    """Yield the tiles of a level, and write every second pixel into the level below: labels are picked, never mixed."""
+    for region in blocks(image.shape, STRIP_PX):
+        block = np.asarray(image[region])
+        if below is not None:
+            below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
+        for columns in bands(block.shape[1], _TILE_PX):
+            yield block[:, columns]  # tifffile pads the tiles at the edges
 
 
 def _physical_size(pixel_size_um: PixelSize | None) -> dict[str, Any]:

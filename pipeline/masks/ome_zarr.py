@@ -1,8 +1,8 @@
-"""Label images as OME-Zarr 0.5: a folder that napari, ome-zarr-py and viewers in a browser open, tile by tile.
+"""Write label images as OME-Zarr 0.5, a folder for napari, ome-zarr-py and viewers in a browser.
 
 Specification: https://ngff.openmicroscopy.org/0.5/. The root is the class map, a label image with the colours of the
 classes; object ids are a label image of it, below ``labels``. Every level picks every second row and column of the one
-before, so pixel centres of all levels lie where they were, and a scale says all of the coordinates.
+before, so pixel centres stay where they are, and a scale is all that the coordinates of a level need.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import SQUARE_PX, Array, blocks
 from pipeline.base.palette import class_rgb
 from pipeline.slides.formats.image import PixelSize
 
-CHUNK_PX = 1024
 _VERSION = "0.5"
 _OPAQUE = 255
 
@@ -45,7 +44,7 @@ def write_label_zarr(
     pixel_size_um : (row, column) or None
         Without it, scales have no unit.
     annotations : mapping
-        JSON types; kept as the attribute ``slidemill`` of the root.
+        JSON types; written as the attribute ``slidemill`` of the root.
     """
     colours = [{"label-value": index, "rgba": [*class_rgb(index), _OPAQUE]} for index in range(1, len(class_names))]
     names = [{"label-value": index, "class": name} for index, name in enumerate(class_names)]
@@ -89,12 +88,10 @@ def _copy(level: Array, folder: Path) -> None:
     written = zarr.create_array(
         folder,
         shape=level.shape,
-        chunks=(min(CHUNK_PX, rows), min(CHUNK_PX, columns)),
+        chunks=(min(SQUARE_PX[0], rows), min(SQUARE_PX[1], columns)),
         dtype=level.dtype,
         fill_value=0,
         dimension_names=("y", "x"),
     )
-    for top in range(0, rows, CHUNK_PX):
-        for left in range(0, columns, CHUNK_PX):
-            region = slice(top, min(top + CHUNK_PX, rows)), slice(left, min(left + CHUNK_PX, columns))
-            written[region] = np.asarray(level[region])
+    for region in blocks(level.shape):
+        written[region] = np.asarray(level[region])

@@ -1,15 +1,13 @@
-"""Touching objects come apart: a watershed on how deep inside its object, and how surely, each pixel lies.
+"""Split touching objects by a watershed on how deep inside its object, and how surely, each pixel lies.
 
 The *depth* of a pixel is its Euclidean distance (px) to the nearest pixel outside its object, times the probability of
-its class. Where the network sees the border between two nuclei, its probability dips and so does the depth; where it
-is sure everywhere (probabilities level off at 1), the narrowing of the outline is what is left, and the distance
-shows it. The markers are the maxima of depth that are parted from every higher one by a *neck*: on the best way there,
-depth falls below a given share of the maximum (its relative dynamics; an h-maximum of the logarithm). The share has no
-unit, so nuclei of 10 and of 100 px are parted alike. Flooding is that of :func:`skimage.segmentation.watershed`, from
-the deepest pixel of each.
+its class. Where the network sees the border between two nuclei, its probability dips and so does the depth; where all
+probabilities are near 1, the outline is narrow between the nuclei, and the distance shows it. The markers are the
+maxima of depth that are separated from every higher one by a *neck*: on the best path there, depth falls below a given
+share of the maximum (its relative dynamics; an h-maximum of the logarithm). The share has no unit, so nuclei of 10 and
+of 100 px are split alike. Flooding is that of :func:`skimage.segmentation.watershed`, from the deepest pixel of each.
 
-A flood never leaves its 4-connected object, so objects are parted one by one, and the result is that of the whole
-image at once.
+A flood never leaves its 4-connected object, so objects are split one by one, and the result is that of the whole image.
 
 References
 ----------
@@ -25,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, maximum_filter
 from scipy.ndimage import label as connected
@@ -33,23 +30,21 @@ from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import STRIP_PX, Array, LazyArray
 from pipeline.runtime.scratch import scratch_array
 
 log = logging.getLogger(__name__)
 
 LARGEST_PX = 2**24
-WINDOW_PX = (512, 8192)
-
 _CHUNK_PX = (256, 512)  # windows of both grids are whole chunks
 
-Mask = NDArray[np.bool_]
+Foreground = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 Box = tuple[slice, slice]
 
 
-def split(inside: Mask, probability: Floats, *, neck: float) -> NDArray[np.int32]:
-    """Part one object.
+def split(inside: Foreground, probability: Floats, *, neck: float) -> NDArray[np.int32]:
+    """Split one object.
 
     Parameters
     ----------
@@ -58,71 +53,50 @@ def split(inside: Mask, probability: Floats, *, neck: float) -> NDArray[np.int32
     probability : (rows, columns) float array
         Of its class, 0 to 1.
     neck : float
-        Between 0 and 1: two parts come apart where depth between them falls below this share of the depth of the
-        shallower one.
+        Between 0 and 1: two parts are split if depth between them falls below this share of the depth of the shallower
+        one.
 
     Returns
     -------
     (rows, columns) int32 array
-        Parts, 4-connected, numbered from 1 in the order in which their maxima come row by row; 0 = outside.
+        Parts, 4-connected, numbered from 1 in the order of their maxima, row by row; 0 = outside.
     """
-    # Half where the class is less likely, as in a hole that was filled: it would be a neck in the middle otherwise.
-    sure = _framed(np.clip(probability.astype(np.float64), 0.5, 1))
+    # At least 0.5: in a hole that was filled the class is unlikely, which would look like a neck.
+    likely = _framed(np.clip(probability.astype(np.float64), 0.5, 1))
     within = _framed(inside)
-    depth = distance_transform_edt(within) * sure
+    depth = distance_transform_edt(within) * likely
     seeds = _seeds(depth, neck)
     if len(seeds) == 1:
         return inside.astype(np.int32)
     landscape, markers = -depth, np.zeros(depth.shape, np.int32)
     markers.flat[seeds] = np.arange(1, len(seeds) + 1)
-    # Seeds of one depth would come in an order that the heap happens to have; now they come by number.
+    # Seeds of one depth would be flooded in an arbitrary order; now they are flooded by number.
     landscape.flat[seeds] = np.arange(-len(seeds), 0) - depth.max()
     parts: NDArray[np.int32] = watershed(landscape, markers, mask=within)[1:-1, 1:-1]
     return parts
 
 
 def _framed(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return an image with a frame of zeros, as np.pad does at ten times the price."""
+    """Return an image with a frame of zeros, ten times faster than np.pad."""
     framed = np.zeros((pixels.shape[0] + 2, pixels.shape[1] + 2), pixels.dtype)
     framed[1:-1, 1:-1] = pixels
     return framed
 
 
 def _seeds(depth: Floats, neck: float) -> NDArray[np.intp]:
-    """Return where each maximum that a neck parts from all higher ones is deepest, first by rows.
+    """Return the deepest pixel of each maximum that a neck separates from all higher ones, row by row.
 
-    One pixel of each, as maxima may hang together by corners only.
+    One pixel of each, as the pixels of a maximum may touch by corners only.
     """
     above, count = connected(depth >= neck * depth.max(), np.ones((3, 3)))
     maxima = (depth > 0) & (depth == maximum_filter(depth, 3))
-    if count == 1 and (above[maxima] == 1).all():  # all hang together above the neck of the deepest: so do most
+    if count == 1 and (above[maxima] == 1).all():  # no neck below the deepest one, as in most objects
         return np.array([depth.argmax()])
     numbers = label(local_maxima(reconstruction(depth * neck, depth)))
     at = np.flatnonzero(numbers)
     at = at[np.argsort(-depth.flat[at], kind="stable")]
     _, first = np.unique(numbers.flat[at], return_index=True)
     return at[first]
-
-
-class Split:
-    """The parts of objects, as numbers after those of the objects, (rows, columns) uint32; resolved where it is read.
-
-    Attributes
-    ----------
-    firsts : (objects + parts + 1,) int64 array
-        Where each number is first met, row x columns + column; -1 for 0 and for objects that were parted.
-    """
-
-    dtype = np.dtype(np.uint32)
-
-    def __init__(self, objects: Array, parts: zarr.Array[Any], firsts: NDArray[np.int64]) -> None:
-        self._objects, self._parts = objects, parts
-        self.shape: tuple[int, ...] = objects.shape
-        self.firsts = firsts
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint32]:
-        parts: NDArray[np.uint32] = np.asarray(self._parts[key])
-        return np.where(parts > 0, parts, np.asarray(self._objects[key]))
 
 
 def split_objects(
@@ -132,9 +106,9 @@ def split_objects(
     *,
     neck: float,
     scratch: Path,
-    window_px: tuple[int, int] = WINDOW_PX,
-) -> Split:
-    """Part every object as :func:`split` does; those in a box above 16 Mpx stay whole, and the log says so.
+    window_px: tuple[int, int] = STRIP_PX,
+) -> tuple[LazyArray, NDArray[np.int64]]:
+    """Split every object as :func:`split` does; those in a box above 16 Mpx stay whole, and the log says so.
 
     Parameters
     ----------
@@ -147,9 +121,16 @@ def split_objects(
     neck : float
         As for :func:`split`.
     scratch : Path
-        A folder for the parts; it must live as long as the result.
+        A folder for the parts; it must exist as long as the result.
     window_px : (rows, columns)
         Largest region that is read for many objects at once.
+
+    Returns
+    -------
+    (rows, columns) uint32 array
+        Numbers of objects, those of the parts after those of the given objects.
+    (objects + parts + 1,) int64 array
+        First pixel of each number, row x columns + column; -1 for 0 and for objects that were split.
     """
     parts = scratch_array(scratch / "watershed.zarr", objects.shape, "uint32", chunks=_CHUNK_PX)
     firsts = [np.append(-1, table["first"])]
@@ -161,22 +142,27 @@ def split_objects(
         for kind in np.unique(table["class"][members]):
             probability = np.asarray(probabilities[(int(kind), *window)])
             for index in members[table["class"][members] == kind]:
-                own = _own_box(table[index], window)
+                own = _box_in(table[index], window)
                 inside = numbers[own] == index + 1
                 pieces = split(inside, probability[own], neck=neck)
                 if pieces.max() > 1:
                     found[own][inside] = pieces[inside] + (count + len(more))
-                    more += _firsts(pieces, table[index], objects.shape[1])
+                    more += _first_pixels(pieces, table[index], objects.shape[1])
                     firsts[0][index + 1] = -1
         if more:
             parts[window] = np.where(found > 0, found, np.asarray(parts[window]))
             firsts.append(np.array(more))
             count += len(more)
-    return Split(objects, parts, np.concatenate(firsts))
+
+    def read(*key: Any) -> NDArray[np.uint32]:
+        found: NDArray[np.uint32] = np.asarray(parts[key])
+        return np.where(found > 0, found, np.asarray(objects[key]))
+
+    return LazyArray(objects.shape, np.dtype(np.uint32), read), np.concatenate(firsts)
 
 
-def _firsts(pieces: NDArray[np.int32], part: Any, columns: int) -> list[int]:
-    """Return where each piece is first met."""
+def _first_pixels(pieces: NDArray[np.int32], part: Any, columns: int) -> list[int]:
+    """Return the first pixel of each piece in the whole image."""
     numbers, at = np.unique(pieces, return_index=True)
     row, column = np.divmod(at[numbers > 0], pieces.shape[1])
     first: list[int] = ((row + part["top"]) * columns + column + part["left"]).tolist()
@@ -184,7 +170,7 @@ def _firsts(pieces: NDArray[np.int32], part: Any, columns: int) -> list[int]:
 
 
 def _windows(table: NDArray[Any], size: tuple[int, int]) -> Iterator[tuple[Box, NDArray[np.intp]]]:
-    """Yield windows, each with the objects that lie in it; each object is in one window, whole.
+    """Yield windows, each with the objects that lie in it; each object lies whole in one window.
 
     That is a window of a grid, else one of the same grid moved by half a window, else the box of the object.
     """
@@ -196,7 +182,7 @@ def _windows(table: NDArray[Any], size: tuple[int, int]) -> Iterator[tuple[Box, 
         fits = (place == (ends[rest] - 1 + move) // size).all(axis=1)
         keys, group = np.unique(place[fits, 0] << 32 | place[fits, 1], return_inverse=True)
         members = np.split(rest[fits][np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1])
-        for key, some in zip(keys, members, strict=False):  # without any key, there still is one empty group
+        for key, some in zip(keys, members, strict=False):  # without keys there is still one empty group
             top, left = np.array([key >> 32, key & 0xFFFFFFFF]) * size - move
             yield (slice(max(0, top), top + size[0]), slice(max(0, left), left + size[1])), some
         rest = rest[~fits]
@@ -208,7 +194,7 @@ def _windows(table: NDArray[Any], size: tuple[int, int]) -> Iterator[tuple[Box, 
         yield (slice(top, bottom), slice(left, right)), np.array([index])
 
 
-def _own_box(part: Any, window: Box) -> Box:
-    """Return where in a window an object lies."""
+def _box_in(part: Any, window: Box) -> Box:
+    """Return the box of an object within a window."""
     top, left = (side.start for side in window)
     return slice(part["top"] - top, part["bottom"] - top), slice(part["left"] - left, part["right"] - left)

@@ -1,7 +1,7 @@
-"""Everything that is measured on one mask and its reference: a row of numbers, in a stable order.
+"""Compute all metrics of one mask and its reference: a row of numbers, in a stable order.
 
-Both are copied to a scratch folder as chunked class maps and object ids first; from there on, blocks are read at random
-and memory is set by the block, whatever the format of the reference.
+Both are first copied to a scratch folder as class maps and object ids in chunks; then blocks are read in any order, and
+memory depends on the block, whatever the format of the reference.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import BLOCK_PX, Array, blocks
+from pipeline.base.arrays import SQUARE_PX, Array, bands, blocks
 from pipeline.base.errors import SlideError
 from pipeline.masks.instances import find_objects
-from pipeline.masks.mask_file import Plane
 from pipeline.metrics import surface
-from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
+from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, merge_shared, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
-from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
-from pipeline.metrics.threads import in_threads
+from pipeline.metrics.probability import ProbabilityCounts, average_precision, calibration_error, count_probabilities
+from pipeline.metrics.threads import map_and_merge
 from pipeline.runtime.scratch import scratch_array
 from pipeline.settings.schema import ImageConfig, MetricsConfig
 from pipeline.settings.stages import LabelConfig
@@ -33,8 +34,6 @@ from pipeline.slides.outlines import is_annotation
 from pipeline.slides.slide import Slide, on_grid_of, open_slide
 
 Row = dict[str, float | int | str]
-_MAPS = {"classes": "uint8", "objects": "uint32"}
-
 Meaning = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 POOLED = ("dice", "jaccard")
@@ -44,8 +43,8 @@ _BAND_PX = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of the comparison, truth or prediction.
+class LabelledImage:
+    """A truth or a prediction: its class map and its objects.
 
     Attributes
     ----------
@@ -65,14 +64,22 @@ class Side:
 def open_reference(
     path: Path, shape: tuple[int, int], slide: Path, config: LabelConfig, *, memory_mb: int, view: ImageConfig
 ) -> Iterator[Slide]:
-    """Open a reference, picked on the grid of ``slide`` seen through ``view`` where its shape is not that of the mask.
+    """Open a reference of the shape of a mask, or bring it to the grid of the slide.
 
     Outlines, which training labels may be, are drawn on that grid.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (rows, columns)
+        Of the mask.
+    slide : Path
+        The image of the mask; its grid is that of ``view``.
 
     Raises
     ------
     SlideError
-        If it has several channels, or a shape that fits neither.
+        If the reference has several channels, or a shape that fits neither mask nor slide.
     """
     if is_annotation(path):
         with (
@@ -92,48 +99,44 @@ def open_reference(
         yield picked
 
 
-def predicted_side(classes: Array, instances: Array | None, scratch: Path) -> Side:
+def copy_mask(classes: Array, instances: Array | None, scratch: Path) -> LabelledImage:
     """Copy the class map and the object ids of a mask; without ids, its objects are the components of each class."""
 
     def plain(band: NDArray[Any]) -> NDArray[np.uint8]:
         return band.astype(np.uint8)
 
-    if instances is None:
-        return _side_of_classes(classes, plain, scratch)
-    return _side_of_instances(classes, plain, instances, scratch)
+    return _copy(classes, plain, instances, scratch)
 
 
-def true_side(reference: Slide, config: LabelConfig, scratch: Path) -> Side:
+def copy_reference(reference: Slide, config: LabelConfig, scratch: Path) -> LabelledImage:
     """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
 
     def meaning(band: NDArray[Any]) -> NDArray[np.uint8]:
         classes = class_map(band, config, source=reference.path)
         if (classes == IGNORED).any():
             raise SlideError(
-                f"{reference.path}: some pixels are not annotated (training.ignored); a reference is whole"
+                f"{reference.path}: some pixels are not annotated (training.ignored); annotate all of a reference"
             )
         return classes
 
-    pixels = Plane(reference)
-    if config.kind == "classes":
-        return _side_of_classes(pixels, meaning, scratch)
-    return _side_of_instances(pixels, meaning, pixels, scratch)
+    pixels = reference.plane()
+    return _copy(pixels, meaning, pixels if config.kind == "instances" else None, scratch)
 
 
 def measure(
-    truth: Side,
-    predicted: Side,
+    truth: LabelledImage,
+    predicted: LabelledImage,
     *,
     classes: list[str],
     config: MetricsConfig,
     pixel_size_um: PixelSize | None,
     probabilities: Array | None,
 ) -> Row:
-    """Return every metric of one sample by the name of its column; NaN where there is none.
+    """Return every metric of one sample by the name of its column; NaN if it has no value.
 
     Parameters
     ----------
-    truth, predicted : Side
+    truth, predicted : LabelledImage
         Of one shape.
     classes : list of str
     config : MetricsConfig
@@ -146,7 +149,7 @@ def measure(
     def count(region: tuple[slice, slice]) -> Counts:
         return confusion(truth.classes[region], predicted.classes[region], num_classes=len(classes))
 
-    counts = np.sum(in_threads(count, regions), axis=0)
+    counts = map_and_merge(count, regions, partial(np.sum, axis=0))
     return (
         _overlap_row(counts, classes)
         | _surface_row(truth.classes, predicted.classes, classes, config, pixel_size_um)
@@ -191,7 +194,7 @@ def _surface_row(
     return row
 
 
-def _object_row(truth: Side, predicted: Side, regions: list[tuple[slice, slice]]) -> Row:
+def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tuple[slice, slice]]) -> Row:
     kinds = np.zeros(truth.count + 1, np.uint8), np.zeros(predicted.count + 1, np.uint8)  # class of each object
 
     def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
@@ -200,7 +203,8 @@ def _object_row(truth: Side, predicted: Side, regions: list[tuple[slice, slice]]
             kind[ids] = side.classes[region]
         return shared_pixels(*sides)
 
-    table = contingency(in_threads(count, regions), (truth.count, predicted.count))
+    shared = map_and_merge(count, regions, merge_shared)
+    table = contingency(shared, (truth.count, predicted.count))
     overlaps = Overlaps(table, kinds)
     matchings = {threshold: overlaps.match(threshold) for threshold in THRESHOLDS}
     row: Row = {
@@ -229,10 +233,10 @@ def _object_row(truth: Side, predicted: Side, regions: list[tuple[slice, slice]]
 
 
 def _probability_row(truth: Array, probabilities: Array, regions: list[tuple[slice, slice]], classes: list[str]) -> Row:
-    parts = in_threads(
-        lambda region: count_probabilities(truth[region], np.asarray(probabilities[(slice(None), *region)])), regions
-    )
-    counts = sum(parts[1:], start=parts[0])
+    def count(region: tuple[slice, slice]) -> ProbabilityCounts:
+        return count_probabilities(truth[region], np.asarray(probabilities[(slice(None), *region)]))
+
+    counts = map_and_merge(count, regions, partial(reduce, add))
     row: Row = {"calibration_error": calibration_error(counts)}
     return row | _by_class("average_precision", average_precision(counts), classes)
 
@@ -250,35 +254,29 @@ def _by_class(name: str, values: NDArray[np.float64], classes: list[str]) -> Row
     return row | {f"{name}_{label}": float(value) for label, value in zip(classes, values, strict=True)}
 
 
-def _side_of_classes(labels: Array, meaning: Meaning, scratch: Path) -> Side:
-    """Copy a class map and number its components."""
-    classes = _scratch(scratch / "classes", labels.shape, "uint8")
-    for rows in _bands(labels.shape):
-        classes[rows] = meaning(labels[rows])
-    objects, count = find_objects(classes, scratch=scratch)
-    return Side(classes=classes, objects=objects, count=count)
+def _copy(labels: Array, meaning: Meaning, instances: Array | None, scratch: Path) -> LabelledImage:
+    """Copy a class map, and an image of ids, which may be any numbers and become 1, 2, 3, ...
 
-
-def _side_of_instances(labels: Array, meaning: Meaning, instances: Array, scratch: Path) -> Side:
-    """Copy a class map and an image of ids, which may be any numbers; they become 1, 2, 3, ..."""
-    ids = np.unique(np.concatenate([np.unique(instances[rows]) for rows in _bands(instances.shape)]))
+    Without such an image, objects are the components of each class.
+    """
+    classes = scratch_array(scratch / "classes", labels.shape, "uint8", chunks=SQUARE_PX)
+    if instances is None:
+        for rows in _bands(labels.shape):
+            classes[rows] = meaning(labels[rows])
+        found, count = find_objects(classes, scratch=scratch)
+        return LabelledImage(classes=classes, objects=found, count=count)
+    ids = np.unique(np.concatenate([np.unique(instances[rows]) for rows in _bands(labels.shape)]))
     ids = ids[ids != 0]
-    classes, objects = (_scratch(scratch / name, labels.shape, kind) for name, kind in _MAPS.items())
+    objects = scratch_array(scratch / "objects", labels.shape, "uint32", chunks=SQUARE_PX)
     for rows in _bands(labels.shape):
         band = instances[rows]
         classes[rows] = meaning(band if labels is instances else labels[rows])
-        for left in range(0, band.shape[1], BLOCK_PX):  # positions are 64 bits wide
-            part = band[:, left : left + BLOCK_PX]
-            objects[rows, left : left + BLOCK_PX] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
-    return Side(classes=classes, objects=objects, count=len(ids))
+        for columns in bands(band.shape[1], SQUARE_PX[1]):  # searchsorted returns 64 bits a pixel
+            part = band[:, columns]
+            objects[rows, columns] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
+    return LabelledImage(classes=classes, objects=objects, count=len(ids))
 
 
 def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
     """Yield the rows of an image in bands of whole chunks."""
-    height = BLOCK_PX * max(1, _BAND_PX // shape[1] // BLOCK_PX)
-    for top in range(0, shape[0], height):
-        yield slice(top, min(top + height, shape[0]))
-
-
-def _scratch(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
-    return scratch_array(path, shape, dtype, chunks=(BLOCK_PX, BLOCK_PX))
+    return bands(shape[0], SQUARE_PX[0] * max(1, _BAND_PX // shape[1] // SQUARE_PX[0]))

@@ -1,7 +1,7 @@
-"""Metrics of objects: which true object was found, by how much they overlap.
+"""Compute metrics of objects: which true objects are found, judged by overlap.
 
-Everything follows from one sparse table of the pixels that each true object shares with each predicted one, which is
-summed over blocks. An object only matches one of its own class.
+All follow from one sparse table of the pixels that each true object shares with each predicted one, summed over blocks.
+An object only matches an object of its own class.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ def shared_pixels(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.in
     return np.stack([pairs >> 32, pairs & 0xFFFFFFFF, pixels], axis=1)
 
 
-def contingency(blocks: list[NDArray[np.int64]], objects: tuple[int, int]) -> scipy.sparse.csr_array:
-    """Sum what :func:`shared_pixels` returned of every block.
+def merge_shared(blocks: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the :func:`shared_pixels` of several blocks together; a pair may be in it more than once."""
+    return np.concatenate([np.empty((0, 3), dtype=np.int64), *blocks])
+
+
+def contingency(table: NDArray[np.int64], objects: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Sum shared pixels by pair of objects.
 
     Parameters
     ----------
-    blocks : list of (n, 3) int64 arrays
+    table : (n, 3) int64 array
+        From :func:`shared_pixels` or :func:`merge_shared`.
     objects : (int, int)
         Numbers of true and of predicted objects.
 
@@ -51,7 +57,6 @@ def contingency(blocks: list[NDArray[np.int64]], objects: tuple[int, int]) -> sc
     (true objects + 1, predicted objects + 1) sparse int64 array
         Row and column 0 are background.
     """
-    table = np.concatenate([np.empty((0, 3), dtype=np.int64), *blocks])
     shape = (objects[0] + 1, objects[1] + 1)
     return scipy.sparse.coo_array((table[:, 2], (table[:, 0], table[:, 1])), shape=shape).tocsr()
 
@@ -124,11 +129,11 @@ class Overlaps:
     def match(self, threshold: float) -> Matching:
         """Match as many pairs as possible; ``threshold`` is at least 0.5.
 
-        From 0.5 on, an object has two possible partners only if each is exactly half of it, so that which of the two
-        it gets changes neither counts nor mean.
+        Then an object has two possible partners only if each is exactly half of it, and counts and mean are the same
+        with either.
         """
         if threshold < 0.5:
-            raise ValueError(f"a threshold below 0.5 does not make pairs unique, got {threshold}")
+            raise ValueError(f"the threshold must be at least 0.5, so that pairs are unique, got {threshold}")
         good = self.iou >= threshold
         shape = len(self.areas[0]), len(self.areas[1])
         graph = scipy.sparse.coo_array((good[good], (self.true[good], self.predicted[good])), shape=shape).tocsr()
@@ -147,8 +152,8 @@ class Overlaps:
     def aggregated_jaccard(self) -> float:
         """Return the aggregated Jaccard index (Kumar et al. 2017, doi:10.1109/TMI.2017.2677499).
 
-        Each true object is joined with the predicted one of the largest overlap (the first of equal ones); predicted
-        objects that no true one chose count as error.
+        Each true object is paired with the predicted one of the largest overlap (the first of equal ones); predicted
+        objects without a pair count as error.
         """
         order = np.lexsort((self.predicted, -self.iou, self.true))
         true, first = np.unique(self.true[order], return_index=True)
@@ -160,7 +165,7 @@ class Overlaps:
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """How well a picture is cut into regions, over the pixels of true objects.
+    """How well an image is divided into objects, over the pixels of true objects.
 
     Attributes
     ----------
@@ -168,7 +173,7 @@ class Partition:
         1 - F1 of the pairs of pixels that are in one object (Arganda-Carreras et al. 2015,
         doi:10.3389/fnana.2015.00142).
     voi_split, voi_merge
-        Variation of information in bits: what is lost by cutting true objects, by joining them (Meila 2007,
+        Variation of information in bits, by splitting and by merging true objects (Meila 2007,
         doi:10.1016/j.jmva.2006.11.013).
     """
 
@@ -186,7 +191,7 @@ def partition(table: scipy.sparse.csr_array) -> Partition:
         return Partition(adapted_rand_error=np.nan, voi_split=np.nan, voi_merge=np.nan)
     with np.errstate(invalid="ignore"):  # no pair of pixels at all: NaN
         rand_error, _, _ = adapted_rand_error(table=inside)
-    # scikit-image compares the shapes of the images also where it only uses the table.
+    # scikit-image compares the shapes of the images although it only uses the table.
     split, merge = variation_of_information(np.zeros(1), np.zeros(1), table=inside / total)
     return Partition(adapted_rand_error=float(rand_error), voi_split=float(split), voi_merge=float(merge))
 

@@ -1,6 +1,6 @@
-"""Overlap metrics from counts of pixels.
+"""Compute overlap metrics from a confusion matrix.
 
-One confusion matrix says everything: it is summed over blocks, so a slide larger than memory is counted exactly.
+The matrix is summed over blocks, so a slide larger than memory is counted exactly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Metrics of probabilities, without a threshold: exact, from how often each value occurs.
+"""Compute metrics of probabilities without a threshold, exactly, from how often each value occurs.
 
-Probabilities are kept as float16, which has 15,361 values from 0 to 1: counting each loses nothing, and counts of
-blocks add up.
+Probabilities are float16, which has 15,361 values from 0 to 1: counting each value loses nothing, and the counts of
+blocks are summed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-VALUES = np.arange(0x3C01, dtype=np.uint16).view(np.float16).astype(np.float64)  # every float16 in [0, 1], rising
+VALUES = np.arange(0x3C01, dtype=np.uint16).view(np.float16).astype(np.float64)  # every float16 in [0, 1], ascending
 _BINS = 15
 
 
@@ -71,7 +71,7 @@ def average_precision(counts: ProbabilityCounts) -> NDArray[np.float64]:
     (classes,) float64 array
         NaN for a class without true pixels.
     """
-    true, seen = (np.cumsum(part[:, ::-1], axis=1) for part in (counts.true, counts.seen))  # from sure to unsure
+    true, seen = (np.cumsum(part[:, ::-1], axis=1) for part in (counts.true, counts.seen))  # from 1 down
     total = true[:, -1:]
     precision = np.divide(true, seen, out=np.zeros(true.shape), where=seen > 0)
     recall = np.divide(true, total, out=np.full(true.shape, np.nan), where=total > 0)
@@ -82,8 +82,8 @@ def average_precision(counts: ProbabilityCounts) -> NDArray[np.float64]:
 def calibration_error(counts: ProbabilityCounts) -> float:
     """Return the expected calibration error of the most probable class, in 15 bins.
 
-    The mean distance between how sure the network was and how often it was right (Guo et al. 2017, arXiv:1706.04599);
-    NaN without pixels.
+    The mean distance between the probability and the share of right pixels (Guo et al. 2017, arXiv:1706.04599); NaN
+    without pixels.
     """
     total = counts.sure.sum()
     if total == 0:

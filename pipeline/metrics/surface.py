@@ -1,22 +1,23 @@
-"""Distances between the boundaries of a true and a predicted class, exact and block by block.
+"""Compute distances between the boundaries of a true and a predicted class, exactly and block by block.
 
-The boundary of a class is the pixels of it that have a 4-neighbour of another class or lie at the edge of the image, as
-in MONAI. The nearest boundary pixel is searched in the blocks that can hold it, nearest block first, so that neither a
+The boundary of a class is its pixels that have a 4-neighbour of another class or lie at the edge of the image, as in
+MONAI. The nearest boundary pixel is searched in the blocks that can hold it, nearest block first, so that neither a
 distance map nor a list of all boundary pixels is ever in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pipeline.base.arrays import BLOCK_PX, Array, blocks
-from pipeline.metrics.threads import in_threads
+from pipeline.base.arrays import SQUARE_PX, Array, blocks
+from pipeline.metrics.threads import map_and_merge
 
 _CACHED_TREES = 12
 
@@ -25,12 +26,12 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances of boundary pixels to the other boundary: each value once, rising, and how often it occurred.
+    """Distances of boundary pixels to the other boundary: each value once, ascending, and how often it occurs.
 
     Attributes
     ----------
     values : (n,) float64 array
-        Infinite where there is no other boundary.
+        Infinite if there is no other boundary.
     counts : (n,) int64 array
     """
 
@@ -39,7 +40,7 @@ class Distances:
 
     @classmethod
     def of(cls, distances: NDArray[np.float64]) -> Distances:
-        """Count plain distances."""
+        """Count distances, one per pixel."""
         return cls(*np.unique(distances, return_counts=True))
 
     @classmethod
@@ -55,7 +56,7 @@ class Distances:
         return int(self.counts.sum())
 
     def percentile(self, percent: float) -> float:
-        """Return a percentile, linear between neighbours as in :func:`numpy.percentile`; there is a distance."""
+        """Return a percentile of at least one distance, linear between neighbours as in :func:`numpy.percentile`."""
         position = (self.total - 1) * percent / 100
         ranks = np.asarray([np.floor(position), np.ceil(position)])
         low, high = self.values[np.searchsorted(np.cumsum(self.counts), ranks, side="right")]
@@ -67,7 +68,7 @@ class Distances:
 
 
 def hausdorff95(to_predicted: Distances, to_truth: Distances) -> float:
-    """Return the 95th percentile Hausdorff distance: the larger of both directions; NaN where a side is empty.
+    """Return the 95th percentile Hausdorff distance: the larger of both directions; NaN if a boundary is empty.
 
     Huttenlocher, Klanderman, Rucklidge (1993), doi:10.1109/34.232073.
     """
@@ -77,7 +78,7 @@ def hausdorff95(to_predicted: Distances, to_truth: Distances) -> float:
 
 
 def average_distance(to_predicted: Distances, to_truth: Distances) -> float:
-    """Return the average symmetric surface distance: the mean over both boundaries; NaN where a side is empty.
+    """Return the average symmetric surface distance: the mean over both boundaries; NaN if a boundary is empty.
 
     Heimann et al. (2009), doi:10.1109/TMI.2009.2013851.
     """
@@ -88,7 +89,7 @@ def average_distance(to_predicted: Distances, to_truth: Distances) -> float:
 
 
 def surface_dice(to_predicted: Distances, to_truth: Distances, *, tolerance: float) -> float:
-    """Return the share of both boundaries within ``tolerance`` of the other; NaN where both are empty.
+    """Return the share of both boundaries within ``tolerance`` of the other; NaN if both are empty.
 
     Nikolov et al. (2021), doi:10.2196/26151; boundary pixels are counted as in MONAI.
     """
@@ -97,7 +98,7 @@ def surface_dice(to_predicted: Distances, to_truth: Distances, *, tolerance: flo
 
 
 def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels of a (rows, columns) mask with a 4-neighbour outside it; beyond the array all is outside."""
+    """Return the pixels of a (rows, columns) mask with a 4-neighbour outside it, or at the edge of the array."""
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     edge: NDArray[np.bool_] = mask & ~inside
@@ -105,7 +106,7 @@ def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def surface_distances(
-    truth: Array, predicted: Array, index: int, *, spacing: tuple[float, float], block_px: int = BLOCK_PX
+    truth: Array, predicted: Array, index: int, *, spacing: tuple[float, float], block_px: tuple[int, int] = SQUARE_PX
 ) -> tuple[Distances, Distances]:
     """Return the distances of each true boundary pixel of class ``index`` to the predicted boundary, and the reverse.
 
@@ -115,19 +116,19 @@ def surface_distances(
     index : int
     spacing : (row, column)
         Size of a pixel; distances have its unit.
-    block_px : int
-        Side of the squares that are searched one by one.
+    block_px : (rows, columns)
+        Of the blocks that are searched one by one.
     """
-    sides = tuple(_Boundary(labels, index, spacing, block_px) for labels in (truth, predicted))
-    return _directed(sides[0], sides[1]), _directed(sides[1], sides[0])
+    true, found = (_Boundary(labels, index, spacing, block_px) for labels in (truth, predicted))
+    return _distances(true, found), _distances(found, true)
 
 
 def boundary_overlap(
-    truth: Array, predicted: Array, index: int, *, width_px: int, block_px: int = BLOCK_PX
+    truth: Array, predicted: Array, index: int, *, width_px: int, block_px: tuple[int, int] = SQUARE_PX
 ) -> tuple[int, int]:
-    """Return intersection and union, in pixels, of the inner bands of both sides of class ``index``.
+    """Return intersection and union, in pixels, of the true and the predicted inner band of class ``index``.
 
-    The band is what an erosion by ``width_px`` (8-connected) takes away; intersection / union is the boundary IoU of
+    The band is what an erosion by ``width_px`` (8-connected) removes; intersection / union is the boundary IoU of
     Cheng et al. (2021), doi:10.1109/CVPR46437.2021.01508.
     """
 
@@ -135,35 +136,33 @@ def boundary_overlap(
         first, second = (_band(labels, index, region, width_px) for labels in (truth, predicted))
         return np.asarray([(first & second).sum(), (first | second).sum()])
 
-    intersection, union = np.sum(in_threads(count, blocks(truth.shape, block_px)), axis=0)
+    intersection, union = map_and_merge(count, blocks(truth.shape, block_px), partial(np.sum, axis=0))
     return int(intersection), int(union)
 
 
 class _Boundary:
-    """The boundary of one class as points, found block by block when asked for."""
+    """The boundary of one class as points, found block by block when they are needed."""
 
-    def __init__(self, labels: Array, index: int, spacing: tuple[float, float], block_px: int) -> None:
+    def __init__(self, labels: Array, index: int, spacing: tuple[float, float], block_px: tuple[int, int]) -> None:
         self._labels, self._index, self._spacing = labels, index, spacing
-        regions = list(blocks(labels.shape, block_px))
-        boxes = in_threads(self._box, regions)
-        occupied = [number for number, box in enumerate(boxes) if box is not None]
-        self.regions = [regions[number] for number in occupied]
-        self.boxes = np.asarray([boxes[number] for number in occupied]).reshape(-1, 2, 2)  # block, (low, high), axis
+        occupied = map_and_merge(self._box, blocks(labels.shape, block_px), lambda parts: [*chain(*parts)])
+        self.regions = [region for region, _ in occupied]
+        self.boxes = np.asarray([box for _, box in occupied]).reshape(-1, 2, 2)  # block, (low, high), axis
         self.tree = lru_cache(maxsize=_CACHED_TREES)(lambda number: cKDTree(self.points(self.regions[number])))
 
     def points(self, region: tuple[slice, slice]) -> Points:
-        """Return the places, (n, 2), of the boundary pixels in a region, in units of the spacing."""
+        """Return the positions, (n, 2), of the boundary pixels in a region, in units of the spacing."""
         rows, columns = region
         around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in region)
         edge = boundary(np.asarray(self._labels[around]) == self._index)
-        # What was added around is no neighbour of anything beyond it, so that its own edge means nothing.
+        # The pixel added on every side is cut off again: its neighbours beyond are not known.
         top, left = rows.start - around[0].start, columns.start - around[1].start
         own = edge[top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
-        places: Points = (np.argwhere(own) + np.asarray([rows.start, columns.start])) * self._spacing
-        return places
+        positions: Points = (np.argwhere(own) + np.asarray([rows.start, columns.start])) * self._spacing
+        return positions
 
     def nearest(self, points: Points) -> NDArray[np.float64]:
-        """Return the distance of each point to the boundary; infinite where there is none."""
+        """Return the distance of each point to the boundary; infinite if there is none."""
         best = np.full(len(points), np.inf)
         low, high = points.min(axis=0), points.max(axis=0)
         gaps = np.maximum(0, np.maximum(self.boxes[:, 0] - high, low - self.boxes[:, 1]))
@@ -177,13 +176,15 @@ class _Boundary:
                 best[closer] = np.minimum(best[closer], self.tree(number).query(points[closer])[0])
         return best
 
-    def _box(self, region: tuple[slice, slice]) -> NDArray[np.float64] | None:
+    def _box(self, region: tuple[slice, slice]) -> list[tuple[tuple[slice, slice], NDArray[np.float64]]]:
+        """Return a region with the box of its points, in a list that is empty if it has none."""
         points = self.points(region)
-        return np.stack([points.min(axis=0), points.max(axis=0)]) if len(points) else None
+        return [(region, np.stack([points.min(axis=0), points.max(axis=0)]))] if len(points) else []
 
 
-def _directed(here: _Boundary, there: _Boundary) -> Distances:
-    return Distances.merge(in_threads(lambda region: Distances.of(there.nearest(here.points(region))), here.regions))
+def _distances(here: _Boundary, there: _Boundary) -> Distances:
+    """Return the distance of each point of one boundary to the other boundary."""
+    return map_and_merge(lambda region: Distances.of(there.nearest(here.points(region))), here.regions, Distances.merge)
 
 
 def _band(labels: Array, index: int, region: tuple[slice, slice], width_px: int) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.arrays import bands
 from pipeline.tiling.grid import Grid, Region, Tile
 
 Probabilities = NDArray[np.float32]
@@ -112,11 +113,9 @@ class Blend:
     def _finish(self, number: int) -> Iterator[tuple[Region, Probabilities]]:
         row = self._rows.pop(number)
         top, bottom = self._extent(number)
-        for left in range(0, self._grid.shape[1], self._grid.tile[1]):
-            right = min(left + self._grid.tile[1], self._grid.shape[1])
-            columns = slice(left, right)
+        for columns in bands(self._grid.shape[1], self._grid.tile[1]):
             blended = row.total[..., columns] / row.weight[:, columns]
-            yield Region(top=top, left=left, bottom=bottom, right=right), blended
+            yield Region(top=top, left=columns.start, bottom=bottom, right=columns.stop), blended
         self.rows = number + 1
         self.mismatch.differing_px += row.mismatch.differing_px
         self.mismatch.compared_px += row.mismatch.compared_px

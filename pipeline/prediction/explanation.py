@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
-from pipeline.prediction.forward import logits_of, to_device
+from pipeline.base.arrays import bands
+from pipeline.prediction.forward import logits_of, probabilities_of, to_device
 from pipeline.tiling.grid import Region
 
 _NOISE = 1e-12
@@ -74,9 +75,8 @@ def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.floa
     -------
     (N, classes, rows - 2 halo, columns - 2 halo) float32 array
     """
-    logits = logits_of(network, to_device(windows, next(network.parameters())), network.geometry.halo_px)
-    shown: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
-    return shown
+    weight = next(network.parameters())
+    return probabilities_of(logits_of(network, to_device(windows, weight), network.geometry.halo_px))
 
 
 def occlusion_map(
@@ -117,7 +117,7 @@ def occlusion_map(
     squares = list(_squares((window.shape[1], window.shape[2]), occluder_px, step_px))
     grey = np.asarray(fill, dtype=np.float32)[:, None, None]
     with tqdm(total=len(squares), unit="squares", disable=None, desc="occlusion") as bar:
-        for some in (squares[first : first + batch] for first in range(0, len(squares), batch)):
+        for some in (squares[part] for part in bands(len(squares), batch)):
             hidden = np.repeat(window[None], len(some), axis=0)
             for image, square in zip(hidden, some, strict=True):
                 image[:, *square.slices] = grey

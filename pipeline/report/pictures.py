@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.base.arrays import bands
 from pipeline.base.palette import BACKGROUND_RGB, CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, RGB, class_rgb
 from pipeline.report.page import Layers
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.slides.slide import Slide
 
 EXTRA, MISSED, CONFUSED = 1, 2, 3
@@ -114,20 +115,20 @@ def shrink(slide: Slide, shape: tuple[int, int]) -> NDArray[Any]:
     index = max(
         (
             number
-            for number, level in enumerate(slide.levels)
-            if level.shape[0] >= shape[0] and level.shape[1] >= shape[1]
+            for number in range(len(slide.levels))
+            if slide.shape_of(number)[0] >= shape[0] and slide.shape_of(number)[1] >= shape[1]
         ),
         default=0,
     )
-    level = slide.levels[index]
-    rows, columns = (_centres(level.shape[axis], shape[axis]) for axis in (0, 1))
-    together = max(1, _READ_PX // (level.shape[1] * max(1, level.shape[0] // shape[0])))
-    bands = []
-    for first in range(0, len(rows), together):
-        picked = rows[first : first + together]
+    level = slide.shape_of(index)
+    rows, columns = (_centres(level[axis], shape[axis]) for axis in (0, 1))
+    together = max(1, _READ_PX // (level[1] * max(1, level[0] // shape[0])))
+    pieces = []
+    for part in bands(len(rows), together):
+        picked = rows[part]
         band = slide.read(slice(int(picked[0]), int(picked[-1]) + 1), slice(None), index)
-        bands.append(band[:, picked - picked[0]][:, :, columns])
-    return np.concatenate(bands, axis=1)
+        pieces.append(band[:, picked - picked[0]][:, :, columns])
+    return np.concatenate(pieces, axis=1)
 
 
 def _centres(length: int, count: int) -> NDArray[np.intp]:
@@ -142,7 +143,7 @@ def _picture(slide: Slide, shape: tuple[int, int]) -> NDArray[np.uint8]:
     means = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
     if slide.channels == 3 and picked.dtype == np.uint8:
         return _bytes(means.transpose(1, 2, 0))
-    grey = normalize(means, measure(lambda: iter([means]), means.dtype)).mean(axis=0)
+    grey = normalize(means, measure_intensities(lambda: iter([means]), means.dtype)).mean(axis=0)
     return _bytes(grey.clip(0, 1) * 255)
 
 

@@ -1,4 +1,4 @@
-"""What a slide looks like in a few numbers, to tell one that is unlike the training images before anyone opens it."""
+"""Describe the look of a slide in a few numbers, to flag slides that are unlike the training images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 WINDOW_PX = 512
 _WINDOWS_PER_SIDE = 4
 _CELL_PX = 16
-_CONTENT = 3.0  # a square has content if its structure is this many times the noise
+_CONTENT = 3.0  # a square has content if its standard deviation is this many times the noise
 
 
 def windows(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Yield up to 16 regions of at most 512 x 512 px, spread evenly over a slide; all of a small one."""
+    """Yield up to 16 regions of at most 512 x 512 px, spread evenly over a slide; a small slide is covered."""
     sides = []
     for length in shape:
         count = min(_WINDOWS_PER_SIDE, -(-length // WINDOW_PX))

@@ -1,7 +1,7 @@
-"""Intensity statistics of a whole slide, and the one normalization that follows from them.
+"""Measure the intensities of a whole slide, and normalize its pixels by them.
 
 Percentiles come from a histogram that is filled band by band: exact for 8 and 16 bit integers, to one part in 65,536
-of the range for anything else. Memory does not grow with the number of rows.
+of the range for other types. Memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.arrays import bands
 from pipeline.base.errors import SlideError
 from pipeline.slides.slide import Slide
 
@@ -21,10 +22,10 @@ LOW_PERCENT, HIGH_PERCENT = 1.0, 99.8  # as in CSBDeep (Weigert 2018, doi:10.103
 NORMALIZATION = {"kind": "percentile", "low_percent": LOW_PERCENT, "high_percent": HIGH_PERCENT}
 
 _BINS = 65_536
-_BAND_PX = 2**22
-_ENOUGH_PX = 2**20
+_BAND_PX = 2**22  # read at a time
+_ENOUGH_PX = 2**20  # pixels of a level that is measured instead of a finer one
 
-Bands = Callable[[], Iterator[NDArray[Any]]]
+ReadBands = Callable[[], Iterator[NDArray[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Statistics:
 
     @property
     def scale(self) -> float:
-        """What is divided by: high - low; the whole range where those are equal, 1 where the channel is constant."""
+        """The divisor: high - low; the whole range if those are equal, 1 if the channel is constant."""
         return (self.high - self.low) or (self.maximum - self.low) or 1.0
 
     def to_dict(self) -> dict[str, float]:
@@ -52,12 +53,12 @@ class Statistics:
         return cls(**content)
 
 
-def measure(bands: Bands, dtype: np.dtype[Any]) -> list[Statistics]:
+def measure_intensities(read_bands: ReadBands, dtype: np.dtype[Any]) -> list[Statistics]:
     """Return the statistics of every channel.
 
     Parameters
     ----------
-    bands : callable
+    read_bands : callable
         Each call returns an iterator over (channel, row, column) pieces of the slide; it is called twice.
     dtype : dtype
         Of the pixels; integers get bins of one unit where their range allows it.
@@ -67,12 +68,12 @@ def measure(bands: Bands, dtype: np.dtype[Any]) -> list[Statistics]:
     ValueError
         If a pixel is NaN or infinite.
     """
-    minimum, maximum = _range(bands)
+    minimum, maximum = _range(read_bands)
     one_unit = (dtype.kind in "uib") & (maximum - minimum < _BINS) | (maximum == minimum)
     width = np.where(one_unit, 1.0, (maximum - minimum) / (_BINS - 1))
     counts = np.zeros((len(minimum), _BINS), dtype=np.int64)
     totals = np.zeros(len(minimum))
-    for band in bands():
+    for band in read_bands():
         for channel, pixels in enumerate(band):
             values = pixels.astype(np.float64).ravel()
             totals[channel] += values.sum()
@@ -98,20 +99,19 @@ def measure_slide(slide: Slide) -> list[Statistics]:
     SlideError
         If a pixel is NaN or infinite, or the file is damaged.
     """
-    enough = (number for number, level in enumerate(slide.levels) if math.prod(level.shape) >= _ENOUGH_PX)
-    number = max(enough, default=0)
-    level = slide.levels[number]
-    bands = row_bands(lambda rows, columns: slide.read(rows, columns, number), level.shape)
+    enough = (level for level in range(len(slide.levels)) if math.prod(slide.shape_of(level)) >= _ENOUGH_PX)
+    level = max(enough, default=0)
+    read_bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.shape_of(level))
     try:
-        return measure(bands, level.dtype)
+        return measure_intensities(read_bands, slide.levels[level].dtype)
     except ValueError as error:
         raise SlideError(f"{slide.path}: {error}") from error
 
 
-def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int]) -> Bands:
-    """Cut a slide into bands of whole rows, about 4 million pixels each."""
-    rows = max(1, _BAND_PX // shape[1])
-    return lambda: (read(slice(top, min(top + rows, shape[0])), slice(0, shape[1])) for top in range(0, shape[0], rows))
+def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int]) -> ReadBands:
+    """Return what reads a slide in bands of whole rows, about 4 million pixels each."""
+    height = max(1, _BAND_PX // shape[1])
+    return lambda: (read(rows, slice(0, shape[1])) for rows in bands(shape[0], height))
 
 
 def normalize(
@@ -124,7 +124,7 @@ def normalize(
     pixels : (channels, rows, columns) array
     statistics : list of Statistics, one per channel
     out : (channels, rows, columns) float32 array, optional
-        What to write into, and return.
+        Array to write into and return.
 
     Returns
     -------
@@ -141,12 +141,12 @@ def normalize(
     return normalized
 
 
-def _range(bands: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _range(read_bands: ReadBands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     lows, highs = [], []
-    for band in bands():
+    for band in read_bands():
         unusable = band.size - np.count_nonzero(np.isfinite(band))
         if unusable:
-            raise ValueError(f"{unusable} pixels are NaN or infinite; replace them, they cannot be normalized")
+            raise ValueError(f"{unusable} pixels are NaN or infinite and cannot be normalized; replace them")
         lows.append(band.min(axis=(1, 2)).astype(np.float64))
         highs.append(band.max(axis=(1, 2)).astype(np.float64))
     return np.min(lows, axis=0), np.max(highs, axis=0)

@@ -1,4 +1,4 @@
-"""Labels: from what annotators save, as images or outlines, to class maps and objects. Integers in, integers out."""
+"""Turn what annotators save, label images or outlines, into class maps and objects. Integers in, integers out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.slides.outlines import is_annotation
 from pipeline.slides.rasterize import draw
 from pipeline.slides.slide import Slide, open_plane
 
-IGNORED = 255  # in class maps: not annotated, so neither learned nor scored
+IGNORED = 255  # in class maps: not annotated, neither learned nor scored
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def open_labels(path: Path, config: LabelConfig, *, memory_mb: int, like: Slide)
     Raises
     ------
     SlideError
-        If it cannot be read, or does not suit the image.
+        If it cannot be read, or does not fit the image.
     """
     if is_annotation(path):
         yield draw(path, config, memory_mb=memory_mb, like=like)
@@ -47,7 +47,7 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
     config : LabelConfig
         What the values mean.
     source : Path
-        Named in the error.
+        File to name in an error.
 
     Returns
     -------
@@ -61,12 +61,12 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
     """
     if labels.dtype.kind not in "uib":
         raise SlideError(
-            f"{source}: labels are whole numbers, this file has {labels.dtype} pixels; save it as 8 or 16 bit"
+            f"{source}: labels must be integers, this file has {labels.dtype} pixels; save it as 8 or 16 bit"
         )
     ignored = labels == config.ignored if config.ignored is not None else np.zeros(labels.shape, dtype=bool)
     if config.kind == "instances":
         if (labels[~ignored] < 0).any():
-            raise SlideError(f"{source}: object ids are at least 0 (background), found {labels.min()}; save it again")
+            raise SlideError(f"{source}: object id {labels.min()} is below 0 (background); save it unsigned")
         return np.where(ignored, IGNORED, labels > 0).astype(np.uint8)
     values = config.values or list(range(len(config.classes)))
     classes = np.full(labels.shape, IGNORED, dtype=np.uint8)
@@ -75,8 +75,8 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
     if (unknown := labels[(classes == IGNORED) & ~ignored]).size:
         meaning = ", ".join(f"{value} = {name}" for value, name in zip(values, config.classes, strict=True))
         raise SlideError(
-            f"{source}: {unknown.size} pixels of value {unknown[0]} belong to no class ({meaning}); "
-            "mend the file or training.values, or set training.ignored"
+            f"{source}: {unknown.size} pixels belong to no class ({meaning}), the first has value {unknown[0]}; "
+            "fix the file or training.values, or set training.ignored"
         )
     return classes
 
@@ -86,8 +86,8 @@ def training_objects(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return the classes that are learned from a region of labels, and its objects.
 
-    Objects are the ids of ``kind: instances``, parted by a ridge of background where they touch, or the 4-connected
-    components of each class but background; what is not annotated is no object.
+    Objects are the ids of ``kind: instances``, separated by a line of background where they touch, or the 4-connected
+    components of each class but background; unannotated pixels are no object.
 
     Returns
     -------
@@ -99,26 +99,26 @@ def training_objects(
         found = np.where(classes == IGNORED, 0, classes)
         return classes, skimage.measure.label(found, background=0, connectivity=1).astype(np.int32)
     ids = np.where(classes == 1, labels, 0)
-    objects = part_touching(relabel_sequential(ids)[0].astype(np.int32))
+    objects = separate_touching(relabel_sequential(ids)[0].astype(np.int32))
     return np.where(classes == IGNORED, IGNORED, objects > 0).astype(np.uint8), objects
 
 
 def training_classes(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
-    """Return the class map that is learned from a region of labels: as :func:`class_map`, touching objects parted.
+    """Return the class map that is learned from a region of labels: :func:`class_map` with touching objects separated.
 
-    Regions that overlap by one pixel to the right and below agree with the whole.
+    A region must reach one pixel further to the right and below than the pixels that are used.
     """
     classes = class_map(labels, config, source=source)
     if config.kind == "instances":
-        classes[touching(np.where(classes == 1, labels, 0))] = 0
+        classes[touching_pixels(np.where(classes == 1, labels, 0))] = 0
     return classes
 
 
-def part_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Put a one-pixel ridge of background between touching objects.
+def separate_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Put a line of background, one pixel wide, between touching objects.
 
-    A pixel becomes background if the pixel to its right or below belongs to another object, so that afterwards no two
-    objects are 4-connected, and each has lost at most one pixel along the contact.
+    A pixel becomes background if the pixel to its right or below belongs to another object: then no two objects are
+    4-connected, and each has lost at most one pixel along the contact.
 
     Parameters
     ----------
@@ -129,12 +129,12 @@ def part_touching(objects: NDArray[np.int32]) -> NDArray[np.int32]:
     -------
     (rows, columns) int32 array
     """
-    return np.where(touching(objects), 0, objects).astype(np.int32)
+    return np.where(touching_pixels(objects), 0, objects).astype(np.int32)
 
 
-def touching(objects: NDArray[Any]) -> NDArray[np.bool_]:
+def touching_pixels(objects: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels of objects whose neighbour to the right or below belongs to another object."""
-    ridge = np.zeros(objects.shape, dtype=bool)
+    line = np.zeros(objects.shape, dtype=bool)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1, :], np.s_[1:, :])):
-        ridge[here] |= (objects[here] != objects[there]) & (objects[here] > 0) & (objects[there] > 0)
-    return ridge
+        line[here] |= (objects[here] != objects[there]) & (objects[here] > 0) & (objects[there] > 0)
+    return line

@@ -1,4 +1,4 @@
-"""Annotation files: outlines of areas that were drawn in QuPath (GeoJSON) or ImageJ (.roi, and sets of them in .zip).
+"""Read areas that were outlined in QuPath (GeoJSON) or ImageJ (.roi, and sets of them in .zip).
 
 A path goes in, polygons in pixels of the image file come out: x is the column, y the row, and the first pixel reaches
 from 0 to 1, as in both programs.
@@ -43,7 +43,7 @@ class Annotation:
     area : shapely Polygon or MultiPolygon
         Valid and not empty.
     name : str or None
-        Of its class: QuPath's classification, the name of an ImageJ ROI less its number (``nucleus-2``).
+        Of its class: QuPath's classification, or the name of an ImageJ ROI without its number (``nucleus-2``).
     group : int
         Of an ImageJ ROI; 0 = none.
     """
@@ -55,7 +55,7 @@ class Annotation:
 
 
 def is_annotation(path: Path) -> bool:
-    """Say whether a file holds outlines instead of pixels, by its name."""
+    """Return whether a file holds outlines instead of pixels, by its name."""
     return path.suffix.lower() in ANNOTATION_SUFFIXES
 
 
@@ -71,7 +71,9 @@ def read_annotations(path: Path, *, memory_mb: int) -> list[Annotation]:
         state = path.stat()
         size = _unpacked_bytes(path) if path.suffix.lower() == ".zip" else state.st_size
         if size * _PARSED_PER_BYTE > memory_mb * 10**6:
-            raise SlideError(f"{path}: {size} bytes of outlines need more than {memory_mb} MB (tiling.memory_mb)")
+            raise SlideError(
+                f"{path}: {size} bytes need more than {memory_mb} MB (tiling.memory_mb); raise it, or split the file"
+            )
         annotations = _parsed(path, state.st_mtime_ns)
     except SlideError:
         raise
@@ -112,7 +114,7 @@ def _imagej(path: Path) -> Iterator[Annotation]:
         if roi.roitype in _NO_AREA:
             raise _no_area(path, number, roi.roitype.name.lower())
         area: Any = Polygon()
-        for ring in _rings(roi):  # of composites, a ring within another one is a hole
+        for ring in _rings(roi):  # in composites, a ring within another one is a hole
             area = area.symmetric_difference(shapely.make_valid(Polygon(ring)))
         name = re.sub(r"[-_]\d+$", "", roi.name or "") or None
         yield Annotation(number=number, area=_valid(path, number, area), name=name, group=int(roi.group))
@@ -132,7 +134,7 @@ def _rings(roi: ImagejRoi) -> list[NDArray[Any]]:
 
 
 def _valid(path: Path, number: int, area: Any) -> BaseGeometry:
-    """Return an area without self-crossings, of its polygons alone."""
+    """Return the polygons of an area, without self-crossings."""
     made = shapely.make_valid(area)
     parts = [part for part in shapely.get_parts(made) if part.geom_type in _POLYGONAL]
     whole = shapely.union_all(parts)
@@ -142,7 +144,7 @@ def _valid(path: Path, number: int, area: Any) -> BaseGeometry:
 
 
 def _no_area(path: Path, number: int, kind: str) -> SlideError:
-    return SlideError(f"{path}: annotation {number} is a {kind}; only areas can be learned, remove it")
+    return SlideError(f"{path}: annotation {number} is a {kind}, only areas can be learned; remove it")
 
 
 def _unpacked_bytes(path: Path) -> int:

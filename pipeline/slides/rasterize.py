@@ -1,11 +1,9 @@
-"""Annotated areas as a label image that is drawn where it is read, on the grid of the image they belong to."""
+"""Draw annotated areas as a label image on the grid of their image, each region when it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
@@ -14,103 +12,89 @@ from numpy.typing import NDArray
 from shapely import STRtree
 from shapely.geometry.base import BaseGeometry
 
+from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.outlines import Annotation, read_annotations
-from pipeline.slides.slide import Slide, slide_step
+from pipeline.slides.slide import Slide
 
-_BEYOND_PX = 2.0  # what an outline may reach beyond its image: a brush at the border does
+_BEYOND_PX = 2.0  # how far an outline may reach beyond its image, as a brush at the border does
 _LISTED = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A level of labels: a pixel has the value of the last area that holds its centre.
+def draw_areas(
+    shape: tuple[int, int],
+    areas: Sequence[BaseGeometry],
+    values: Sequence[int],
+    *,
+    outside: int,
+    step: tuple[float, float] = (1.0, 1.0),
+) -> LazyArray:
+    """Return areas as a (1, rows, columns) int32 array: a pixel has the value of the last area that holds its centre.
 
-    Attributes
+    Parameters
     ----------
     shape : (rows, columns)
-    step : (row, column)
-        Pixels of the file that a pixel is wide; areas are in pixels of the file.
     areas : sequence of shapely Polygon or MultiPolygon
+        In pixels of the file.
     values : sequence of int
         Of each area.
     outside : int
-        Value of what lies in no area.
+        Value of pixels in no area.
+    step : (row, column)
+        How many pixels of the file a pixel is wide.
     """
+    tree = STRtree(areas)
 
-    shape: tuple[int, int]
-    step: tuple[float, float]
-    areas: Sequence[BaseGeometry]
-    values: Sequence[int]
-    outside: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_tree", STRtree(self.areas))
-
-    @property
-    def channels(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a pixel."""
-        return np.dtype(np.int32)
-
-    def read(self, rows: slice, columns: slice) -> NDArray[np.int32]:
-        """Return a region inside the level as (1, row, column)."""
-        wanted = [range(length)[part] for length, part in zip(self.shape, (rows, columns), strict=True)]
-        pixels = np.full([len(part) for part in wanted], self.outside, dtype=self.dtype)
-        top, left, bottom, right = (  # one pixel more on every side, so that cutting draws no outline within
-            (end + more) * step
-            for more, ends in ((-1, [part.start for part in wanted]), (1, [part.stop for part in wanted]))
-            for end, step in zip(ends, self.step, strict=True)
-        )
-        corner = wanted[0].start, wanted[1].start
-        for number in sorted(self._tree.query(shapely.box(left, top, right, bottom))):  # type: ignore[attr-defined]
-            for part in shapely.get_parts(shapely.clip_by_rect(self.areas[number], left, top, right, bottom)):
+    def read(channels: slice, rows: slice, columns: slice) -> NDArray[np.int32]:
+        pixels = np.full((rows.stop - rows.start, columns.stop - columns.start), outside, dtype=np.int32)
+        # One pixel more on every side, so that cutting draws no outline within.
+        top, left = (rows.start - 1) * step[0], (columns.start - 1) * step[1]
+        bottom, right = (rows.stop + 1) * step[0], (columns.stop + 1) * step[1]
+        for number in sorted(tree.query(shapely.box(left, top, right, bottom))):
+            for part in shapely.get_parts(shapely.clip_by_rect(areas[number], left, top, right, bottom)):
                 if part.geom_type == "Polygon" and not part.is_empty:
-                    self._fill(pixels, part, self.values[number], corner)
-        return pixels[None]
+                    rings = [np.asarray(ring.coords)[:, ::-1] / step for ring in (part.exterior, *part.interiors)]
+                    _fill(pixels, [ring - 0.5 - (rows.start, columns.start) for ring in rings], values[number])
+        return pixels[None][channels]
 
-    def _fill(self, pixels: NDArray[np.int32], area: Any, value: int, corner: tuple[int, int]) -> None:
-        """Set the pixels whose centres are in a polygon and not in its holes."""
-        outer, *holes = (
-            np.asarray(ring.coords)[:, ::-1] / self.step - 0.5 - corner for ring in (area.exterior, *area.interiors)
-        )
-        first = np.maximum(np.floor(outer.min(axis=0)), 0).astype(int)
-        last = np.minimum(np.ceil(outer.max(axis=0)) + 1, pixels.shape).astype(int)
-        if (last <= first).any():
-            return
-        inside = np.zeros(last - first, dtype=bool)
-        for ring, is_inside in ((outer, True), *((hole, False) for hole in holes)):
-            inside[skimage.draw.polygon(*(ring - first).T, shape=inside.shape)] = is_inside
-        pixels[first[0] : last[0], first[1] : last[1]][inside] = value
+    return LazyArray((1, *shape), np.dtype(np.int32), read)
+
+
+def _fill(pixels: NDArray[np.int32], rings: list[NDArray[np.float64]], value: int) -> None:
+    """Set the pixels whose centres are in the first ring (row, column) and not in the others, its holes."""
+    first = np.maximum(np.floor(rings[0].min(axis=0)), 0).astype(int)
+    last = np.minimum(np.ceil(rings[0].max(axis=0)) + 1, pixels.shape).astype(int)
+    if (last <= first).any():
+        return
+    inside = np.zeros(last - first, dtype=bool)
+    for number, ring in enumerate(rings):
+        inside[skimage.draw.polygon(*(ring - first).T, shape=inside.shape)] = number == 0
+    pixels[first[0] : last[0], first[1] : last[1]][inside] = value
 
 
 def draw(path: Path, config: LabelConfig, *, memory_mb: int, like: Slide) -> Slide:
     """Return the areas of an annotation file as a label image on the grid of ``like``.
 
-    Its values are those that the configuration gives a label image. With ``kind: instances`` every annotation is an
-    object, unless its class is the first one (background). What lies in no area is ``config.ignored`` (not annotated),
-    if that is set, else background. Later annotations lie over earlier ones.
+    It has the values that the configuration gives to a label image. With ``kind: instances`` every annotation is an
+    object, unless its class is the first one (background). Pixels in no area are ``config.ignored`` (not annotated) if
+    that is set, else background. Later annotations cover earlier ones.
 
     Raises
     ------
     SlideError
-        If an annotation reaches beyond the image, or is of no class.
+        If an annotation reaches beyond the image, or has no known class.
     """
     annotations = read_annotations(path, memory_mb=memory_mb)
     for annotation in annotations:
         _check_extent(annotation, path, like)
     classes = [_class_of(annotation, config, path) for annotation in annotations]
-    drawing = Drawing(
-        shape=like.shape,
-        step=slide_step(like),
-        areas=[annotation.area for annotation in annotations],
-        values=_values(classes, config),
+    drawing = draw_areas(
+        like.shape,
+        [annotation.area for annotation in annotations],
+        _values(classes, config),
         outside=_background(config) if config.ignored is None else config.ignored,
+        step=like.step,
     )
     return Slide(path=path, levels=(drawing,), file_shape=like.shape, pixel_size_um=like.pixel_size_um)
 
@@ -127,16 +111,18 @@ def _background(config: LabelConfig) -> int:
 
 
 def _class_of(annotation: Annotation, config: LabelConfig, path: Path) -> int:
-    """Return the class by its name, else by the group of an ImageJ ROI; the second one if there is no other."""
+    """Return the class by name, else by the group of an ImageJ ROI, else the second one if there are two."""
     where, allowed = f"{path}: annotation {annotation.number}", config.classes
     if config.kind == "instances":
         allowed = allowed[:2]
     if annotation.name in allowed:
         return allowed.index(annotation.name)
     if annotation.name and path.suffix.lower() == ".geojson":  # the name of an ROI may be anything
-        raise SlideError(f"{where} is of class {annotation.name!r}, not of {_list(allowed)}; rename it, or add a class")
+        raise SlideError(f"{where} has class {annotation.name!r}, allowed: {_list(allowed)}; rename it, or add a class")
     if annotation.group >= len(allowed):
-        raise SlideError(f"{where} is of group {annotation.group}, there are {len(allowed)} classes, counted from 0")
+        raise SlideError(
+            f"{where} has group {annotation.group}, there are {len(allowed)} classes, counted from 0; change its group"
+        )
     if annotation.group:
         return annotation.group
     if len(allowed) == 2:
@@ -154,5 +140,5 @@ def _check_extent(annotation: Annotation, path: Path, like: Slide) -> None:
     if min(left, top) < -_BEYOND_PX or right > columns + _BEYOND_PX or bottom > rows + _BEYOND_PX:
         raise SlideError(
             f"{path}: annotation {annotation.number} spans rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to "
-            f"{right:.0f}, its image has {rows} and {columns} ({like.path}); annotate that image, at full resolution"
+            f"{right:.0f}, its image has {rows} rows and {columns} columns ({like.path}); annotate that image, unscaled"
         )

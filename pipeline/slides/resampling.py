@@ -1,98 +1,44 @@
-"""Levels at another pixel size. Intensities are averaged over the area of a pixel; labels are picked at its centre.
+"""Arrays at another pixel size. Intensities are averaged over the area of a pixel; labels are picked at its centre.
 
-Every pixel is computed from the same source pixels in the same order whatever region is asked for, so that regions
-that overlap agree bit for bit, and tiles equal the whole.
+Every pixel is computed from the same source pixels in the same order whatever region is read, so that regions that
+overlap agree bit for bit, and tiles equal the whole.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.slides.planes import Level, Pixels
+from pipeline.base.arrays import Array, LazyArray, bands
 
 _BAND_PX = 2**23  # of the source, read at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resampled:
-    """A level whose pixels are ``step`` (row, column) pixels of ``source`` wide, from the same corner.
+def resampled(source: Array, shape: tuple[int, int], step: tuple[float, float]) -> LazyArray:
+    """Return intensities on a grid whose pixels are ``step`` (row, column) pixels of ``source`` wide.
 
     Along each axis a step of 1 or more averages the source pixels that a pixel covers, each weighted by the part of it
     that is covered; a smaller step interpolates linearly between the two nearest pixel centres, the last one repeated
     beyond the border. Integers are rounded to the nearest (halves to the even one).
+
+    Parameters
+    ----------
+    source : (channels, rows, columns) array
+    shape : (rows, columns)
+        Of the result; both grids begin at the same corner.
+    step : (row, column)
     """
-
-    source: Level
-    shape: tuple[int, int]
-    step: tuple[float, float]
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.source.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a pixel."""
-        return self.source.dtype
-
-    def read(self, rows: slice, columns: slice) -> Pixels:
-        """Return a region inside the level as (channel, row, column); the source is read band by band."""
-        wanted_rows, wanted_columns = (range(n)[part] for n, part in zip(self.shape, (rows, columns), strict=True))
-        across = _taps(wanted_columns, self.step[1], self.source.shape[1])
-        source_columns = slice(int(across.indices.min()), int(across.indices.max()) + 1)
-        width = source_columns.stop - source_columns.start
-        together = max(1, int(_BAND_PX / (max(self.step[0], 1.0) * width)))
-        pixels = np.empty((self.channels, len(wanted_rows), len(wanted_columns)), dtype=self.dtype)
-        for first in range(0, len(wanted_rows), together):
-            down = _taps(wanted_rows[first : first + together], self.step[0], self.source.shape[0])
-            source_rows = slice(int(down.indices.min()), int(down.indices.max()) + 1)
-            block = self.source.read(source_rows, source_columns)
-            for channel, plane in enumerate(block):
-                narrowed = down.weigh(plane, source_rows.start)
-                mixed = across.weigh(narrowed.T, source_columns.start).T
-                pixels[channel, first : first + together] = _as_type(mixed, self.dtype)
-        return pixels
+    return _on_grid(source, shape, step, _average)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picked:
-    """A level of labels at the pixel centres of another grid: the nearest pixel of ``source``, never a mixture."""
-
-    source: Level
-    shape: tuple[int, int]
-    step: tuple[float, float]
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.source.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a pixel."""
-        return self.source.dtype
-
-    def read(self, rows: slice, columns: slice) -> Pixels:
-        """Return a region inside the level as (channel, row, column); the source is read band by band."""
-        wanted = [range(n)[part] for n, part in zip(self.shape, (rows, columns), strict=True)]
-        down, across = (
-            np.minimum(((np.arange(part.start, part.stop) + 0.5) * step).astype(np.intp), length - 1)
-            for part, step, length in zip(wanted, self.step, self.source.shape, strict=True)
-        )
-        width = int(across[-1] - across[0]) + 1
-        together = max(1, int(_BAND_PX / (max(self.step[0], 1.0) * width)))
-        bands = []
-        for first in range(0, len(down), together):
-            band = down[first : first + together]
-            block = self.source.read(slice(int(band[0]), int(band[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1))
-            bands.append(block[:, band - band[0]][:, :, across - across[0]])
-        return np.concatenate(bands, axis=1)
+def picked(source: Array, shape: tuple[int, int], step: tuple[float, float]) -> LazyArray:
+    """Return labels at the pixel centres of the grid of :func:`resampled`: the nearest pixel, never a mixture."""
+    return _on_grid(source, shape, step, _nearest)
 
 
 @dataclass(frozen=True)
@@ -102,15 +48,47 @@ class _Taps:
     indices: NDArray[np.intp]
     weights: NDArray[np.float64]
 
-    def weigh(self, pixels: Pixels, first: int) -> NDArray[np.float64]:
-        """Mix the rows of a block that begins at source row ``first``, tap by tap: the order never changes."""
-        mixed = np.zeros((len(self.indices), pixels.shape[1]))
-        for tap in range(self.indices.shape[1]):
-            mixed += self.weights[:, tap, None] * pixels[self.indices[:, tap] - first]
+    @property
+    def span(self) -> slice:
+        """The source pixels that are needed."""
+        return slice(int(self.indices.min()), int(self.indices.max()) + 1)
+
+    def apply(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return the pixels made from the rows of the span, tap by tap: the order never changes."""
+        rows = self.indices - self.span.start
+        if rows.shape[1] == 1:
+            picked: NDArray[Any] = pixels[rows[:, 0]]
+            return picked
+        mixed = np.zeros((len(rows), pixels.shape[1]))
+        for tap in range(rows.shape[1]):
+            mixed += self.weights[:, tap, None] * pixels[rows[:, tap]]
         return mixed
 
 
-def _taps(wanted: range, step: float, length: int) -> _Taps:
+def _on_grid(
+    source: Array, shape: tuple[int, int], step: tuple[float, float], taps: Callable[[slice, float, int], _Taps]
+) -> LazyArray:
+    def read(channels: slice, rows: slice, columns: slice) -> NDArray[Any]:
+        across = taps(columns, step[1], source.shape[2])
+        width = across.span.stop - across.span.start
+        together = max(1, int(_BAND_PX / (max(step[0], 1.0) * width)))
+        pixels = np.empty((source.shape[0], rows.stop - rows.start, columns.stop - columns.start), source.dtype)
+        for band in bands(pixels.shape[1], together):
+            down = taps(slice(rows.start + band.start, rows.start + band.stop), step[0], source.shape[1])
+            for plane, target in zip(source[:, down.span, across.span], pixels[:, band], strict=True):
+                mixed = across.apply(down.apply(plane).T).T
+                target[:] = mixed if mixed.dtype == source.dtype or source.dtype.kind == "f" else np.rint(mixed)
+        return pixels[channels]
+
+    return LazyArray((source.shape[0], *shape), source.dtype, read)
+
+
+def _nearest(wanted: slice, step: float, length: int) -> _Taps:
+    centres = (np.arange(wanted.start, wanted.stop) + 0.5) * step
+    return _Taps(np.minimum(centres.astype(np.intp), length - 1)[:, None], np.ones((len(centres), 1)))
+
+
+def _average(wanted: slice, step: float, length: int) -> _Taps:
     pixels = np.arange(wanted.start, wanted.stop, dtype=np.float64)
     if step < 1:
         centres = np.clip((pixels + 0.5) * step - 0.5, 0, length - 1)
@@ -124,7 +102,3 @@ def _taps(wanted: range, step: float, length: int) -> _Taps:
     weights = np.maximum(covered, 0)
     weights /= weights.sum(axis=1, keepdims=True)
     return _Taps(np.clip(indices, 0, length - 1).astype(np.intp), weights)
-
-
-def _as_type(mixed: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
-    return mixed.astype(dtype) if dtype.kind == "f" else np.rint(mixed).astype(dtype)

@@ -1,8 +1,8 @@
-"""Slides: image files of any size and format, read by region, with the planes and the pixel size that were chosen.
+"""Open image files of any size and format as slides that are read by region.
 
-What goes in is a path and a view (the section ``image`` of the configuration), what comes out is a :class:`Slide` whose
-pixels are (channel, row, column). Headers are checked before a pixel is decoded; whatever is wrong with a file becomes
-one :class:`SlideError` that names it.
+A path and a view (the section ``image`` of the configuration) go in, a :class:`Slide` with (channel, row, column)
+pixels comes out. Headers are checked before a pixel is decoded; whatever is wrong with a file becomes one
+:class:`SlideError` that names it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats import open_series
 from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.planes import Level, Pixels, pick_planes, pick_series
-from pipeline.slides.resampling import Picked, Resampled
+from pipeline.slides.planes import Pixels, pick_planes, pick_series
+from pipeline.slides.resampling import picked, resampled
 
-_AS_FINE = 1 + 1e-6  # a level counts as fine enough in spite of rounding
+_ROUNDING = 1 + 1e-6  # a level this much coarser than asked for is fine enough
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slide:
-    """An open image as its view shows it.
+    """An open image with the channels, plane and pixel size that its view chooses.
 
     Attributes
     ----------
     path : Path
-    levels : tuple of Level
+    levels : tuple of (channels, rows, columns) arrays
         Resolutions, finest first.
     file_shape : (rows, columns)
         Of the finest resolution in the file, which the view may leave out.
+    step : (row, column)
+        How many pixels of the finest resolution in the file a pixel of ``levels[0]`` is wide.
     pixel_size_um : (row, column) or None
         Of ``levels[0]``, µm: that of the file, else the fallback of the view.
     channel_names : tuple of str
@@ -40,29 +43,45 @@ class Slide:
     """
 
     path: Path
-    levels: tuple[Level, ...]
+    levels: tuple[Array, ...]
     file_shape: tuple[int, int]
+    step: tuple[float, float] = (1.0, 1.0)
     pixel_size_um: PixelSize | None = None
     channel_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the finest level."""
-        return self.levels[0].shape
+        return self.shape_of(0)
 
     @property
     def channels(self) -> int:
         """Number of channels."""
-        return self.levels[0].channels
+        return self.levels[0].shape[0]
+
+    def shape_of(self, level: int) -> tuple[int, int]:
+        """Return the rows and columns of a level."""
+        _, rows, columns = self.levels[level].shape
+        return rows, columns
 
     def read(self, rows: slice, columns: slice, level: int = 0) -> Pixels:
         """Decode a region into (channel, row, column); raise :class:`SlideError` if its data are damaged."""
         with _as_slide_error(self.path):
-            return self.levels[level].read(rows, columns)
+            pixels: Pixels = self.levels[level][:, rows, columns]
+            return pixels
 
     def read_all(self, level: int = 0) -> Pixels:
         """Decode a whole level into (channel, row, column)."""
         return self.read(slice(None), slice(None), level)
+
+    def plane(self, level: int = 0) -> LazyArray:
+        """Return the first channel of a level as a (rows, columns) array."""
+
+        def read(rows: slice, columns: slice) -> Pixels:
+            plane: Pixels = self.read(rows, columns, level)[0]
+            return plane
+
+        return LazyArray(self.shape_of(level), self.levels[level].dtype, read)
 
 
 @contextmanager
@@ -76,8 +95,8 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
     memory_mb : int
         Most memory that decoding one piece (tile, strip, chunk, plane; a whole PNG) may take.
     view : ImageConfig or None
-        Channels, plane, series and pixel size. None: the first series as it is, which must not be a stack; so masks
-        and label images are opened.
+        Channels, plane, series and pixel size. None, as for masks and label images: the first series as it is; a stack
+        is refused.
 
     Raises
     ------
@@ -88,25 +107,26 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
         with _as_slide_error(path):
             image = pick_series(open_series(path, memory_mb * 10**6, stack), view, path).open()
             levels, names = pick_planes(image, view, path)
+            _, rows, columns = levels[0].shape
             slide = Slide(
                 path=path,
                 levels=tuple(levels),
-                file_shape=levels[0].shape,
+                file_shape=(rows, columns),
                 pixel_size_um=image.pixel_size_um,
                 channel_names=names,
             )
-            slide = _seen(slide, view) if view else slide
+            slide = _at_resolution(slide, view) if view else slide
         yield slide
 
 
 @contextmanager
 def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iterator[Slide]:
-    """Open a file with one channel, as label images are, on the grid of ``like``.
+    """Open a label image, which has one channel, on the grid of the slide ``like``.
 
     Raises
     ------
     SlideError
-        If the file cannot be read, has more than one channel, or not the shape of ``like``.
+        If the file cannot be read, has more than one channel, or another shape than ``like``.
     """
     with open_slide(path, memory_mb=memory_mb) as slide:
         if slide.channels != 1:
@@ -122,7 +142,7 @@ def on_grid_of(slide: Slide, labels: Slide) -> Slide:
     Raises
     ------
     SlideError
-        If it has neither shape.
+        If its shape is neither that of the slide nor that of the file.
     """
     if labels.shape == slide.shape:
         return labels
@@ -130,33 +150,23 @@ def on_grid_of(slide: Slide, labels: Slide) -> Slide:
         also = f" (or of {slide.file_shape} px, as its file)" if slide.file_shape != slide.shape else ""
         raise SlideError(
             f"{labels.path}: labels of {labels.shape} px (rows, columns) for an image of {slide.shape} px{also} "
-            f"({slide.path}); give them the same shape"
+            f"({slide.path}); save both with the same shape"
         )
-    return replace(labels, levels=(Picked(source=labels.levels[0], shape=slide.shape, step=slide_step(slide)),))
+    return replace(labels, levels=(picked(labels.levels[0], slide.shape, slide.step),))
 
 
-def slide_step(slide: Slide) -> tuple[float, float]:
-    """Return how many pixels (row, column) of its file a pixel of the slide is wide."""
-    level = slide.levels[0]
-    if not isinstance(level, Resampled):
-        return slide.file_shape[0] / slide.shape[0], slide.file_shape[1] / slide.shape[1]
-    return tuple(  # type: ignore[return-value]
-        step * whole / part for step, whole, part in zip(level.step, slide.file_shape, level.source.shape, strict=True)
-    )
-
-
-def _seen(slide: Slide, view: ImageConfig) -> Slide:
+def _at_resolution(slide: Slide, view: ImageConfig) -> Slide:
     """Return the slide at the level or the pixel size that the view chooses."""
     fallback = view.fallback_pixel_size_um
     size = slide.pixel_size_um or ((fallback, fallback) if fallback else None)
     if view.pixel_size_um is None:
         if view.level >= len(slide.levels):
             raise SlideError(
-                f"{slide.path}: level {view.level} asked for (image.level, counted from 0), the file has "
-                f"{len(slide.levels)}; choose another, or image.pixel_size_um"
+                f"{slide.path}: no level {view.level} (image.level, counted from 0), the file has {len(slide.levels)}; "
+                "choose another, or set image.pixel_size_um"
             )
-        levels = slide.levels[view.level :]
-        return replace(slide, levels=levels, pixel_size_um=size and _size_at(levels[0], slide.file_shape, size))
+        at_level = replace(slide, levels=slide.levels[view.level :], step=_scaled(slide, view.level, (1.0, 1.0)))
+        return replace(at_level, pixel_size_um=size and _scaled(slide, view.level, size))
     if size is None:
         raise SlideError(
             f"{slide.path}: no pixel size in the file, and image.pixel_size_um asks for {view.pixel_size_um} µm; "
@@ -165,21 +175,26 @@ def _seen(slide: Slide, view: ImageConfig) -> Slide:
     return _at_pixel_size(slide, size, view.pixel_size_um)
 
 
-def _size_at(level: Level, file_shape: tuple[int, int], size: PixelSize) -> PixelSize:
-    """Return the pixel size of a level, all levels covering the same ground."""
-    return size[0] * file_shape[0] / level.shape[0], size[1] * file_shape[1] / level.shape[1]
+def _scaled(slide: Slide, level: int, of_file: tuple[float, float]) -> tuple[float, float]:
+    """Return a length (row, column) of the finest resolution at another level: all levels cover the same area."""
+    rows, columns = slide.shape_of(level)
+    return of_file[0] * slide.file_shape[0] / rows, of_file[1] * slide.file_shape[1] / columns
 
 
 def _at_pixel_size(slide: Slide, size: PixelSize, target_um: float) -> Slide:
     """Return the slide resampled from the coarsest level that is at least as fine as the target."""
-    sizes = [_size_at(level, slide.file_shape, size) for level in slide.levels]
-    fine = [number for number, one in enumerate(sizes) if max(one) <= target_um * _AS_FINE]
+    sizes = [_scaled(slide, level, size) for level in range(len(slide.levels))]
+    fine = [level for level, one in enumerate(sizes) if max(one) <= target_um * _ROUNDING]
     chosen = fine[-1] if fine else 0
-    source = slide.levels[chosen]
     steps = target_um / sizes[chosen][0], target_um / sizes[chosen][1]
-    shape = tuple(max(1, round(length / step)) for length, step in zip(source.shape, steps, strict=True))
-    resampled = Resampled(source=source, shape=(shape[0], shape[1]), step=steps)
-    return replace(slide, levels=(resampled, *slide.levels[len(fine) :]), pixel_size_um=(target_um, target_um))
+    rows, columns = (max(1, round(n / step)) for n, step in zip(slide.shape_of(chosen), steps, strict=True))
+    finest = resampled(slide.levels[chosen], (rows, columns), steps)
+    return replace(
+        slide,
+        levels=(finest, *slide.levels[len(fine) :]),
+        step=_scaled(slide, chosen, steps),
+        pixel_size_um=(target_um, target_um),
+    )
 
 
 @contextmanager
@@ -190,11 +205,11 @@ def _as_slide_error(path: Path) -> Iterator[None]:
     except SlideError:
         raise
     except MemoryError as error:
-        raise SlideError(f"{path}: does not fit into memory: {error}") from error
+        raise SlideError(f"{path}: does not fit into memory ({error}); give the job more, or save it tiled") from error
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror or _line(error)}") from error
     except Exception as error:
-        raise SlideError(f"{path}: cannot be read: {_line(error)}; mend or remove the file") from error
+        raise SlideError(f"{path}: cannot be read: {_line(error)}; fix or remove the file") from error
 
 
 def _line(error: Exception) -> str:

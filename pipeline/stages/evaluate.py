@@ -12,7 +12,7 @@ from pipeline import __version__
 from pipeline.base.arrays import Array
 from pipeline.base.files import replacing, sha256, spreadsheet_text
 from pipeline.masks.mask_file import open_mask
-from pipeline.metrics.evaluation import measure, open_reference, predicted_side, true_side
+from pipeline.metrics.evaluation import copy_mask, copy_reference, measure, open_reference
 from pipeline.prediction.store import open_prediction
 from pipeline.runtime.threads import use_threads
 from pipeline.settings.stages import EvaluateConfig
@@ -67,8 +67,8 @@ def run(
         if prediction is not None:
             probabilities = stack.enter_context(open_prediction(prediction, sample))["probabilities"]  # type: ignore[assignment]
         metrics = measure(
-            true_side(truth, labels, scratch / "truth"),
-            predicted_side(predicted.classes, predicted.instances, scratch / "predicted"),
+            copy_reference(truth, labels, scratch / "truth"),
+            copy_mask(predicted.classes, predicted.instances, scratch / "predicted"),
             classes=labels.classes,
             config=config.metrics,
             pixel_size_um=predicted.slide.pixel_size_um,

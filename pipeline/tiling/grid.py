@@ -1,8 +1,8 @@
-"""The tile grid of a slide, and windows of a slide read with mirrored pixels around it.
+"""Cut a slide into tiles, and read windows of it with mirrored pixels around it.
 
 A tile contributes its ``write`` region and is computed from its ``read`` window, which reaches a halo further on every
-side. Writes partition the slide; every window starts and ends on a multiple of the stride, so each tile samples the
-slide as one pass over the whole of it would.
+side. The write regions partition the slide; every window starts and ends on a multiple of the stride, so that a tile
+gets the labels of one pass over the whole slide.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base.geometry import Geometry, round_up
+from pipeline.base.arrays import blocks
 
-_OVERLAP = 8  # windows of networks with global context reach this part of a tile into their neighbours
+_OVERLAP = 8  # windows of networks with global context overlap by one eighth of a tile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Tile:
 class Grid:
     """An axis-aligned grid of tiles over a slide of ``shape`` (lengths in pixels).
 
-    ``overlap_px`` is the part of the halo that is kept and blended with the neighbours: 0 where tiles are exact.
+    ``overlap_px`` is the part of the halo that is blended with the neighbours: 0 for networks with finite context.
     """
 
     shape: tuple[int, int]
@@ -89,10 +90,10 @@ class Grid:
 
     @classmethod
     def within(cls, shape: tuple[int, int], *, geometry: Geometry, window_px: int) -> Self:
-        """Cover a slide with the tiles that compute least beside it, their windows having up to ``window_px`` pixels.
+        """Cover a slide with the tiles of least redundancy whose windows have up to ``window_px`` pixels.
 
-        Tiles of a slide that is higher than one of them are as high as that allows, so that they, and the memory that
-        they take, are the same for all slides of one width.
+        Tiles are as high as that allows, up to the height of the slide, so that they, and their memory, are the same
+        for all high slides of one width.
 
         Raises
         ------
@@ -114,7 +115,7 @@ class Grid:
 
     @property
     def cut_px(self) -> int:
-        """What is cut off the logits of a window on every side."""
+        """Pixels that are cut off the logits of a window on every side."""
         return self.halo_px - self.overlap_px
 
     @property
@@ -144,15 +145,9 @@ class Grid:
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles row by row."""
-        for top in range(0, self.shape[0], self.tile[0]):
-            for left in range(0, self.shape[1], self.tile[1]):
-                write = Region(
-                    top=top,
-                    left=left,
-                    bottom=min(top + self.tile[0], self.shape[0]),
-                    right=min(left + self.tile[1], self.shape[1]),
-                )
-                yield Tile(read=self._read_of(write), write=write)
+        for rows, columns in blocks(self.shape, self.tile):
+            write = Region(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
+            yield Tile(read=self._read_of(write), write=write)
 
     def _read_of(self, write: Region) -> Region:
         rows, columns = (round_up(length, self.stride_px) for length in write.shape)
@@ -180,9 +175,9 @@ class Grid:
 
 
 def mirror(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Return the indices of [start, stop) reflected into [0, size), the edge not repeated.
+    """Return the indices of [start, stop) reflected into [0, size), without repeating the edge.
 
-    As numpy's ``reflect``, as often as needed: -1 is 1, ``size`` is ``size - 2``. A single pixel repeats.
+    As numpy's ``reflect``, as often as needed: -1 becomes 1, ``size`` becomes ``size - 2``. A single pixel repeats.
     """
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)

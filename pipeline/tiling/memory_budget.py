@@ -1,7 +1,7 @@
-"""How much of the memory budget a window may take: what is planned here is what prediction then needs.
+"""Compute how many pixels a window may have, and how much memory windows take.
 
-Memory is the process itself, the activations of the windows that are in the network, and the windows that are read
-ahead of it. All but the first grow with the pixels of a window, so the budget says how many a window may have.
+Memory is that of the process, of the activations of the windows in the network, and of the windows that are read ahead.
+All but the first grow with the pixels of a window, so the budget limits them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pipeline.tiling.grid import Grid
 
 AHEAD = 2  # batches that are read while the network is busy
 _PROCESS_BYTES = 850 * 10**6  # Python with torch, zarr and tifffile, the caches of decoders
-_HEAP = 2.0  # the kept heap takes so much more than lives in it, since freed and wanted pieces differ in size
-_WEIGHT_BYTES = 12  # of a weight, of the copy on which folding is tried, and of the one that convolutions reorder
-_RAW_BYTES = 8 + 4  # of a pixel and channel while it is decoded and normalized: float64 at worst, then float32
-_SCORE_BYTES = 24  # of a pixel once it is scored: best logit, label, whether it is uncertain, and their copies
+_HEAP = 2.0  # size of the heap relative to the arrays in it, since freed and new pieces differ in size
+_WEIGHT_BYTES = 12  # of a weight, its copy for folding, and its reordered copy for convolutions
+_RAW_BYTES = 8 + 4  # of a pixel and channel while decoded and normalized: float64 at worst, then float32
+_SCORE_BYTES = 24  # of a pixel of the output: best logit, label, whether it is uncertain, and their copies
 
 
 def largest_window_px(card: ModelCard, memory_mb: int) -> int:
@@ -45,12 +45,12 @@ def needed_mb(card: ModelCard, window_px: int) -> int:
 
 
 def budget_within(limit: Limit | None, card: ModelCard, grids: Iterable[Grid], *, memory_mb: int) -> int:
-    """Return ``memory_mb``, or what this process may have, if that is less and the planned tiles fit into it.
+    """Return ``memory_mb``, or the limit of this process if that is lower and the planned tiles fit into it.
 
     Raises
     ------
     ConfigError
-        If a window of the ``grids`` needs more than the limit: better said than killed.
+        If a window of the ``grids`` needs more than the limit: the job would be killed.
     """
     if limit is None or memory_mb <= limit.memory_mb:
         return memory_mb

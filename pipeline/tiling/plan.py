@@ -1,6 +1,6 @@
-"""The plan of one slide: what ``tile`` learned about it, and what ``predict`` and ``stitch`` need to know.
+"""The plan of one slide, which ``tile`` writes and ``predict`` and ``stitch`` read.
 
-A slide that could not be read has a plan too: it carries the reason instead of a grid.
+A slide that could not be read has a plan too: it holds the reason instead of a grid.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pipeline.slides.intensity import Statistics
 from pipeline.tiling.grid import Grid, Tile
 from pipeline.tiling.memory_budget import largest_window_px
 
-_BLENDED_PX = 512
+_BLENDED_PX = 512  # tiles of networks with global context
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePlan:
-    """What is known of a readable slide.
+    """The plan of a readable slide.
 
-    ``tissue`` says which tiles are segmented, as runs [first, stop) of their numbers, row by row; None: all of them.
+    ``tissue`` lists the tiles to segment as runs [first, stop) of their numbers, row by row; None: all of them.
     """
 
     slide: Path
@@ -46,7 +46,7 @@ class SlidePlan:
         return int(self._holds_tissue().sum())
 
     def without(self, first: int) -> Self:
-        """Return the plan without its first tiles: those before number ``first`` of the ones to segment."""
+        """Return the plan without the ``first`` tiles that are to be segmented."""
         numbers = np.flatnonzero(self._holds_tissue())
         start = int(numbers[first])
         runs = [(0, self.grid.count)] if self.tissue is None else self.tissue
@@ -57,7 +57,7 @@ class SlidePlan:
         return compress(self.grid.tiles(), self._holds_tissue())
 
     def glass(self) -> Iterator[Tile]:
-        """Yield the other tiles: they are background."""
+        """Yield the other tiles, which are background."""
         return compress(self.grid.tiles(), ~self._holds_tissue())
 
     def _holds_tissue(self) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ class SlidePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The plan of a sample: of a readable slide, or the reason why there is none."""
+    """The plan of a sample: that of its slide, or the reason why there is none."""
 
     sample: str
     slide: SlidePlan | None
@@ -103,7 +103,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if (self.slide is None) == (self.error is None):
-            raise ValueError(f"a plan of {self.sample!r} has either a slide or an error")
+            raise ValueError(f"the plan of {self.sample!r} must have either a slide or an error")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -111,7 +111,7 @@ class Plan:
 
 
 def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
-    """Return the largest tiles that the settings allow; blended ones stay small, as training patches are."""
+    """Return the largest tiles that the settings allow; tiles that are blended stay as small as training patches."""
     if tile_px is None and card.geometry.context_px is None:
         tile_px = _BLENDED_PX
     if tile_px is not None:

@@ -1,4 +1,4 @@
-"""A slide becomes a plan: its tile grid, the intensity statistics of all of it, and where it is nothing but glass."""
+"""Make the plan of a slide: tile grid, intensity statistics of the whole slide, tiles without tissue."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) 
 
 
 def _tissue(slide: Slide, grid: Grid) -> list[tuple[int, int]] | None:
-    """Return the tiles to segment; None for all, always where tiles are blended: each needs its neighbours."""
+    """Return the tiles to segment; None: all, also if tiles are blended, since each needs its neighbours."""
     found = None if grid.overlap_px else find_tissue(slide)
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""Where a stained slide holds tissue, and which tiles are nothing but glass: one reading of a low resolution.
+"""Find the tissue on a stained slide, and the tiles that are empty glass, from one low resolution.
 
-A slide goes in, a boolean map of small cells comes out; or nothing, where the slide is not of the kind whose glass can
-be told: bright-field in 8-bit RGB. In fluorescence and electron microscopy dark may mean dim, so nothing is skipped.
+A slide goes in, a boolean map of small cells comes out, or None if glass cannot be recognized: that takes bright-field
+images in 8-bit RGB. In fluorescence and electron microscopy dark may mean dim, so nothing is skipped.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
+from pipeline.base.arrays import bands
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid, Region
 
 # Lengths in pixels of the finest resolution, intensities in grey levels of 255.
-_LEAST_PX = 2**22  # a smaller slide is a field of view: somebody chose what is on it
-_COARSEST = 4  # small nuclei, alone on glass, vanish between the pixels of a coarser resolution
-_SMOOTH_PX = 4  # averaged first, so that the noise of a camera is not tissue
+_LEAST_PX = 2**22  # a smaller slide is a chosen field of view, without empty glass
+_COARSEST = 4  # single small nuclei would vanish at a coarser resolution
+_SMOOTH_PX = 4  # averaged first, so that camera noise does not count as tissue
 _CELL_PX = 32
-_MOST_CELLS = 2**22  # cells grow above it, so that memory does not
-_MARGIN_PX = 64  # around everything that was found
+_MOST_CELLS = 2**22  # above it cells get larger, so that memory does not
+_MARGIN_PX = 64  # added around all tissue found
 _BAND_PX = 2**24
 
 _DARKEST_GLASS = 64  # below white
 _LARGEST_TINT = 20  # between the brightest and the darkest colour of glass
 _LEAST_CONTRAST = 32  # between glass and the mean of what is darker than Otsu's threshold
-_VISIBLE = 12  # so much darker than glass, in any colour, is tissue
+_VISIBLE = 12  # tissue is at least this much darker than glass, in any colour
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tissue:
-    """What of a slide may hold tissue: (rows, columns) bool cells, and the sides of a cell in px of the slide."""
+    """Which cells of a slide may hold tissue, (rows, columns) bool, and the sides of a cell in px of the slide."""
 
     cells: NDArray[np.bool_]
     cell_px: tuple[float, float]
 
     def is_in(self, region: Region) -> bool:
-        """Say whether a region of the slide has tissue in it."""
+        """Return whether a region of the slide has tissue in it."""
         rows, columns = (
             slice(math.floor(part.start / side), math.ceil(part.stop / side))
             for part, side in zip(region.slices, self.cell_px, strict=True)
@@ -51,16 +52,16 @@ class Tissue:
 
 
 def find_tissue(slide: Slide) -> Tissue | None:
-    """Tell tissue from glass.
+    """Find the tissue on a slide.
 
-    The *absorption* of a pixel is 255 minus its darkest colour: both dark and colourful stains have much of it. Glass
-    is its most frequent value, and Otsu's threshold must part it from the rest. Otsu alone would lose what is pale, so
-    tissue is all that absorbs visibly more than glass, and a margin around it; one such spot makes its cell tissue.
+    The *absorption* of a pixel is 255 minus its darkest colour: it is high for dark and for colourful stains. Its most
+    frequent value is glass, which Otsu's threshold must separate from the rest. Otsu alone would lose pale tissue, so
+    all that absorbs visibly more than glass counts as tissue, with a margin around; one such spot marks its cell.
 
     Returns
     -------
     Tissue or None
-        None if every tile must be looked at: the slide is not 8-bit RGB or has less than 4 million pixels, or the
+        None if every tile must be segmented: the slide is not 8-bit RGB or has less than 4 million pixels, or the
         background is not bright and colourless, or does not differ clearly from the rest.
 
     References
@@ -69,13 +70,13 @@ def find_tissue(slide: Slide) -> Tissue | None:
     """
     if slide.channels != 3 or slide.levels[0].dtype != np.uint8 or math.prod(slide.shape) < _LEAST_PX:
         return None
-    seen = _look(slide)
-    threshold = glass_threshold(seen.counts, seen.tint)
+    survey = _survey(slide)
+    threshold = glass_threshold(survey.counts, survey.tint)
     if threshold is None:
         return None
-    margin = [2 * math.ceil(_MARGIN_PX / side) + 1 for side in seen.cell_px]
-    cells = scipy.ndimage.maximum_filter(seen.darkest > threshold, size=margin)
-    return Tissue(cells=cells, cell_px=seen.cell_px)
+    margin = [2 * math.ceil(_MARGIN_PX / side) + 1 for side in survey.cell_px]
+    cells = scipy.ndimage.maximum_filter(survey.darkest > threshold, size=margin)
+    return Tissue(cells=cells, cell_px=survey.cell_px)
 
 
 def runs_with_tissue(tissue: Tissue, grid: Grid) -> list[tuple[int, int]]:
@@ -90,7 +91,7 @@ def runs_with_tissue(tissue: Tissue, grid: Grid) -> list[tuple[int, int]]:
 
 
 def glass_threshold(counts: NDArray[np.int64], tint: NDArray[np.float64]) -> float | None:
-    """Return the largest absorption of glass, or None where there is no glass to be told from tissue.
+    """Return the largest absorption of glass, or None if glass cannot be told from tissue.
 
     Parameters
     ----------
@@ -114,8 +115,8 @@ def glass_threshold(counts: NDArray[np.int64], tint: NDArray[np.float64]) -> flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Look:
-    """One reading of a slide: the largest absorption in each cell, and what :func:`glass_threshold` is told."""
+class _Survey:
+    """One reading of a slide: the largest absorption in each cell, and the arguments of :func:`glass_threshold`."""
 
     darkest: NDArray[np.uint8]
     cell_px: tuple[float, float]
@@ -123,11 +124,10 @@ class _Look:
     tint: NDArray[np.float64]
 
 
-def _look(slide: Slide) -> _Look:
-    level = max(
-        index for index, level in enumerate(slide.levels) if round(slide.shape[0] / level.shape[0]) <= _COARSEST
-    )
-    shape = slide.levels[level].shape
+def _survey(slide: Slide) -> _Survey:
+    levels = range(len(slide.levels))
+    level = max(index for index in levels if round(slide.shape[0] / slide.shape_of(index)[0]) <= _COARSEST)
+    shape = slide.shape_of(level)
     scale = slide.shape[0] / shape[0], slide.shape[1] / shape[1]
     spot = max(1, round(_SMOOTH_PX / scale[0]))
     cell = max(_CELL_PX / scale[0], math.sqrt(math.prod(shape) / _MOST_CELLS))
@@ -135,12 +135,12 @@ def _look(slide: Slide) -> _Look:
     darkest, counts, tints = [], np.zeros(256, dtype=np.int64), np.zeros(256)
     for pixels in _bands(slide, level, spot * spots):
         low = pixels.min(axis=0)
-        absorption = np.rint(_blocks(255 - low, spot).mean(axis=(1, 3))).astype(np.uint8)
-        colour = _blocks(pixels.max(axis=0) - low, spot).mean(axis=(1, 3))
+        absorption = np.rint(_squares(255 - low, spot).mean(axis=(1, 3))).astype(np.uint8)
+        colour = _squares(pixels.max(axis=0) - low, spot).mean(axis=(1, 3))
         counts += np.bincount(absorption.ravel(), minlength=256)
         tints += np.bincount(absorption.ravel(), weights=colour.ravel(), minlength=256)
-        darkest.append(_blocks(absorption, spots).max(axis=(1, 3)))
-    return _Look(
+        darkest.append(_squares(absorption, spots).max(axis=(1, 3)))
+    return _Survey(
         darkest=np.concatenate(darkest),
         cell_px=(spot * spots * scale[0], spot * spots * scale[1]),
         counts=counts,
@@ -150,14 +150,13 @@ def _look(slide: Slide) -> _Look:
 
 def _bands(slide: Slide, level: int, cell: int) -> Iterator[NDArray[np.uint8]]:
     """Yield bands of whole cells over a level, (3, rows, columns), its last pixels repeated to fill the last cells."""
-    rows, columns = slide.levels[level].shape
-    height = max(1, _BAND_PX // (columns * cell)) * cell
-    for top in range(0, rows, height):
-        band = slide.read(slice(top, min(top + height, rows)), slice(0, columns), level)
+    rows, columns = slide.shape_of(level)
+    for wanted in bands(rows, max(1, _BAND_PX // (columns * cell)) * cell):
+        band = slide.read(wanted, slice(0, columns), level)
         yield np.pad(band, [(0, 0), (0, -band.shape[1] % cell), (0, -columns % cell)], mode="edge")
 
 
-def _blocks(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def _squares(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return (rows, side, columns, side) squares of an image."""
     rows, columns = image.shape
     return image.reshape(rows // side, side, columns // side, side)

@@ -8,7 +8,7 @@ from pathlib import Path
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import Array
 from pipeline.masks.instances import mask_images, pixel_area
-from pipeline.metrics.evaluation import Row, measure, open_reference, predicted_side, true_side
+from pipeline.metrics.evaluation import Row, copy_mask, copy_reference, measure, open_reference
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.loop import segment_slides
 from pipeline.prediction.store import open_prediction, write_predictions
@@ -70,8 +70,8 @@ def _measure(
         area_um2 = pixel_area(plan.pixel_size_um, config.masks, slide=plan.slide)
         images = mask_images(labels, probabilities, config.masks, pixel_um2=area_um2, scratch=scratch / "mask")
         return measure(
-            true_side(truth, config.labels, scratch / "truth"),
-            predicted_side(images["classes"], images.get("instances"), scratch / "predicted"),
+            copy_reference(truth, config.labels, scratch / "truth"),
+            copy_mask(images["classes"], images.get("instances"), scratch / "predicted"),
             classes=config.labels.classes,
             config=config.metrics,
             pixel_size_um=plan.pixel_size_um,

@@ -1,4 +1,4 @@
-"""Fifteen minutes of training on the electron micrographs of ISBI 2012: Slidemill against a plain MONAI recipe.
+"""Fifteen minutes of training on the electron micrographs of ISBI 2012: Slidemill and a plain MONAI recipe.
 
 Theirs is what a tutorial of MONAI does: BasicUNet, DiceCELoss, random crops, flips and rotations, Adam at 1e-3, the
 weights of the last step, a sliding window. Ours is ``make isbi2012``. Slices 0-19 train, slices 20-23 are evaluated,
@@ -22,7 +22,7 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose, RandFlipd, RandRotate90d, RandRotated, RandSpatialCropd
 
-from pipeline.metrics.evaluation import measure, true_side
+from pipeline.metrics.evaluation import copy_reference, measure
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.slide import open_slide
@@ -35,7 +35,7 @@ SHOWN = ["dice_membrane", "dice_cell", "adapted_rand_error"]
 
 
 def main(minutes: float = 15, *recipes: str) -> None:
-    """Print the machine, then the mean scores of both recipes, or of those named: two can run beside each other."""
+    """Print the machine, then the mean scores of the recipes named on the command line (default: both)."""
     say_machine()
     torch.set_num_threads(THREADS)
     for recipe in recipes or _RECIPES:
@@ -88,8 +88,8 @@ def _slidemill(folder: Path, minutes: float) -> dict[str, float]:
 def _scores(mask: Path, reference: Path, scratch: Path) -> dict[str, object]:
     with open_slide(reference, memory_mb=1000) as truth, open_slide(mask, memory_mb=1000) as predicted:
         return measure(
-            true_side(truth, LABELS, scratch / "truth"),
-            true_side(predicted, LABELS, scratch / "predicted"),
+            copy_reference(truth, LABELS, scratch / "truth"),
+            copy_reference(predicted, LABELS, scratch / "predicted"),
             classes=LABELS.classes,
             config=MetricsConfig(),
             pixel_size_um=None,

@@ -1,4 +1,4 @@
-"""An ensemble is the average of its members' probabilities, and as exact as they are."""
+"""An ensemble is the average of the probabilities of its members; its tiles are exact if theirs are."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def build(*members, **options):
 
 
 @torch.inference_mode()
-def test_it_is_the_mean_of_the_probabilities():
+def test_probabilities_are_averaged():
     ensemble, image = build(UNET, SEGNET), torch.rand(2, 1, 64, 96, dtype=torch.float64)
     expected = sum(member(image).softmax(dim=1) for member in ensemble.members) / 2
     torch.testing.assert_close(ensemble(image).exp(), expected)
@@ -29,7 +29,7 @@ def test_it_is_the_mean_of_the_probabilities():
 
 
 @torch.inference_mode()
-def test_scales_are_looked_at_and_brought_back():
+def test_images_are_scaled_and_probabilities_scaled_back():
     ensemble, image = build(UNET, scales=[1, 0.5, 2]), torch.rand(1, 1, 64, 64, dtype=torch.float64)
     (member,) = ensemble.members
     half = member(F.avg_pool2d(image, 2)).softmax(dim=1)
@@ -66,12 +66,12 @@ def test_tiles_of_an_ensemble_are_exact(members, options, generator):
     np.testing.assert_allclose(tiled, logits_of_the_whole(ensemble, image), rtol=0, atol=1e-10)
 
 
-def test_a_member_with_global_context_makes_it_global():
+def test_a_member_with_global_context_makes_the_context_global():
     pspnet = {"architecture": "pspnet", "options": {"width": 2}}
     assert build(UNET, pspnet).geometry.context_px is None
 
 
 @pytest.mark.parametrize("wrong", [{"scales": [3]}, {"symmetries": "some"}])
-def test_a_wrong_option_is_named(wrong):
+def test_a_wrong_option_is_an_error(wrong):
     with pytest.raises(ValueError, match="must be one of"):
         build(UNET, **wrong)

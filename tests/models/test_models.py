@@ -1,4 +1,4 @@
-"""What every architecture in the table must do. A new one is tested here by its name alone."""
+"""Tests that every architecture in the table must pass; a new one needs no changes here."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ class TestEveryModel:
         assert all(parameter.grad is not None for parameter in network.parameters())
         assert all(logits.shape == heads[0][1].shape for _, logits in heads)
 
-    def test_the_first_head_is_the_one_that_predicts(self, name):
+    def test_the_first_head_is_that_of_forward(self, name):
         network = build(name).eval()
         image = torch.randn(1, 1, *2 * [suitable_px(network.geometry)])
         with torch.inference_mode():
@@ -56,11 +56,11 @@ class TestEveryModel:
             assert weight == 1
             assert torch.equal(logits, network(image))
 
-    def test_one_batch_can_be_learned_by_heart(self, name):
-        losses = learn_by_heart(name, until=0.25)
+    def test_one_batch_can_be_overfitted(self, name):
+        losses = overfit(name, until=0.25)
         assert losses[-1] < 0.25 * losses[0], losses
 
-    def test_weights_survive_safetensors(self, name, tmp_path):
+    def test_weights_are_saved_and_loaded(self, name, tmp_path):
         network, other = network_with_batch_stats(name, **THIN[name]), build(name).eval()
         safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
         other.load_state_dict(safetensors.torch.load_file(tmp_path / "weights.safetensors"))
@@ -75,14 +75,14 @@ class TestEveryModel:
         with torch.inference_mode():
             torch.testing.assert_close(program.module()(image), network(image))
 
-    def test_declared_context_is_that_of_the_full_width_too(self, name):
+    def test_the_context_does_not_depend_on_the_width(self, name):
         """Measured on the narrow_options network and on one that is wider."""
         network = build(name, in_channels=2, num_classes=3)
         wider = models.build(name, in_channels=1, num_classes=1, options=THIN[name])
         assert measure_context_px(wider, network.geometry) == network.geometry.context_px
 
     def test_nothing_beyond_the_context_changes_a_cell(self, name):
-        """Independent of gradients: other pixels beyond the context, and the same logits; nearer ones, and others."""
+        """Without gradients: logits stay the same if pixels beyond the context change."""
         network = network_with_batch_stats(name, **THIN[name]).double()
         geometry = network.geometry
         if geometry.context_px is None:
@@ -101,14 +101,14 @@ class TestEveryModel:
         assert not torch.equal(after, before)
         return None
 
-    def test_the_sheet_can_be_filled_in(self, name):
+    def test_parameters_and_operations_are_counted(self, name):
         with torch.device("meta"):
             network = models.build(name, in_channels=1, num_classes=2)
         assert count_parameters(network) > 10_000
         assert gflops_per_mpx(network, in_channels=1, sampling=network.geometry) > 1
         assert any(year in network.paper for year in map(str, range(2010, 2030)))
 
-    def test_options_have_a_default_and_unknown_ones_are_named(self, name):
+    def test_unknown_options_and_wrong_values_are_errors(self, name):
         assert "width" in architecture(name).options()
         with pytest.raises(ValueError, match=f"model '{name}' has no option 'widht'; available: width"):
             models.build(name, in_channels=1, num_classes=2, options={"widht": 8})
@@ -116,8 +116,8 @@ class TestEveryModel:
             models.build(name, in_channels=1, num_classes=2, options={"width": 0})
 
 
-def learn_by_heart(name, *, until):
-    """Train on one batch until the loss has fallen to a part of what it was; return all losses."""
+def overfit(name, *, until):
+    """Train on one batch until the loss has fallen to a share of the first; return all losses."""
     network = build(name).train()
     geometry = network.geometry
     length = suitable_px(geometry, cells=max(4, 64 // geometry.stride_px))
@@ -146,12 +146,12 @@ def assert_far_pixels_matter(network):
         assert not torch.equal(network(changed)[..., :8], network(image)[..., :8])
 
 
-def test_an_unknown_model_is_named_with_those_there_are():
+def test_an_unknown_model_is_an_error_that_lists_the_others():
     with pytest.raises(ValueError, match="unknown model 'unett'; available: attention_unet, deconvnet"):
         models.build("unett", in_channels=1, num_classes=2)
 
 
-def test_names_are_listed_without_torch():
+def test_listing_names_does_not_import_torch():
     code = "import sys, models; print(*models.available()); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0
@@ -166,6 +166,6 @@ def test_names_are_listed_without_torch():
         {"stride_px": 4, "context_px": 4, "margin_px": 5},
     ],
 )
-def test_an_impossible_geometry_cannot_be_made(wrong):
+def test_an_impossible_geometry_is_an_error(wrong):
     with pytest.raises(ValueError, match="must be"):
         models.Geometry(**wrong)

@@ -1,4 +1,4 @@
-"""The architectures are the published ones: parameter counts, backbones, and equality with independent builds."""
+"""The architectures are the published ones: parameter counts, backbones, and equality with other implementations."""
 
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize(("name", "channels", "classes", "options", "count"), COUNTS)
-def test_parameters_are_as_many_as_published(name, channels, classes, options, count):
+def test_parameter_counts_are_the_published_ones(name, channels, classes, options, count):
     with torch.device("meta"):
         network = models.build(name, in_channels=channels, num_classes=classes, options=options)
     assert count_parameters(network) == count
@@ -51,7 +51,7 @@ def test_parameters_are_as_many_as_published(name, channels, classes, options, c
 
 @pytest.fixture(scope="module")
 def classifiers():
-    """torchvision's classifiers with weights made here; nothing is downloaded."""
+    """Classifiers of torchvision with random weights; nothing is downloaded."""
     torch.manual_seed(0)
     return {
         name: randomize_statistics(getattr(torchvision.models, name)(weights=None)).eval()
@@ -61,7 +61,7 @@ def classifiers():
 
 @pytest.mark.parametrize("name", ["fcn8s", "segnet", "linknet", "pspnet", "deeplabv3"])
 @torch.inference_mode()
-def test_backbone_weights_of_torchvision_give_the_features_of_torchvision(name, classifiers):
+def test_backbones_give_the_features_of_torchvision(name, classifiers):
     classifier = classifiers[BACKBONES[name]]
     network = models.build(name, in_channels=3, num_classes=2).eval()
     assert network.backbone == BACKBONES[name]
@@ -83,7 +83,7 @@ def stem(resnet, image):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_missing_or_left_over_weight_is_an_error(name, classifiers):
+def test_a_missing_weight_is_an_error(name, classifiers):
     network = models.build(name, in_channels=3, num_classes=2)
     state = dict(classifiers[BACKBONES[name]].state_dict())
     first = next(iter(state))
@@ -136,7 +136,7 @@ def test_deeplabv3_is_that_of_torchvision():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @torch.inference_mode()
-def test_kernels_for_other_channels_answer_to_grey_as_to_rgb(channels):
+def test_kernels_for_other_channels_respond_to_grey_as_to_rgb(channels):
     kernels, grey = torch.randn(5, 3, 7, 7), torch.rand(2, 1, 20, 20)
     adapted = adapt_channels(kernels, channels)
     assert adapted.shape == (5, channels, 7, 7)
@@ -155,7 +155,7 @@ def test_a_backbone_loads_into_other_channels(channels, classifiers):
     assert network.encoder.conv1.weight.shape == (64, channels, 7, 7)
 
 
-def test_imagenet_weights_out_of_reach_name_both_ways_out(tmp_path, monkeypatch):
+def test_imagenet_weights_that_cannot_be_downloaded_are_an_error_with_advice(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for proxy in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
@@ -192,7 +192,7 @@ def test_fcn_starts_with_bilinear_up_sampling():
     torch.testing.assert_close(network.up(scores)[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8])
 
 
-def test_finer_fcns_start_from_coarser_ones():
+def test_finer_fcns_contain_the_weights_of_coarser_ones():
     """All weights of a coarser FCN are in the finer one, but for the last up-sampling."""
     networks = [
         models.build(name, in_channels=1, num_classes=2, options={"width": 1}) for name in ("fcn32s", "fcn16s", "fcn8s")

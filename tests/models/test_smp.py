@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch keep the same promises."""
+"""Networks of segmentation_models_pytorch have measured geometry and exact tiles."""
 
 import sys
 
@@ -9,6 +9,8 @@ import torch
 import models
 from tests.support.networks import network_with_batch_stats
 from tests.support.prediction import logits_of_the_whole, logits_of_tiles
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,12 @@ def test_tiled_equals_whole(network, generator):
         ("smp/unet/resnet18", {"width": 3}, "has no option 'width'; available: encoder_depth"),
     ],
 )
-def test_a_wrong_name_or_option_is_one_line(name, options, message):
+def test_a_wrong_name_or_option_is_an_error(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, in_channels=1, num_classes=2, options=options)
 
 
-def test_without_the_extra_it_is_named(monkeypatch):
+def test_a_missing_library_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ValueError, match="need the extra zoo: pip install"):
         models.build("smp/unet/resnet18", in_channels=1, num_classes=2)

@@ -28,7 +28,6 @@ CONFIG = {
     "max_steps": 60,
     "validate_every": 30,
     "learning_rate": 0.01,
-    "max_minutes": 1000.0,
 }
 STILL = AugmentationConfig(
     flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
@@ -38,7 +37,6 @@ NETWORK = ModelConfig(
     patch_px=32,
     batch_size=4,
     max_steps=16,
-    max_minutes=1000.0,  # never what ends it, however slow the machine
     validate_every=4,
     learning_rate=0.01,
     optimizer=OptimizerConfig(average=0.9),
@@ -47,11 +45,11 @@ NETWORK = ModelConfig(
 CPU = [torch.device("cpu")]
 
 
-def squares(seed):
+def squares(seed, side=96):
     """Bright squares on a dark ground, with noise."""
     generator = np.random.default_rng(seed)
-    classes = np.zeros((96, 96), np.uint8)
-    for top, left in generator.integers(0, 80, (6, 2)):
+    classes = np.zeros((side, side), np.uint8)
+    for top, left in generator.integers(0, side - 16, (6, 2)):
         classes[top : top + 14, left : left + 14] = 1
     image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
     return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))

@@ -1,8 +1,8 @@
-"""Image formats: a table says which reader opens a file. What a file is follows from its first bytes, not its name.
+"""Image formats, one reader each: a table says which reader opens a file, by its first bytes and not by its name.
 
-Only formats of several files, and databases, are known by their suffix: there the first bytes say little. A reader is a
-function ``(path, budget_bytes, stack) -> list[Series]``: it looks at the header, refuses pieces that decode to more
-than the budget, may leave what is to be closed on ``stack``, and may raise anything.
+Formats of several files are the exception: their suffix counts. A reader is a function
+``(path, budget_bytes, stack) -> list[Series]``: it reads the header, refuses pieces that decode to more than the
+budget, registers on ``stack`` what must be closed, and may raise anything.
 """
 
 from __future__ import annotations
@@ -65,5 +65,5 @@ def _reader_of(path: Path) -> str:
         if head.startswith(magic):
             return reader
     raise ValueError(
-        f"no image: it begins with {head[:8]!r}, which no known format does; check how it was saved or downloaded"
+        f"no image: it begins with {head[:8]!r}, unlike any known format; check how it was saved or downloaded"
     )

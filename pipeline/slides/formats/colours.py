@@ -1,4 +1,4 @@
-"""Pixels whose stored numbers are not brightness: white stored as 0, and numbers of colours in a palette."""
+"""Turn stored numbers that are not brightness into brightness: white stored as 0, and numbers of palette colours."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, LazyArray
 
 
-class Inverted:
-    """An array in which 0 is white, read so that 0 is black."""
+def invert(array: Array, bits: int) -> LazyArray:
+    """Return an array in which 0 is white so that 0 is black."""
+    if array.dtype.kind not in "bu":
+        raise ValueError(f"white is stored as 0 in pixels of type {array.dtype}, not unsigned; save it with black as 0")
 
-    def __init__(self, array: Array, bits: int) -> None:
-        if array.dtype.kind not in "bu":
-            raise ValueError(f"white stored as 0 in pixels of type {array.dtype} has no meaning; save it again")
-        self.shape, self.dtype = array.shape, array.dtype
-        self._array, self._white = array, 2**bits - 1
+    def read(*key: Any) -> NDArray[Any]:
+        stored = np.asarray(array[key])
+        return ~stored if array.dtype == bool else (2**bits - 1 - stored).astype(array.dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        stored = np.asarray(self._array[key])
-        return ~stored if self.dtype == bool else (self._white - stored).astype(self.dtype)
+    return LazyArray(array.shape, array.dtype, read)
 
 
-class Painted:
-    """An array of numbers of colours, read as RGB along a last axis of its own.
+def apply_palette(array: Array, palette: NDArray[np.uint16] | None) -> LazyArray:
+    """Return an array of colour numbers as RGB along a new last axis.
 
-    ``palette`` is (3, colours) uint16, as in TIFF; it is read as 8 bit where it has no more, as most have.
+    ``palette`` is (3, colours) uint16, as in TIFF; most hold 8 bit colours, which are returned as uint8.
     """
+    if palette is None or array.dtype.kind not in "bu":
+        raise ValueError("a palette image without a palette; save it in grey or RGB")
+    eight_bit = bool((palette % 257 == 0).all() or (palette % 256 == 0).all())
+    colours = (palette >> 8).astype(np.uint8).T if eight_bit else palette.T
 
-    def __init__(self, array: Array, palette: NDArray[np.uint16] | None) -> None:
-        if palette is None or array.dtype.kind not in "bu":
-            raise ValueError("a palette image without a palette; save it in grey or RGB")
-        eight_bit = bool((palette % 257 == 0).all() or (palette % 256 == 0).all())
-        self._colours = (palette >> 8).astype(np.uint8).T if eight_bit else palette.T
-        self.shape, self.dtype = (*array.shape, 3), self._colours.dtype
-        self._array = array
+    def read(*key: Any) -> NDArray[Any]:
+        stored = np.asarray(array[key[:-1]]).astype(np.intp)
+        if stored.size and stored.max() >= len(colours):
+            raise ValueError(f"pixel value {stored.max()} is not in its palette of {len(colours)} colours; save as RGB")
+        return colours[stored][..., key[-1]]
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        stored = np.asarray(self._array[key[:-1]]).astype(np.intp)
-        if stored.size and stored.max() >= len(self._colours):
-            raise ValueError(f"pixel value {stored.max()} is not in its palette of {len(self._colours)} colours")
-        return self._colours[stored][..., key[-1]]
+    return LazyArray((*array.shape, 3), colours.dtype, read)

@@ -1,4 +1,4 @@
-"""Zeiss CZI by the package pylibCZIrw: scenes as series, regions decoded from the tiles that they touch."""
+"""Read Zeiss CZI with the package pylibCZIrw: scenes are series, a region is decoded from the tiles that it touches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pylibCZIrw import czi
 
+from pipeline.base.arrays import LazyArray
 from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
 
 _TYPES = {
@@ -24,52 +25,43 @@ _TYPES = {
 
 
 def open_czi(path: Path, _: int, stack: ExitStack) -> list[Series]:
-    """Return the scenes of a CZI file; the whole of it where it has none."""
+    """Return the scenes of a CZI file; all of it as one series if it has none."""
     file = stack.enter_context(czi.open_czi(str(path)))
     scenes = file.scenes_bounding_rectangle_no_pyramid
     if not scenes:
         return [Series(name="", open=partial(_image, file, None, file.total_bounding_rectangle_no_pyramid))]
     return [
-        Series(name=f"scene {scene}", open=partial(_image, file, scene, place))
-        for scene, place in sorted(scenes.items())
+        Series(name=f"scene {scene}", open=partial(_image, file, scene, box)) for scene, box in sorted(scenes.items())
     ]
 
 
-def _image(file: czi.CziReader, scene: int | None, place: czi.Rectangle) -> Image:
+def _image(file: czi.CziReader, scene: int | None, box: czi.Rectangle) -> Image:
     lengths = {axis: stop - start for axis, (start, stop) in file.total_bounding_box_no_pyramid.items()}
     if unknown := sorted(axis for axis in set(lengths) - set("TCZYXS") if lengths[axis] > 1):
         raise ValueError(f"{lengths[unknown[0]]} planes along axis {unknown[0]}; save the one to segment as a file")
     about = file.metadata.get("ImageDocument", {}).get("Metadata", {})
     return Image(
-        levels=(_Scene(file, scene, place, (lengths["T"], lengths["C"], lengths["Z"])),),
+        levels=(_scene(file, scene, box, (lengths["T"], lengths["C"], lengths["Z"])),),
         axes="TCZYXS",
         pixel_size_um=_pixel_size(about),
         channel_names=_channel_names(about) if lengths["C"] > 1 else (),
     )
 
 
-class _Scene:
-    """A scene as an array (time, channel, plane, row, column, sample of a colour)."""
+def _scene(file: czi.CziReader, scene: int | None, box: czi.Rectangle, stacks: tuple[int, int, int]) -> LazyArray:
+    """Return a scene as an array (time, channel, plane, row, column, sample of a colour)."""
+    kinds = sorted(set(file.pixel_types.values()))
+    if len(kinds) != 1 or kinds[0] not in _TYPES:
+        raise ValueError(f"pixels of type {', '.join(kinds)} cannot be read; allowed: one of {', '.join(_TYPES)}")
+    is_colour = kinds[0].startswith("Bgr")
 
-    def __init__(
-        self, file: czi.CziReader, scene: int | None, place: czi.Rectangle, stacks: tuple[int, int, int]
-    ) -> None:
-        kinds = sorted(set(file.pixel_types.values()))
-        if len(kinds) != 1 or kinds[0] not in _TYPES:
-            raise ValueError(f"pixels of type {', '.join(kinds)} cannot be read; allowed: one of {', '.join(_TYPES)}")
-        self._colour = kinds[0].startswith("Bgr")
-        self.shape: tuple[int, ...] = (*stacks, place.h, place.w, 3 if self._colour else 1)
-        self.dtype = np.dtype(_TYPES[kinds[0]])
-        self._file, self._scene, self._place = file, scene, place
-
-    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        time, channel, plane, *region, samples = key
-        rows, columns = (range(length)[part] for part, length in zip(region, self.shape[3:5], strict=True))
-        place = (self._place.x + columns.start, self._place.y + rows.start, len(columns), len(rows))
-        at = {"T": int(time), "C": int(channel), "Z": int(plane)}
-        pixels = self._file.read(roi=place, plane=at, scene=self._scene)
-        colours: NDArray[Any] = pixels[..., ::-1] if self._colour else pixels
+    def read(time: int, channel: int, plane: int, rows: slice, columns: slice, samples: slice) -> NDArray[Any]:
+        region = (box.x + columns.start, box.y + rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        pixels = file.read(roi=region, plane={"T": time, "C": channel, "Z": plane}, scene=scene)
+        colours: NDArray[Any] = pixels[..., ::-1] if is_colour else pixels
         return colours[..., samples]
+
+    return LazyArray((*stacks, box.h, box.w, 3 if is_colour else 1), np.dtype(_TYPES[kinds[0]]), read)
 
 
 def _pixel_size(about: dict[str, Any]) -> PixelSize | None:

@@ -1,4 +1,4 @@
-"""What a reader makes of a file: its images (series, scenes, positions), each an array with named axes."""
+"""What every reader returns: the images of a file (series, scenes, positions), each an array with named axes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Image:
     pixel_size_um : (row, column) or None
         Of the finest level, µm.
     channel_names : tuple of str
-        In the order of the file; empty where it names none.
+        In the order of the file; empty if it has no names.
     """
 
     levels: tuple[Array, ...]
@@ -63,10 +63,10 @@ class Image:
             if level.dtype != self.levels[0].dtype or any(
                 self._length_in(level, axis) != self.length(axis) for axis in self.axes if axis not in "YX"
             ):
-                raise ValueError("the resolutions of the image differ in type or in planes; write it again")
+                raise ValueError("the resolutions of the image differ in type or in planes; save it again")
 
     def length(self, axis: str) -> int:
-        """Return the number of planes along an axis, 1 where there is no such axis."""
+        """Return the number of planes along an axis, 1 if there is no such axis."""
         return self._length_in(self.levels[0], axis)
 
     def _length_in(self, level: Array, axis: str) -> int:
@@ -85,7 +85,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """An image of a file by its name (may be empty), not yet looked into."""
+    """An image of a file that is not opened yet; its name may be empty."""
 
     name: str
     open: Callable[[], Image]
@@ -101,16 +101,16 @@ def check_budget(what: str, needed_bytes: int, budget_bytes: int) -> None:
 
 
 def pixel_size(rows_um: float, columns_um: float) -> PixelSize | None:
-    """Return a pixel size, None where it is not two positive numbers."""
+    """Return a pixel size, None if it is not two positive numbers."""
     sizes = (float(rows_um), float(columns_um))
     return sizes if all(math.isfinite(size) and size > 0 for size in sizes) else None
 
 
 def _check_level(shape: tuple[int, ...], dtype: np.dtype[Any], axes: str) -> None:
     if not {"Y", "X"} <= set(axes) or len(axes) != len(shape) or len(set(axes)) != len(axes):
-        raise ValueError(f"axes {axes} of shape {shape} are not those of an image")
+        raise ValueError(f"axes {axes} of shape {shape} are not those of an image; save it with axes Y and X")
     if min(shape) < 1:
-        raise ValueError(f"the image is empty: shape {shape} ({axes})")
+        raise ValueError(f"the image is empty: shape {shape} ({axes}); copy or save it again")
     if dtype.name not in DTYPES:
         raise ValueError(f"pixels of type {dtype} cannot be read; allowed: {', '.join(DTYPES)}")
     long = {axis: length for axis, length in zip(axes, shape, strict=True) if length > 1}

@@ -1,4 +1,4 @@
-"""Leica LIF by the package liffile: images as series, planes decoded one by one."""
+"""Read Leica LIF with the package liffile: images are series, planes are decoded one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import liffile
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.slides.formats.frames import Frames
+from pipeline.slides.formats.frames import array_of_frames
 from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
 
 _SPECTRAL = "λΛ"  # emission and excitation wavelengths are channels where there are no others
@@ -30,7 +30,7 @@ def _image(image: liffile.LifImage, budget_bytes: int) -> Image:
     def read(index: tuple[int, ...]) -> NDArray[np.generic]:
         return np.asarray(image.frame(**dict(zip(leading, map(int, index), strict=True))))
 
-    pixels = Frames(image.shape, image.dtype, read, frame_axes=frame_axes, budget_bytes=budget_bytes)
+    pixels = array_of_frames(image.shape, image.dtype, read, frame_axes=frame_axes, budget_bytes=budget_bytes)
     axes = "".join(dims)
     spectra = [axis for axis in _SPECTRAL if axis in axes]
     if spectra and "C" not in axes:
@@ -39,9 +39,9 @@ def _image(image: liffile.LifImage, budget_bytes: int) -> Image:
 
 
 def _pixel_size(image: liffile.LifImage) -> PixelSize | None:
-    """Return the distance of two pixels, which the file states as the places of the first and last in m."""
-    places = [image.coords.get(axis, np.empty(0)) for axis in "YX"]
-    if min(map(len, places)) < 2:
+    """Return the pixel size; the file states the positions of the first and the last pixel in m."""
+    positions = [image.coords.get(axis, np.empty(0)) for axis in "YX"]
+    if min(map(len, positions)) < 2:
         return None
-    rows, columns = (float(abs(place[-1] - place[0]) / (len(place) - 1)) * 1e6 for place in places)
+    rows, columns = (float(abs(ends[-1] - ends[0]) / (len(ends) - 1)) * 1e6 for ends in positions)
     return pixel_size(rows, columns)

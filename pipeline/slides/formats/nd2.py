@@ -1,4 +1,4 @@
-"""Nikon ND2 by the package nd2: positions as series, planes decoded one by one."""
+"""Read Nikon ND2 with the package nd2: positions are series, planes are decoded one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import nd2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.slides.formats.frames import Frames
+from pipeline.slides.formats.frames import array_of_frames
 from pipeline.slides.formats.image import Image, Series, pixel_size
 
 
@@ -38,7 +38,7 @@ def _image(file: nd2.ND2File, position: int, budget_bytes: int) -> Image:
     size = file.voxel_size()
     return Image(
         levels=(
-            Frames(
+            array_of_frames(
                 tuple(file.sizes[axis] for axis in axes),
                 np.dtype(file.dtype),
                 read,

@@ -1,4 +1,4 @@
-"""What OME-XML says of an image: pixel size and names of channels. XML of strangers is wrong in every way."""
+"""Read the pixel size and the channel names of an image from OME-XML, which may be wrong in any way."""
 
 from __future__ import annotations
 
@@ -19,39 +19,36 @@ _LONGEST = 2**26  # bytes of a companion file
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is known of one image."""
+    """What OME-XML says about one image; None and empty where it says nothing."""
 
     pixel_size_um: PixelSize | None = None
     channel_names: tuple[str, ...] = ()
 
 
-NOTHING = Description()
-
-
-def describe(xml: str | None, number: int) -> Description:
-    """Return what OME-XML says of its image ``number``; nothing where it cannot be read: the pixels are still good."""
+def read_description(xml: str | None, number: int) -> Description:
+    """Return what OME-XML says about image ``number``; an empty description, with a warning, if it cannot be read."""
     try:
-        images = _listed(tifffile.xml2dict(xml or "")["OME"]["Image"])
+        images = _as_list(tifffile.xml2dict(xml or "")["OME"]["Image"])
         pixels = images[number]["Pixels"]
     except Exception as error:
-        log.warning("OME-XML cannot be read (%s): no pixel size, no names of channels", " ".join(str(error).split()))
-        return NOTHING
+        log.warning("OME-XML cannot be read (%s): no pixel size, no channel names", " ".join(str(error).split()))
+        return Description()
     return Description(pixel_size_um=_pixel_size(pixels), channel_names=_channel_names(pixels))
 
 
 def read_companion(path: Path) -> str:
     """Return the OME-XML of a companion file."""
     if path.stat().st_size > _LONGEST:
-        raise ValueError(f"OME-XML of {path.stat().st_size} bytes, at most {_LONGEST} are read; check the file")
+        raise ValueError(f"OME-XML has {path.stat().st_size} bytes, the limit is {_LONGEST}; check the file")
     return path.read_text(encoding="utf-8")
 
 
 def file_names(xml: str) -> list[str]:
-    """Return the names of the files that OME-XML says the planes are in, without folders."""
+    """Return the names, without folders, of the files that OME-XML lists for the planes."""
     return list(dict.fromkeys(Path(name).name for name in re.findall(r'FileName="([^"]+)"', xml)))
 
 
-def _listed(content: Any) -> list[Any]:
+def _as_list(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
@@ -66,14 +63,14 @@ def _pixel_size(pixels: dict[str, Any]) -> PixelSize | None:
     except (KeyError, TypeError, ValueError):
         size = None
     if size is None:
-        log.warning("OME-XML states a pixel size of %s, which is none; it is left out", stated)
+        log.warning("OME-XML states an impossible pixel size, which is ignored: %s", stated)
     return size
 
 
 def _channel_names(pixels: dict[str, Any]) -> tuple[str, ...]:
-    """Return a name per channel; empty where a channel has none, or is several samples of a colour."""
+    """Return a name per channel; empty if a channel holds several samples of a colour."""
     try:
-        channels = _listed(pixels.get("Channel", []))
+        channels = _as_list(pixels.get("Channel", []))
         if any(int(channel.get("SamplesPerPixel", 1)) > 1 for channel in channels):
             return ()
         return tuple(str(channel.get("Name", number)) for number, channel in enumerate(channels))

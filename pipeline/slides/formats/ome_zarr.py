@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5 (zarr 2 and 3): a folder with a pyramid, or with several images (bioformats2raw)."""
+"""Read OME-Zarr 0.4 and 0.5 (zarr 2 and 3): a folder with a pyramid, or with several images (bioformats2raw)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipeline.slides.formats.image import UNITS_UM, Image, PixelSize, Series, ch
 
 log = logging.getLogger(__name__)
 
-_EARLY_AXES = "tczyx"  # up to version 0.2 axes had no names
+_EARLY_AXES = "tczyx"  # up to version 0.2 the axes were not stated
 
 
 def open_ome_zarr(path: Path, budget_bytes: int, _: ExitStack) -> list[Series]:
-    """Return the image of a folder, or its images by the names of their folders."""
+    """Return the image of a folder, or its several images, named by their folders."""
     about = read_attributes(path)
     if "multiscales" in about:
         return [Series(name="", open=partial(_image, path, about, budget_bytes))]
     if "plate" in about:
-        raise ValueError("a plate, not one image; put it into the folder of slides, where its fields are found")
+        raise ValueError("a plate, not one image; put it into the folder of slides, which finds the images in it")
     folders = sorted((child for child in path.iterdir() if child.name.isdigit()), key=lambda child: int(child.name))
     found = [(folder.name, folder, read_attributes(folder)) for folder in folders]
     series = [
@@ -35,7 +35,7 @@ def open_ome_zarr(path: Path, budget_bytes: int, _: ExitStack) -> list[Series]:
         if "multiscales" in attributes
     ]
     if not series:
-        raise ValueError("no `multiscales` in its metadata, so it is no OME-Zarr image; write it again as OME-Zarr")
+        raise ValueError("no `multiscales` in its metadata, so it is no OME-Zarr image; save it again as OME-Zarr")
     return series
 
 
@@ -47,7 +47,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:
             for key in place:
                 about = about.get(key, {})
             if not isinstance(about, dict):
-                raise ValueError(f"{name} is no JSON object; write it again")
+                raise ValueError(f"{name} is no JSON object; save the image again")
             return about
     return {}
 
@@ -69,12 +69,12 @@ def _image(folder: Path, about: dict[str, Any], budget_bytes: int) -> Image:
 
 
 def _open_level(folder: Path, name: str, finest: bool, budget_bytes: int) -> Array | None:
-    """Open the array of one resolution; None, with a warning, where a coarser one is listed but not there."""
+    """Open the array of one resolution; None, with a warning, if a coarser one is listed but missing."""
     place = folder / name
     if not place.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"level {name!r} is outside the folder of the image; write it again")
+        raise ValueError(f"level {name!r} is outside the folder of the image; save the image again")
     if not finest and not place.is_dir():
-        log.warning("%s: level %s is listed, but not there; it is left out", folder, name)
+        log.warning("%s: level %s is listed, but missing; it is ignored", folder, name)
         return None
     _refuse_pickles(place)
     array = zarr.open_array(place, mode="r")
@@ -84,14 +84,14 @@ def _open_level(folder: Path, name: str, finest: bool, budget_bytes: int) -> Arr
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Refuse codecs that would run code of whoever wrote the file."""
+    """Refuse codecs that run code from the file."""
     for name in ("zarr.json", ".zarray"):
         if (folder / name).is_file() and "pickle" in (folder / name).read_text(encoding="utf-8").lower():
-            raise ValueError("its chunks are pickled, which can run code; write it with another codec")
+            raise ValueError("its chunks are pickled, which can run code; save it with another codec")
 
 
 def _pixel_size(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> PixelSize | None:
-    """Return the scales of rows and columns in µm; None where no unit or no usable scale is stated."""
+    """Return the scales of rows and columns in µm; None if a unit or a usable scale is missing."""
     try:
         size = []
         for name in "yx":

@@ -21,7 +21,7 @@ from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stages import LabelConfig, TrainConfig
 from pipeline.slides.appearance import appearance, windows
-from pipeline.slides.intensity import Statistics, measure, normalize, row_bands
+from pipeline.slides.intensity import Statistics, measure_intensities, normalize, row_bands
 from pipeline.slides.labels import open_labels, training_classes
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.tissue import Tissue, find_tissue
@@ -230,7 +230,7 @@ def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainCon
 
 def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:
     try:
-        statistics = measure(row_bands(read, slide.shape), slide.levels[0].dtype)
+        statistics = measure_intensities(row_bands(read, slide.shape), slide.levels[0].dtype)
     except ValueError as error:
         raise SlideError(f"{slide.path}: {error}") from error
     if all(channel.minimum == channel.maximum for channel in statistics):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, bands
 from pipeline.slides.labels import IGNORED
 from pipeline.tiling.tissue import Tissue
 
@@ -79,8 +79,8 @@ def index_classes(classes: Array) -> ClassIndex:
     height = max(1, _BAND_PX // (columns * side)) * side
     counts: dict[int, list[NDArray[np.int64]]] = {}
     done = 0
-    for top in range(0, rows, height):
-        band = classes[top : min(top + height, rows), slice(0, columns)]
+    for wanted in bands(rows, height):
+        band = classes[wanted, :]
         band = np.pad(band, [(0, -len(band) % side), (0, -columns % side)], constant_values=IGNORED)
         down = len(band) // side
         squares = band.reshape(down, side, across, side)

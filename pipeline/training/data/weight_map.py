@@ -15,6 +15,8 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from pipeline.base.arrays import bands
+
 NEGLIGIBLE = 1e-6  # smaller boundary terms are left out
 BLOCK_PX = (1024, 4096)  # rows and columns that are computed at once
 
@@ -114,9 +116,9 @@ def weight_bands(
         Weights above 65,504, the largest value of float16, are clipped.
     """
     margin = reach_px(boundary_weight=boundary_weight, sigma_px=sigma_px)
-    for rows in _pieces(shape[0], block_px[0]):
+    for rows in bands(shape[0], block_px[0]):
         band = np.empty((rows.stop - rows.start, shape[1]), dtype=np.float16)
-        for columns in _pieces(shape[1], block_px[1]):
+        for columns in bands(shape[1], block_px[1]):
             classes, objects = read(_widened(rows, margin, shape[0]), _widened(columns, margin, shape[1]))
             weights = weight_map(
                 classes, objects, class_weight=class_weight, boundary_weight=boundary_weight, sigma_px=sigma_px
@@ -125,10 +127,6 @@ def weight_bands(
             inner = weights[top : top + len(band), left : left + columns.stop - columns.start]
             band[:, columns] = np.minimum(inner, np.finfo(np.float16).max)
         yield band
-
-
-def _pieces(length: int, side: int) -> Iterator[slice]:
-    return (slice(start, min(start + side, length)) for start in range(0, length, side))
 
 
 def _widened(part: slice, margin: int, length: int) -> slice:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
-from pipeline.base.arrays import Array, blocks
+from pipeline.base.arrays import Array, LazyArray, blocks
 from pipeline.masks.instances import find_objects
 from pipeline.settings.stages import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, training_classes
@@ -48,7 +48,12 @@ def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callab
     """
     if config.kind == "instances":
         return partial(_instances_in, labels, config)
-    objects, _ = find_objects(_Annotated(labels, config), scratch=scratch)
+
+    def annotated(rows: slice, columns: slice) -> NDArray[np.uint8]:
+        classes = class_map(labels.read(rows, columns)[0], config, source=labels.path)
+        return np.where(classes == IGNORED, np.uint8(0), classes)
+
+    objects, _ = find_objects(LazyArray(labels.shape, np.dtype(np.uint8), annotated), scratch=scratch)
     return partial(_components_in, labels, config, objects)
 
 
@@ -70,7 +75,7 @@ def write_weights(
 
 def _tiles(bands: Iterator[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:
     for band in bands:
-        for region in blocks(band.shape, _TILE_PX):
+        for region in blocks(band.shape, (_TILE_PX, _TILE_PX)):
             yield band[region]
 
 
@@ -95,15 +100,3 @@ def _numbered(objects: NDArray[Any]) -> NDArray[np.int32]:
     """Number the objects of a region from 1."""
     numbers: NDArray[np.int32] = relabel_sequential(objects)[0].astype(np.int32)
     return numbers
-
-
-class _Annotated:
-    """The class map of a label image, read by region; pixels that are not annotated have the first class."""
-
-    def __init__(self, labels: Slide, config: LabelConfig) -> None:
-        self.shape, self.dtype = labels.shape, np.dtype(np.uint8)
-        self._labels, self._config = labels, config
-
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.uint8]:
-        classes = class_map(self._labels.read(*key)[0], self._config, source=self._labels.path)
-        return np.where(classes == IGNORED, np.uint8(0), classes)

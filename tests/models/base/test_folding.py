@@ -1,4 +1,4 @@
-"""A folded network is the same function: proved in float64 on every architecture, and on faults."""
+"""A folded network is the same function, in float64, for every architecture and for networks that cannot be folded."""
 
 import copy
 
@@ -13,7 +13,7 @@ from models.ensemble import Ensemble
 from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
 
 
-def left_in(network):
+def batch_norms_in(network):
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
@@ -25,18 +25,18 @@ def image_for(network, cells=5):
 
 @pytest.mark.parametrize("name", models.available())
 @torch.no_grad()
-def test_logits_stay_and_no_normalization_of_the_path_is_left(name):
+def test_logits_are_equal_and_all_normalizations_are_folded(name):
     network = network_with_batch_stats(name, num_classes=3, **thin_options(name)).double()
     image = image_for(network)
-    before, auxiliary = network(image), left_in(network.auxiliary) if getattr(network, "auxiliary", None) else 0
-    count = left_in(network)
+    before, auxiliary = network(image), batch_norms_in(network.auxiliary) if getattr(network, "auxiliary", None) else 0
+    count = batch_norms_in(network)
     assert fold_batch_norm(network) == count - auxiliary
-    assert left_in(network) == auxiliary
+    assert batch_norms_in(network) == auxiliary
     torch.testing.assert_close(network(image), before, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
-def test_members_that_are_called_several_times_are_folded_once():
+def test_members_of_an_ensemble_are_folded_once():
     members = [{"architecture": "unet", "options": {"width": 2}}] * 2
     network = randomize_statistics(Ensemble(in_channels=1, num_classes=2, members=members, symmetries="flips"))
     network.eval().double()
@@ -47,7 +47,7 @@ def test_members_that_are_called_several_times_are_folded_once():
 
 
 class Forked(nn.Module):
-    """The output of a convolution is normalized, and also used as it is: folding it would change the logits."""
+    """The output of a convolution is used with and without normalization: folding would change the logits."""
 
     in_channels = 1
     geometry = Geometry(stride_px=1, context_px=1)
@@ -62,7 +62,7 @@ class Forked(nn.Module):
 
 
 @torch.no_grad()
-def test_a_network_that_would_change_is_left_as_it_is():
+def test_a_network_whose_logits_would_change_is_not_folded():
     network = randomize_statistics(Forked()).eval()
     before = copy.deepcopy(network.state_dict())
     assert fold_batch_norm(network) == 0
@@ -70,7 +70,7 @@ def test_a_network_that_would_change_is_left_as_it_is():
 
 
 class Shared(Forked):
-    """One normalization after two convolutions: it has no single partner."""
+    """One normalization after two convolutions."""
 
     def forward(self, image):
         made = self.normalize(self.convolve(image))
@@ -78,7 +78,7 @@ class Shared(Forked):
 
 
 @torch.no_grad()
-def test_modules_used_twice_in_a_row_stay_exact():
+def test_a_normalization_that_is_used_twice_is_not_folded():
     network = randomize_statistics(Shared()).double().eval()
     image = torch.randn(1, 1, 9, 9, dtype=torch.float64)
     before = network(image)

@@ -1,4 +1,4 @@
-"""A network in bfloat16 takes the image and makes the logits in float32, and says nearly what it said."""
+"""A network in bfloat16 has float32 ends and nearly the same logits."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def types_in(network):
 
 @pytest.mark.parametrize("name", models.available())
 @torch.no_grad()
-def test_every_architecture_says_nearly_what_it_said(name):
+def test_every_architecture_has_nearly_the_same_logits(name):
     network = network_with_batch_stats(name, num_classes=3, **thin_options(name))
     fold_batch_norm(network)
     image = noise_for(network)
@@ -31,9 +31,9 @@ def test_every_architecture_says_nearly_what_it_said(name):
     convert_to_bfloat16(network)
     assert torch.bfloat16 in types_in(network)
     assert len(exact_in(network)) >= 1
-    found = network(image.to(next(network.parameters())))  # as windows are
+    found = network(image.to(next(network.parameters())))  # the type of windows
     assert found.shape == exact.shape
-    assert (found - exact).abs().median() < 0.1 * exact.abs().median()  # a maximum can move, and much with it
+    assert (found - exact).abs().median() < 0.1 * exact.abs().median()  # a maximum can move, and change a logit much
 
 
 def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
@@ -41,11 +41,11 @@ def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
     convert_to_bfloat16(network)
     assert exact_in(network) == ["encoder.0.0", "head"]
     assert network(noise_for(network)).dtype == torch.float32
-    assert next(network.parameters()).dtype == torch.float32  # what windows are copied as
+    assert next(network.parameters()).dtype == torch.float32  # the type of windows
 
 
 @torch.no_grad()
-def test_members_of_an_ensemble_keep_theirs():
+def test_every_member_of_an_ensemble_has_float32_ends():
     members = [{"architecture": "unet", "options": {"width": 2, "depth": 1}}] * 2
     network = randomize_statistics(Ensemble(in_channels=1, num_classes=2, members=members, symmetries="flips")).eval()
     image = noise_for(network)
@@ -56,7 +56,7 @@ def test_members_of_an_ensemble_keep_theirs():
 
 
 class Forked(nn.Module):
-    """Uses the image beside the convolution too."""
+    """Uses the image outside its first convolution too."""
 
     in_channels = 1
     geometry = Geometry(stride_px=1, context_px=2)
@@ -71,7 +71,7 @@ class Forked(nn.Module):
 
 
 @torch.no_grad()
-def test_a_network_that_does_not_work_so_is_converted_whole(monkeypatch):
+def test_a_network_that_needs_it_is_converted_completely(monkeypatch):
     monkeypatch.setattr("models.base.rounding._has_no_members", lambda _: True)
     network = type("Forked", (Forked,), {})()
     SegmentationModel.register(type(network))

@@ -1,4 +1,4 @@
-"""Deep supervision adds heads for training, in place and size of the first one, and changes nothing else."""
+"""Deep supervision adds heads for training, aligned with the first one, and does not change predictions."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_every_level_but_the_two_lowest_has_a_head(name, options, depth, weights
 
 
 @each
-def test_prediction_is_that_of_the_network_without(name, options):
+def test_predictions_are_those_without_deep_supervision(name, options):
     network, plain = build(name, **options, deep_supervision=True).eval(), build(name, **options).eval()
     missing, unexpected = plain.load_state_dict(network.state_dict(), strict=False)
     assert not missing
@@ -48,14 +48,14 @@ def test_prediction_is_that_of_the_network_without(name, options):
 
 @each
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_shallow_network_has_no_level_to_supervise(name, options, depth):
+def test_a_shallow_network_is_an_error(name, options, depth):
     with pytest.raises(ValueError, match=f"deep_supervision needs a depth of at least 3, got {depth}"):
         build(name, **options, depth=depth, deep_supervision=True)
 
 
 @given(level=st.integers(1, 3), margin=st.integers(0, 5), side=st.integers(2, 6))
-def test_coarse_logits_lie_where_the_fine_ones_do(level, margin, side):
-    """A ramp of columns: averaged and enlarged it is itself, but for the edges, where nothing is beyond to go to."""
+def test_coarse_logits_are_aligned_with_fine_ones(level, margin, side):
+    """A ramp of columns is the same after averaging and enlarging, except at the edges."""
     factor = 2**level
     ramp = torch.arange(float((side + 2 * margin) * factor)).expand(1, 1, (side + 2 * margin) * factor, -1)
     inner = slice(margin * factor, (margin + side) * factor)

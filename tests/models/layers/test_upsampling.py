@@ -1,4 +1,4 @@
-"""Every kind of up-sampling is what it is called, checked against the definitions of the others."""
+"""Every kind of up-sampling, by hand and against other definitions."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ IMAGE = torch.arange(1.0, 5.0).reshape(1, 1, 2, 2)
 
 
 def transposed(image, kernel, padding=0):
-    """The definition: every pixel stamps a kernel."""
+    """Transposed convolution: every pixel adds a kernel."""
     channels = image.shape[1]
     kernels = torch.as_tensor(kernel, dtype=image.dtype).expand(channels, 1, -1, -1)
     return F.conv_transpose2d(image, kernels, stride=2, padding=padding, groups=channels)

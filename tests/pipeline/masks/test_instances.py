@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-from pipeline.base.arrays import Lookup
-from pipeline.masks.components import cleaned_classes, find_parts
+from pipeline.base.arrays import lookup
+from pipeline.masks.components import clean_classes, find_parts
 from pipeline.masks.instances import find_objects, mask_images
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.settings.schema import MaskConfig
@@ -58,7 +58,7 @@ def test_a_spiral_through_all_blocks_is_one_object(tmp_path):
 
 def cleaned(labels, folder, block_px, smallest, largest):
     parts = find_parts(labels, scratch=folder, block_px=block_px)
-    return Lookup(parts.numbers, cleaned_classes(parts, min_object_px=smallest, max_hole_px=largest))[:]
+    return lookup(parts.numbers, clean_classes(parts, min_object_px=smallest, max_hole_px=largest))[:]
 
 
 def cleaned_by_skimage(labels, smallest, largest):
@@ -106,7 +106,7 @@ def test_a_speck_in_a_hole_goes_first_and_the_hole_is_filled_whole(tmp_path):
     assert (cleaned(labels, tmp_path, (2, 2), 2, 9) == 1).all()
 
 
-def test_areas_are_in_um2_and_objects_follow_the_cleaned_classes(tmp_path):
+def test_areas_are_in_um2_and_objects_follow_the_clean_classes(tmp_path):
     labels = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.uint8)
     config = MaskConfig(min_object_um2=0.5, max_hole_um2=0.25)  # 2 px and 1 px
     images = mask_images(labels, None, config, pixel_um2=0.25, scratch=tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.masks.object_table import _add, _table, _totals_dtype, _with_room, measure_objects, trace_objects
+from pipeline.masks.object_table import _add_block, _grown, _table, _totals_dtype, measure_objects, trace_objects
 from tests.support.masks import blobs, numbered, signed_area
 
 CLASSES = ["background", "nucleus", "cell"]
@@ -98,11 +98,16 @@ def test_any_small_map_measures_as_in_the_whole(classes, rows, columns):
 def test_sums_beyond_64_bits_lose_nothing():
     """A rectangle of 200 x 100,000 px from row 1,000,000 on, and a small object as far away."""
     block = np.ones((100, 100_000), dtype=np.uint32)
-    totals = _with_room(np.zeros(0, _totals_dtype(0)), 3)
+    totals = _grown(np.zeros(0, _totals_dtype(0)), 3)
+
+    def add(numbers, *corner):
+        region = tuple(slice(start, start + length) for start, length in zip(corner, numbers.shape, strict=True))
+        _add_block(totals, numbers, numbers.astype(np.uint8), np.zeros((0, *numbers.shape)), region)
+
     for top in (1_000_000, 1_000_100):
-        _add(totals, block, block.astype(np.uint8), np.zeros((0, *block.shape)), (top, 0))
+        add(block, top, 0)
     small = np.array([[2, 2, 0], [2, 2, 2]], dtype=np.uint32)
-    _add(totals, small, small.astype(np.uint8), np.zeros((0, *small.shape)), (1_000_000, 1_000_000))
+    add(small, 1_000_000, 1_000_000)
     squares = 100_000 * sum(row**2 for row in range(1_000_000, 1_000_200))
     assert squares > 2**64
     assert int(totals["high"][1, 0]) * 2**32 + int(totals["low"][1, 0]) == squares
@@ -115,7 +120,7 @@ def test_sums_beyond_64_bits_lose_nothing():
 
 def test_ids_that_cannot_be_counts_are_refused():
     classes = np.ones((2, 3), np.uint8)
-    with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px; they are numbered from 1"):
+    with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px, but must be numbered from 1"):
         measured(classes, instances=np.full((2, 3), 7, np.uint32))
 
 

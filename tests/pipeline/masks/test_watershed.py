@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
 
-from pipeline.base.arrays import Lookup
+from pipeline.base.arrays import lookup
 from pipeline.masks import watershed as stage
 from pipeline.masks.components import find_parts, unite_objects
 from pipeline.masks.instances import mask_images
@@ -32,8 +32,8 @@ def random_prediction(generator, shape, *, classes=1, sigma=3.0, step=None):
 def split_by_window(labels, probabilities, folder, window_px, block_px=(16, 16)):
     parts = find_parts(labels, scratch=folder, block_px=block_px)
     numbers, table = unite_objects(parts, parts.table["class"])
-    objects = Lookup(parts.numbers, numbers.astype(np.uint32))
-    found = split_objects(objects, table, probabilities, neck=NECK, scratch=folder, window_px=window_px)
+    objects = lookup(parts.numbers, numbers.astype(np.uint32))
+    found, _ = split_objects(objects, table, probabilities, neck=NECK, scratch=folder, window_px=window_px)
     return by_first_pixel(found[:])
 
 

@@ -13,7 +13,7 @@ from stardist.matching import matching
 
 from pipeline.__main__ import main
 from pipeline.masks.ome_tiff import write_label_images
-from pipeline.metrics.evaluation import Side, measure
+from pipeline.metrics.evaluation import LabelledImage, measure
 from pipeline.metrics.overlap import confusion, per_class
 from pipeline.prediction.store import write_predictions
 from pipeline.report.columns import columns
@@ -31,9 +31,9 @@ def large(generator, *, values=2, times=16):
     return np.kron(blobs(generator, values=values), np.ones((times, times), np.uint8))
 
 
-def side_of(classes):
+def labelled(classes):
     objects = skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
-    return Side(classes=classes, objects=objects, count=int(objects.max()))
+    return LabelledImage(classes=classes, objects=objects, count=int(objects.max()))
 
 
 def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_size_um=None, more=()):
@@ -59,8 +59,8 @@ def test_a_row_from_disk_is_that_of_arrays_in_memory(tmp_path, generator):
     truth, predicted = large(generator), large(generator)
     row = evaluate(tmp_path, truth, predicted, pixel_size_um=(0.5, 0.5))
     expected = measure(
-        side_of(truth),
-        side_of(predicted),
+        labelled(truth),
+        labelled(predicted),
         classes=CLASSES,
         config=CONFIG.metrics,
         pixel_size_um=(0.5, 0.5),
@@ -174,6 +174,7 @@ print(int(status["VmHWM"].split()[0]) / 1e6)  # of this process alone: ru_maxrss
 """
 
 
+@pytest.mark.slow
 def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
     """Both sides repeat one field of blobs, so that the crop has all that the whole has."""
     field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}
@@ -200,8 +201,8 @@ def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact
         rows[side] = pd.read_csv(tmp_path / f"{side}.csv").iloc[0]
     truth, predicted = (np.tile(pixels, (8, 8)) for pixels in field.values())
     expected = measure(
-        side_of(truth),
-        side_of(predicted),
+        labelled(truth),
+        labelled(predicted),
         classes=["background", "cell"],
         config=MetricsConfig(),
         pixel_size_um=None,

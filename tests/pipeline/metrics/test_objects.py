@@ -7,13 +7,13 @@ import skimage.measure
 import skimage.metrics
 from stardist.matching import matching
 
-from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, partition, shared_pixels
+from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, merge_shared, partition, shared_pixels
 from tests.support.pairs import pairs
 
 
 def table_of(truth, predicted, cut=17):
     parts = [shared_pixels(truth[rows], predicted[rows]) for rows in (slice(0, cut), slice(cut, None))]
-    return contingency(parts, (int(truth.max()), int(predicted.max())))
+    return contingency(merge_shared(parts), (int(truth.max()), int(predicted.max())))
 
 
 def labelled(maps):
@@ -45,7 +45,7 @@ def test_one_object_cut_in_two_halves_is_found_once():
     overlaps = Overlaps(table_of(np.array([[1, 1]]), np.array([[1, 2]]), cut=1))
     assert overlaps.match(0.5).matched == 1
     assert overlaps.match(0.5).mean_iou == 0.5
-    with pytest.raises(ValueError, match="below 0.5"):
+    with pytest.raises(ValueError, match="at least 0.5"):
         overlaps.match(0.4)
 
 

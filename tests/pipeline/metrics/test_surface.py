@@ -21,7 +21,7 @@ SPACING = (1.0, 1.0)
 
 
 def distances_of(truth, predicted, spacing=SPACING, block_px=16):
-    return surface_distances(truth, predicted, 1, spacing=spacing, block_px=block_px)
+    return surface_distances(truth, predicted, 1, spacing=spacing, block_px=(block_px, block_px))
 
 
 def by_distance_transform(truth, predicted, spacing):
@@ -91,7 +91,7 @@ def test_boundary_overlap_is_that_of_repeated_erosion():
                 for mask in (truth == 1, predicted == 1)
             ]
             expected = ((bands[0] & bands[1]).sum(), (bands[0] | bands[1]).sum())
-            for block_px in (9, 64):
+            for block_px in ((9, 9), (64, 64)):
                 assert boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=block_px) == expected
 
 

@@ -1,4 +1,4 @@
-"""A compiled network says what it says uncompiled, compiles once, and is left as it is where that fails."""
+"""A compiled network gives the same labels and is compiled once; on failure the network is used as it is."""
 
 import logging
 
@@ -24,7 +24,7 @@ def network():
     return network
 
 
-def test_labels_stay_and_no_further_size_is_compiled_for(network):
+def test_labels_are_equal_and_no_further_size_is_compiled(network):
     with fresh_cache():
         faster = compiled(network)
         assert faster is not network
@@ -40,7 +40,7 @@ def test_labels_stay_and_no_further_size_is_compiled_for(network):
         assert counters["stats"]["unique_graphs"] == before
 
 
-def test_without_a_compiler_the_network_runs_as_it_is(network, monkeypatch, caplog):
+def test_without_a_compiler_the_network_is_not_compiled(network, monkeypatch, caplog):
     monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
     with fresh_cache(), caplog.at_level(logging.WARNING, "pipeline"):
         assert compiled(network) is network

@@ -1,4 +1,4 @@
-"""What a training can start from, and one line for what it cannot."""
+"""Pretrained weights are loaded as far as they fit; what cannot be loaded is an error of one line."""
 
 import pytest
 import safetensors.torch
@@ -20,7 +20,7 @@ def save(network, path):
     return str(path)
 
 
-def test_a_network_of_other_classes_gives_all_but_its_head(tmp_path):
+def test_a_network_of_other_classes_provides_all_weights_but_the_head(tmp_path):
     source, network = build("unet", width=2), build("unet", width=2, num_classes=5)
     fresh_head = network.head.weight.clone()
     torch.nn.init.constant_(source.encoder[0][0].weight, 0.25)
@@ -50,7 +50,7 @@ def test_a_state_dict_of_torchvision_fills_the_backbone(tmp_path):
     assert torch.equal(network.encoder.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
 
 
-def test_what_a_stranger_pickled_is_not_run(tmp_path):
+def test_pickled_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
@@ -73,7 +73,7 @@ def test_what_a_stranger_pickled_is_not_run(tmp_path):
         ("linknet", {"width": 8}, "resnet18.pth", r"has the shape \(64, 1, 7, 7\), the network has \(8, 1, 7, 7\)"),
     ],
 )
-def test_what_does_not_fit_is_one_line(name, options, source, message, tmp_path, monkeypatch):
+def test_weights_that_do_not_fit_are_an_error_of_one_line(name, options, source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in ("corrupt.safetensors", "corrupt.pth"):
         (tmp_path / file).write_bytes(b"not weights")

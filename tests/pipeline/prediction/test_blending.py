@@ -1,4 +1,4 @@
-"""Windows that agree are blended into what they agree on; where they do not, it is counted."""
+"""Blending of windows that agree gives their values; disagreement is counted."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def extended(tile, grid):
 
 
 def blended(grid, window_of):
-    """Blend the windows that ``window_of`` returns; the map, how often each pixel came, and the mismatch."""
+    """Blend the windows of ``window_of``; return the map, how often each pixel was yielded, and the mismatch."""
     blend = Blend(grid, 2)
     result, times = np.zeros((2, *grid.shape)), np.zeros(grid.shape, dtype=int)
     for tile in grid.tiles():
@@ -33,7 +33,7 @@ def blended(grid, window_of):
 
 @settings(max_examples=50)
 @given(rows=st.integers(1, 60), columns=st.integers(1, 60), tile_px=st.integers(8, 50), seed=st.integers(0, 99))
-def test_windows_of_one_map_give_that_map(rows, columns, tile_px, seed):
+def test_blending_windows_of_a_map_gives_the_map(rows, columns, tile_px, seed):
     grid = Grid.plan((rows, columns), geometry=GLOBAL, tile_px=tile_px)
     truth = np.random.default_rng(seed).random((1, rows, columns)).astype(np.float32)
     truth = np.concatenate([truth, 1 - truth])
@@ -72,7 +72,7 @@ def test_networks_with_global_context_are_blended(name, generator):
     assert set(np.unique(labels)) <= {0, 1, 2}
 
 
-def test_a_grid_of_exact_tiles_keeps_nothing_of_the_halo():
+def test_only_blended_tiles_keep_a_part_of_the_halo():
     exact = Grid.plan((100, 100), geometry=Geometry(stride_px=16, context_px=20), tile_px=32)
     assert (exact.overlap_px, exact.cut_px) == (0, 32)
     cropping = Geometry(stride_px=16, context_px=None, margin_px=92, remainder_px=12)

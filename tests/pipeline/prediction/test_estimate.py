@@ -1,4 +1,4 @@
-"""An estimate comes from headers alone, and agrees with what is planned and what was measured."""
+"""Estimates need headers only, and agree with plans and measurements."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def project(folder, monkeypatch, **network):
 
 
 @given(window_px=st.integers(1, 10**9), parameters=st.integers(0, 10**8), bytes_per_px=st.integers(1, 5000))
-def test_the_memory_of_a_window_is_what_lets_it_be_planned(window_px, parameters, bytes_per_px):
+def test_memory_of_a_window_agrees_with_the_largest_window(window_px, parameters, bytes_per_px):
     card = replace(CARD, parameters=parameters, bytes_per_px=bytes_per_px)
     needed = needed_mb(card, window_px)
     assert largest_window_px(card, needed) >= window_px
@@ -38,18 +38,18 @@ def test_the_memory_of_a_window_is_what_lets_it_be_planned(window_px, parameters
 
 
 @given(rows=st.integers(1, 20_000), columns=st.integers(1, 20_000), memory_mb=st.integers(1500, 9000))
-def test_what_is_planned_is_estimated_to_fit(rows, columns, memory_mb):
+def test_planned_windows_fit_into_the_memory(rows, columns, memory_mb):
     grid = plan_grid((rows, columns), CARD, memory_mb, None)
-    pace = Throughput(px_per_s=1e6, redundancy=1.0, source="")
-    made = estimate(grid, None, CARD, pace, probabilities=False)
+    throughput = Throughput(px_per_s=1e6, redundancy=1.0, source="")
+    made = estimate(grid, None, CARD, throughput, probabilities=False)
     assert made.memory_mb <= memory_mb
     assert (made.tiles, made.shape) == (grid.count, (rows, columns))
 
 
 def test_an_estimate_by_hand():
     grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, stride_px=16)
-    pace = Throughput(px_per_s=2e6, redundancy=1.5, source="")
-    made = estimate(grid, (0.5, 0.5), CARD, pace, probabilities=True)
+    throughput = Throughput(px_per_s=2e6, redundancy=1.5, source="")
+    made = estimate(grid, (0.5, 0.5), CARD, throughput, probabilities=True)
     computed = (512 + 192 + 496 + 192) ** 2  # the last tile has 488 px, that is 31 strides
     assert made.redundancy == pytest.approx(computed / 1e6)
     assert made.time_s == pytest.approx(0.5 * computed / 1e6 / 1.5)
@@ -57,13 +57,13 @@ def test_an_estimate_by_hand():
     assert made.disk_mb == pytest.approx(0.15 + 0.05 + 2 * 2)
 
 
-def test_the_pace_of_earlier_runs_is_that_of_all_of_them():
+def test_the_throughput_of_earlier_runs_is_that_of_all_of_them():
     assert throughput_of_runs([], 1.2) is None
-    pace = throughput_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
-    assert (pace.px_per_s, pace.redundancy, pace.source) == (500_000, 1.2, "2 earlier runs")
+    throughput = throughput_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
+    assert (throughput.px_per_s, throughput.redundancy, throughput.source) == (500_000, 1.2, "2 earlier runs")
 
 
-def test_no_pixel_is_decoded_and_a_bad_slide_is_left_out(tmp_path, monkeypatch, capsys):
+def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(tmp_path, monkeypatch, capsys):
     project(tmp_path, monkeypatch)
     write_json(tmp_path / "results/predictions/net/plate/a.json", SPEED.to_dict())
     tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
@@ -82,15 +82,15 @@ def test_no_pixel_is_decoded_and_a_bad_slide_is_left_out(tmp_path, monkeypatch, 
     assert lines[4].split()[0] == "total"
 
 
-def test_a_network_that_is_not_trained_yet_is_timed(tmp_path, monkeypatch, capsys):
+def test_a_network_without_runs_is_timed(tmp_path, monkeypatch, capsys):
     project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2})
     tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
     assert main(["estimate", "a.tif", "--threads", "1"]) == 0
     assert "timed on a window of" in capsys.readouterr().out
 
 
-def test_ensembles_and_folds_are_estimated_as_the_networks_that_they_become(tmp_path, monkeypatch, capsys):
-    """A model in two folds that is not trained yet takes what a network of twice its members takes, once trained."""
+def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(tmp_path, monkeypatch, capsys):
+    """Before training, the networks are built from the configuration; afterwards, they are read from files."""
     project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2}, folds=2)
     config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
     config["ensembles"] = {"mirrored": {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}}
@@ -111,7 +111,7 @@ def test_ensembles_and_folds_are_estimated_as_the_networks_that_they_become(tmp_
 
 
 @pytest.mark.parametrize("text", ["[", None])
-def test_a_project_without_a_configuration_is_one_line(tmp_path, monkeypatch, capsys, text):
+def test_a_missing_or_damaged_configuration_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, text):
     monkeypatch.chdir(tmp_path)
     if text:
         (tmp_path / "config").mkdir()

@@ -1,4 +1,4 @@
-"""What is shown of a network made by hand is what it was made to look at; every architecture can be shown."""
+"""Explanations of networks with known behaviour, and of every architecture."""
 
 from types import MappingProxyType
 
@@ -25,11 +25,11 @@ from pipeline.tiling.grid import Region
 from tests.support.networks import network_with_batch_stats, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
-PASS_ON = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
+IDENTITY = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 
 
-class Looker(SegmentationModel):
-    """Calls a pixel an object if the pixels two rows above it and to the right are bright: nothing else counts."""
+class TwoPixels(SegmentationModel):
+    """A pixel is an object if the pixels two rows above it, straight and to the right, are bright."""
 
     paper = "made by hand"
     narrow_options = MappingProxyType({})
@@ -48,7 +48,7 @@ class Looker(SegmentationModel):
 
 
 class Detector(SegmentationModel):
-    """Its second layer, at half the resolution, answers to the pattern; its first passes the image on."""
+    """Its second layer, at half the resolution, responds to the pattern; its first is the identity."""
 
     paper = "made by hand"
     stride_px = 2
@@ -59,7 +59,7 @@ class Detector(SegmentationModel):
         self.first = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1, bias=False)
         self.second = nn.Conv2d(1, num_classes, kernel_size=3, stride=2, padding=1, bias=False)
         with torch.no_grad():
-            self.first.weight[:] = torch.from_numpy(PASS_ON)
+            self.first.weight[:] = torch.from_numpy(IDENTITY)
             self.second.weight[:] = 0
             self.second.weight[-1] = torch.from_numpy(PATTERN)
 
@@ -71,43 +71,32 @@ def region(top, left, rows, columns):
     return Region(top=top, left=left, bottom=top + rows, right=left + columns)
 
 
+def occlusion(image, *, at, side, step, batch=16):
+    """Return the occlusion map of a pixel of the network that looks at two pixels."""
+    network = TwoPixels().eval()
+    sizes = {"occluder_px": side, "step_px": step, "batch": batch}
+    return occlusion_map(network, image, lambda shown: shown[:, 1, *at], fill=[0.0], **sizes)
+
+
 @pytest.mark.parametrize("batch", [1, 7])
-def test_hiding_what_a_decision_depends_on_is_where_the_map_peaks(batch):
+def test_the_map_is_highest_at_pixels_that_the_decision_depends_on(batch):
     """Pixel (10, 10) of the window is (8, 8) less the halo; only (8, 10) and (8, 11) count, 4 of the logit each."""
-    network = Looker().eval()
-    falls = occlusion_map(
-        network,
-        np.ones((1, 21, 24), np.float32),
-        lambda shown: shown[:, 1, 8, 8],
-        fill=[0.0],
-        occluder_px=1,
-        step_px=1,
-        batch=batch,
-    )
+    falls = occlusion(np.ones((1, 21, 24), np.float32), at=(8, 8), side=1, step=1, batch=batch)
     expected = np.zeros((21, 24))
     expected[8, 10:12] = 1 / (1 + np.exp(-8)) - 1 / (1 + np.exp(-4))
     np.testing.assert_allclose(falls, expected, atol=1e-6)
 
 
-def test_a_pixel_has_the_mean_of_the_squares_that_hid_it():
+def test_a_pixel_has_the_mean_over_the_squares_that_hid_it():
     """Squares of 2 px, 1 px apart: of those four that hide (8, 10), two hide (8, 11) as well."""
-    network = Looker().eval()
-    falls = occlusion_map(
-        network,
-        np.ones((1, 21, 24), np.float32),
-        lambda shown: shown[:, 1, 8, 8],
-        fill=[0.0],
-        occluder_px=2,
-        step_px=1,
-        batch=16,
-    )
+    falls = occlusion(np.ones((1, 21, 24), np.float32), at=(8, 8), side=2, step=1)
     all_of_it, half, none = (1 / (1 + np.exp(-logit)) for logit in (8, 4, 0))
     assert falls[8, 10] == pytest.approx(all_of_it - (half + none) / 2, abs=1e-6)
     assert falls[9, 9] == pytest.approx((all_of_it - half) / 4, abs=1e-6)
     assert falls[10, 10] == 0
 
 
-def test_nothing_falls_beyond_the_context(generator):
+def test_the_map_is_zero_beyond_the_context(generator):
     network = network_with_batch_stats("unet", width=2, depth=2)
     place = region(41, 30, 1, 1)
     image = generator.random((1, 100, 100)).astype(np.float32)
@@ -130,35 +119,27 @@ def test_nothing_falls_beyond_the_context(generator):
 
 def test_the_squares_hide_every_pixel_whatever_their_size():
     for side, step in ((5, 3), (40, 9), (7, 7), (1, 1), (3, 2)):
-        falls = occlusion_map(
-            Looker().eval(),
-            np.zeros((1, 11, 17), np.float32),
-            lambda shown: shown[:, 1, 5, 5],
-            fill=[0.0],
-            occluder_px=side,
-            step_px=step,
-            batch=9,
-        )
+        falls = occlusion(np.zeros((1, 11, 17), np.float32), at=(5, 5), side=side, step=step, batch=9)
         assert np.all(falls == 0)  # NaN where a pixel was never hidden
 
 
 @pytest.mark.parametrize(
     ("place", "expected"), [((17, 3, 1, 1), (-8, -24, 56, 56)), ((8, 0, 9, 8), (-16, -24, 64, 56))]
 )
-def test_the_field_is_whole_cells_and_their_halo(place, expected):
+def test_the_window_is_whole_cells_and_their_halo(place, expected):
     network = network_with_batch_stats("unet", width=1, depth=3)
     assert (network.geometry.stride_px, network.geometry.halo_px) == (8, 48)
     grown = (expected[0] - 24, expected[1] - 24, expected[2] + 48, expected[3] + 48)
     assert receptive_window(network, region(*place), region(0, 0, 64, 64)) == region(*grown)
 
 
-def test_the_field_of_a_global_network_is_the_region():
+def test_the_window_of_a_global_network_is_the_region():
     network = network_with_batch_stats("unet", width=2, depth=2, normalization="group")
     assert receptive_window(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
 
 
-def test_first_filters_are_the_weights_of_the_first_convolution():
-    np.testing.assert_array_equal(first_layer_filters(Detector(in_channels=1)), PASS_ON[None, None])
+def test_filters_are_the_weights_of_the_first_convolution():
+    np.testing.assert_array_equal(first_layer_filters(Detector(in_channels=1)), IDENTITY[None, None])
     assert first_layer_filters(models.build("unet", in_channels=3, num_classes=2, options={"width": 5})).shape == (
         5,
         3,
@@ -176,7 +157,7 @@ def test_the_strongest_response_of_a_detector_is_where_its_pattern_is(generator)
     assert {name: values.shape for name, values in maps.items()} == {"first": (1, 64, 80), "second": (2, 32, 40)}
     found = strongest_responses(maps, (64, 80), channels=2, count=2, apart_px=8, border_px=0)
     second = [one for one in found if one.layer == "second"]
-    assert [one.channel for one in second] == [1, 1]  # channel 0 says the same everywhere
+    assert [one.channel for one in second] == [1, 1]  # channel 0 is constant
     for one, (row, column, height) in zip(second, ((20, 30, 1.0), (44, 60, 0.5)), strict=True):
         assert abs(one.row - row) <= 1
         assert abs(one.column - column) <= 1
@@ -200,7 +181,7 @@ def test_the_layers_of_every_architecture_can_be_shown(generator, name):
     torch.manual_seed(0)
     network = models.build(name, in_channels=1, num_classes=2, options=thin_options(name)).eval()
     stride, margin = network.stride_px, network.margin_px
-    network.geometry = Geometry(  # not measured: how far it looks does not matter here
+    network.geometry = Geometry(  # not measured: the context does not matter here
         stride_px=stride, context_px=None, margin_px=margin, remainder_px=network.remainder_px
     )
     side = 2 * round_up(2 * margin + stride, stride)
@@ -251,8 +232,8 @@ def test_an_ensemble_can_be_explained(tmp_path, generator):
     assert any(layer.startswith("members.0.") for layer in layers)
 
 
-def test_without_flags_the_place_is_where_the_slide_varies_and_the_object_is_surest(tmp_path):
-    """A network that calls bright pixels objects, on a large dark slide with one bright square."""
+def test_the_default_region_has_the_highest_contrast(tmp_path):
+    """A large dark slide with one bright square."""
     weights = write_network(tmp_path / "network", "unet", width=2, depth=1)
     pixels = np.zeros((900, 1000), np.uint8)
     pixels[700:720, 800:820] = 200
@@ -281,7 +262,7 @@ def test_without_flags_the_place_is_where_the_slide_varies_and_the_object_is_sur
         (["--occluder-px", "-3"], "--occluder-px must be at least 0, got -3"),
     ],
 )
-def test_what_cannot_be_explained_is_one_line(tmp_path, capsys, flags, message):
+def test_wrong_flags_are_an_error_of_one_line(tmp_path, capsys, flags, message):
     weights = write_network(tmp_path / "network", width=8, depth=2)
     tifffile.imwrite(tmp_path / "a.tif", np.eye(100, dtype=np.uint8)[:90])
     assert explain(tmp_path, weights, *flags) == 1

@@ -1,4 +1,4 @@
-"""The first law: tiled equals whole.
+"""Tiled prediction equals that of the whole slide.
 
 The oracle pads the whole slide with numpy and runs the bare network over it once; nothing of the tiling is used.
 """
@@ -36,8 +36,8 @@ def test_tiled_logits_equal_those_of_the_whole_slide(name, options, shape, gener
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_FINITE_CONTEXT[:1])
-def test_a_halo_below_the_context_breaks_the_law(name, options, generator):
-    """The tests above can fail: one stride less of halo, and the logits differ."""
+def test_a_halo_below_the_context_changes_the_logits(name, options, generator):
+    """The test above can fail: with a smaller halo, the logits differ."""
     network = network_with_batch_stats(name, num_classes=3, **options).double()
     image = generator.random((1, 128, 128))
     grid = Grid(shape=(128, 128), tile=(64, 64), halo_px=network.geometry.halo_px - 16, stride_px=16)
@@ -60,10 +60,10 @@ def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, d
 
 @pytest.fixture(params=[torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def small_memory(monkeypatch, request):
-    """Return a function that makes the memory of the device too small for more than so many pixels."""
+    """Return a function that limits the pixels that fit into the memory of the device."""
 
     def limit(network, largest_px):
-        assert network.geometry.stride_px  # measured on a network of the same class, before that is changed
+        assert network.geometry.stride_px  # measured before the class is patched
         shapes, forward = [], type(network).forward
 
         def checked(self, image):
@@ -79,7 +79,7 @@ def small_memory(monkeypatch, request):
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_too_little_memory_halves_batches_then_windows_and_the_logits_stay(padding, small_memory):
+def test_batches_and_windows_are_halved_if_memory_is_short(padding, small_memory):
     network = network_with_batch_stats("unet", num_classes=3, width=2, padding=padding).double()
     windows = torch.randn(3, 1, 192 + 16 * 9, 192 + 16 * 5, dtype=torch.float64)
     expected = logits_of(network, windows, 96)
@@ -91,19 +91,19 @@ def test_too_little_memory_halves_batches_then_windows_and_the_logits_stay(paddi
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
 
 
-def test_memory_that_holds_no_piece_is_one_clear_line(small_memory):
+def test_a_piece_that_does_not_fit_is_an_error(small_memory):
     network = network_with_batch_stats("unet", width=2)
     small_memory(network, 0)
     with pytest.raises(SlidemillError, match="208 x 208 px does not fit into the memory of cpu; lower tiling"):
         logits_within_memory(network, torch.zeros(2, 1, 208, 224), 96)
 
 
-def test_other_errors_of_the_network_are_not_taken_for_it():
+def test_other_errors_of_the_network_are_raised():
     with pytest.raises(RuntimeError, match="channels"):
         logits_within_memory(network_with_batch_stats("unet", width=2), torch.zeros(2, 3, 208, 224), 96)
 
 
-def test_windows_of_global_context_are_not_cut(small_memory):
+def test_windows_of_global_context_are_not_halved(small_memory):
     network = network_with_batch_stats("pspnet", width=4)
     small_memory(network, 64 * 64 - 1)
     with pytest.raises(SlidemillError, match="a window of 64 x 64 px does not fit"):

@@ -1,4 +1,4 @@
-"""Nothing begins that memory does not allow; what is written behind is written in order, and no failure is lost."""
+"""Writing behind keeps the order and all errors; windows that exceed the memory are refused."""
 
 import threading
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ def test_a_failure_at_the_last_item_is_not_lost():
             put(None)
 
 
-def test_windows_that_a_job_cannot_hold_are_refused_before_one_is_read(tmp_path, monkeypatch):
+def test_windows_that_exceed_the_memory_of_the_job_are_refused_before_reading(tmp_path, monkeypatch):
     network, card = load_network(write_network(tmp_path, width=2))
     plan = SlidePlan(
         slide=tmp_path / "missing.tif",

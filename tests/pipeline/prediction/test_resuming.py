@@ -1,4 +1,4 @@
-"""A prediction that was interrupted anywhere goes on, and ends as if nothing had been."""
+"""A prediction that was interrupted anywhere continues, with the results of an uninterrupted one."""
 
 import logging
 import zipfile
@@ -25,7 +25,7 @@ COUNTS = ("pixels", "differing_px", "compared_px", "uncertain", "mismatch")
 
 
 class Batch:
-    """Slides of several sizes, one of them damaged, planned for one network in tiles of 64 px; and their prediction."""
+    """Slides of several sizes, one of them damaged, planned in tiles of 64 px, and their prediction."""
 
     def __init__(self, folder, name):
         self.folder, self.settings = (
@@ -72,7 +72,7 @@ class Batch:
         return self.folder / f".partial-{name}.zarr.zip" / f"{name}.zarr.zip"
 
     def result(self, name="batch"):
-        """All that must be as if nothing had been: pixels, reasons, counts."""
+        """Everything that must equal an uninterrupted run: pixels, errors, counts."""
         with zipfile.ZipFile(self.output(name)) as archive:
             assert len(set(archive.namelist())) == len(archive.namelist())
         found = {}
@@ -91,7 +91,7 @@ def batch(request, tmp_path_factory):
     made = Batch(tmp_path_factory.mktemp(request.param), request.param)
     patch = pytest.MonkeyPatch()
     patch.setattr("pipeline.prediction.loop.batch_limit_px", lambda *_: 3 * 96 * 96)  # several batches for a slide
-    patch.setattr("pipeline.prediction.forward._UNCERTAIN", 0.02)  # an untrained network is sure of nothing
+    patch.setattr("pipeline.prediction.forward._UNCERTAIN", 0.02)  # an untrained network is uncertain everywhere
     assert made.predict() == 0
     made.whole = made.result()
     yield made
@@ -112,7 +112,7 @@ def journal(batch):
     return batch.journal("cut").read_bytes()
 
 
-def test_the_batch_has_what_is_to_be_told_apart(batch):
+def test_the_batch_has_the_cases_to_test(batch):
     assert "cut short" in batch.whole["batch/c"]
     assert 0 < batch.whole["uncertain"]["batch/a"] < 1
     assert (batch.whole["compared_px"] > 0) == bool(batch.whole["mismatch"])
@@ -120,7 +120,8 @@ def test_the_batch_has_what_is_to_be_told_apart(batch):
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), again=st.floats(0, 1))
-def test_a_journal_cut_off_anywhere_and_then_anywhere_again_ends_as_one_try(batch, journal, share, again):
+@pytest.mark.slow
+def test_two_interruptions_anywhere_do_not_change_the_results(batch, journal, share, again):
     batch.journal("cut").parent.mkdir(exist_ok=True)
     batch.journal("cut").write_bytes(journal[: round(share * len(journal))])
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
@@ -134,8 +135,8 @@ def test_a_journal_cut_off_anywhere_and_then_anywhere_again_ends_as_one_try(batc
 
 
 @pytest.mark.parametrize("tries", [1, 3])
-def test_what_is_recorded_does_not_go_through_the_network_again(batch, monkeypatch, tries):
-    """But for the windows around the last rows of tiles that are written, where tiles are blended."""
+def test_recorded_windows_do_not_go_through_the_network_again(batch, monkeypatch, tries):
+    """Except for the windows around the last written row of tiles, if tiles are blended."""
     record, scored = PredictionWriter.record, []
     original = segmentation._score
 
@@ -163,7 +164,7 @@ def test_what_is_recorded_does_not_go_through_the_network_again(batch, monkeypat
 
 
 @pytest.mark.parametrize("change", ["settings", "weights", "slide"])
-def test_a_journal_of_something_else_is_not_gone_on_with(batch, journal, caplog, monkeypatch, change):
+def test_a_journal_of_other_inputs_is_not_continued(batch, journal, caplog, monkeypatch, change):
     batch.journal("cut").parent.mkdir(exist_ok=True)
     batch.journal("cut").write_bytes(journal)
     plan = batch.folder / "plans" / "batch" / "b.json"

@@ -13,7 +13,7 @@ def test_what_was_written_is_read(tmp_path):
     assert read_speed(tmp_path / "batch.json") == SPEED
 
 
-def test_a_file_without_a_measurement_is_named(tmp_path):
+def test_a_file_without_a_measurement_is_an_error(tmp_path):
     write_json(tmp_path / "batch.json", {"pixels": 1})
     with pytest.raises(SlidemillError, match=r"batch.json: no 'wall_s' in this measurement"):
         read_speed(tmp_path / "batch.json")

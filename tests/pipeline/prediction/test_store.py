@@ -1,4 +1,4 @@
-"""Predictions come back as they were written; a failed sample comes back as its reason."""
+"""Predictions are read as they were written; a failed sample raises its error."""
 
 import warnings
 import zipfile
@@ -12,7 +12,7 @@ from pipeline.tiling.grid import Grid
 
 
 @pytest.mark.parametrize(("rows", "tile_rows", "chunk_rows"), [(100, 32, 32), (1300, 1056, 352), (600, 608, 304)])
-def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generator, rows, tile_rows, chunk_rows):
+def test_regions_are_read_as_written_and_no_chunk_is_written_twice(tmp_path, generator, rows, tile_rows, chunk_rows):
     labels = generator.integers(0, 3, (rows, 70)).astype(np.uint8)
     probabilities = generator.random((3, rows, 70)).astype(np.float16)
     grid = Grid(shape=(rows, 70), tile=(tile_rows, 32), halo_px=32, stride_px=16)
@@ -42,7 +42,7 @@ def test_regions_come_back_whole_and_no_chunk_is_written_twice(tmp_path, generat
         pass
 
 
-def test_a_writer_that_fails_leaves_no_file_under_its_name(tmp_path):
+def test_a_failed_writer_leaves_no_file(tmp_path):
     path = tmp_path / "batch.zarr.zip"
     with pytest.raises(RuntimeError), write_predictions(path, num_classes=2, probabilities=False, identity="a"):
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""Batches are read ahead in order; one damaged slide costs its own windows only; threads end with their user."""
+"""Batches are read ahead in order; a damaged slide affects its own windows only; threads end with their consumer."""
 
 import threading
 from pathlib import Path
@@ -27,7 +27,7 @@ def plan_of(path, shape, side=32):
     shapes=st.lists(st.tuples(st.integers(1, 100), st.integers(1, 100)), max_size=5),
     batch_px=st.integers(1, 40_000),
 )
-def test_groups_hold_every_tile_once_in_order_in_one_shape_within_the_limit(shapes, batch_px):
+def test_groups_contain_every_tile_once_in_order_with_one_shape_and_limited_pixels(shapes, batch_px):
     slides = [(str(index), plan_of(Path("none"), shape)) for index, shape in enumerate(shapes)]
     groups = list(grouped(slides, batch_px))
     tiles = [(sample, tile) for sample, plan in slides for tile in plan.grid.tiles()]
@@ -37,13 +37,13 @@ def test_groups_hold_every_tile_once_in_order_in_one_shape_within_the_limit(shap
         assert len(group) == 1 or len(group) * shape[0] * shape[1] <= batch_px
 
 
-def test_windows_of_small_fields_go_together_across_slides():
+def test_windows_of_several_small_slides_are_grouped():
     slides = [(str(index), plan_of(Path("none"), (32, 32))) for index in range(10)]
     assert [len(group) for group in grouped(slides, 4 * 64 * 64)] == [4, 4, 2]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_damaged_slide_is_found_once_and_the_others_go_on(tmp_path, generator, threads):
+def test_a_damaged_slide_is_reported_once_and_the_others_are_read(tmp_path, generator, threads):
     slides = []
     for name in ("a", "damaged", "c"):
         pixels = generator.integers(0, 255, (100, 90), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_a_damaged_slide_is_found_once_and_the_others_go_on(tmp_path, generator,
             np.testing.assert_array_equal(read[name, tile][0], whole[rows, columns])
 
 
-def test_a_slide_that_changed_its_size_is_refused(tmp_path):
+def test_a_slide_that_changed_its_size_is_an_error(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 40), np.uint8))
     slides = [("a", plan_of(tmp_path / "a.tif", (30, 41)))]
     batch, *_ = read_batches(slides, batch_px=1, memory_mb=1000, threads=1, ahead=1)
@@ -94,7 +94,7 @@ def test_no_task_runs_further_ahead_than_asked():
     assert max(begun) <= 3
 
 
-def test_what_a_task_raises_comes_in_its_turn():
+def test_the_exception_of_a_task_is_raised_in_its_place():
     def fail():
         raise OSError("no disk")
 

@@ -1,4 +1,4 @@
-"""Of a zip that was cut off or damaged anywhere, all up to the last mark before that is there again."""
+"""A zip that was cut off or damaged anywhere is recovered up to the last mark before that."""
 
 import zipfile
 
@@ -32,7 +32,7 @@ def write(path):
 
 
 def marks_before(place, starts):
-    """The marks that are whole in the first ``place`` bytes: an entry is, if its content is."""
+    """The marks that are complete in the first ``place`` bytes."""
     return [name for name in starts if is_mark(name) and starts[name] + 30 + len(name) + len(ENTRIES[name]) <= place]
 
 
@@ -58,13 +58,13 @@ def test_a_zip_that_is_cut_off(tmp_path_factory, cut):
     check(path, recover(path, is_mark), marks_before(cut, starts))
 
 
-@example(place=111, flip=128)  # in a name: no ASCII
-@example(place=111, flip=ord("m"))  # a name that zipfile takes to end before it begins
-@example(place=435, flip=1)  # a name that is there already
+@example(place=111, flip=128)  # in a name: not ASCII
+@example(place=111, flip=ord("m"))  # an empty name for zipfile
+@example(place=435, flip=1)  # the name of another entry
 @given(place=st.integers(0, 600), flip=st.integers(1, 255))
 def test_a_zip_with_a_wrong_byte_is_good_up_to_it(tmp_path_factory, place, flip):
-    """As a power cut leaves blocks that were never written. Dates and flags are not looked at, and no checksum covers
-    a name: it is another one then, but never that of two entries.
+    """Dates and flags are not checked, and no checksum covers a name: a damaged name is another one, but never that of
+    two entries.
     """
     path = tmp_path_factory.mktemp("flip") / "x.zip"
     content, starts = write(path)
@@ -83,7 +83,7 @@ def test_a_zip_with_a_wrong_byte_is_good_up_to_it(tmp_path_factory, place, flip)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK", b"no zip at all, but longer than a header is"])
-def test_what_holds_no_mark_is_left_alone(tmp_path, content):
+def test_a_file_without_a_mark_is_not_changed(tmp_path, content):
     path = tmp_path / "x.zip"
     if content is not None:
         path.write_bytes(content)

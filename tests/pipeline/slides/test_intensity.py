@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT, Statistics, measure, normalize, row_bands
+from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT, Statistics, measure_intensities, normalize, row_bands
 
 
 def of(pixels, cuts=1):
-    return measure(lambda: iter(np.array_split(pixels, cuts, axis=1)), pixels.dtype)
+    return measure_intensities(lambda: iter(np.array_split(pixels, cuts, axis=1)), pixels.dtype)
 
 
 @given(pixels=arrays(np.uint16, (2, 9, 11)), cuts=st.integers(1, 9))

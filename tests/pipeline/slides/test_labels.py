@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.base.errors import SlideError
 from pipeline.settings.stages import LabelConfig
-from pipeline.slides.labels import class_map, part_touching, training_objects
+from pipeline.slides.labels import class_map, separate_touching, training_objects
 from pipeline.slides.slide import open_plane
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
@@ -33,9 +33,13 @@ def test_values_become_their_classes():
 @pytest.mark.parametrize(
     ("labels", "config", "message"),
     [
-        (np.array([[0.5]]), INSTANCES, "labels.tif: labels are whole numbers, this file has float64 pixels"),
-        (np.array([[-1]]), INSTANCES, "object ids are at least 0 .background., found -1"),
-        (np.array([[0, 7, 255]]), MEMBRANES, "1 pixels of value 7 belong to no class .0 = membrane, 255 = cell."),
+        (np.array([[0.5]]), INSTANCES, "labels.tif: labels must be integers, this file has float64 pixels"),
+        (np.array([[-1]]), INSTANCES, "object id -1 is below 0 .background."),
+        (
+            np.array([[0, 7, 255]]),
+            MEMBRANES,
+            "belong to no class .0 = membrane, 255 = cell., the first has value 7",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(labels, config, message):
@@ -45,7 +49,7 @@ def test_what_does_not_fit_is_refused(labels, config, message):
 
 @given(objects=few_objects)
 def test_parted_objects_do_not_touch_and_nothing_else_changes(objects):
-    parted = part_touching(objects)
+    parted = separate_touching(objects)
     changed = parted != objects
     assert (parted[changed] == 0).all()
     for here, there in ((parted[:, :-1], parted[:, 1:]), (parted[:-1], parted[1:])):
@@ -57,7 +61,7 @@ def test_parted_objects_do_not_touch_and_nothing_else_changes(objects):
 
 def test_the_ridge_is_one_pixel_wide():
     objects = np.array([[1, 1, 1, 2, 2, 2]] * 2, dtype=np.int32)
-    assert part_touching(objects).tolist() == [[1, 1, 0, 2, 2, 2]] * 2
+    assert separate_touching(objects).tolist() == [[1, 1, 0, 2, 2, 2]] * 2
 
 
 def test_objects_of_a_binary_mask_are_its_connected_components():

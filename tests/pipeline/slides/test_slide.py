@@ -85,7 +85,7 @@ def test_the_pixel_size_is_in_micrometres_rows_first(tmp_path, options, expected
 
 def test_levels_of_a_pyramid_are_found_finest_first(data):
     with open_slide(_pyramid(data), memory_mb=MEMORY_MB) as slide:
-        sizes = [level.shape[0] * level.shape[1] for level in slide.levels]
+        sizes = [level.shape[1] * level.shape[2] for level in slide.levels]
         assert len(sizes) > 1
         assert sizes == sorted(sizes, reverse=True)
 
@@ -103,11 +103,11 @@ def _pyramid(data):
     ("name", "content", "message"),
     [
         ("empty.tif", b"", "empty .0 bytes.; copy it again"),
-        ("text.tif", b"This is no image", "no image: it begins with b'This is ', which no known format does"),
-        ("short.png", b"\x89PNG\r\n\x1a\n", "a PNG header that is cut short"),
-        ("header.tif", b"II*\0\x08\0\0\0", "a TIFF header without an image behind it"),
+        ("text.tif", b"This is no image", "no image: it begins with b'This is ', unlike any known format"),
+        ("short.png", b"\x89PNG\r\n\x1a\n", "the PNG is cut short within its header"),
+        ("header.tif", b"II*\0\x08\0\0\0", "the TIFF has a header but no image"),
         ("x.companion.ome", b"<OME/>", "it names no TIFF file"),
-        ("y.companion.ome", b'<UUID FileName="gone.tif"/>', "its file gone.tif is not beside it"),
+        ("y.companion.ome", b'<UUID FileName="gone.tif"/>', "its file gone.tif is not in the same folder"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, name, content, message):
@@ -128,9 +128,7 @@ def test_a_file_cut_short_is_found_from_its_header(tmp_path, generator):
     whole = (tmp_path / "x.tif").read_bytes()
     (tmp_path / "x.tif").write_bytes(whole[:-100])
     with (
-        pytest.raises(
-            SlideError, match=f"cut short: its data end at byte {len(whole)}, the file has {len(whole) - 100}"
-        ),
+        pytest.raises(SlideError, match=f"cut short: its data end at byte {len(whole)}, but it has {len(whole) - 100}"),
         open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB),
     ):
         pass

@@ -1,4 +1,4 @@
-"""A view shows the channels, plane, series and pixel size that were asked for, or says which there are."""
+"""A view shows the channels, plane, series and pixel size that the settings choose, or says which there are."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tifffile
 
 from pipeline.base.errors import ConfigError, SlideError
 from pipeline.settings.schema import ImageConfig, parse_settings
-from pipeline.slides.slide import on_grid_of, open_plane, open_slide, slide_step
+from pipeline.slides.slide import on_grid_of, open_plane, open_slide
 
 AXES = "TCZYX"
 SHAPE = (2, 3, 4, 24, 36)
@@ -52,14 +52,17 @@ def test_names_choose_channels_and_series(stack):
     [
         ({"t": 0}, "4 planes along axis Z; choose with image.z (0 to 3, or max)"),
         ({"z": "max"}, "2 planes along axis T; choose with image.t (0 to 1)"),
-        ({"z": 4, "t": 0}, "plane 4 of axis Z asked for, the file has 4"),
-        ({"z": 0, "t": 2}, "plane 2 of axis T asked for, the file has 2"),
-        ({"z": 0, "t": 0, "channels": [3]}, "channel 3 asked for (image.channels, counted from 0), the file has 3"),
-        ({"z": 0, "t": 0, "channels": ["RFP"]}, "names there are: 'DAPI', 'GFP', 'GFP'"),
-        ({"z": 0, "t": 0, "channels": ["GFP"]}, "channel 'GFP' asked for (image.channels), which the file has 2 times"),
-        ({"series": "scan"}, "names there are: 'nuclei', 'overview'"),
-        ({"series": 2}, "series 2 asked for (image.series, counted from 0), the file has 2"),
-        ({"z": 0, "t": 0, "level": 1}, "level 1 asked for (image.level, counted from 0), the file has 1"),
+        ({"z": 4, "t": 0}, "no plane 4 along axis Z, the file has 4"),
+        ({"z": 0, "t": 2}, "no plane 2 along axis T, the file has 2"),
+        ({"z": 0, "t": 0, "channels": [3]}, "no channel 3 (image.channels, counted from 0), the file has 3"),
+        (
+            {"z": 0, "t": 0, "channels": ["RFP"]},
+            "channel 'RFP' (image.channels) is in the file 0 times; its names: 'DAPI', 'GFP', 'GFP'",
+        ),
+        ({"z": 0, "t": 0, "channels": ["GFP"]}, "channel 'GFP' (image.channels) is in the file 2 times"),
+        ({"series": "scan"}, "its names: 'nuclei', 'overview'"),
+        ({"series": 2}, "no series 2 (image.series, counted from 0), the file has 2"),
+        ({"z": 0, "t": 0, "level": 1}, "no level 1 (image.level, counted from 0), the file has 1"),
         (
             {"series": "overview", "pixel_size_um": 1.0},
             "no pixel size in the file, and image.pixel_size_um asks for 1.0",
@@ -109,7 +112,7 @@ def test_a_level_is_the_finest_that_is_shown(pyramid, number):
         assert len(slide.levels) == 3 - number
         np.testing.assert_array_equal(slide.read_all()[0], levels[number])
         assert slide.pixel_size_um == (0.5 * 2**number, 0.5 * 2**number)
-        assert (slide.file_shape, slide_step(slide)) == ((96, 128), (2**number, 2**number))
+        assert (slide.file_shape, slide.step) == ((96, 128), (2**number, 2**number))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_a_pixel_size_is_read_from_the_nearest_finer_level(pyramid, target_um, s
         assert slide.shape == shape
         assert slide.pixel_size_um == (target_um, target_um)
         assert len(slide.levels) == 1 + coarser
-        assert slide_step(slide) == pytest.approx((target_um / 0.5,) * 2)
+        assert slide.step == pytest.approx((target_um / 0.5,) * 2)
         found = slide.read_all()[0]
         np.testing.assert_array_equal(slide.read(slice(3, 11), slice(5, 20))[0], found[3:11, 5:20])
     if target_um in (0.5, 1.0):
@@ -158,7 +161,7 @@ def test_labels_are_picked_where_the_pixels_of_the_view_are(pyramid, tmp_path, v
         with open_plane(tmp_path / "labels.tif", memory_mb=100, like=slide) as picked:
             found = picked.read_all()[0]
         assert found.shape == slide.shape
-        rows, columns = ((np.arange(n) + 0.5) * step for n, step in zip(slide.shape, slide_step(slide), strict=True))
+        rows, columns = ((np.arange(n) + 0.5) * step for n, step in zip(slide.shape, slide.step, strict=True))
         expected = labels[np.ix_(np.minimum(rows.astype(int), 95), np.minimum(columns.astype(int), 127))]
         np.testing.assert_array_equal(found, expected)
         tifffile.imwrite(tmp_path / "found.tif", found)

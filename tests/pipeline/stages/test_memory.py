@@ -67,6 +67,7 @@ def peaks_of(folder, rows, generator):
     }
 
 
+@pytest.mark.slow
 def test_ten_times_the_rows_take_no_more_memory_than_the_budget(tmp_path, generator):
     """Several runs, because the peak varies by some percent."""
     peaks = []

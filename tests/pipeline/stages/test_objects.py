@@ -155,7 +155,7 @@ def test_damaged_object_ids_are_one_line(tmp_path, generator):
         ),
         (
             lambda places: places.update(config=ObjectsConfig(classes=CLASSES, image=ImageConfig(channels=[1]))),
-            "channel 1 asked for",
+            "no channel 1",
         ),
         (lambda places: places["mask"].write_bytes(b""), "the file is empty"),
         *((lambda places, share=share: cut(places, share), "cut short|not a whole mask") for share in (0.2, 0.5, 0.99)),

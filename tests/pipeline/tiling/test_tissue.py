@@ -27,7 +27,7 @@ GLASS = (243, 242, 244)
 def slide_of(*levels):
     """A slide of (rows, columns, channels) or (rows, columns) levels."""
     planes, _ = pick_planes(Image(levels=levels, axes="YXS"[: levels[0].ndim]), None, Path("a"))
-    return Slide(path=Path("a"), levels=tuple(planes), file_shape=planes[0].shape)
+    return Slide(path=Path("a"), levels=tuple(planes), file_shape=planes[0].shape[1:])
 
 
 def glass(generator, colour=GLASS):

@@ -1,4 +1,4 @@
-"""Settings that are `auto` follow from the images by stated rules, fit into memory, and leave alone what is stated."""
+"""Settings that are `auto` follow the rules, fit into memory, and do not change other settings."""
 
 import logging
 import math
@@ -47,7 +47,7 @@ def step(*, stride_px=16, margin_px=0, fixed_bytes=0, bytes_per_px=1000):
         (512, 9, 64, 2),
     ],
 )
-def test_patch_and_batch_worked_out_by_hand(side_px, memory_mb, patch_px, batch_size):
+def test_patch_and_batch_by_hand(side_px, memory_mb, patch_px, batch_size):
     one = step()
     chosen = choose_patch(ModelConfig(), TrainingSet(side_px=side_px, object_px=None), one, memory_mb)
     assert chosen == patch_px
@@ -73,7 +73,7 @@ def pixels_of_a_step(one, side_px, memory_mb, least):
 
 
 @given(one=steps, side_px=st.integers(1, 5000), memory_mb=st.integers(1, 20_000), least=st.sampled_from([1, 2]))
-def test_a_step_fits_into_memory_and_more_memory_never_makes_it_smaller(one, side_px, memory_mb, least):
+def test_a_step_fits_into_memory_and_never_shrinks_with_more_memory(one, side_px, memory_mb, least):
     pixels = pixels_of_a_step(one, side_px, memory_mb, least)
     assert pixels == 0 or one.needed_mb(pixels) <= memory_mb
     assert pixels_of_a_step(one, side_px, 2 * memory_mb, least) >= pixels
@@ -83,18 +83,18 @@ def test_a_step_fits_into_memory_and_more_memory_never_makes_it_smaller(one, sid
     ("object_px", "side_px", "depth"),
     [(7, 512, 2), (8, 512, 3), (15, 512, 3), (16, 512, 4), (31, 512, 4), (32, 512, 5), (200, 512, 5), (200, 127, 4)],
 )
-def test_depth_spans_three_objects_where_the_images_allow(object_px, side_px, depth):
+def test_depth_spans_three_objects_if_the_images_allow(object_px, side_px, depth):
     """The context of a U-Net is 6 2^depth - 2: 22, 46, 94 and 190 px; sides are at least four cells of 2^depth."""
     config = ModelConfig(options={"width": 2, "depth": "auto"})
     assert choose_depth(config, TrainingSet(side_px=side_px, object_px=object_px), ONE_CHANNEL) == depth
 
 
-def test_the_largest_networks_look_as_far_as_the_patch_allows():
+def test_the_patch_limits_the_depth():
     config = ModelConfig(options={"width": 2, "depth": "auto"}, patch_px=32)
     assert choose_depth(config, NUCLEI, ONE_CHANNEL) == 3
 
 
-def test_the_default_is_what_was_found_good_for_nuclei(caplog):
+def test_the_settings_for_nuclei_and_their_log(caplog):
     caplog.set_level(logging.INFO)
     resolved = resolve(
         ModelConfig(options={"depth": "auto", "normalization": "auto"}), NUCLEI, memory_mb=8000, **ONE_CHANNEL
@@ -111,18 +111,18 @@ def test_the_default_is_what_was_found_good_for_nuclei(caplog):
     assert "21 px wide" in lines[0]
 
 
-def test_one_patch_at_a_time_asks_for_group_normalization():
+def test_a_batch_of_one_has_group_normalization():
     config = ModelConfig(options=THIN | {"normalization": "auto"}, batch_size=1)
     assert resolve(config, NUCLEI, memory_mb=8000, **ONE_CHANNEL).options["normalization"] == "group"
 
 
-def test_without_an_object_the_depth_is_that_of_the_architecture():
+def test_without_objects_the_depth_is_the_default():
     config = ModelConfig(options={"width": 2, "depth": "auto"})
     nothing = TrainingSet(side_px=512, object_px=None)
     assert resolve(config, nothing, memory_mb=8000, **ONE_CHANNEL).options == {"width": 2}
 
 
-def test_what_is_stated_stays_and_a_step_beyond_memory_is_said(caplog):
+def test_explicit_settings_stay_and_a_step_beyond_memory_is_a_warning(caplog):
     config = ModelConfig(options=THIN, patch_px=4096, batch_size=7, seed=3, learning_rate=0.5)
     resolved = resolve(config, NUCLEI, memory_mb=2000, **ONE_CHANNEL)
     assert resolved.model_dump() == config.model_dump()
@@ -133,7 +133,7 @@ def test_what_is_stated_stays_and_a_step_beyond_memory_is_said(caplog):
     ("architecture", "options"),
     [("unet", THIN | {"padding": "valid"}), ("sliding_window", {"width": 2, "hidden": 2}), ("linknet", {"width": 8})],
 )
-def test_the_patch_suits_every_network(architecture, options):
+def test_the_patch_fits_every_network(architecture, options):
     config = ModelConfig(architecture=architecture, options=options)
     resolved = resolve(config, TrainingSet(side_px=70, object_px=9.0), memory_mb=8000, **ONE_CHANNEL)
     network = models.build(architecture, options=options, **ONE_CHANNEL)
@@ -150,27 +150,29 @@ def test_the_patch_suits_every_network(architecture, options):
         ({"architecture": "pspnet", "options": {"depth": "auto"}}, 8000, "depth must be one of"),
     ],
 )
-def test_what_cannot_be_settled_is_one_line(settings, memory_mb, message):
+def test_settings_that_cannot_be_resolved_are_an_error_of_one_line(settings, memory_mb, message):
     with pytest.raises(ConfigError, match=message) as caught:
         resolve(ModelConfig(**settings), NUCLEI, memory_mb=memory_mb, **ONE_CHANNEL)
     assert "\n" not in str(caught.value)
 
 
-def test_only_what_has_a_rule_can_be_auto():
+def test_only_settings_with_a_rule_can_be_auto():
     with pytest.raises(ValidationError, match="options.width cannot be 'auto', only depth and normalization can"):
         ModelConfig(options={"width": "auto"})
     with pytest.raises(ValidationError, match="options.depth is still 'auto'"):
         ResolvedConfig(options={"depth": "auto"}, patch_px=64, batch_size=1)
 
 
-def without_weights(**options):
+def build_without_memory(**options):
     with torch.device("meta"):
         return models.build("unet", options=options, **ONE_CHANNEL)
 
 
 def test_memory_of_a_step_grows_with_the_width():
-    """All maps of a U-Net but image, logits and what the loss makes of them are as many as its width."""
-    narrow, wide, wider = (training_bytes_per_px(without_weights(width=w, depth=2), num_classes=2) for w in (8, 16, 24))
+    """All maps of a U-Net except image, logits and those of the loss are proportional to its width."""
+    narrow, wide, wider = (
+        training_bytes_per_px(build_without_memory(width=w, depth=2), num_classes=2) for w in (8, 16, 24)
+    )
     assert wider - wide == pytest.approx(wide - narrow, rel=0.01)
     assert wide - narrow > 0.45 * wide
 
@@ -200,14 +202,15 @@ def peak_mb(batch_size):
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 10**6
 
 
-def test_a_real_step_takes_what_was_planned():
-    planned = measure_step(without_weights(width=16, depth=2), num_classes=2)
+@pytest.mark.slow
+def test_a_real_step_takes_the_estimated_memory():
+    planned = measure_step(build_without_memory(width=16, depth=2), num_classes=2)
     small, large = peak_mb(2), peak_mb(14)
     assert large <= planned.needed_mb(14 * 128**2)
     assert 0.5 < (large - small) * 10**6 / (12 * 128**2 * planned.bytes_per_px) <= 1
 
 
-def test_half_of_all_object_pixels_lie_in_wider_ones():
+def test_half_of_all_object_pixels_are_in_wider_objects():
     """Four specks and two disks: the specks are 4 of 204 pixels."""
     assert typical_diameter(np.array([1, 1, 0, 1, 1, 100, 100])) == pytest.approx(2 * math.sqrt(100 / math.pi))
     assert typical_diameter(np.array([0, 0])) is None
@@ -215,7 +218,7 @@ def test_half_of_all_object_pixels_lie_in_wider_ones():
 
 
 @pytest.mark.parametrize("kind", ["instances", "classes"])
-def test_a_training_set_is_described_as_the_network_sees_it(tmp_path, kind):
+def test_a_training_set_is_measured(tmp_path, kind):
     rows, columns = np.ogrid[:80, :120]
     disks = [np.hypot(rows - 20, columns - 20) < 10.5, np.hypot(rows - 55, columns - 80) < 10.5]
     labels = (disks[0] + (2 if kind == "instances" else 1) * disks[1]).astype(np.uint8)
@@ -235,7 +238,7 @@ def test_a_training_set_is_described_as_the_network_sees_it(tmp_path, kind):
     assert sorted(round(size[0], 3) for size in found.pixel_sizes_um) == [0.25, 0.5]
 
 
-def test_training_images_of_several_pixel_sizes_are_said(caplog):
+def test_training_images_of_several_pixel_sizes_are_a_warning(caplog):
     data = TrainingSet(side_px=512, object_px=21.0, pixel_sizes_um=[(0.25, 0.25), (0.5, 0.5)])
     resolve(ModelConfig(options=THIN), data, memory_mb=8000, **ONE_CHANNEL)
-    assert "0.25 to 0.5 um; image.pixel_size_um brings objects to one size" in caplog.text
+    assert "0.25 to 0.5 um; image.pixel_size_um brings them to one size" in caplog.text

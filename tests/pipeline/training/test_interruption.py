@@ -1,4 +1,4 @@
-"""A training that is killed goes on and ends as if nothing had been; two processes train as one does."""
+"""A killed training continues to the same weights; two processes train like one."""
 
 import signal
 import time
@@ -15,6 +15,8 @@ from pipeline.training import loop as training
 from pipeline.training.state import TrainingState, read_state, write_state
 from tests.support.training import NETWORK, Project, train_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
@@ -23,8 +25,8 @@ def project(tmp_path_factory) -> Project:
     return made
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(project):
-    """Killed right after its first record, then somewhere after the third; Snakemake deletes the history each time."""
+def test_a_killed_training_continues_to_the_same_weights(project):
+    """Killed after its first validation, then somewhere after the third; Snakemake deletes the history each time."""
     for records, later_s in ((1, 0.0), (3, 0.02)):
         with project.start("killed") as job:
             while job.poll() is None and len(project.history("killed")) < records:
@@ -44,8 +46,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(project):
     assert list(whole["step"]) == [4, 8, 12, 16]
 
 
-def test_a_run_killed_before_it_noted_that_training_ended_trains_no_step_twice(project):
-    """Snakemake deletes the outputs of such a job, and starts it again; what is kept for it is as small as they are."""
+def test_a_finished_training_whose_outputs_were_deleted_trains_no_step_twice(project):
+    """As Snakemake does with a job if it was killed before it noted its end. The state is as small as the network."""
     project.train("noted")
     outputs = [project.folder / "noted" / name for name in ("model.safetensors", "model.json", "history.csv")]
     first = [path.read_bytes() for path in outputs]
@@ -66,7 +68,7 @@ def test_two_processes_have_the_losses_of_one(project):
 
 
 def test_two_processes_have_the_weights_and_statistics_of_one(project):
-    """By SGD: AdamW makes whole steps of the rounding errors that are the gradient of a bias before normalization."""
+    """With SGD: AdamW amplifies rounding errors, the gradient of a bias before normalization, to whole steps."""
     optimizer = OptimizerConfig(kind="sgd", momentum=0.9)
     by_sgd = project.with_network(NETWORK.model_copy(update={"optimizer": optimizer}))
     for name, devices in (("sgd one", 1), ("sgd two", 2)):
@@ -109,7 +111,7 @@ def test_every_part_of_a_training_is_in_its_state(tmp_path, monkeypatch, setting
     assert list(table["step"]) == [4, 8, 12]
 
 
-def test_a_state_is_only_for_the_training_it_is_of(tmp_path):
+def test_a_state_is_only_read_by_its_own_training(tmp_path):
     path = tmp_path / "state.safetensors"
     state = TrainingState(step=3, elapsed_s=1.5, history=[{"step": 3, "dice_mean": float("nan")}])
     state.tensors = {"network": {"a.b": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"0.step": torch.tensor(3.0)}}
@@ -124,8 +126,8 @@ def test_a_state_is_only_for_the_training_it_is_of(tmp_path):
     assert read_state(path, "mine") is None
 
 
-def test_a_training_that_is_over_is_not_begun_again(tmp_path, monkeypatch):
-    """It was killed after its last step, before its network was written."""
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch):
+    """Killed after its last step, before its network was written."""
     first, best, _ = train_in(tmp_path, max_steps=4, validate_every=4)
     monkeypatch.setattr(training.Learner, "step", lambda *_, **__: pytest.fail("another step"))
     second, again, _ = train_in(tmp_path, max_steps=4, validate_every=4)

@@ -1,4 +1,4 @@
-"""Training learns, keeps its best weights, repeats itself from a seed, and ends when it should."""
+"""Training learns, keeps its best weights, is repeatable, and ends as configured."""
 
 import itertools
 import math
@@ -29,7 +29,8 @@ def train(tmp_path):
 
 @pytest.mark.parametrize("options", [{"width": 4, "depth": 2}, {"width": 4, "depth": 2, "padding": "valid"}])
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_it_learns_and_ends_with_its_best_weights(train, options, average):
+@pytest.mark.slow
+def test_training_learns_and_keeps_its_best_weights(train, options, average):
     network, best, history = train(options=options, optimizer=OptimizerConfig(average=average), precision="float32")
     assert list(history["step"]) == [30, 60]
     assert best["dice_mean"] == history["dice_mean"].max()
@@ -40,21 +41,24 @@ def test_it_learns_and_ends_with_its_best_weights(train, options, average):
     assert not network.training
 
 
-def test_a_seed_repeats_a_training(train):
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_weights(train):
+    """Steps end the training, not time."""
     (first, *_), (second, *_) = train(max_steps=8), train(max_steps=8)
     for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.slow
 def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch, precision, dtype):
-    """Steps and validations do; the weights that are kept, and the loss, are float32 whatever it is."""
+    """Steps and validations do; weights and loss are always float32."""
     computed, lost = set(), set()
     forward, loss_of = torch.nn.Conv2d.forward, losses.SegmentationLoss.forward
 
     def convolve(self, image):
         logits = forward(self, image)
-        if logits.dtype != torch.float64:  # of probing the geometry
+        if logits.dtype != torch.float64:  # measures the geometry
             computed.add((torch.is_grad_enabled(), logits.dtype))
         return logits
 
@@ -72,8 +76,8 @@ def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_weights_move_alike_in_any_memory_order(kind):
-    """The fused optimizer walks through memory, not through elements."""
+def test_updates_do_not_depend_on_the_memory_order(kind):
+    """The fused optimizer works on memory, not on elements."""
     moved = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
@@ -91,19 +95,21 @@ def test_weights_move_alike_in_any_memory_order(kind):
         torch.testing.assert_close(moved[1][name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 def test_time_ends_a_training(train):
     _, _, history = train(max_steps=10**6, max_minutes=0.02)
     assert history["step"].iloc[-1] < 10**4
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training(train):
-    """At a learning rate of next to nothing, no validation is better than the first."""
+    """With a learning rate of almost 0, no validation is better than the first."""
     options = {"width": 2, "depth": 1, "normalization": "none"}
     _, _, history = train(max_steps=10**4, validate_every=4, patience=3, learning_rate=1e-30, options=options)
     assert list(history["step"]) == [4, 8, 12, 16]
 
 
-def test_a_loss_that_is_no_number_is_one_line_and_the_batch_is_kept(tmp_path):
+def test_an_infinite_loss_is_an_error_and_the_batch_is_kept(tmp_path):
     with pytest.raises(SlidemillError, match="the loss is .* at step .*; the batch is in .*; lower learning_rate"):
         train_in(tmp_path, learning_rate=1e30)
     with np.load(tmp_path / "training" / "failed-batch.npz") as batch:
@@ -126,39 +132,40 @@ def test_the_learning_rate_rises_then_falls_as_configured(kind, half):
 
 
 @pytest.mark.parametrize(("every", "pixels", "steps"), [(50, 10_000, 50), (1, 10_000, 1), (50, 10**6, 367)])
-def test_validation_takes_at_most_a_tenth_of_the_computing(every, pixels, steps):
+def test_validation_takes_at_most_a_tenth_of_the_computation(every, pixels, steps):
     """By hand: a step computes 3 times 8192 px, validation 10^6; 9 times 10^6 are 366.2 times 24576."""
     config = ResolvedConfig(patch_px=64, batch_size=2, validate_every=every)
     assert validation_interval(config, pixels) == (steps if pixels > 10_000 else max(every, 4))
 
 
-def test_time_of_earlier_tries_counts():
+def test_progress_follows_from_steps_and_time():
     clock = Clock(max_steps=100, max_seconds=100, earlier_s=75)
     assert clock.fraction(10) == 0.75
     assert clock.fraction(80) == 0.8
     assert 75 <= clock.elapsed_s() < 100
+    assert Clock(max_steps=100, max_seconds=math.inf, earlier_s=1e9).fraction(80) == 0.8
 
 
 @pytest.mark.parametrize(
     ("patch_px", "message"),
     [(100, "a multiple of the network's stride of 16, got 100"), (192, "at least 200 .* got 192")],
 )
-def test_a_patch_that_does_not_suit_the_network_is_refused(patch_px, message):
+def test_a_patch_that_does_not_fit_the_network_is_an_error(patch_px, message):
     with pytest.raises(SlidemillError, match=message):
         check_patch(Geometry(stride_px=16, context_px=94, margin_px=92, remainder_px=12), patch_px)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+def test_a_batch_that_cannot_be_divided_is_an_error(tmp_path):
     with pytest.raises(SlidemillError, match="batch_size 2 cannot be shared among 3 devices"):
         train_in(tmp_path, devices=CPU * 3)
 
 
-def test_one_patch_at_a_time_is_too_few_for_averages_of_an_image(train):
+def test_a_batch_of_one_is_an_error_for_pspnet(train):
     with pytest.raises(SlidemillError, match="batch_size must be at least 2 for pspnet"):
         train(architecture="pspnet", options={"width": 1}, batch_size=1)
 
 
-def test_the_first_loss_is_that_of_guessing(train):
+def test_the_first_loss_is_that_of_chance(train):
     _, _, history = train(max_steps=1, validate_every=1, loss={"cross_entropy": 1, "dice": 0})
     assert history["loss"][0] == pytest.approx(math.log(2), rel=0.8)
 
@@ -173,8 +180,8 @@ def test_the_first_loss_is_that_of_guessing(train):
         ({"frozen_steps": 3}, [(1.0, 0), (1.0, 3)], False),
     ],
 )
-def test_the_encoder_learns_at_its_own_rate_and_time(tmp_path, settings, groups, is_frozen):
-    """Frozen, it keeps its weights and its statistics; slowed down, it still moves."""
+def test_the_encoder_has_its_own_rate_and_start(tmp_path, settings, groups, is_frozen):
+    """A frozen encoder keeps its weights and statistics; a slow one changes."""
     torch.manual_seed(0)
     network = models.build("unet", in_channels=1, num_classes=2, options={"width": 4, "depth": 2})
     before = {name: value.clone() for name, value in network.state_dict().items()}

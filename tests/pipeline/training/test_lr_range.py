@@ -46,11 +46,12 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert 1e-3 < suggest(rates, losses) < 5e-3
 
 
-def test_a_loss_that_never_falls_is_one_line():
+def test_a_loss_that_never_falls_is_an_error():
     with pytest.raises(SlidemillError, match="the loss never falls"):
         suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_rate_and_draws_the_test(tmp_path, monkeypatch, capsys):
     Project(tmp_path)
     (tmp_path / "results" / "weight_maps").mkdir(parents=True)

@@ -13,7 +13,7 @@ import zarr
 
 from pipeline.base.errors import SlideError
 from pipeline.settings.schema import ImageConfig
-from pipeline.slides.formats.whole_slide import _Level, _over_white
+from pipeline.slides.formats.whole_slide import _over_white, level_array
 from pipeline.slides.slide import open_slide
 
 MEMORY_MB = 500
@@ -83,7 +83,7 @@ def test_coarse_levels_of_a_whole_slide_have_one_value_per_pixel(data, generator
     with openslide.OpenSlide(path) as slide:
         assert slide.level_count > 2
         for number in range(slide.level_count):
-            level = _Level(slide, number)
+            level = level_array(slide, number)
             whole = level[:, :, :]
             for _ in range(10):
                 rows, columns = (
@@ -280,7 +280,7 @@ def test_colours_of_print_are_refused(tmp_path):
     PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.jpg")
     PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.tif")
     for name, stored in (("x.jpg", "CMYK"), ("x.tif", "SEPARATED")):
-        with pytest.raises(SlideError, match=f"colours stored as {stored} are not read; save it in grey or RGB"):
+        with pytest.raises(SlideError, match=f"colours stored as {stored} cannot be read; save it in grey or RGB"):
             pixels_of(tmp_path / name)
 
 

@@ -1,4 +1,4 @@
-"""Pairs read from disk equal those in memory, and what cannot be learned from is said in one line before training."""
+"""Pairs read from disk equal those in memory; unusable pairs are errors of one line before training."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings
 from pipeline.settings.stages import TrainConfig, parse_stage_config
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.slides.labels import IGNORED
 from pipeline.training.data.annotated import open_pairs
 from pipeline.training.data.patches import RandomPatches
@@ -70,9 +70,9 @@ def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
     assert (image.shape, target.shape, weights.shape) == ((1, 32, 32), (32, 32), (32, 32))
 
 
-def test_a_pair_is_normalized_as_a_slide_and_its_objects_are_parted(project):
+def test_a_pair_is_normalized_as_a_slide_and_its_objects_are_separated(project):
     pixels, objects = (tifffile.imread(project / folder / "a.tif") for folder in ("images", "labels"))
-    statistics = measure(lambda: iter([pixels[None]]), pixels.dtype)
+    statistics = measure_intensities(lambda: iter([pixels[None]]), pixels.dtype)
     first = opened(project)[0]
     np.testing.assert_array_equal(first.image[:, :, :], normalize(pixels[None], statistics))
     parts = skimage.measure.label(first.classes[:], connectivity=1)
@@ -128,13 +128,13 @@ def spoil_nan(project):
         ),
     ],
 )
-def test_what_cannot_be_learned_from_is_refused(project, spoil, training, message):
+def test_a_pair_that_cannot_be_used_is_an_error(project, spoil, training, message):
     spoil(project)
     with pytest.raises(SlidemillError, match=message):
         opened(project, **training)
 
 
-def test_all_problems_are_told_at_once(project):
+def test_all_problems_are_in_one_message(project):
     spoil_blank(project)
     write(project, "images", "c", np.zeros((64, 96), np.uint8))
     with pytest.raises(
@@ -143,12 +143,12 @@ def test_all_problems_are_told_at_once(project):
         opened(project)
 
 
-def test_blank_labels_are_learned_where_that_is_meant(project):
+def test_blank_labels_can_be_allowed(project):
     spoil_blank(project)
     assert opened(project, allow_empty=True)[1].class_index.classes == [0]
 
 
-def test_missing_labels_are_told_together(project):
+def test_missing_labels_are_in_one_message(project):
     for name in "ac":
         (project / "labels" / f"{name}.tif").unlink()
     with pytest.raises(SlidemillError, match=r"a.tif: no label image .*; 2 of 3 images have none: a, c"):

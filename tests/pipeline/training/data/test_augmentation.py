@@ -1,4 +1,4 @@
-"""Every change does what its name says, as far and as often as it is set, and nothing where it is turned off."""
+"""Every change has the configured strength and probability, and has no effect if it is off."""
 
 import math
 
@@ -50,7 +50,7 @@ def identity(patch_px=64):
     return torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
 
 
-def test_what_is_turned_off_changes_nothing():
+def test_changes_that_are_off_have_no_effect():
     image = torch.rand(3, 16, 16)
     assert places(STILL) is None
     assert torch.equal(changed(STILL, image), image)
@@ -80,7 +80,7 @@ def test_scale_shift_and_crop_stay_within_their_limits(seed):
     assert (cropped[:, -1, -1] - cropped[:, 0, 0]).min() >= 63 * 0.7 - 1e-3
 
 
-def test_elastic_deformation_is_smooth_and_as_large_as_set():
+def test_elastic_deformation_is_smooth_and_as_large_as_configured():
     config = always(elastic_px=10.0, elastic_grid_px=64.0)
     moved = torch.stack([places(config, seed, 128) - identity(128) for seed in range(200)])
     assert moved.std().item() == pytest.approx(10 / math.sqrt(3), rel=0.25)  # sigma is uniform up to 10 px
@@ -88,16 +88,16 @@ def test_elastic_deformation_is_smooth_and_as_large_as_set():
     assert abs(moved.mean().item()) < 1
 
 
-def test_a_change_is_made_as_often_as_set_and_all_of_space_together():
+def test_spatial_changes_have_their_probability_and_come_together():
     half = AugmentationConfig(probability={"elastic_px": 0.2})
     made = [places(half, seed) for seed in range(400)]
     assert np.mean([one is not None for one in made]) == pytest.approx(0.5, abs=0.08)
     straight = [one is not None and bool(one.diff(n=2, dim=-1).abs().max() < 1e-3) for one in made]
-    assert np.mean(straight) == pytest.approx(0.3, abs=0.08)  # turned and scaled, not bent
+    assert np.mean(straight) == pytest.approx(0.3, abs=0.08)  # rotated and scaled, not deformed
 
 
 @given(seed=st.integers(0, 99))
-def test_reading_ahead_covers_what_patches_come_from(seed):
+def test_the_reach_covers_the_pixels_of_patches(seed):
     config = always(rotate_deg=30.0, scale=0.2, shift_px=3.0, crop=0.2)
     reach = reach_px(config, 64)
     found = places(config, seed)
@@ -115,14 +115,14 @@ def test_resampling_by_whole_pixels_is_exact(generator):
     assert torch.equal(target, torch.from_numpy(classes[3:11, 5:13]))
 
 
-def test_there_are_eight_different_turns():
+def test_there_are_eight_flips_and_rotations():
     part = torch.arange(4).view(1, 2, 2)
     assert torch.equal(flip_or_rotate(part, 0), part)
     assert len({tuple(flip_or_rotate(part, number).flatten().tolist()) for number in range(8)}) == 8
 
 
 @pytest.mark.parametrize("name", [name for name in COLOUR if name != "stain"])
-def test_a_change_of_colour_follows_from_its_seed(name):
+def test_an_intensity_change_depends_on_its_seed(name):
     image = torch.rand(3, 64, 64)
     config = always(**{name: COLOUR[name]})
     found = [changed(config, image, seed) for seed in (1, 1, 2, 3, 4)]
@@ -131,7 +131,7 @@ def test_a_change_of_colour_follows_from_its_seed(name):
     assert all((one.shape, one.dtype, type(one)) == (image.shape, torch.float32, torch.Tensor) for one in found)
 
 
-def test_erased_is_one_rectangle_and_shuffled_channels_stay_whole():
+def test_erasing_is_one_rectangle_and_shuffling_keeps_channels():
     image = torch.rand(3, 64, 64) + 1
     for seed in range(20):
         rows, columns = np.nonzero((changed(always(erase=0.25), image, seed) == 0).all(dim=0).numpy())
@@ -143,14 +143,14 @@ def test_erased_is_one_rectangle_and_shuffled_channels_stay_whole():
         assert torch.equal(mixed[mixed[:, 0, 0].argsort()], image[image[:, 0, 0].argsort()])
 
 
-def test_a_stain_jitter_of_nothing_changes_nothing():
+def test_a_stain_jitter_of_strength_zero_has_no_effect():
     image = torch.rand(3, 8, 8) * 0.9 + 0.05
     still = jitter_stains(image, BYTES, 255.0, strength=0.0, generator=np.random.default_rng(0))
     torch.testing.assert_close(still, image, atol=1e-5, rtol=0)
 
 
 def test_a_pure_stain_keeps_its_colour():
-    """Optical density of haematoxylin alone, stronger or weaker: still along its own colour, up to the common shift."""
+    """The optical density of haematoxylin is scaled along its own colour, up to the common shift."""
     amounts = torch.linspace(0.1, 0.8, 16).view(1, 4, 4)
     density = torch.tensor(rgb_from_hed[0], dtype=torch.float32).view(3, 1, 1) * amounts
     for seed in range(10):

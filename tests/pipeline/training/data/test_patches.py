@@ -1,4 +1,4 @@
-"""Patches follow from seed and number alone, hold every slide and class as often, and keep their parts together."""
+"""Patches depend on seed and number only, are balanced over slides and classes, and stay aligned with their labels."""
 
 import pickle
 
@@ -16,7 +16,7 @@ from pipeline.tiling.tissue import Tissue
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.class_index import index_classes
 from pipeline.training.data.patches import RandomPatches, _start
-from tests.support.training import STILL
+from tests.support.training import STILL, squares
 
 SPACE = STILL.model_copy(
     update={
@@ -29,16 +29,6 @@ SPACE = STILL.model_copy(
         "probability": dict.fromkeys(["rotate_deg", "scale", "shift_px", "crop", "elastic_px"], 1.0),
     }
 )
-
-
-def squares(seed, side=96):
-    """Bright squares on a dark ground, with noise."""
-    generator = np.random.default_rng(seed)
-    classes = np.zeros((side, side), np.uint8)
-    for top, left in generator.integers(0, side - 16, (6, 2)):
-        classes[top : top + 14, left : left + 14] = 1
-    image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
-    return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))
 
 
 def of_classes(classes, **more):
@@ -68,8 +58,8 @@ def test_patches_have_the_types_that_the_loss_takes(config):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_a_patch_follows_from_the_seed_and_its_number(in_memory):
-    """In any order, in a copy in another process, or behind others: the same."""
+def test_a_patch_depends_on_the_seed_and_its_number_only(in_memory):
+    """In any order, in a copy, and in another process."""
     images = [of_classes(squares(seed, side=200).classes, in_memory=in_memory) for seed in (1, 2)]
     drawn = patches(AugmentationConfig(), images=images)
     numbers = [300, 7, 0, 16, 7, 128, 2**40]
@@ -83,7 +73,7 @@ def test_a_patch_follows_from_the_seed_and_its_number(in_memory):
 
 
 def test_patches_of_slides_on_disk_equal_those_of_slides_in_memory():
-    """The neighbourhood that is read once for several patches gives what reading each would give."""
+    """Reading a neighbourhood once for several patches does not change them."""
     images = [of_classes(squares(seed, side=300).classes, in_memory=False) for seed in (1, 2)]
     drawn, alone = patches(SPACE, images=images), patches(SPACE, images=images)
     for number in range(64):
@@ -95,7 +85,7 @@ def test_patches_of_slides_on_disk_equal_those_of_slides_in_memory():
 
 
 def test_labels_and_weights_move_with_the_image():
-    """Wherever pixels go, the three still agree."""
+    """The three agree after any change."""
     drawn = patches(SPACE, images=[of_classes(squares(1).classes)])
     for image, target, weights in (drawn[index] for index in range(20)):
         # Labels take the nearest pixel, which has at least a quarter of the weight in bilinear interpolation.
@@ -127,8 +117,8 @@ def test_an_image_smaller_than_a_patch_is_mirrored():
     np.testing.assert_array_equal(image[0].numpy(), expected)
 
 
-def test_real_neighbours_fill_the_corners_of_a_turned_patch():
-    """On a ramp, a turned patch is that ramp turned, to its very corners; mirrored pixels would break it."""
+def test_real_neighbours_fill_the_corners_of_a_rotated_patch():
+    """A rotated patch of a ramp is a ramp up to its corners; mirrored pixels would not be."""
     ramp = np.arange(200, dtype=np.float32)[:, None] + 3 * np.arange(200, dtype=np.float32)
     slide = Annotated(
         name="", image=ramp[None], classes=np.zeros(ramp.shape, np.uint8), weights=np.ones(ramp.shape, np.float16)
@@ -150,15 +140,15 @@ def test_real_neighbours_fill_the_corners_of_a_turned_patch():
 
 
 @given(point=st.integers(0, 99), length=st.integers(100, 300), patch_px=st.integers(8, 120), seed=st.integers(0, 99))
-def test_a_patch_holds_its_pixel_and_reaches_an_eighth_beyond_the_slide(point, length, patch_px, seed):
+def test_a_patch_contains_its_pixel_and_extends_an_eighth_beyond_the_slide(point, length, patch_px, seed):
     start = _start(point, patch_px, length, np.random.default_rng(seed))
     assert start <= point < start + patch_px
     assert -(patch_px // 8) <= start
     assert start + patch_px <= length + patch_px // 8
 
 
-def test_every_slide_and_every_class_are_drawn_as_often():
-    """A large slide of background, and a small one that alone has the rare class, in one corner."""
+def test_slides_and_classes_are_drawn_with_equal_probability():
+    """A large slide of background, and a small one with the rare class in a corner."""
     rare = np.zeros((64, 64), np.uint8)
     rare[:4, :4] = 1
     images = [of_classes(np.zeros((640, 640))), of_classes(rare)]
@@ -172,7 +162,7 @@ def test_every_slide_and_every_class_are_drawn_as_often():
 
 
 def test_dense_classes_are_drawn_evenly_over_the_slide(generator):
-    """Where all classes are everywhere, balance changes nothing."""
+    """If all classes are everywhere, balance has no effect."""
     images = [of_classes(generator.integers(0, 2, (256, 256)))]
     drawn = patches(images=images, balance=1.0)
     points = np.array([drawn._place(number)[1] for number in range(2000)])
@@ -181,7 +171,7 @@ def test_dense_classes_are_drawn_evenly_over_the_slide(generator):
     assert counts.max() < 175
 
 
-def test_glass_is_not_drawn_but_for_its_labels():
+def test_glass_is_drawn_only_where_it_is_labelled():
     classes = np.zeros((256, 256), np.uint8)
     classes[200:204, 200:204] = 1
     cells = np.zeros((8, 8), dtype=bool)
@@ -195,7 +185,7 @@ def test_glass_is_not_drawn_but_for_its_labels():
 
 
 @given(rows=st.integers(1, 90), columns=st.integers(1, 90), seed=st.integers(0, 99), side=st.sampled_from([None, 5000]))
-def test_cells_count_every_annotated_pixel_once(rows, columns, seed, side):
+def test_every_annotated_pixel_is_counted_once(rows, columns, seed, side):
     classes = np.random.default_rng(seed).choice([0, 2, IGNORED], (rows, columns), p=[0.5, 0.2, 0.3]).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         if side:
@@ -209,6 +199,6 @@ def test_cells_count_every_annotated_pixel_once(rows, columns, seed, side):
             assert classes[cells.draw(classes, None, np.random.default_rng(seed))] != IGNORED
 
 
-def test_stains_of_a_grey_image_are_refused():
+def test_stain_jitter_of_a_grey_image_is_an_error():
     with pytest.raises(SlidemillError, match="augmentation.stain needs images of 3 channels .RGB., got 1"):
         patches(AugmentationConfig(stain=0.1))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.settings.stages import LabelConfig
-from pipeline.slides.labels import IGNORED, class_map, part_touching
+from pipeline.slides.labels import IGNORED, class_map, separate_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands
 from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
@@ -34,7 +34,7 @@ def write_labels(folder, config, seed):
 def expected_weights(labels, config, path):
     """Return the formula on the whole image, from its definition."""
     if config.kind == "instances":
-        objects = part_touching(labels.astype(np.int32))
+        objects = separate_touching(labels.astype(np.int32))
         return direct(objects, (objects > 0).astype(int), CLASS_WEIGHT["instances"], 10.0, 5.0)
     classes = class_map(labels, config, source=path)
     return direct(
@@ -71,7 +71,7 @@ def test_classes_are_counted_over_the_whole_image(tmp_path, config):
     assert counts.tolist() == [(classes == index).sum() for index in range(len(config.classes))]
 
 
-def test_what_is_not_annotated_is_not_counted_and_no_object(tmp_path, monkeypatch):
+def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path, monkeypatch):
     """Two pieces of class 1 around a piece that is not annotated, which is no third object between them."""
     labels = np.zeros((5, 60), dtype=np.uint8)
     labels[:, :10], labels[:, 20:25], labels[:, 40:] = 1, IGNORED, 1

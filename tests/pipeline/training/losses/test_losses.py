@@ -1,4 +1,4 @@
-"""Every loss: by its definition, by hand, and blind to what is not annotated."""
+"""Losses by their definition and by hand; unknown pixels have no effect."""
 
 import math
 from itertools import combinations, pairwise
@@ -43,9 +43,6 @@ def only(name, **others):
     return LossConfig(**dict.fromkeys(LossWeights.model_fields, 0.0) | {name: 1.0}, **others)
 
 
-rubbish = st.sampled_from([1e4, math.nan, -math.inf])
-
-
 @EVERY
 class TestEveryLoss:
     @settings(deadline=None, max_examples=20)
@@ -55,7 +52,7 @@ class TestEveryLoss:
         share=st.floats(0, 1),
         rubbish=st.sampled_from([1e4, math.nan, -math.inf]),
     )
-    def test_what_is_ignored_changes_neither_value_nor_gradient(self, name, seed, classes, share, rubbish):
+    def test_ignored_pixels_change_neither_value_nor_gradient(self, name, seed, classes, share, rubbish):
         logits, target, weights = batch(seed, classes=classes)
         ignored = torch.rand(target.shape, generator=torch.Generator().manual_seed(seed)) < share
         target[ignored] = IGNORED
@@ -71,7 +68,7 @@ class TestEveryLoss:
         assert torch.equal(results[0][0], results[1][0])
         assert torch.equal(results[0][1], results[1][1])
 
-    def test_a_batch_that_is_ignored_everywhere_costs_nothing(self, name):
+    def test_the_loss_of_a_batch_of_ignored_pixels_is_zero(self, name):
         logits, target, weights = batch()
         logits.requires_grad_()
         value = losses.find(name)(logits, torch.full_like(target, IGNORED), weights)
@@ -104,7 +101,7 @@ class TestEveryLoss:
     def test_it_descends_to_the_target(self, name):
         logits, target, weights = batch(classes=2, shape=(1, 8, 8))
         target[:] = 0
-        target[:, 3:5] = 1  # a line, for those that look at centrelines
+        target[:, 3:5] = 1  # a line, for losses of centrelines
         start = losses.find(name)(logits, target, weights).item()
         logits.requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=0.2)
@@ -123,7 +120,7 @@ class TestEveryLoss:
         assert value.shape == ()
         torch.testing.assert_close(value, exact, rtol=1e-3, atol=1e-3)
 
-    def test_weights_are_those_of_pixels_or_of_no_meaning(self, name):
+    def test_weights_are_those_of_pixels_or_ignored(self, name):
         logits, target, weights = batch()
         loss = losses.find(name)
         torch.testing.assert_close(loss(logits, target), loss(logits, target, 3 * torch.ones_like(weights)))
@@ -146,7 +143,7 @@ def test_table_and_configuration_name_the_same_losses():
     assert set(losses.available()) == set(LossWeights.model_fields)
 
 
-def test_an_unknown_loss_is_named():
+def test_an_unknown_loss_is_an_error():
     with pytest.raises(ValueError, match="unknown loss 'hinge'; available: cl_dice, cross_entropy, dice"):
         losses.find("hinge")
 
@@ -237,8 +234,8 @@ def test_class_weights_as_a_map_are_pytorchs_class_weights():
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, classes=st.integers(2, 4))
-def test_overlaps_are_those_of_another_library(seed, classes):
-    """segmentation_models_pytorch, whose smoothing is left out; every class is in the batch."""
+def test_overlap_losses_equal_those_of_another_library(seed, classes):
+    """segmentation_models_pytorch without smoothing; every class is in the batch."""
     logits, target, _ = batch(seed, classes=classes, shape=(2, 16, 16))
     target[0, 0, :classes] = torch.arange(classes)
     pairs = [
@@ -252,7 +249,7 @@ def test_overlaps_are_those_of_another_library(seed, classes):
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, classes=st.integers(2, 4), missing=st.booleans())
-def test_lovasz_is_that_of_another_library(seed, classes, missing):
+def test_lovasz_equals_that_of_another_library(seed, classes, missing):
     logits, target, _ = batch(seed, classes=classes)
     if missing:
         target[target == classes - 1] = 0
@@ -304,7 +301,7 @@ def test_lovasz_of_certain_predictions_is_the_jaccard_loss():
         assert lovasz_softmax(certain(predicted), truth).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_cl_dice_sees_a_gap_that_dice_hardly_sees():
+def test_cl_dice_is_more_sensitive_to_a_gap_than_dice():
     target = torch.zeros(1, 32, 32, dtype=torch.int64)
     target[0, 14:18] = 1
     broken, thinner = target.clone(), target.clone()
