@@ -105,7 +105,7 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
 
 def documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
     """Return what the docstring of ``run`` says before its section Parameters, and in it of each parameter."""
-    text, _, section = (inspect.getdoc(run) or "").partition("\n\nParameters\n----------\n")
+    text, _, section = (inspect.getdoc(run) or "").replace("``", "`").partition("\n\nParameters\n----------\n")
     meanings: dict[str, str] = {}
     for names, meaning in re.findall(r"^(\w[\w, ]*) : .*\n((?: +.*(?:\n|$))+)", section, re.MULTILINE):
         meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))

@@ -56,8 +56,10 @@ def run(
         ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int
         Side of the square that hides pixels; 0 is a twelfth of what the network sees.
-    threads, memory_mb : int
-        CPU threads and memory (MB) that the command may use.
+    threads : int
+        CPU threads that the command may use.
+    memory_mb : int
+        Memory that the command may use, in MB.
     config : ImageConfig, optional
         Section ``image`` of the configuration; without it, the first channels.
     """

@@ -50,7 +50,7 @@ def run(
     steps : int
         Steps in which the rate rises from 1e-6 to 1; the test ends early if the loss explodes.
     threads : int
-        CPU threads.
+        CPU threads that the command may use.
     """
     project = read_settings(settings)
     if model not in project.models:

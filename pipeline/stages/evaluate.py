@@ -46,7 +46,7 @@ def run(
     output : Path
         CSV of one row to write; docs/metrics.md describes the columns.
     threads : int
-        CPU threads.
+        CPU threads that the job may use.
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : EvaluateConfig

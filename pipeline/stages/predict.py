@@ -52,8 +52,10 @@ def run(
         Predictions to write (zarr zip); an interrupted one is continued.
     speed : Path
         JSON to write: how long it took, and how certain each sample is.
-    threads, memory_mb : int
-        CPU threads and memory (MB) that the job may use.
+    threads : int
+        CPU threads that the job may use.
+    memory_mb : int
+        Memory that the job may use, in MB.
     config : PredictConfig
         Classes, precision, and whether to keep probabilities.
     """

@@ -48,7 +48,7 @@ def run(
     history : Path
         CSV of the training, which grows as it goes.
     threads : int
-        CPU threads.
+        CPU threads that the job may use.
     devices : int
         GPUs, or processes on the CPU.
     memory_mb : int

@@ -43,8 +43,10 @@ def run(
         Folders of the training images and of their labels.
     output : Path
         CSV to write, an image a row.
-    threads, memory_mb : int
-        CPU threads and memory (MB) that the job may use.
+    threads : int
+        CPU threads that the job may use.
+    memory_mb : int
+        Memory that the job may use, in MB.
     config : ValidateConfig
         The split, and how to predict and measure.
     """

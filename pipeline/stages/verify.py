@@ -42,8 +42,10 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
         Plan of the slide.
     output : Path
         JSON to write: how far the predictions differ.
-    threads, memory_mb : int
-        CPU threads and memory (MB) that the job may use.
+    threads : int
+        CPU threads that the job may use.
+    memory_mb : int
+        Memory that the job may use, in MB.
     config : VerifyConfig
         Classes of the configuration.
     """
