@@ -25,7 +25,7 @@ def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-cr
     Parameters
     ----------
     provenance : Path
-        What a run wrote in which every sample succeeded.
+        Provenance that a run wrote in which every sample succeeded.
     output : Path
         Metadata file to write.
     """

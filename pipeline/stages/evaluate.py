@@ -35,8 +35,10 @@ def run(
 
     Parameters
     ----------
-    sample, model : str
-        Id of the sample and name of the network, for the row.
+    sample : str
+        Id of the sample.
+    model : str
+        Name of the network.
     mask : Path
         Mask of the sample (OME-TIFF).
     slide : Path

@@ -34,16 +34,18 @@ def run(
 
     Parameters
     ----------
-    sample, model : str
-        Id of the sample and name of the network, from which the ids of the polygons follow.
+    sample : str
+        Id of the sample.
+    model : str
+        Name of the network; the ids of the polygons depend on both.
     slide : Path
         Slide whose intensities are measured.
     mask : Path
         Mask of the slide (OME-TIFF).
     table : Path
-        CSV to write, an object a row.
+        CSV to write, a row for each object.
     annotations : Path
-        GeoJSON to write, a polygon an object, as QuPath reads it.
+        GeoJSON to write for QuPath, a polygon for each object.
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : ObjectsConfig

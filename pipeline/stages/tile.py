@@ -31,7 +31,7 @@ def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, 
     output : Path
         Plan to write (JSON).
     memory_mb : int
-        Memory that a window may take, in MB.
+        Memory that predicting the tiles may use, in MB.
     config : TileConfig
         Tile size, tissue detection and how the slide is read.
     """

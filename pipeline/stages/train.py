@@ -39,14 +39,16 @@ def run(
 
     Parameters
     ----------
-    images, labels : Path
-        Folders of the training images and of their labels.
+    images : Path
+        Folder of the training images.
+    labels : Path
+        Folder of the labels, with the names of the images.
     weight_maps : Path
-        Folder of their weight maps.
+        Folder of the weight maps, with the names of the images.
     output : Path
         Network file to write (model.safetensors), with model.json and the folder ``training`` (the state) beside it.
     history : Path
-        CSV of the training, which grows as it goes.
+        CSV to write: a row for each validation.
     threads : int
         CPU threads that the job may use.
     devices : int

@@ -39,10 +39,12 @@ def run(
     ----------
     network : Path
         Network file of the fold (model.safetensors, with model.json beside it).
-    images, labels : Path
-        Folders of the training images and of their labels.
+    images : Path
+        Folder of the training images.
+    labels : Path
+        Folder of the labels, with the names of the images.
     output : Path
-        CSV to write, an image a row.
+        CSV to write, a row for each image.
     threads : int
         CPU threads that the job may use.
     memory_mb : int

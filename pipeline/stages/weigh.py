@@ -27,8 +27,10 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
 
     Parameters
     ----------
-    images, labels : Path
-        Folders of the training images and of their labels.
+    images : Path
+        Folder of the training images.
+    labels : Path
+        Folder of the labels, with the names of the images.
     output : Path
         Folder to write ``NAME.tif`` into.
     memory_mb : int
