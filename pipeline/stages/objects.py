@@ -37,7 +37,7 @@ def run(
     sample : str
         Id of the sample.
     model : str
-        Name of the network; the ids of the polygons depend on both.
+        Name of the network; with the sample, it determines the ids of the polygons.
     slide : Path
         Slide whose intensities are measured.
     mask : Path
