@@ -20,7 +20,7 @@ def test_an_error_line_is_one_line_and_reads_back(message, kind, stage):
     assert read_failure(f"12:00:00 step 1\n{line}\n", "train") == expected
 
 
-def test_a_defect_is_told_by_the_end_of_its_traceback():
+def test_a_bug_is_found_by_the_end_of_its_traceback():
     try:
         int("x")
     except ValueError:
