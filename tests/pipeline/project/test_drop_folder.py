@@ -51,13 +51,13 @@ def test_a_slide_waits_until_it_no_longer_changes():
     assert ready(find_samples(Settings(settle_s=0))) == ["a"]
 
 
-def test_a_copy_that_keeps_the_time_of_the_original_waits_all_the_same(folder):
+def test_a_copy_that_keeps_the_time_of_the_original_waits_too(folder):
     os.utime(folder / "a.tif", (1, 1))
     assert samples_after(5)["a"].waits
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_clock_that_runs_behind_stops_nothing():
+def test_with_a_wrong_clock_nothing_waits():
     assert ready(samples_after(-1000)) == ["a"]
 
 
@@ -130,10 +130,10 @@ def test_a_name_that_a_shell_would_change_is_refused_on_a_cluster(name):
 
 def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_change():
     found = {"a, b": Sample(slide="data/slides/a, b.tif", version="1 bytes, 2 ns"), "c": Sample(slide="c.tif")}
-    told = refuse_for_cluster(found)
-    assert ready(told) == ["c"]
-    assert not has_changes(found, told)
-    assert has_changes(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
+    refused = refuse_for_cluster(found)
+    assert ready(refused) == ["c"]
+    assert not has_changes(found, refused)
+    assert has_changes(found, refused | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
 
 
 def test_two_references_of_one_slide_cost_that_slide(folder):
