@@ -18,7 +18,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from pipeline.settings.networks import AugmentationConfig, ChangeName
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.patches import RandomPatches
 
@@ -98,7 +98,7 @@ def _section() -> Annotated:
 
 
 def _annotated(pixels: NDArray[np.generic], classes: NDArray[np.uint8]) -> Annotated:
-    statistics = measure(lambda: iter([pixels]), pixels.dtype)
+    statistics = measure_intensities(lambda: iter([pixels]), pixels.dtype)
     return Annotated(
         name="",
         image=normalize(pixels, statistics),
