@@ -1,4 +1,4 @@
-# make demo, make test: each sets up what it needs on a fresh machine (Python 3.11 or newer with pip, nothing else).
+# Every target installs what it needs on a fresh machine (Python 3.11 or newer with pip).
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -8,9 +8,12 @@ PROJECT ?= .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo isbi2012 compare dsb2018 watch test test-slurm browser slurm napari lint docs bench clean
+TESTS := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-help: ## say what there is to make
+.PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench clean
+
+help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/bin/python:
@@ -29,20 +32,29 @@ demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an exam
 	@snakemake --cores $(CORES) --directory projects/$@
 	@python config/examples/show.py projects/$@
 
-watch: $(VENV)/demo ## run the workflow whenever slides settle in PROJECT=...; Ctrl-C ends it
+watch: $(VENV)/demo ## run the workflow whenever new slides are complete in PROJECT=...; Ctrl-C ends it
 	@python workflow/watch.py "$(PROJECT)" --cores $(CORES)
 
-test: lint browser ## check style and run all tests, two files at a time
-	python -m pytest --numprocesses 2 --dist loadfile
+check: ## check style and types and run the fast tests (3 minutes)
+	@$(MAKE) --no-print-directory --jobs 2 lint fast-tests
+
+test: ## check style and types and run all tests (15 minutes)
+	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
+
+fast-tests: $(VENV)/dev
+	$(TESTS) -m "not slow"
+
+all-tests: $(VENV)/dev browser
+	$(TESTS)
 
 test-slurm: $(VENV)/dev slurm ## run the demo through a SLURM of one node, started here and ended again (needs root)
 	python -m pytest tests/cluster/slurm.py
 
 slurm: ## install SLURM's daemons (Debian, Ubuntu)
-	@{ command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null || { apt-get update -qq && $(APT) slurm-wlm munge; }
 
 browser: ## install Chromium, which the tests of the report page need (Debian, Ubuntu)
-	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@command -v chromium > /dev/null || { apt-get update -qq && $(APT) chromium; }
 
 napari: $(VENV)/demo ## open SLIDE=... and MASK=... in napari
 	@python -c "import napari" 2> /dev/null || python -m pip install --quiet --editable '.[viewer]'
@@ -53,12 +65,12 @@ lint: $(VENV)/dev ## check style, types, rules
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
-	python config/document.py --check
 	python config/examples/lay_out.py demo projects/demo
 	snakemake --lint --directory projects/demo
 
-docs: $(VENV)/dev ## write config/README.md, the schema and the picture of augmentations from the code
+docs: $(VENV)/dev ## write the generated pages, the schema and the picture of augmentations from the code
 	python config/document.py
+	python docs/architecture.py
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure

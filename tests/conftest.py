@@ -1,4 +1,4 @@
-"""What tests share: where the real micrographs are, and small files that they make themselves."""
+"""What all tests share: the real micrographs, a finished project, signals, threads, and which folders are slow."""
 
 from __future__ import annotations
 
@@ -12,16 +12,29 @@ import torch
 from hypothesis import settings
 
 from tests.support.paths import DATA
+from tests.support.workflow import Project, finished_project
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to their children
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as behind nohup
-    signal.signal(signal.SIGHUP, lambda *_: None)  # still of no effect here, but what is started hears it
+    signal.signal(signal.SIGHUP, lambda *_: None)  # children do not ignore it then
 settings.register_profile("slidemill", deadline=None, print_blob=True)
 settings.load_profile("slidemill")
-# Test runs side by side have a core each; threads that wait give theirs away, also in the jobs that tests start.
+# Two tests at a time have a core each; idle threads leave it to others, also in the jobs that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+SLOW = ("browser", "faults", "workflow")  # folders; single tests and files elsewhere have the marker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow folders; run slow files first, so that parallel workers end at about the same time."""
+    for item in items:
+        if item.path.parent.name in SLOW:
+            item.add_marker("slow")
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    # Those of the browser, which measure time, when `make lint` has left the processor to them.
+    items.sort(key=lambda item: (item.path not in slow_files, item.path.parent.name == "browser"))
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +43,12 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real micrographs at {DATA}; set SLIDEMILL_DATA")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that was trained and segmented without interruption; copy it before you change it."""
+    return finished_project(tmp_path_factory)
 
 
 @pytest.fixture

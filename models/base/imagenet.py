@@ -14,7 +14,7 @@ def imagenet_weights(backbone: str) -> Mapping[str, Tensor]:
     Raises
     ------
     OSError
-        If they are neither cached nor within reach; the message says how to get them.
+        If they are not cached and cannot be downloaded; the message has advice.
     """
     from torchvision.models import get_model_weights  # noqa: PLC0415  takes 2 s, and few networks need it
 

@@ -6,7 +6,7 @@ Nothing is unpickled: a downloaded network cannot run code.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,59 +31,27 @@ class ModelCard:
     normalization: dict[str, Any]
     metrics: dict[str, Any]
     validation: list[str]
-    appearance: list[dict[str, float]]
+    appearance: list[dict[str, float]] = field(default_factory=list)
     parameters: int | None = None
     bytes_per_px: int = _MANY_BYTES_PER_PX
     gflops_per_mpx: float | None = None
     paper: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON types."""
-        return {
-            "architecture": self.architecture,
-            "options": self.options,
-            "classes": self.classes,
-            "in_channels": self.in_channels,
-            "stride_px": self.geometry.stride_px,
-            "context_px": self.geometry.context_px,
-            "margin_px": self.geometry.margin_px,
-            "remainder_px": self.geometry.remainder_px,
-            "pixel_size_um": self.pixel_size_um,
-            "normalization": self.normalization,
-            "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
-            "validation": self.validation,
-            "appearance": self.appearance,
-            "parameters": self.parameters,
-            "bytes_per_px": self.bytes_per_px,
-            "gflops_per_mpx": self.gflops_per_mpx,
-            "paper": self.paper,
-        }
+        """Return the card as JSON types; the geometry is not nested."""
+        content: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            content |= value if name == "geometry" else {name: value}
+        finite = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        return content | {"metrics": finite}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` returned."""
+        """Read the result of :meth:`to_dict`; other keys are ignored."""
+        geometry = Geometry(**{field.name: content[field.name] for field in fields(Geometry)})
         pixel_size = content["pixel_size_um"]
-        return cls(
-            architecture=content["architecture"],
-            options=content["options"],
-            classes=content["classes"],
-            in_channels=content["in_channels"],
-            geometry=Geometry(
-                stride_px=content["stride_px"],
-                context_px=content["context_px"],
-                margin_px=content["margin_px"],
-                remainder_px=content["remainder_px"],
-            ),
-            pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
-            normalization=content["normalization"],
-            metrics=content["metrics"],
-            validation=content["validation"],
-            appearance=content.get("appearance", []),
-            parameters=content.get("parameters"),
-            bytes_per_px=content.get("bytes_per_px", _MANY_BYTES_PER_PX),
-            gflops_per_mpx=content.get("gflops_per_mpx"),
-            paper=content.get("paper"),
-        )
+        known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        return cls(**known | {"geometry": geometry, "pixel_size_um": tuple(pixel_size) if pixel_size else None})
 
 
 def card_path(weights: Path) -> Path:

@@ -51,12 +51,7 @@ class Estimate:
 
 
 def estimate(
-    grid: Grid,
-    pixel_size_um: tuple[float, float] | None,
-    card: ModelCard,
-    throughput: Throughput,
-    *,
-    probabilities: bool,
+    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, speed: Throughput, *, probabilities: bool
 ) -> Estimate:
     """Return the estimate for one slide, as if none of it were glass, which a run may skip."""
     slide_px = math.prod(grid.shape)
@@ -67,7 +62,7 @@ def estimate(
         pixel_size_um=pixel_size_um,
         tiles=grid.count,
         redundancy=grid.redundancy,
-        time_s=slide_px / throughput.px_per_s * grid.redundancy / throughput.redundancy,
+        time_s=slide_px / speed.px_per_s * grid.redundancy / speed.redundancy,
         memory_mb=needed_mb(card, window_px),
         disk_mb=slide_px * (_MASK_BYTES_PER_PX + _LABEL_BYTES_PER_PX + kept) / 1e6,
     )

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import bands
-from pipeline.prediction.forward import logits_of, to_device
+from pipeline.prediction.forward import logits_of, probabilities_of, to_device
 from pipeline.tiling.grid import Region
 
 _NOISE = 1e-12
@@ -75,9 +75,8 @@ def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.floa
     -------
     (N, classes, rows - 2 halo, columns - 2 halo) float32 array
     """
-    logits = logits_of(network, to_device(windows, next(network.parameters())), network.geometry.halo_px)
-    shown: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
-    return shown
+    weight = next(network.parameters())
+    return probabilities_of(logits_of(network, to_device(windows, weight), network.geometry.halo_px))
 
 
 def occlusion_map(

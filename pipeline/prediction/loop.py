@@ -89,7 +89,7 @@ def segment_slides(
     writer : PredictionWriter
         Has begun the slides, and has the records of an interrupted run.
     memory_mb : int
-        Memory limit of reading and network together, beside that of this process.
+        Memory limit of reading and network together; the limit of this process holds too.
     threads : int
         Half of them read.
 

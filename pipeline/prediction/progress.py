@@ -99,7 +99,7 @@ def progress_of(records: Iterable[JournalRecord], slides: Slides) -> Progress:
     found = Progress(samples={sample: Tally() for sample, _ in slides})
     done: list[JournalRecord] = []
     for record in records:
-        while done and done[-1].first >= record.first:  # done again by a run that was interrupted later
+        while done and done[-1].first >= record.first:  # repeated by a later run
             done.pop()
         done.append(record)
         for sample, tally in record.samples.items():

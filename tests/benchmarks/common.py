@@ -1,4 +1,4 @@
-"""What the benchmarks share: slides made of real micrographs, networks, jobs in processes of their own, figures."""
+"""What the benchmarks share: slides made of real micrographs, networks, jobs as separate processes, printed figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.paths import DATA, ROOT
 from tests.support.slide_files import write_batch
 
 CLASSES = ["background", "object"]
-THREADS = len(os.sched_getaffinity(0))  # the cores that `taskset` leaves, if it was used
+THREADS = len(os.sched_getaffinity(0))  # fewer than the machine has under `taskset`
 
 
 def say(figure: str, **values: object) -> None:
@@ -41,7 +41,7 @@ def say(figure: str, **values: object) -> None:
 
 
 def say_machine() -> None:
-    """Print what the figures were measured on."""
+    """Print on which machine the figures were measured."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     say(
@@ -69,7 +69,7 @@ def micrographs() -> np.ndarray:
 
 
 def write_slide(path: Path, shape: tuple[int, int], *, side: int = 512) -> None:
-    """Write a tiled, compressed slide of any size, micrographs mirrored over and over, tile by tile."""
+    """Write a tiled, compressed slide of any size, filled with mirrored copies of micrographs."""
     pixels = micrographs()
     rows, columns = (mirror(0, -(-length // side) * side, 1024) for length in shape)
 
@@ -91,7 +91,7 @@ def write_slide(path: Path, shape: tuple[int, int], *, side: int = 512) -> None:
 
 
 def write_network(folder: Path, *, width: int, architecture: str = "unet") -> Path:
-    """Write a network as it is after training, but for its weights; return the path of these."""
+    """Write an untrained network with its model.json; return the path of its weights."""
     torch.manual_seed(0)
     network = models.build(architecture, in_channels=1, num_classes=len(CLASSES), options={"width": width}).eval()
     for module in network.modules():
@@ -112,7 +112,7 @@ def write_network(folder: Path, *, width: int, architecture: str = "unet") -> Pa
 
 
 def train_network(folder: Path, *, width: int, minutes: float) -> Path:
-    """Train a U-Net on the micrographs that no slide is made of; return the path of its weights."""
+    """Train a U-Net on micrographs that are in no slide; return the path of its weights."""
     settings = Settings.model_validate(
         {
             "classes": CLASSES,
@@ -131,7 +131,7 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
 
 
 def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -> Path:
-    """Train the network ``unet``, as two jobs; return the path of its weights, beside which is history.csv."""
+    """Run the jobs that train the network ``unet``; return the path of its weights, beside which is history.csv."""
     weights, network = folder / "weights", folder / "model.safetensors"
     pairs = ("--images", images, "--labels", labels, "--memory-mb", 4000)
     run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
@@ -142,7 +142,7 @@ def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -
 
 
 def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
-    """Run an example with its ``unet`` changed; return the steps of its training, and the means of some metrics."""
+    """Run an example with changes to its ``unet``; return its training steps and the means of some metrics."""
     project = folder / example
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SLIDEMILL_DATA": str(DATA)}
     lay_out = ROOT / "config" / "examples" / "lay_out.py"
@@ -159,7 +159,7 @@ def run_example(folder: Path, example: str, changes: dict[str, object], shown: l
 
 
 class Project:
-    """A folder with a network, whose stages run one by one as jobs, as the workflow runs them."""
+    """A folder with a network; its methods run one stage each, as a job of the workflow does."""
 
     def __init__(self, folder: Path, weights: Path, *, memory_mb: int = 4000, **settings: object) -> None:
         self.folder, self.weights, self.memory_mb = folder, weights, memory_mb
@@ -178,13 +178,13 @@ class Project:
         )
 
     def plan_alike(self, sample: str, others: list[str]) -> None:
-        """Give other samples the plan of one: they are the same slide under other names."""
+        """Copy the plan of a sample to others, which are the same slide under other names."""
         self._planned += others
         for other in others:
             self.plan(other).write_text(self.plan(sample).read_text().replace(sample, other))
 
     def predict(self, batch: str) -> tuple[float, int]:
-        """Predict the planned slides of a batch: a folder, or a slide alone."""
+        """Predict the planned slides of a batch."""
         members = [sample for sample in self._planned if folder_of(sample) == batch]
         write_batch(self.folder / "slides.json", batch, members)
         return self._run(
@@ -205,15 +205,15 @@ class Project:
         )
 
     def plan(self, sample: str) -> Path:
-        """Return where the plan of a sample is."""
+        """Return the path of the plan of a sample."""
         return self.folder / f"plans/{sample}.json"
 
     def prediction(self, batch: str) -> Path:
-        """Return where the prediction of a batch is."""
+        """Return the path of the prediction of a batch."""
         return self.folder / f"{batch}.zarr.zip"
 
     def speed(self, batch: str) -> Path:
-        """Return where the measured speed of a batch is."""
+        """Return the path of the measured speed of a batch."""
         return self.folder / f"{batch}.json"
 
     def _run(self, stage: str, *flags: object) -> tuple[float, int]:
@@ -221,7 +221,7 @@ class Project:
 
 
 def run_stage(stage: str, *flags: object, config: str) -> tuple[float, int]:
-    """Run a stage in a process of its own; return its seconds and the most memory it held, in bytes."""
+    """Run a stage as a process; return its wall time in s and its peak memory in bytes."""
     command = [stage, *map(str, flags), "--config", config]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", _WITH_PEAK, *command], check=True, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Memory does not grow: tile, predict and stitch on slides of one width and ever more rows, each job by itself.
+"""Peak memory of tile, predict and stitch on slides of one width with more and more rows.
 
 The budget is so small that the least slide has several windows. Where freed memory lies in the heap, and how many
 windows wait, differ by some percent from run to run: a peak is the median of three.

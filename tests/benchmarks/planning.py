@@ -1,4 +1,4 @@
-"""Planning a run of many samples that are done, and one that is new: time and memory of ``snakemake -n``.
+"""Time and memory of ``snakemake -n`` for many finished samples, and for one new slide beside them.
 
 Every sample has a reference, so five jobs; a hundred share a batch.
 
@@ -30,7 +30,7 @@ FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
 RECORDS = Path(".snakemake/metadata")
 CONFIG = {"settle_s": 0, "models": {"net": {"checkpoint": "network/model.safetensors"}}}
-# As `python -m snakemake`, with last lines of the memory and the processor time that it took.
+# `python -m snakemake` that ends by printing its peak memory and processor time.
 _MEASURED = """
 import sys, time
 from snakemake.cli import main
@@ -93,7 +93,7 @@ def snakemake(project: Path, *arguments: str) -> str:
 
 
 def lay_out(project: Path, samples: int) -> None:
-    """Make a project of so many samples, all of them done."""
+    """Make a project with this many samples, all finished."""
     touch(project / "network" / "model.safetensors", project / "network" / "model.json")
     inputs = [f"data/slides/{FIRST}.tif", f"data/references/{FIRST}.tif"]
     touch(project / "config" / "config.yaml", *(project / path for path in inputs))
@@ -106,13 +106,13 @@ def lay_out(project: Path, samples: int) -> None:
         folder, slide = divmod(number, SLIDES_OF_A_FOLDER)
         for path in inputs:
             copy(project, path, path.replace(FIRST, f"plate{folder:03d}/slide{slide:03d}"))
-    (project / paths.SLIDES).unlink()  # so that the slides of a folder become one batch
+    (project / paths.SLIDES).unlink()  # then the slides of a folder become one batch
     multiply(project, before, stock_of(project))
-    snakemake(project, "--touch")  # the report alone: its names are new
+    snakemake(project, "--touch")  # only the report, whose list of samples changed
 
 
 def stock_of(project: Path) -> dict[str, Sample]:
-    """Return what a run would find."""
+    """Return what a run finds in the drop folder."""
     here = Path.cwd()
     os.chdir(project)
     try:
@@ -122,7 +122,7 @@ def stock_of(project: Path) -> dict[str, Sample]:
 
 
 def multiply(project: Path, before: Sample, stock: dict[str, Sample]) -> None:
-    """Copy the results of the first slide, and what Snakemake knows of them, for all others."""
+    """Copy the results of the first slide, and Snakemake's records of them, for all others."""
     batches = {one.batch: name for name, one in reversed(stock.items())}
     for record in list((project / RECORDS).iterdir()):
         result, known = name_of_record(record), record.read_text()
@@ -134,12 +134,12 @@ def multiply(project: Path, before: Sample, stock: dict[str, Sample]) -> None:
 
 
 def renamed(text: str, before: Sample, name: str, sample: Sample) -> str:
-    """Return a text about the first slide as one about another."""
+    """Replace the name of the first slide in a text by another."""
     return text.replace(before.batch, sample.batch).replace(FIRST, name)
 
 
 def copy(project: Path, source: str, target: str) -> None:
-    """Copy a file with its times: they decide what is up to date."""
+    """Copy a file with its times, which decide what is up to date."""
     if source != target:
         (project / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(project / source, project / target)
@@ -153,7 +153,7 @@ def touch(*paths: Path) -> None:
 
 
 def record_of(name: str) -> str:
-    """Return the file in which Snakemake keeps what it knows of a result; such short names need no folder."""
+    """Return the file of Snakemake's record of a result (names as short as these need no folder)."""
     return base64.urlsafe_b64encode(name.encode()).decode()
 
 

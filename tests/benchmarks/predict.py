@@ -1,4 +1,4 @@
-"""The stage ``predict`` against the bare network: a slide of 8,192² pixels, and 500 fields of 256² in one job.
+"""The stage ``predict`` compared with the network alone: a slide of 8,192² pixels, and 500 fields of 256² in one job.
 
 ``network_share`` is the time in the network over that of the stage, imports left out; ``of_bare`` is the time of the
 bare forward passes of the same windows over that of the whole process, imports included. The passes are timed before
@@ -52,7 +52,7 @@ def main(side: int = 8192, fields: int = 500) -> None:
 
 
 def compare(project: Project, batch: str, samples: list[str], device: torch.device) -> dict[str, float]:
-    """Predict a batch, and run its windows through the bare network before and after."""
+    """Predict a batch, and run its windows through the network alone before and after."""
     slides = [(sample, read_plan(project.plan(sample)).slide) for sample in samples]
     card = read_card(card_path(project.weights))
     limit_px = batch_limit_px(largest_window_px(card, project.memory_mb), device)

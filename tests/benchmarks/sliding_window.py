@@ -1,4 +1,4 @@
-"""Against MONAI's ``sliding_window_inference`` as its users run it: a slide of 4,096² pixels, the same network.
+"""Prediction compared with MONAI's ``sliding_window_inference``: a slide of 4,096² pixels, the same network.
 
 Theirs: eager float32, windows of 512², overlap 0.25 (its default) and 0.5 with Gaussian weights. Ours: as the stage
 ``predict`` computes, exactly; and in bfloat16, with the share of labels that it changes. The network is trained here
@@ -57,7 +57,7 @@ def main(side: int = 4096, minutes: float = 3) -> None:
 
 
 def ours(weights: Path, image: np.ndarray, precision: str, device: torch.device) -> tuple[np.ndarray, float]:
-    """Return the labels of an image, and how long they took."""
+    """Return the labels of an image and the time they took."""
     network, card = load_network(weights)
     make_ready(network, device, precision)
     grid = Grid.within(image.shape[1:], geometry=card.geometry, window_px=largest_window_px(card, MEMORY_MB))
@@ -68,14 +68,14 @@ def ours(weights: Path, image: np.ndarray, precision: str, device: torch.device)
 
 
 def say_times(precision: str, taken: float, seconds_of: dict[str, float], **values: object) -> None:
-    """Print how long it took, and against MONAI."""
+    """Print the time, and its ratio to that of MONAI."""
     faster = {f"times_as_fast_as_{name}": theirs / taken for name, theirs in seconds_of.items()}
     say("sliding_window", precision=precision, seconds=taken, **faster, **values)
 
 
 @torch.inference_mode()
 def monai_s(network: torch.nn.Module, image: np.ndarray, *, overlap: float, mode: str) -> float:
-    """Return how long MONAI takes."""
+    """Return the time that MONAI takes."""
     pixels = torch.from_numpy(image)[None]
     network(pixels[..., :512, :512])  # warm up
 

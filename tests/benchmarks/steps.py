@@ -1,4 +1,4 @@
-"""Steps of a training: what one takes in each arithmetic, the network alone, and the waiting for data.
+"""Time of a training step in each precision, of the network alone, and of waiting for data.
 
 The default U-Net on patches of 256 px, batches of four, with the default augmentation and loss; one process makes the
 patches. The micrograph comes with the package stardist.
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def bench_patches(nuclei: Annotated) -> None:
-    """How long one core takes to make a patch."""
+    """Measure how long one core takes to make a patch."""
     torch.set_num_threads(1)
     patches = patches_of(nuclei, settings())
     taken = [seconds(lambda number=number: patches[number]) for number in range(_WARM, 50)]
@@ -55,7 +55,7 @@ def bench_patches(nuclei: Annotated) -> None:
 
 
 def bench_step(nuclei: Annotated, precision: str) -> None:
-    """Steps on batches that are there: the whole step, and the network and its gradients alone."""
+    """Measure steps on batches in memory: the whole step, and the network with its gradients alone."""
     config = settings(precision=precision)
     fabric = start_fabric([torch.device("cpu")], precision)
     batches = Batches(fabric, patches_of(nuclei, config), batch_size=config.batch_size, first=0)
@@ -81,7 +81,7 @@ def bench_step(nuclei: Annotated, precision: str) -> None:
 
 
 def bench_training(nuclei: Annotated) -> None:
-    """The training itself: the share of its time that it waits, as its history says."""
+    """Measure a whole training: the share of its time spent on waiting, from its history."""
     config = settings(max_steps=40, validate_every=40, max_minutes=1000)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
@@ -108,7 +108,7 @@ def bench_training(nuclei: Annotated) -> None:
 
 
 def settings(**more: object) -> ResolvedConfig:
-    """Return the defaults of a training, with patches and batches as they settle by default."""
+    """Return the default settings of a training, with the default sizes of patches and batches."""
     return ResolvedConfig.model_validate({"patch_px": 256, "batch_size": 4, **more})
 
 
@@ -136,7 +136,7 @@ def annotated() -> Annotated:
 
 
 def crop(nuclei: Annotated, side_px: int) -> Annotated:
-    """Return a corner, so small that validating on it takes no time."""
+    """Return a corner that is small enough to validate on in no time."""
     corner = slice(side_px), slice(side_px)
     return Annotated(
         name="corner", image=nuclei.image[:, *corner], classes=nuclei.classes[corner], weights=nuclei.weights[corner]
@@ -144,7 +144,7 @@ def crop(nuclei: Annotated, side_px: int) -> Annotated:
 
 
 def median_s(work: Callable[[], None]) -> float:
-    """Return the median time of a work, after a few to warm up."""
+    """Return the median time of calls of ``work``, after a few to warm up."""
     taken = [seconds(work) for _ in range(_WARM + _STEPS)]
     return statistics.median(taken[_WARM:])
 

@@ -68,7 +68,7 @@ def _in_a_process(kind: str, rows: int, columns: int) -> dict[str, float]:
 
 
 def measure(folder: Path, kind: str) -> None:
-    """Stitch what :func:`_make` wrote and print how long it took."""
+    """Stitch what :func:`_make` wrote; print the time."""
     start, start_cpu = time.perf_counter(), time.process_time()
     stitch.run(
         sample="slide",

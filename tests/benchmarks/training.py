@@ -1,4 +1,4 @@
-"""Fifteen minutes of training on the electron micrographs of ISBI 2012: Slidemill against a plain MONAI recipe.
+"""Fifteen minutes of training on the electron micrographs of ISBI 2012: Slidemill and a plain MONAI recipe.
 
 Theirs is what a tutorial of MONAI does: BasicUNet, DiceCELoss, random crops, flips and rotations, Adam at 1e-3, the
 weights of the last step, a sliding window. Ours is ``make isbi2012``. Slices 0-19 train, slices 20-23 are evaluated,
@@ -35,7 +35,7 @@ SHOWN = ["dice_membrane", "dice_cell", "adapted_rand_error"]
 
 
 def main(minutes: float = 15, *recipes: str) -> None:
-    """Print the machine, then the mean scores of both recipes, or of those named: two can run beside each other."""
+    """Print the machine, then the mean scores of the recipes named on the command line (default: both)."""
     say_machine()
     torch.set_num_threads(THREADS)
     for recipe in recipes or _RECIPES:

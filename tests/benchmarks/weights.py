@@ -1,4 +1,4 @@
-"""The boundary weight map: as fast as how many distance transforms, and how far from the formula."""
+"""The boundary weight map: its time in units of distance transforms, and its difference from the formula."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.training.data.weight_map import reach_px, weight_map
 from tests.benchmarks.common import say, say_machine, seconds
 
 PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}
-_REPEATS = 7  # the best of them counts: other work on the machine only adds time
+_REPEATS = 7  # the fastest counts: other work on the machine only adds time
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def bench_field(labels: np.ndarray) -> None:
-    """One field of view, against a transform of the whole image for each of its objects."""
+    """Compare one field of view with a transform of the whole image for each of its objects."""
     difference = float(np.abs(direct(labels) - ours(labels)).max())
     slow, fast = best(lambda: direct(labels), lambda: ours(labels), repeats=3)
     say(
@@ -40,7 +40,7 @@ def bench_field(labels: np.ndarray) -> None:
 
 
 def bench_large(labels: np.ndarray) -> None:
-    """Many fields side by side, against one transform of the image, and against the formula on a crop."""
+    """Compare many fields side by side with one transform of the image, and with the formula on a crop."""
     fast, transform = best(lambda: ours(labels), lambda: scipy.ndimage.distance_transform_edt(labels == 0))
     margin = reach_px(**PUBLISHED)
     inner, around = slice(800, 1200), slice(800 - margin, 1200 + margin)
@@ -57,7 +57,7 @@ def bench_large(labels: np.ndarray) -> None:
 
 
 def ours(objects: np.ndarray) -> np.ndarray:
-    """Return the weight map as it is made for training."""
+    """Return the weight map that training uses."""
     return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED)
 
 
@@ -71,7 +71,7 @@ def direct(objects: np.ndarray) -> np.ndarray:
 
 
 def crowded(labels: np.ndarray) -> np.ndarray:
-    """Return the labels shrunk and side by side, (2115, 2115), so that 2048 px a side have about 2,900 nuclei."""
+    """Return shrunk copies of the labels side by side, (2115, 2115); 2048 x 2048 px of them have about 2,900 nuclei."""
     side = 423  # of 512: 183 nuclei per 512 px instead of 125
     picked = (np.arange(side) * len(labels)) // side
     small = labels[np.ix_(picked, picked)]

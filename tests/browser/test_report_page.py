@@ -48,18 +48,18 @@ def chromium():
 
 @pytest.fixture
 def opened(chromium, report, request):
-    """The page in a window; whatever it says to the console or asks of a network fails the test."""
+    """The page in a window; any message on its console and any network request fail the test."""
     context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1000}} | getattr(request, "param", {}))
     tab = context.new_page()
-    wrong = []
-    tab.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    tab.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    problems = []
+    tab.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    tab.on("request", lambda sent: None if sent.url.startswith(("file:", "data:")) else problems.append(sent.url))
     tab.goto(report.as_uri())
     yield tab
     context.close()
-    assert not wrong
+    assert not problems
 
 
 def shown(tab, column=0):
@@ -105,7 +105,7 @@ def test_hostile_names_do_nothing(opened):
 
 
 def test_an_inline_handler_or_a_request_is_refused(chromium, report):
-    """The policy holds also if escaping should fail one day."""
+    """The content security policy holds even if escaping fails."""
     tab = chromium.new_page()
     tab.goto(report.as_uri())
     tab.evaluate(
@@ -293,7 +293,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(opened):
 
 @pytest.mark.parametrize("opened", [{"color_scheme": "dark"}, {"color_scheme": "light"}], indirect=True)
 def test_text_can_be_read_in_dark_and_light(opened):
-    """Contrast of at least 4.5 as in WCAG 2.1, level AA."""
+    """The contrast is at least 4.5 (WCAG 2.1, level AA)."""
     dark = opened.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     paper = luminance(opened, "body", "backgroundColor")
     assert (paper < 0.2) is dark

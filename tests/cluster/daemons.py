@@ -1,8 +1,8 @@
 """A SLURM of one node on this machine, for as long as a test needs it: munged, slurmctld and slurmd.
 
-Jobs do not inherit SLURM_CONF, so the configuration has to lie in /etc/slurm; one that is not from here is never
-touched. Everything else (keys, sockets, state, logs) is in a folder of its own. Nothing is accounted or confined, and
-the one GPU is /dev/null: what is tested is who asks for what, not who is held to it.
+Jobs do not inherit SLURM_CONF, so the configuration has to lie in /etc/slurm; another one there is never touched.
+Everything else (keys, sockets, state, logs) is in a folder of its own. There is no accounting and no confinement, and
+the one GPU is /dev/null: the tests see what jobs ask for, not what they use.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PartitionName=all Nodes={name} Default=YES MaxTime=INFINITE State=UP
 
 
 class ClusterError(Exception):
-    """Why there is no cluster, or what it did not do in time."""
+    """The cluster cannot be started, or something did not happen in time."""
 
 
 class Cluster:
@@ -77,7 +77,7 @@ class Cluster:
         return done.stdout
 
     def start(self, name: str, *words: str) -> None:
-        """Start a daemon in the foreground, so that it ends with us."""
+        """Start a daemon in the foreground, as a child of this process."""
         with (self.folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen([name, *words], stdout=output, stderr=output, start_new_session=True)
 
@@ -92,7 +92,7 @@ class Cluster:
             daemon.wait()
 
     def stop_all(self) -> None:
-        """End all jobs, then what was started, last first."""
+        """End all jobs, then the daemons in reverse order."""
         try:
             if "slurmd" in self._daemons:
                 self._end_jobs()
@@ -101,7 +101,7 @@ class Cluster:
                 self.stop(name)
 
     def _end_jobs(self) -> None:
-        """Cancel what is queued or runs: it would outlive the daemons."""
+        """Cancel all jobs, which would outlive the daemons."""
         if "slurmctld" not in self._daemons:
             self.start_controller()
         self.command("scancel", "--user=root")
@@ -113,19 +113,19 @@ class Cluster:
         self.wait_for("an answer of slurmctld", lambda: "UP" in _output_of("scontrol", "ping"))
 
     def wait_for(self, what: str, is_there: Callable[[], bool], *, within_s: float = _PATIENCE_S) -> None:
-        """Wait until something is there; else say what, and what the cluster says."""
+        """Wait until something is there; otherwise raise an error with the state of the cluster."""
         end = time.monotonic() + within_s
         while not is_there():
             if time.monotonic() > end:
-                raise ClusterError(f"no {what} within {within_s:g} s\n{self.story()}")
+                raise ClusterError(f"no {what} within {within_s:g} s\n{self.report()}")
             time.sleep(0.2)
 
     def is_idle(self) -> bool:
         """Whether the node is there and has nothing to do."""
         return _output_of("sinfo", "--noheader", "--format=%T").strip() == "idle"
 
-    def story(self) -> str:
-        """What can be known of the cluster: its queue, node and logs."""
+    def report(self) -> str:
+        """The state of the cluster: its queue, node and logs."""
         logs = sorted(self.folder.glob("*.log"))
         ends = [f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-30:]) for path in logs]
         return "\n".join([_output_of("squeue", "--states=all"), _output_of("scontrol", "show", "node"), *ends])
@@ -161,9 +161,9 @@ def _check_machine() -> None:
         raise ClusterError(f"{', '.join(missing)} not found; `make test-slurm` installs them on Debian and Ubuntu")
     for path in (CONFIGURATION, GPUS):
         if path.exists() and not path.read_text(errors="replace").startswith(MARK):
-            raise ClusterError(f"{path} is not from here: this machine has a SLURM of its own; it is left alone")
+            raise ClusterError(f"{path} belongs to a SLURM of this machine; it is left alone")
     if CONFIGURATION.exists() and "UP" in _output_of("scontrol", "ping"):
-        raise ClusterError(f"{CONFIGURATION} is in use: another `make test-slurm` is going on")
+        raise ClusterError(f"{CONFIGURATION} is in use: another `make test-slurm` is running")
 
 
 def _start_munge(cluster: Cluster) -> None:

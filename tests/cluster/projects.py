@@ -1,4 +1,4 @@
-"""The demo as a project of some seconds, and runs of it: on this machine, and through the cluster."""
+"""The demo with a short training, and runs of it on this machine and through the cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 ODD = '-a; "ünïcode" $(x) µm'
 _COMMAND = [sys.executable, "-m", "snakemake"]
-# Sums of floats are in another order with other threads, and a node may have fewer cores than it says.
+# The number of threads decides about the last bits of a sum, and a node may have fewer cores than it claims.
 _ONE_THREAD = ["--max-threads", "1"]
 _ON_SLURM = ["--workflow-profile", "slurm", "--slurm-status-command", "squeue", "--latency-wait", "20"]
 _ON_SLURM += ["--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2"]
@@ -39,7 +39,7 @@ class Project:
 
     @property
     def pixels(self) -> dict[str, str]:
-        """SHA-256 of the classes and object ids of every mask: of a mask itself, also how long its network learned."""
+        """SHA-256 of the classes and object ids of every mask: a mask file has the training time of its network too."""
         found = {}
         for name, path in self._mask_files().items():
             with tifffile.TiffFile(path) as tiff:
@@ -73,7 +73,7 @@ class Project:
 
 
 class Run:
-    """A run through the cluster that goes on in the background."""
+    """A run through the cluster, in the background."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "run.log"
@@ -90,7 +90,7 @@ class Run:
             return None
 
     def stop(self) -> None:
-        """End it, if it has not."""
+        """End it if it is still running."""
         if not self.has_ended:
             self._process.terminate()
             try:
@@ -101,12 +101,12 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is nothing to wait for any more."""
+        """Whether it has ended."""
         return self._process.poll() is not None
 
     @property
     def text(self) -> str:
-        """What it has said so far."""
+        """What it has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     @property
@@ -116,7 +116,7 @@ class Run:
 
 
 def trained_demo(folder: Path) -> Project:
-    """The demo, trained for some steps, its slides as one batch; one has a name that a shell would take apart."""
+    """The demo, trained for some steps, its slides as one batch; one name has to be quoted in a shell."""
     lay_out = [sys.executable, str(ROOT / "config" / "examples" / "lay_out.py"), "demo", str(folder)]
     subprocess.run(lay_out, check=True)
     settings = _read(folder)
@@ -132,7 +132,7 @@ def trained_demo(folder: Path) -> Project:
 
 
 def demo_with_network(folder: Path, trained: Project) -> Project:
-    """The demo with the network of a project that is done."""
+    """The demo with the network of a finished project."""
     shutil.copytree(trained.folder / "data", folder / "data")
     shutil.copytree(trained.folder / "results" / "models" / "unet", folder / "network")
     settings = _read(trained.folder)

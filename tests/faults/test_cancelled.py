@@ -1,7 +1,6 @@
-"""A job that is asked to end says so in one line and clears its temporary files; nobody has to mend anything."""
+"""A cancelled job says so in one line and removes its temporary files; nothing has to be repaired by hand."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.killing import check_complete, command, end_of, forget, replace_slides, results, start, wait_for
+from tests.support.killing import (
+    check_complete,
+    command,
+    finish,
+    remove_result,
+    replace_slides,
+    results,
+    start,
+    wait_for,
+)
 from tests.support.paths import ROOT
-from tests.support.workflow import Project
 
 
 @pytest.fixture(scope="module")
-def project(undisturbed, tmp_path_factory):
-    """A finished project."""
-    made = Project(tmp_path_factory.mktemp("cancelled") / "project")
-    shutil.copytree(undisturbed.folder, made.folder)
-    return made
+def project(finished, tmp_path_factory):
+    return finished.copy_to(tmp_path_factory.mktemp("cancelled") / "project")
 
 
 def begin(project, stage):
@@ -35,15 +39,15 @@ def begin(project, stage):
 
 
 def left(project):
-    """The folders with temporary files; a lock alone is none."""
+    """The folders with temporary files; locks do not count."""
     walked = os.walk(project.folder / "results")
     return [Path(folder) for folder, _, files in walked if ".partial-" in folder and set(files) - {".lock"}]
 
 
 def cancel(project, stage, number):
-    """Cancel a job while it writes, and return what it said; begin again where it was done before it heard."""
+    """Cancel a job while it writes, and return its log; try again if it ended before the signal came."""
     for _ in range(5):
-        forget(project, stage)
+        remove_result(project, stage)
         with begin(project, stage) as job:
             while job.poll() is None and not left(project):
                 time.sleep(0.005)
@@ -52,7 +56,7 @@ def cancel(project, stage, number):
         if "stopped by" in log:
             assert job.returncode == 1, log
             return log
-    raise AssertionError(f"{stage} was always done before it was cancelled")
+    pytest.fail(f"{stage} always ended before the signal came")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +83,8 @@ def test_a_cancelled_stage_says_so_and_clears_its_files(project, stage, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, undisturbed, number):
-    """Ctrl-C reaches all processes of a run; what ends a job of a cluster, Snakemake first."""
+def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, finished, number):
+    """Ctrl-C reaches all processes of a run; the end of a cluster job reaches Snakemake first."""
     replace_slides(project, "alone")
     run = start(project)
     wait_for(project, run, "stitch")
@@ -91,8 +95,6 @@ def test_a_cancelled_run_ends_in_order_and_the_next_one_goes_on(project, undistu
     assert run.wait() != 0
     check_complete(project)
     assert all(path.name.endswith(".zarr.zip") for path in left(project))  # journals
-    again = start(project)
-    assert again.wait() == 0, end_of(project)
-    assert "the last run was killed" not in end_of(project)
+    assert "the last run was killed" not in finish(project)
     assert not left(project)
-    assert results(project) == results(undisturbed)
+    assert results(project) == results(finished)

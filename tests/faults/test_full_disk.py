@@ -1,12 +1,11 @@
-"""A disk that is full, a quota, a folder that may not be written: one clear line, nothing corrupt, and on it goes.
+"""A full disk, a quota, a read-only folder: one clear line, no broken file, and the same command completes later.
 
-The stages are those of a finished run, whose logs have their commands, copied to a disk of their own.
+A finished project is copied to a small disk; the commands of its stages are those in its logs.
 """
 
 import errno
 import logging
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,22 +16,20 @@ import pytest
 from pipeline.__main__ import main
 from tests.support.killing import (
     MADE_BY,
-    SAMPLES,
     check_complete,
     command,
-    end_of,
-    forget,
+    finish,
+    remove_result,
     replace_slides,
     results,
     start,
 )
-from tests.support.workflow import Project
 
 LARGE = ("train", "predict", "stitch", "report")
 
 
 class Disk:
-    """A small file system, and what fills it."""
+    """A small file system that can be filled and made read-only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,15 +43,15 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
 
     @contextmanager
-    def full(self, *, but_bytes: int = 0) -> Iterator[None]:
-        """Leave no more than so many bytes in the block."""
+    def full(self, *, free_bytes: int = 0) -> Iterator[None]:
+        """Fill the disk, up to ``free_bytes``, within the block."""
         with self._filler.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(2**16))
             except OSError as error:
                 assert error.errno == errno.ENOSPC
-            file.truncate(max(0, file.tell() - but_bytes))
+            file.truncate(max(0, file.tell() - free_bytes))
         try:
             yield
         finally:
@@ -70,9 +67,9 @@ class Disk:
 
 
 @pytest.fixture(scope="module")
-def disk(undisturbed, tmp_path_factory):
+def disk(finished, tmp_path_factory):
     made = Disk(tmp_path_factory.mktemp("disk"))
-    project_bytes = sum(path.stat().st_size + 4096 for path in undisturbed.folder.rglob("*"))
+    project_bytes = sum(path.stat().st_size + 4096 for path in finished.folder.rglob("*"))
     try:
         made.mount(f"size={project_bytes + 24 * 2**20}")
     except subprocess.CalledProcessError as error:
@@ -82,25 +79,23 @@ def disk(undisturbed, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def project(disk, undisturbed):
-    """A finished project on that disk."""
-    shutil.copytree(undisturbed.folder, disk.folder / "project")
-    return Project(disk.folder / "project")
+def project(disk, finished):
+    return finished.copy_to(disk.folder / "project")
 
 
 @pytest.fixture
 def inside(project, monkeypatch):
     monkeypatch.chdir(project.folder)
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # libraries log to the standard error of the test before
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # libraries hold the standard error of an earlier test
 
 
-def last_line(capfd, stage):
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
-    found = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert len(found) == 1
-    assert found[0].startswith(f"error: {stage}: ")
-    return found[0]
+def error_line(capfd, stage):
+    """Return the one line that says what went wrong."""
+    printed = capfd.readouterr().err
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {stage}: ")
+    return line
 
 
 @pytest.mark.usefixtures("inside")
@@ -108,15 +103,15 @@ def last_line(capfd, stage):
     ("stage", "free"), [*((stage, 0) for stage in MADE_BY), *((stage, 300_000) for stage in LARGE)]
 )
 def test_a_stage_on_a_full_disk_says_so_and_completes_when_there_is_room(disk, project, capfd, stage, free):
-    forget(project, stage)
-    with disk.full(but_bytes=free):
+    remove_result(project, stage)
+    with disk.full(free_bytes=free):
         done = main(command(project, stage))
     if done:
-        line = last_line(capfd, stage)
+        line = error_line(capfd, stage)
         assert "cannot be written: No space left on device" in line
         assert "MB are free in" in line
         assert "free some and run again, finished files are kept" in line
-    assert done or free  # little is enough for some
+    assert done or free  # some need less than that
     check_complete(project)
     assert main(command(project, stage)) == 0
     check_complete(project)
@@ -129,11 +124,11 @@ def test_a_quota_is_told_from_a_full_disk(project, capfd, monkeypatch, stage):
     def refuse(*_):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    forget(project, stage)
+    remove_result(project, stage)
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.base.files.os.fsync", refuse)
         assert main(command(project, stage)) == 1
-    assert "Disk quota exceeded; delete files, or ask for a higher quota, and run again" in last_line(capfd, stage)
+    assert "Disk quota exceeded; delete files, or ask for a higher quota, and run again" in error_line(capfd, stage)
     assert main(command(project, stage)) == 0
 
 
@@ -142,22 +137,20 @@ def test_a_quota_is_told_from_a_full_disk(project, capfd, monkeypatch, stage):
 def test_a_folder_that_may_not_be_written_is_one_line(disk, project, capfd, stage):
     with disk.read_only():
         assert main(command(project, stage)) == 1
-    line = last_line(capfd, stage)
+    line = error_line(capfd, stage)
     assert "cannot be written: Read-only file system; make" in line
     assert "writable and run again" in line
     check_complete(project)
 
 
-def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(disk, project, undisturbed, tmp_path):
+def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(disk, project, finished, tmp_path):
     """Snakemake itself, the logs and the report have no room either."""
     for free in (0, 2**20):
-        replace_slides(project, *SAMPLES)
-        with disk.full(but_bytes=free):
+        replace_slides(project, "alone")
+        with disk.full(free_bytes=free):
             run = start(project, log=tmp_path / "run.log")
             assert run.wait() != 0
-        said = (tmp_path / "run.log").read_text()
-        assert "No space left on device" in said, said
+        assert "No space left on device" in (tmp_path / "run.log").read_text()
         check_complete(project)
-    run = start(project)
-    assert run.wait() == 0, end_of(project)
-    assert results(project) == results(undisturbed)
+    finish(project)
+    assert results(project) == results(finished)

@@ -10,6 +10,8 @@ import models
 from tests.support.networks import network_with_batch_stats
 from tests.support.prediction import logits_of_the_whole, logits_of_tiles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def network():

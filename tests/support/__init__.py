@@ -1,1 +1,1 @@
-"""What several tests share: small networks, slides, pages, pairs of masks."""
+"""What several test files share: projects, networks, slides, masks, pages, and plain versions of algorithms."""

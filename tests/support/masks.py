@@ -27,7 +27,7 @@ def signed_area(ring):
 
 
 def split_the_whole(labels, probabilities, neck=NECK):
-    """The oracle: all objects of a class in one landscape, flooded at once by scikit-image; numbered by first pixel."""
+    """Split all objects of a class at once with scikit-image; number the parts by first pixel."""
     parts = np.zeros(labels.shape, np.int64)
     for kind in range(1, len(probabilities)):
         inside = labels == kind

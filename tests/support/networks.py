@@ -37,7 +37,7 @@ def architecture(name: str) -> type[SegmentationModel]:
 
 
 def thin_options(name: str) -> dict[str, object]:
-    """Options that make an architecture small enough to try many things with."""
+    """Options that make an architecture small."""
     more = {"hidden": 8} if name == "sliding_window" else {"dropout": 0.0} if name.startswith("fcn") else {}
     return {"width": 4} | more
 
@@ -50,14 +50,14 @@ def has_finite_context(name: str) -> bool:
 def network_with_batch_stats(
     name: str = "unet", *, in_channels: int = 1, num_classes: int = 2, **options: object
 ) -> SegmentationModel:
-    """A network in evaluation mode whose batch normalization does not happen to be the identity."""
+    """A network in evaluation mode, with batch normalization that is not the identity."""
     torch.manual_seed(0)
     network = models.build(name, in_channels=in_channels, num_classes=num_classes, options=options)
     return randomize_statistics(network).eval()
 
 
 def randomize_statistics(network: torch.nn.Module) -> torch.nn.Module:
-    """Give batch normalization other statistics than the identity's."""
+    """Give batch normalization random statistics."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)

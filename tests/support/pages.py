@@ -32,7 +32,7 @@ FIGURE = Figure(
 
 
 def entry(sample: str, *, layers: Layers | None = None, **cells) -> Entry:
-    """One row, good unless ``cells`` says otherwise."""
+    """One row: a sample without problems, changed by ``cells``."""
     row = dict.fromkeys((column.name for column in COLUMNS), None)
     row |= {"sample": sample, "model": "unet", "status": "done", "stage": "", "error": "", "flags": "", "pixels": 4096}
     links = {"mask": f"masks/{len(sample)}.ome.tiff", "log": f"../logs/{len(sample)}.log"}
@@ -48,7 +48,7 @@ def page(entries: list[Entry], **parts) -> Page:
 
 
 def invented_layers(folder: Path, generator: np.random.Generator, *, side_px: int, picture_px: int) -> Layers:
-    """Pictures of a slide of blobs under grain like that of a camera, and of a mask that is wrong at some borders."""
+    """Pictures of a noisy slide of blobs, and of a mask that is wrong at some borders."""
     field = scipy.ndimage.gaussian_filter(generator.normal(size=(side_px, side_px)), side_px / 60)
     field /= field.std()
     truth = np.digitize(field, [0.5, 1.4]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pairs of label maps that metrics are held to: random blobs, shifted copies, and every way of being empty."""
+"""Pairs of label maps to test metrics on: random blobs, shifted copies, empty, full and single-pixel maps."""
 
 from __future__ import annotations
 

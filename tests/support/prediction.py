@@ -1,4 +1,4 @@
-"""Oracles of prediction: one forward pass over a whole slide, and tiles without the code that loops over them."""
+"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def logits_of_the_whole(network, image):
 
 
 def logits_of_tiles(network, image, tile_px):
+    """The same from tiles."""
     shape = image.shape[1:]
     grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
     logits = np.empty((3, *shape), dtype=image.dtype)

@@ -1,4 +1,4 @@
-"""Files as they lie in a drop folder, whole and broken."""
+"""Good and broken files of a drop folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def write_batch(slides: Path, batch: str, samples: list[str]) -> None:
-    """Write down, as a run does, that these samples are predicted together."""
+    """Record, as a run does, that these samples are one batch."""
     found = {sample: asdict(Sample(slide=f"{sample}.tif", batch=batch)) for sample in samples}
     write_json(slides, {"samples": found})
 
 
 def header_of(rows: int, columns: int, *, samples: int = 1) -> bytes:
-    """A TIFF that is all header: one compressed strip, which says that it is an image of ``rows`` x ``columns``."""
+    """A small TIFF whose header claims an image of ``rows`` x ``columns`` in one compressed strip."""
     tags = [(256, 4, columns), (257, 4, rows), (258, 3, 8), (259, 3, 8), (262, 3, 2 if samples == 3 else 1)]
     tags += [(273, 4, 8), (277, 3, samples), (278, 4, rows), (279, 4, 16)]
     directory = struct.pack("<H", len(tags))

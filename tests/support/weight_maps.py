@@ -1,4 +1,4 @@
-"""The boundary weight map by its formula, and objects to compute it of."""
+"""The boundary weight map by its formula, and random objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a network per fold, each measured on what it has not seen, and one network of them all."""
+"""Cross-validation: one network per fold, measured on the images held back, and their ensemble."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def configure(project, **settings):
 
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory) -> Project:
-    """A finished run of a model in two folds; a slide is a training image too, to compare the stages with."""
+    """A finished run of a model in two folds; its slide is also a training image, to compare their metrics."""
     project, generator = Project(tmp_path_factory.mktemp("folded")), np.random.default_rng(0)
     for name in GROUPS:
         labels = np.zeros((48, 56), np.uint8)
@@ -34,8 +34,7 @@ def folded(tmp_path_factory) -> Project:
     configure(project)
     sheet = project.folder / "config" / "training.csv"
     sheet.write_text("sample,group\n" + "".join(f"{name},{group}\n" for name, group in GROUPS.items()))
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    project.run()
     return project
 
 
@@ -49,7 +48,7 @@ def test_each_fold_is_a_training_and_the_model_is_their_average(folded):
         card = read_json(models / f"fold{fold}" / "model.json")
         assert (card["architecture"], card["validation"]) == ("unet", names)
         history = pd.read_csv(models / f"fold{fold}" / "history.csv")
-        assert card["metrics"]["step"] == history["step"].iloc[-1]  # the last weights: nothing was chosen
+        assert card["metrics"]["step"] == history["step"].iloc[-1]  # the last weights, not the best
     card = read_json(models / "model.json")
     assert (card["architecture"], len(card["options"]["members"])) == ("ensemble", 2)
     assert card["validation"] == list(GROUPS)
@@ -98,7 +97,7 @@ def test_another_number_of_folds_leaves_the_weight_maps(folded):
 
 
 def test_a_fold_is_measured_as_its_network_would_be_on_a_slide(folded):
-    """The network that has not seen b, as a checkpoint, through tile, predict, stitch and evaluate; and as a member."""
+    """The network that has not seen b segments b as a slide; it also serves as a checkpoint and in an ensemble."""
     checkpoint = {"checkpoint": "results/models/net/fold2/model.safetensors"}
     follower = NETWORK | {"folds": 2, "pretrained": "net"}
     models = FOLDED["models"] | {"fold": checkpoint, "follower": follower}

@@ -1,4 +1,4 @@
-"""Folders, plates and stacks are dropped like any slide, and everything is on the grid that was chosen."""
+"""OME-Zarr plates and stacks are segmented like any slide, at the pixel size that was chosen."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def write_plate(folder, pixels):
 
 
 @pytest.fixture(scope="module")
-def finished(project, micrograph):
+def segmented(project, micrograph):
     """A plate and a stack of 70 x 90 px of half a µm, segmented at 1 µm."""
     slides = project.folder / "data" / "slides"
     slides.mkdir(parents=True)
@@ -39,45 +39,43 @@ def finished(project, micrograph):
     (project.folder / "config").mkdir(exist_ok=True)
     (project.folder / "config" / "samples.csv").write_text("sample,pixel_size_um\nstack,0.5\n")
     project.configure(image={"channels": ["DAPI"], "z": "max", "pixel_size_um": 1.0})
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    project.run()
     return project
 
 
-def test_every_field_and_stack_has_a_mask_on_the_chosen_grid(finished):
-    assert sorted(finished.masks()) == ["plate/A1_f0.ome.tiff", "plate/B2_f0.ome.tiff", "stack.ome.tiff"]
-    for name in finished.masks():
-        with tifffile.TiffFile(finished.folder / "results" / "masks" / "net" / name) as mask:
+def test_every_field_and_stack_has_a_mask_on_the_chosen_grid(segmented):
+    assert sorted(segmented.masks()) == ["plate/A1_f0.ome.tiff", "plate/B2_f0.ome.tiff", "stack.ome.tiff"]
+    for name in segmented.masks():
+        with tifffile.TiffFile(segmented.folder / "results" / "masks" / "net" / name) as mask:
             assert mask.series[0].shape == AT_ONE_UM
             assert 'PhysicalSizeX="1.0"' in mask.ome_metadata
 
 
-def test_the_same_pixels_in_two_formats_give_the_same_mask(finished):
-    folder = finished.folder / "results" / "masks" / "net"
-    masks = [tifffile.imread(folder / name) for name in finished.masks()]
+def test_the_same_pixels_in_two_formats_give_the_same_mask(segmented):
+    folder = segmented.folder / "results" / "masks" / "net"
+    masks = [tifffile.imread(folder / name) for name in segmented.masks()]
     assert masks[0].any()
     np.testing.assert_array_equal(masks[0], masks[1])
     np.testing.assert_array_equal(masks[0], masks[2])
 
 
-def test_a_plate_is_one_batch(finished):
-    assert len(list((finished.folder / "results" / "predictions" / "net" / "plate").glob("*.json"))) == 1
+def test_a_plate_is_one_batch(segmented):
+    assert len(list((segmented.folder / "results" / "predictions" / "net" / "plate").glob("*.json"))) == 1
 
 
-def test_a_reference_of_the_shape_of_the_file_is_compared(finished):
-    assert finished.metrics().loc["stack", "pixels"] == AT_ONE_UM[0] * AT_ONE_UM[1]
+def test_a_reference_of_the_shape_of_the_file_is_compared(segmented):
+    assert segmented.metrics().loc["stack", "pixels"] == AT_ONE_UM[0] * AT_ONE_UM[1]
 
 
-def test_a_second_run_has_nothing_to_do(finished):
-    assert finished.planned() == {}
+def test_a_second_run_has_nothing_to_do(segmented):
+    assert segmented.planned() == {}
 
 
-def test_a_written_level_renews_its_field_alone(finished, micrograph):
-    """Writing a zarr image touches its metadata, which stand for the folder."""
-    before = finished.masks()
-    write = zarr.open_group(finished.folder / "data/slides/plate.zarr/A/1/0", mode="a")
+def test_a_written_level_renews_its_field_alone(segmented, micrograph):
+    """Writing a zarr image changes its metadata files, whose times stand for those of the folder."""
+    before = segmented.masks()
+    write = zarr.open_group(segmented.folder / "data/slides/plate.zarr/A/1/0", mode="a")
     write.create_array("0", data=np.stack([micrograph, micrograph[::-1]]), chunks=(1, 32, 32), overwrite=True)
-    done = finished.snakemake()
-    assert done.returncode == 0, done.stderr
-    changed = {name for name, written in finished.masks().items() if written != before[name]}
+    segmented.run()
+    changed = {name for name, written in segmented.masks().items() if written != before[name]}
     assert changed == {"plate/A1_f0.ome.tiff"}

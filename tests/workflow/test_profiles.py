@@ -1,4 +1,4 @@
-"""The profile for SLURM is the default one on a cluster: the same promises, and GPUs for the network alone."""
+"""The profile for SLURM has the settings of the default one, and asks for GPUs for the network alone."""
 
 import re
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ SLURM, DEFAULT = (yaml.safe_load((PROFILES / name / "config.yaml").read_text()) 
 
 
 class Resources(SimpleNamespace):
-    """Resources of a job, as the plugin asks for them."""
+    """Resources of a job, with the method that the plugin reads them by."""
 
     def get(self, name, default=None):
         return getattr(self, name, default)
@@ -58,7 +58,7 @@ def test_every_way_to_ask_for_a_gpu_is_shown():
 
 
 def test_resources_of_the_network_are_asked_for_by_its_stages_alone(project):
-    """`train`, `validate` and `predict`; all others can run where no GPU is."""
+    """Only `train`, `validate` and `predict` need a GPU."""
     project.drop("slides/a.tif", np.zeros((40, 40), np.uint8))
     done = project.snakemake("--dry-run", "--workflow-profile", "slurm")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Jobs are given what there is: the memory of this machine here, what they ask for on a cluster."""
+"""Jobs may use the memory of this machine, or on a cluster what they ask for."""
 
 import re
 from dataclasses import replace
@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-IN_2097_MB = ("env", "SLURM_MEM_PER_NODE=2000")  # of the process that plans: a container, a login node
+IN_2097_MB = ("env", "SLURM_MEM_PER_NODE=2000")  # limit of the process that plans
 
 
 @pytest.fixture(scope="module")
 def crowded(project):
-    """A project with a slide whose name Snakemake cannot hand to jobs of a cluster."""
+    """A project with a slide whose name Snakemake cannot pass to jobs of a cluster."""
     project.drop("slides/a.tif", np.zeros((40, 40), np.uint8))
     project.drop("slides/a, b.tif", np.zeros((40, 40), np.uint8))
     return replace(project, prefix=IN_2097_MB)

@@ -1,4 +1,4 @@
-"""The rules are thin and true: each is one call of one stage with all of its flags."""
+"""Each rule is one call of one stage with all of its flags, and writes to the paths of the project."""
 
 import inspect
 import os
@@ -40,7 +40,7 @@ def test_only_the_network_asks_for_a_gpu(stage):
 
 
 def test_parsing_loads_no_torch(project, micrograph, tmp_path, monkeypatch):
-    """With packages of these names that cannot be imported, a dry run still works."""
+    """A dry run works where these packages cannot be imported."""
     project.drop("slides/a.tif", micrograph)
     for package in ("torch", "monai", "lightning", "skimage", "scipy", "zarr", "dask", "tifffile"):
         (tmp_path / f"{package}.py").write_text(f"raise RuntimeError('{package} was imported')")

@@ -1,4 +1,4 @@
-"""The workflow runs when slides have settled, once for each news, and stops when it is told to.
+"""The workflow runs once for each change of the drop folder when slides are complete, until it is stopped.
 
 What is run is a stand-in for Snakemake that looks at the drop folder as the workflow does when it begins.
 """
@@ -36,7 +36,7 @@ if Path("long").exists():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A project that is watched; whatever still runs of it in the end is ended."""
+    """A project to watch."""
     touch(tmp_path, "data/slides/a.tif", "config/config.yaml")
     (tmp_path / "config" / "config.yaml").write_text("settle_s: 0\n")
     (tmp_path / "stand_in").mkdir()
@@ -75,7 +75,7 @@ def wait_for(condition):
         time.sleep(0.1)
 
 
-def test_each_news_is_one_run(folder, watching):
+def test_each_change_is_one_run(folder, watching):
     process = watching()
     wait_for(lambda: len(runs(folder)) == 1)
     assert runs(folder)[0].endswith("--cores 2")
@@ -83,14 +83,14 @@ def test_each_news_is_one_run(folder, watching):
     wait_for(lambda: len(runs(folder)) == 2)
     (folder / "data" / "slides" / "a.tif").unlink()
     wait_for(lambda: len(runs(folder)) == 3)
-    time.sleep(2)  # many looks
+    time.sleep(2)  # looks many times
     assert len(runs(folder)) == 3
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("watch: stopped\n")
     assert process.returncode == 0
 
 
-def test_a_run_that_another_one_keeps_out_is_tried_again(folder, watching):
+def test_a_run_that_finds_the_project_locked_is_tried_again(folder, watching):
     touch(folder, "locked")
     watching()
     wait_for(lambda: len(runs(folder)) == 2)
@@ -106,7 +106,7 @@ def test_ctrl_c_lets_a_run_clean_up(folder, watching):
     assert process.returncode == 0
 
 
-def test_a_wrong_configuration_is_said_and_watched_on(folder, watching):
+def test_a_wrong_configuration_is_reported_and_watching_goes_on(folder, watching):
     (folder / "config" / "config.yaml").write_text("settle: 0\n")
     process = watching()
     assert "watching" in process.stderr.readline()

@@ -174,6 +174,7 @@ print(int(status["VmHWM"].split()[0]) / 1e6)  # of this process alone: ru_maxrss
 """
 
 
+@pytest.mark.slow
 def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
     """Truth and prediction repeat one field of blobs, so that a crop has the same metrics."""
     field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}

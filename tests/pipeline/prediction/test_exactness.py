@@ -40,6 +40,7 @@ def edit_card(weights, key, value):
 
 
 @pytest.mark.parametrize(("name", "options"), [("unet", {"width": 4}), ("unet", {"width": 4, "padding": "valid"})])
+@pytest.mark.slow
 def test_a_network_with_its_true_geometry_passes_on_a_real_slide(tmp_path, name, options, data):
     weights = write_network(tmp_path / "network", name, **options)
     assert verify(tmp_path, weights, data / "formats/derived/CMU-1-Small-Region_pyramid.ome.tif") == 0
@@ -55,6 +56,7 @@ def test_a_network_with_its_true_geometry_passes_on_a_real_slide(tmp_path, name,
 
 
 @pytest.mark.parametrize(("key", "value"), [("context_px", 8), ("stride_px", 8)])
+@pytest.mark.slow
 def test_a_card_with_a_wrong_geometry_fails(tmp_path, key, value, generator, capsys):
     weights = write_network(tmp_path / "network", width=4)
     tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (500, 500)).astype(np.uint8))

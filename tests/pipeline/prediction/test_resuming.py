@@ -120,6 +120,7 @@ def test_the_batch_has_the_cases_to_test(batch):
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), again=st.floats(0, 1))
+@pytest.mark.slow
 def test_two_interruptions_anywhere_do_not_change_the_results(batch, journal, share, again):
     batch.journal("cut").parent.mkdir(exist_ok=True)
     batch.journal("cut").write_bytes(journal[: round(share * len(journal))])

@@ -202,6 +202,7 @@ def peak_mb(batch_size):
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1024 / 10**6
 
 
+@pytest.mark.slow
 def test_a_real_step_takes_the_estimated_memory():
     planned = measure_step(build_without_memory(width=16, depth=2), num_classes=2)
     small, large = peak_mb(2), peak_mb(14)

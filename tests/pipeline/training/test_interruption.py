@@ -15,6 +15,8 @@ from pipeline.training import loop as training
 from pipeline.training.state import TrainingState, read_state, write_state
 from tests.support.training import NETWORK, Project, train_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:

@@ -29,6 +29,7 @@ def train(tmp_path):
 
 @pytest.mark.parametrize("options", [{"width": 4, "depth": 2}, {"width": 4, "depth": 2, "padding": "valid"}])
 @pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.slow
 def test_training_learns_and_keeps_its_best_weights(train, options, average):
     network, best, history = train(options=options, optimizer=OptimizerConfig(average=average), precision="float32")
     assert list(history["step"]) == [30, 60]
@@ -40,6 +41,7 @@ def test_training_learns_and_keeps_its_best_weights(train, options, average):
     assert not network.training
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(train):
     """Steps end the training, not time."""
     (first, *_), (second, *_) = train(max_steps=8), train(max_steps=8)
@@ -48,6 +50,7 @@ def test_the_same_seed_gives_the_same_weights(train):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.slow
 def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch, precision, dtype):
     """Steps and validations do; weights and loss are always float32."""
     computed, lost = set(), set()
@@ -92,11 +95,13 @@ def test_updates_do_not_depend_on_the_memory_order(kind):
         torch.testing.assert_close(moved[1][name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 def test_time_ends_a_training(train):
     _, _, history = train(max_steps=10**6, max_minutes=0.02)
     assert history["step"].iloc[-1] < 10**4
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training(train):
     """With a learning rate of almost 0, no validation is better than the first."""
     options = {"width": 2, "depth": 1, "normalization": "none"}

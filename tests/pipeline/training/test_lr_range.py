@@ -51,6 +51,7 @@ def test_a_loss_that_never_falls_is_an_error():
         suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_rate_and_draws_the_test(tmp_path, monkeypatch, capsys):
     Project(tmp_path)
     (tmp_path / "results" / "weight_maps").mkdir(parents=True)

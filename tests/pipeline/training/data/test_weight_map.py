@@ -68,6 +68,7 @@ def test_bands_are_the_map_of_the_whole_image(seed, rows, columns):
     np.testing.assert_array_equal(np.concatenate(bands), whole)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_rows():
     """Eight times as many rows full of objects take no more."""
 
