@@ -47,11 +47,11 @@ NETWORK = ModelConfig(
 CPU = [torch.device("cpu")]
 
 
-def squares(seed):
+def squares(seed, side=96):
     """Bright squares on a dark ground, with noise."""
     generator = np.random.default_rng(seed)
-    classes = np.zeros((96, 96), np.uint8)
-    for top, left in generator.integers(0, 80, (6, 2)):
+    classes = np.zeros((side, side), np.uint8)
+    for top, left in generator.integers(0, side - 16, (6, 2)):
         classes[top : top + 14, left : left + 14] = 1
     image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
     return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))

@@ -16,7 +16,7 @@ from pipeline.tiling.tissue import Tissue
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.class_index import count_cells
 from pipeline.training.data.patches import RandomPatches, _start
-from tests.support.training import STILL
+from tests.support.training import STILL, squares
 
 SPACE = STILL.model_copy(
     update={
@@ -29,16 +29,6 @@ SPACE = STILL.model_copy(
         "probability": dict.fromkeys(["rotate_deg", "scale", "shift_px", "crop", "elastic_px"], 1.0),
     }
 )
-
-
-def squares(seed, side=96):
-    """Bright squares on a dark ground, with noise."""
-    generator = np.random.default_rng(seed)
-    classes = np.zeros((side, side), np.uint8)
-    for top, left in generator.integers(0, side - 16, (6, 2)):
-        classes[top : top + 14, left : left + 14] = 1
-    image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
-    return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))
 
 
 def of_classes(classes, **more):
