@@ -114,8 +114,8 @@ def test_a_row_of_the_sample_sheet_overrides_the_configuration(project):
     (project / "config").mkdir()
     (project / "config" / "samples.csv").write_text("sample,pixel_size_um\nplate/b,0.25\n")
     run = find()
-    told = {name: json.loads(run.config("tile", model="given", sample=f"plate/{name}")) for name in "ab"}
-    assert [told[name]["image"]["fallback_pixel_size_um"] for name in "ab"] == [None, 0.25]
+    configs = {name: json.loads(run.config("tile", model="given", sample=f"plate/{name}")) for name in "ab"}
+    assert [configs[name]["image"]["fallback_pixel_size_um"] for name in "ab"] == [None, 0.25]
     assert run.config("tile", model="given", sample="plate/a") is run.config("tile", model="given", sample="plate/a")
     (batch,) = run.batches
     assert not json.loads(run.config("predict", batch=batch))["probabilities"]
@@ -144,48 +144,41 @@ def test_a_run_begins_without_what_killed_jobs_left(project):
 
 
 @pytest.fixture
-def called(project, monkeypatch):
-    """The end of a run that has failed: calls of the report are recorded, and end with the status ``returncode``."""
-    run = find()
-    run.begin("snakemake")
-    calls = []
+def report(project, monkeypatch):
+    """A run has begun. The command of the report is recorded instead of run; it ends with ``returncode``."""
+    find().begin("snakemake")
 
     def record(command, **options):
-        calls.append((command, options["env"]["PYTHONPATH"]))
+        record.command, record.python_path = command, options["env"]["PYTHONPATH"]
         options["stderr"].write("12:00:00 start\nerror: report: no room [SlidemillError]\n")
-        touch(project / "results", "metrics.csv")
         (project / "results" / "metrics.csv").write_text("sample,status,stage,error,log\nplate/a,done,,,\n")
         return subprocess.CompletedProcess(command, record.returncode)
 
-    record.run, record.calls, record.returncode = run, calls, 0
+    record.command, record.returncode = None, 0
     monkeypatch.setattr(module.subprocess, "run", record)
     return record
 
 
-def test_after_a_failure_the_report_is_written_by_the_code_of_the_workflow(called, project, capsys):
+def test_after_a_failure_the_report_is_written_by_the_code_of_the_workflow(report, project, capsys):
     touch(project / "results", "provenance.json")
-    write_report_after_failure(called.run.settings, Path("/workflow"))
-    ((command, python_path),) = called.calls
-    assert command[:6] == ["python", "-m", "pipeline", "report", "--output", "results"]
-    assert python_path.split(":")[0] == "/workflow"
+    print_summary()
+    assert capsys.readouterr().err == ""  # there is no report of this run yet
+    write_report_after_failure(parse_settings(SETTINGS, source=""), Path("/workflow"))
+    assert report.command[:6] == ["python", "-m", "pipeline", "report", "--output", "results"]
+    assert report.python_path.split(":")[0] == "/workflow"
     assert not (project / "results" / "provenance.json").exists()
     assert "1 done" in capsys.readouterr().err
 
 
-def test_a_report_that_fails_too_is_one_line(called, capsys):
-    called.returncode = 1
-    write_report_after_failure(called.run.settings, Path("/workflow"))
-    assert "(logs/report.log): error: report: no room" in capsys.readouterr().err
-
-
-def test_a_log_that_cannot_be_written_is_one_line(called, project, capsys):
-    (project / "logs").write_text("in the way")
-    write_report_after_failure(called.run.settings, Path("/workflow"))
-    assert "logs/report.log: cannot be written" in capsys.readouterr().err
-    assert not called.calls
-
-
-@pytest.mark.usefixtures("called")
-def test_no_summary_of_an_earlier_report(capsys):
-    print_summary()
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    ("returncode", "names", "message"),
+    [
+        (1, (), "the report could not be written either (logs/report.log): error: report: no room"),
+        (0, ("logs",), "logs/report.log: cannot be written"),
+    ],
+)
+def test_a_report_that_fails_too_is_one_line(report, project, capsys, returncode, names, message):
+    report.returncode = returncode
+    touch(project, *names)  # a file in the place of the folder
+    write_report_after_failure(parse_settings(SETTINGS, source=""), Path("/workflow"))
+    assert message in capsys.readouterr().err
