@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,16 +86,12 @@ class Normalized:
 
     pixels: Array
     statistics: tuple[Statistics, ...]
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Channels, rows, columns."""
         return self.pixels.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a normalized pixel."""
-        return np.dtype(np.float32)
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         return normalize(self.pixels[key], list(self.statistics))
@@ -124,14 +120,11 @@ class _Classes:
     image: _Pixels
     path: Path
     config: LabelConfig
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.image.shape[1:]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8)
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         slices = key if isinstance(key, tuple) else (key, slice(None))
@@ -152,10 +145,7 @@ class _Weights:
     path: Path
     memory_mb: int
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float16)
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float16)
 
     def __getitem__(self, key: Any) -> NDArray[np.float16]:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
