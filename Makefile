@@ -68,8 +68,9 @@ lint: $(VENV)/dev ## check style, types, rules
 	python config/examples/lay_out.py demo projects/demo
 	snakemake --lint --directory projects/demo
 
-docs: $(VENV)/dev ## write config/README.md, the schema and the picture of augmentations from the code
+docs: $(VENV)/dev ## write the generated pages, the schema and the picture of augmentations from the code
 	python config/document.py
+	python docs/architecture.py
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure

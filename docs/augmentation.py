@@ -18,16 +18,16 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from pipeline.settings.networks import AugmentationConfig, ChangeName
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.patches import RandomPatches
 
 PICTURE = Path(__file__).parent / "images" / "augmentation.png"
 _PATCH_PX = 160
 _COLUMNS = 6
-_COLOURS = 64  # of the file, so that it stays small
+_COLOURS = 64  # in the file, to keep it small
 
-# As far as the default goes, where a change is on; else a value that is worth a try.
+# The default size of a change, or a value worth trying if it is off by default.
 _ON_NUCLEI: dict[ChangeName, float | bool] = {
     "flip": True,
     "rotate_deg": 20.0,
@@ -74,7 +74,7 @@ def _text(size: float | bool) -> str:
 
 
 def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, number: int = 0) -> NDArray[np.float32]:
-    """Return a patch in colours, always from the same place, with the outlines of its labels; None: by default."""
+    """Return a patch from a fixed place in colours, with the outlines of its labels; ``changes`` None: the defaults."""
     config = AugmentationConfig()
     if changes is not None:
         always = dict.fromkeys(changes, 1.0)
@@ -98,7 +98,7 @@ def _section() -> Annotated:
 
 
 def _annotated(pixels: NDArray[np.generic], classes: NDArray[np.uint8]) -> Annotated:
-    statistics = measure(lambda: iter([pixels]), pixels.dtype)
+    statistics = measure_intensities(lambda: iter([pixels]), pixels.dtype)
     return Annotated(
         name="",
         image=normalize(pixels, statistics),

@@ -211,6 +211,11 @@ def sha256(path: Path, *parts: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def identity_of(content: Any) -> str:
+    """Return the SHA-256 of a JSON value, in hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def provenance(stage: str, config: BaseModel | None = None, /, **inputs: str) -> dict[str, Any]:
     """Return what every output records: stage, version of the package, settings, and SHA-256 of named inputs."""
     return {

@@ -45,19 +45,17 @@ def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-cr
         crate.add_file(dest_path=path, properties={"description": description})
     settings = parse_settings(content["config"], source=str(provenance))
     for sample in content["samples"]:
-        weights = _file(
-            crate, network_file(settings, sample["model"]), sample["weights_sha256"], "Weights of the network"
-        )
+        network = _file(crate, network_file(settings, sample["model"]), sample["weights_sha256"], "Network")
         slide = _file(crate, sample["slide"], sample["slide_sha256"], "Slide")
         mask = _file(crate, sample["mask"], content["sha256"][sample["mask"]], "Label image")
         about = {
             "name": f"Segmentation of {sample['sample']} by {sample['model']}",
             "description": f"{sample['precision']} on {sample['device']}",
         }
-        crate.add_action(software, object=[slide, weights], result=[mask], properties=about)
+        crate.add_action(software, object=[slide, network], result=[mask], properties=about)
     write_json(output, crate.metadata.generate())
 
 
 def _file(crate: Any, path: str, sha256: str | None, description: str) -> Any:
-    """Return the entity of a file, the same each time."""
+    """Return the entity of a file; a file that is added again keeps its entity."""
     return crate.add_file(dest_path=path, properties={"description": description, "sha256": sha256})

@@ -31,7 +31,7 @@ from pipeline.settings.stages import LabelConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.labels import IGNORED, class_map, open_labels
 from pipeline.slides.outlines import is_annotation
-from pipeline.slides.slide import Slide, on_grid_of, open_slide
+from pipeline.slides.slide import Slide, on_grid_of, open_plane, open_slide
 
 Row = dict[str, float | int | str]
 Meaning = Callable[[NDArray[Any]], NDArray[np.uint8]]
@@ -88,9 +88,7 @@ def open_reference(
         ):
             yield drawn
         return
-    with open_slide(path, memory_mb=memory_mb) as truth:
-        if truth.channels != 1:
-            raise SlideError(f"{path}: a reference has 1 channel, this file has {truth.channels}; save it in grey")
+    with open_plane(path, memory_mb=memory_mb) as truth:
         if truth.shape == shape:
             yield truth
             return
@@ -198,13 +196,12 @@ def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tu
     kinds = np.zeros(truth.count + 1, np.uint8), np.zeros(predicted.count + 1, np.uint8)  # class of each object
 
     def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
-        sides = [np.asarray(side.objects[region]) for side in (truth, predicted)]
-        for side, ids, kind in zip((truth, predicted), sides, kinds, strict=True):
-            kind[ids] = side.classes[region]
-        return shared_pixels(*sides)
+        both = [np.asarray(image.objects[region]) for image in (truth, predicted)]
+        for image, ids, kind in zip((truth, predicted), both, kinds, strict=True):
+            kind[ids] = image.classes[region]
+        return shared_pixels(*both)
 
-    shared = map_and_merge(count, regions, merge_shared)
-    table = contingency(shared, (truth.count, predicted.count))
+    table = contingency(map_and_merge(count, regions, merge_shared), (truth.count, predicted.count))
     overlaps = Overlaps(table, kinds)
     matchings = {threshold: overlaps.match(threshold) for threshold in THRESHOLDS}
     row: Row = {

@@ -66,15 +66,18 @@ def save_network(
     write_json(card_path(path), card.to_dict() | {"provenance": origin})
 
 
-def load_network(path: Path) -> tuple[SegmentationModel, ModelCard]:
+def load_network(path: Path, *, classes: list[str] | None = None) -> tuple[SegmentationModel, ModelCard]:
     """Return the network in evaluation mode, and its card, ``model.json`` beside ``path``.
 
     Raises
     ------
     SlidemillError
         If a file is missing or damaged, or the weights do not fit the card.
+        Also if the network has other ``classes`` than these.
     """
     card = read_card(card_path(path))
+    if classes is not None and card.classes != classes:
+        raise SlidemillError(f"{path}: its classes are {card.classes}, the configuration has {classes}")
     try:
         network = models.build(
             card.architecture, in_channels=card.in_channels, num_classes=len(card.classes), options=card.options

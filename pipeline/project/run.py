@@ -33,30 +33,15 @@ _MOST_WARNINGS = 3  # of one kind
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run found when it began.
-
-    Attributes
-    ----------
-    settings : Settings
-    samples : dict of Sample
-        All slides of the drop folder by sample id, also those that wait or are refused.
-    groups : dict of str
-        Group of each sample that has one in the sample sheet.
-    unknown : list of (int, str)
-        Lines of the sample sheet that name no slide.
-    training_groups, held_back
-        Training pairs by group; those held back, by training. Empty if nothing is trained.
-    was_killed : bool
-        Whether the last run was killed and its lock has just been removed.
-    """
+    """What a run found when it began."""
 
     settings: Settings
-    samples: Samples
-    groups: dict[str, str]
-    unknown: list[tuple[int, str]]
-    training_groups: Groups
-    held_back: dict[str, list[TrainingPair]]
-    was_killed: bool = False
+    samples: Samples  # all slides of the drop folder, also those that wait or are refused
+    groups: dict[str, str]  # by sample, from the sample sheet
+    unknown: list[tuple[int, str]]  # lines of the sample sheet that name no slide
+    training_groups: Groups  # empty if nothing is trained
+    held_back: dict[str, list[TrainingPair]]  # by training
+    was_killed: bool  # the last run was, and its lock has just been removed
 
     @classmethod
     def find(cls, settings: Settings, *, is_main: bool, on_cluster: bool) -> Run:

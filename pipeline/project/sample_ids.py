@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+
+from pipeline.base.files import identity_of
 
 _WITH_PROBABILITIES = "-probabilities"
 
@@ -28,9 +28,8 @@ def name_batch(folder: str, versions: Mapping[str, str], *, probabilities: bool)
     probabilities : bool
         Whether its predictions have them. Predictions without them get another id, since they cannot replace these.
     """
-    content = json.dumps(sorted(versions.items()))
     ending = _WITH_PROBABILITIES if probabilities else ""
-    return f"{folder}/{hashlib.sha256(content.encode()).hexdigest()[:12]}{ending}"
+    return f"{folder}/{identity_of(sorted(versions.items()))[:12]}{ending}"
 
 
 def has_probabilities(batch: str) -> bool:

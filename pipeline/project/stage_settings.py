@@ -79,7 +79,7 @@ def stage_config(
         kind=settings.training.kind,
         values=settings.training.values,
         ignored=settings.training.ignored,
-    ).model_dump()
+    )
     name, _ = settings.trainings.get(model or "", (model or "", None))
     network = settings.models.get(name, ModelConfig()).model_copy(
         update={"pretrained": start_of(settings, model or "")}
@@ -87,9 +87,9 @@ def stage_config(
     tile = TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass)
     sections: dict[str, Section] = {
         "tile": tile,
-        "weigh": WeighConfig(labels=LabelConfig(**labels), image=image, loss=network.loss),
+        "weigh": WeighConfig(labels=labels, image=image, loss=network.loss),
         "train": TrainConfig(
-            labels=LabelConfig(**labels),
+            labels=labels,
             image=image,
             model=network,
             split=split_of(settings, model or ""),
@@ -97,7 +97,7 @@ def stage_config(
         ),
         "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
         "validate": ValidateConfig(
-            labels=LabelConfig(**labels),
+            labels=labels,
             tile=tile,
             masks=settings.masks,
             metrics=settings.metrics,
@@ -113,7 +113,7 @@ def stage_config(
         "verify": VerifyConfig(classes=settings.classes),
         "stitch": settings.masks,
         "inspect": InspectConfig(image=image),
-        "evaluate": EvaluateConfig(labels=LabelConfig(**labels), image=image, metrics=settings.metrics),
+        "evaluate": EvaluateConfig(labels=labels, image=image, metrics=settings.metrics),
         "objects": ObjectsConfig(classes=settings.classes, image=image),
         "report": settings,
     }

@@ -13,7 +13,7 @@ _ABOUT = {
     "precision": "share of the predicted pixels that are true",
     "recall": "share of the true pixels that were predicted",
     "specificity": "share of the pixels of other classes that were not predicted",
-    "accuracy": "share of all pixels that are correctly of the class or not",
+    "accuracy": "share of all pixels that are correctly labelled as the class or as another one",
     "hausdorff95": "95th percentile of the distances between the boundaries, the larger of both directions",
     "surface_distance": "mean distance between the boundaries, over both of them",
     "surface_dice": "share of both boundaries within the tolerance of the other",
@@ -121,6 +121,6 @@ def _objects_by_threshold() -> list[Column]:
             _value(f"objects_precision_{percent}", f"Share of the predicted objects with a partner {at}."),
             _value(f"objects_recall_{percent}", f"Share of the true objects with a partner {at}."),
             _value(f"objects_f1_{percent}", f"Dice of the objects {at}.", leading=percent == 50),
-            _value(f"objects_ap_{percent}", f"Share of pairs in all pairs and objects without a partner {at}."),
+            _value(f"objects_ap_{percent}", f"Pairs / (pairs + objects without a partner) {at}."),
         ]
     return found

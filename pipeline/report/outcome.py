@@ -26,7 +26,7 @@ KILLED = (
 class Outcome:
     """The state of one sample under one model; a file is None if it is missing or out of date.
 
-    ``stage``, ``kind`` (class of the error), ``error`` and ``log`` say why it failed; ``error`` also why it waits.
+    ``stage``, ``error_class``, ``error`` and ``log`` say why it failed; ``error`` also why it waits.
     """
 
     sample: str
@@ -35,11 +35,11 @@ class Outcome:
     batch: str = ""
     reference: Path | None = None
     mask: Path | None = None
-    objects: Path | None = None
+    objects_table: Path | None = None
     annotations: Path | None = None
     metrics: Path | None = None
     stage: str = ""
-    kind: str = ""
+    error_class: str = ""
     error: str = ""
     log: Path | None = None
 
@@ -66,9 +66,9 @@ def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
 
 def _not_run(name: str, found: Sample, model: str) -> Outcome:
     """Return the outcome of a slide that the run refused or that waits."""
-    stage, kind = (_REFUSED_AT, SlideError.__name__) if found.refused else ("", "")
+    stage, error_class = (_REFUSED_AT, SlideError.__name__) if found.refused else ("", "")
     error = found.refused or found.waits
-    return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, kind=kind, error=error)
+    return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, error_class=error_class, error=error)
 
 
 def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
@@ -98,11 +98,11 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
         batch=found.batch,
         reference=reference,
         mask=mask,
-        objects=objects,
+        objects_table=objects,
         annotations=annotations,
         metrics=metrics,
         stage=failure.stage,
-        kind=failure.kind,
+        error_class=failure.kind,
         error=failure.message,
         log=log,
     )

@@ -56,7 +56,7 @@ COHORT: Mapping[str, Scale] = {
 def flags_of(
     row: Mapping[str, float],
     cohort: Mapping[str, list[float]],
-    look: Mapping[str, float],
+    appearance: Mapping[str, float],
     known: list[Mapping[str, float]],
 ) -> list[str]:
     """Return the quality warnings of a sample.
@@ -67,13 +67,13 @@ def flags_of(
         ``objects_per_mpx``, ``median_area_px``, ``uncertain`` and ``tile_mismatch`` of the sample; NaN where unknown.
     cohort : mapping of list of float
         The same of all samples of the network, this one included.
-    look : mapping of float
+    appearance : mapping of float
         From :func:`pipeline.slides.appearance.appearance`.
     known : list of mappings of float
         The same of the images that the network was trained on.
     """
     found = []
-    for name, value in look.items():
+    for name, value in appearance.items():
         scale = APPEARANCE.get(name.partition("_")[0])
         if scale is not None:
             found.append(outlier_message(value, [other[name] for other in known if name in other], scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
     """
     rows = [_row(outcome, groups) for outcome in found]
     for model in config.networks:
-        _flag([row for row in rows if row["model"] == model], _known_looks(network_file(config, model)))
+        _flag([row for row in rows if row["model"] == model], _training_appearances(network_file(config, model)))
     names = columns(config.classes)
     table = pd.DataFrame(rows, columns=[column.name for column in names])
     return table.astype({column.name: "Int64" for column in names if column.digits == 0 and column.name != _AREA})
@@ -43,10 +44,8 @@ def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
     if outcome.metrics:
         measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
         row = {str(name): value for name, value in measured.items()}
-    row |= {name: getattr(outcome, name) for name in ("sample", "model", "status", "stage", "error")}
-    row |= {"error_class": outcome.kind}
-    row |= {name: getattr(outcome, name) for name in ("slide", "reference", "mask", "metrics", "annotations", "log")}
-    row |= {"objects_table": outcome.objects, "group": groups.get(outcome.sample), "flags": ""}
+    row |= {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    row |= {"status": outcome.status, "group": groups.get(outcome.sample), "flags": ""}
     return row | (_measured(outcome) if outcome.status == "done" else {})
 
 
@@ -60,7 +59,8 @@ def _measured(outcome: Outcome) -> Row:
     else:
         uncertain = speed.uncertain.get(outcome.sample, np.nan)
         mismatch = speed.mismatch.get(outcome.sample, np.nan)
-    areas = pd.read_csv(outcome.objects, usecols=["area_px"])["area_px"] if outcome.objects else pd.Series(dtype=float)
+    table = outcome.objects_table
+    areas = pd.read_csv(table, usecols=["area_px"])["area_px"] if table else pd.Series(dtype=float)
     return {
         "objects": len(areas),
         "median_area_px": float(areas.median()) if len(areas) else np.nan,
@@ -72,14 +72,14 @@ def _measured(outcome: Outcome) -> Row:
 def _flag(rows: list[Row], known: list[dict[str, float]]) -> None:
     """Fill in the flags of the finished samples of one network."""
     done = [row for row in rows if row["status"] == "done"]
-    looks = [_look(row["sample"]) for row in done]
+    appearances = [_appearance(row["sample"]) for row in done]
     seen = [_numbers(row) for row in done]
     cohort = {name: [numbers[name] for numbers in seen] for name in COHORT}
     if len(known) < FEWEST:  # too few training images are known: compare the slides with each other
-        known = [look for look in looks if look]
-    for row, look, numbers in zip(done, looks, seen, strict=True):
-        others = [other for other in known if other is not look]
-        row["flags"] = "; ".join(flags_of(numbers, cohort, look, others))  # type: ignore[arg-type]
+        known = [appearance for appearance in appearances if appearance]
+    for row, appearance, numbers in zip(done, appearances, seen, strict=True):
+        others = [other for other in known if other is not appearance]
+        row["flags"] = "; ".join(flags_of(numbers, cohort, appearance, others))  # type: ignore[arg-type]
 
 
 def _numbers(row: Row) -> dict[str, float]:
@@ -90,13 +90,13 @@ def _numbers(row: Row) -> dict[str, float]:
     }
 
 
-def _look(sample: str) -> dict[str, float]:
+def _appearance(sample: str) -> dict[str, float]:
     path = Path(paths.APPEARANCE.format(sample=sample))
-    look: dict[str, float] = read_json(path)["appearance"] if path.is_file() else {}
-    return look
+    appearance: dict[str, float] = read_json(path)["appearance"] if path.is_file() else {}
+    return appearance
 
 
-def _known_looks(network: str) -> list[dict[str, float]]:
+def _training_appearances(network: str) -> list[dict[str, float]]:
     """Return the appearance of the training images of a network; empty if its card cannot be read."""
     try:
         return read_card(card_path(Path(network))).appearance

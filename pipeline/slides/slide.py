@@ -39,7 +39,7 @@ class Slide:
     pixel_size_um : (row, column) or None
         Of ``levels[0]``, µm: that of the file, else the fallback of the view.
     channel_names : tuple of str
-        As in the file; the number of the channel where it has no names.
+        As in the file; numbers if it has no names.
     """
 
     path: Path
@@ -205,11 +205,10 @@ def _as_slide_error(path: Path) -> Iterator[None]:
     except SlideError:
         raise
     except MemoryError as error:
-        raise SlideError(f"{path}: does not fit into memory ({error}); give the job more, or save it tiled") from error
-    except OSError as error:
-        raise SlideError(f"{path}: cannot be read: {error.strerror or _line(error)}") from error
+        raise SlideError(f"{path}: does not fit into memory: {_line(error)}; give the job more memory") from error
     except Exception as error:
-        raise SlideError(f"{path}: cannot be read: {_line(error)}; fix or remove the file") from error
+        reason = getattr(error, "strerror", None) or _line(error)
+        raise SlideError(f"{path}: cannot be read: {reason}; fix, replace or remove the file") from error
 
 
 def _line(error: Exception) -> str:

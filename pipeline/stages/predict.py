@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import SlidemillError
-from pipeline.base.files import provenance, sha256, write_json
+from pipeline.base.files import identity_of, provenance, sha256, write_json
 from pipeline.networks.compilation import compiled
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
@@ -60,9 +58,7 @@ def run(
         Classes, precision, and whether to keep probabilities.
     """
     device = prepare(threads)
-    loaded, card = load_network(network)
-    if card.classes != config.classes:
-        raise SlidemillError(f"{network}: its classes are {card.classes}, the configuration has {config.classes}")
+    loaded, card = load_network(network, classes=config.classes)
     if config.precision == "bfloat16" and not computes_bfloat16(device):
         log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
     make_ready(loaded, device, config.precision)
@@ -95,7 +91,7 @@ def run(
 def _identity(origin: dict[str, Any], device: str, plans: list[Plan]) -> str:
     """Return a hash of everything that the predictions depend on: settings, network, plans, slides, kind of device."""
     sources = [[plan.to_dict(), _has_slide(plan)] for plan in plans]
-    return hashlib.sha256(json.dumps([origin, device, sources], sort_keys=True).encode()).hexdigest()
+    return identity_of([origin, device, sources])
 
 
 def _has_slide(plan: Plan) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.base.files import provenance, sha256
+from pipeline.base.files import identity_of, provenance, sha256
 from pipeline.networks.weights_file import save_network
 from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair, find_pairs
@@ -72,7 +70,7 @@ def run(
         validation=prepared.images[len(pairs) :],
         classes=config.labels.classes,
         config=prepared.config,
-        identity=hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
+        identity=identity_of(origin),
         history=history,
         folder=output.parent / "training",
     )

@@ -48,9 +48,7 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
         Classes of the configuration.
     """
     use_threads(threads)
-    loaded, card = load_network(network)
-    if card.classes != config.classes:
-        raise SlidemillError(f"{network}: its classes are {card.classes}, the configuration has {config.classes}")
+    loaded, card = load_network(network, classes=config.classes)
     planned = read_plan(plan)
     if planned.slide is None:
         raise SlidemillError(planned.error, stage="tile")

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _VALIDATION_TILE_PX = 512
 _VALIDATION_SHARE = 0.1  # largest share of the computation
 _FORWARD_SHARE = 1 / 3  # of the cost of a training step: the gradients take the other two thirds
+_SLOW_START = 0.02  # of the time limit, by which the first steps may be late
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +255,11 @@ class Clock:
     def fraction(self, step: int) -> float:
         """Return the share of the training that is done after ``step`` steps.
 
-        Without a limit of time, or far from it, this depends on the step alone: such a training is repeatable.
+        Without a limit of time, or far from it, this depends on the step alone: such a training is repeatable. Near the
+        start, time may be slightly ahead, since the first steps are slow.
         """
-        return min(1.0, max(step / self.max_steps, self._read_s / self.max_seconds))
+        by_steps, by_time = step / self.max_steps, self._read_s / self.max_seconds
+        return min(1.0, by_time if by_time >= min(1.0, by_steps + _SLOW_START) else by_steps)
 
 
 def _is_out_of_patience(state: TrainingState, config: ResolvedConfig) -> bool:

@@ -8,18 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import LabelConfig, TrainConfig
+from pipeline.settings.stages import TrainConfig
 from pipeline.slides.appearance import appearance, windows
 from pipeline.slides.intensity import Statistics, measure_intensities, normalize, row_bands
 from pipeline.slides.labels import open_labels, training_classes
@@ -80,80 +79,6 @@ class Annotated:
         return index.without_glass(self.tissue) if self.tissue else index
 
 
-@dataclass(frozen=True, kw_only=True)
-class Normalized:
-    """Pixels of a slide, normalized when they are sliced."""
-
-    pixels: Array
-    statistics: tuple[Statistics, ...]
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Channels, rows, columns."""
-        return self.pixels.shape
-
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        return normalize(self.pixels[key], list(self.statistics))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pixels:
-    """A slide as an array; the file is opened for each read, so that any process can read it."""
-
-    path: Path
-    view: ImageConfig
-    memory_mb: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        _, rows, columns = key
-        with open_slide(self.path, memory_mb=self.memory_mb, view=self.view) as slide:
-            return slide.read(rows, columns)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Classes:
-    """The class map of the labels of a slide, as an array."""
-
-    image: _Pixels
-    path: Path
-    config: LabelConfig
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.image.shape[1:]
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        slices = key if isinstance(key, tuple) else (key, slice(None))
-        rows, columns = (range(n)[part] for n, part in zip(self.shape, slices, strict=True))
-        memory_mb = self.image.memory_mb
-        with (
-            open_slide(self.image.path, memory_mb=memory_mb, view=self.image.view) as slide,
-            open_labels(self.path, self.config, memory_mb=memory_mb, like=slide) as labels,
-        ):
-            plane = labels.read(slice(rows.start, rows.stop + 1), slice(columns.start, columns.stop + 1))[0]
-        return training_classes(plane, self.config, source=self.path)[: len(rows), : len(columns)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Weights:
-    """The weight map of a slide as an array."""
-
-    path: Path
-    memory_mb: int
-    shape: tuple[int, ...]
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float16)
-
-    def __getitem__(self, key: Any) -> NDArray[np.float16]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        with open_slide(self.path, memory_mb=self.memory_mb) as weights:
-            plane: NDArray[np.float16] = weights.read(rows, columns)[0].astype(np.float16)
-            return plane
-
-
 def open_pairs(
     pairs: Sequence[TrainingPair], weight_maps: Path, *, memory_mb: int, config: TrainConfig
 ) -> list[Annotated]:
@@ -185,16 +110,10 @@ def open_pairs(
 def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainConfig, share_bytes: float) -> Annotated:
     with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
         dtype = slide.levels[0].dtype
-        lazy = _Pixels(
-            path=pair.image,
-            view=config.image,
-            memory_mb=memory_mb,
-            shape=(slide.channels, *slide.shape),
-            dtype=dtype,
-        )
-        pixels: Array = lazy
-        classes: Array = _Classes(image=lazy, path=pair.labels, config=config.labels)
-        weights: Array = _Weights(path=weight_map, memory_mb=memory_mb, shape=slide.shape)
+        shape = (slide.channels, *slide.shape)
+        pixels: Array = LazyArray(shape, dtype, partial(_read_pixels, pair, config, memory_mb))
+        classes: Array = LazyArray(slide.shape, np.dtype(np.uint8), partial(_read_classes, pair, config, memory_mb))
+        weights: Array = LazyArray(slide.shape, np.dtype(np.float16), partial(_read_weights, weight_map, memory_mb))
         decoded_bytes = slide.shape[0] * slide.shape[1] * (slide.channels * dtype.itemsize + _BESIDE_BYTES)
         if is_small := decoded_bytes <= share_bytes:
             pixels, classes, weights = slide.read_all(), classes[:], weights[:]
@@ -205,7 +124,7 @@ def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainCon
         statistics = _statistics(read, slide)
         annotated = Annotated(
             name=pair.name,
-            image=Normalized(pixels=pixels, statistics=statistics),
+            image=LazyArray(shape, np.dtype(np.float32), partial(_read_normalized, pixels, statistics)),
             classes=classes,
             weights=weights,
             appearance=appearance([read(rows, columns) for rows, columns in windows(slide.shape)]),
@@ -216,6 +135,38 @@ def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainCon
         )
     _check_labels(annotated, pair, config)
     return annotated
+
+
+# Files are opened for each read, so that any process can read them.
+
+
+def _read_pixels(
+    pair: TrainingPair, config: TrainConfig, memory_mb: int, channels: slice, rows: slice, columns: slice
+) -> NDArray[Any]:
+    with open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide:
+        return slide.read(rows, columns)[channels]
+
+
+def _read_normalized(pixels: Array, statistics: tuple[Statistics, ...], *key: slice) -> NDArray[np.float32]:
+    return normalize(pixels[key], list(statistics))
+
+
+def _read_classes(
+    pair: TrainingPair, config: TrainConfig, memory_mb: int, rows: slice, columns: slice
+) -> NDArray[np.uint8]:
+    with (
+        open_slide(pair.image, memory_mb=memory_mb, view=config.image) as slide,
+        open_labels(pair.labels, config.labels, memory_mb=memory_mb, like=slide) as labels,
+    ):
+        plane = labels.read(slice(rows.start, rows.stop + 1), slice(columns.start, columns.stop + 1))[0]
+    classes = training_classes(plane, config.labels, source=pair.labels)
+    return classes[: rows.stop - rows.start, : columns.stop - columns.start]
+
+
+def _read_weights(path: Path, memory_mb: int, rows: slice, columns: slice) -> NDArray[np.float16]:
+    with open_slide(path, memory_mb=memory_mb) as weights:
+        plane: NDArray[np.float16] = weights.read(rows, columns)[0].astype(np.float16)
+        return plane
 
 
 def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:

@@ -37,7 +37,7 @@ def test_every_mask_is_the_result_of_an_action_on_its_slide_and_the_weights(desc
         assert mask["sha256"] == f"sha of results/masks/unet/{sample}.ome.tiff"
 
 
-def test_the_weights_are_one_file(described):
+def test_the_network_is_one_file(described):
     weights = [entity for entity in described.get_entities() if entity.get("sha256") == "sha of weights"]
     assert len(weights) == 1
 

@@ -1,4 +1,4 @@
-"""Objects found, cleaned and parted block by block are those of the whole image, numbers included."""
+"""Objects found and cleaned block by block are those of the whole image, numbers included."""
 
 import tracemalloc
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-from pipeline.base.arrays import lookup
+from pipeline.base.arrays import LazyArray, lookup
 from pipeline.masks.components import clean_classes, find_parts
 from pipeline.masks.instances import find_objects, mask_images
 from pipeline.masks.ome_tiff import write_label_images
@@ -62,7 +62,7 @@ def cleaned(labels, folder, block_px, smallest, largest):
 
 
 def cleaned_by_skimage(labels, smallest, largest):
-    """One class. Around it comes so much background that what reaches the edge is no hole."""
+    """Clean one class, with so much background around it that holes at the edge are not filled."""
     kept = remove_small_objects(labels > 0, max_size=smallest - 1, connectivity=1)
     filled = remove_small_holes(np.pad(kept, largest + 1), max_size=largest, connectivity=1)
     inner = tuple(slice(largest + 1, largest + 1 + length) for length in labels.shape)
@@ -71,7 +71,7 @@ def cleaned_by_skimage(labels, smallest, largest):
 
 @settings(max_examples=50)
 @given(labels=two_classes, block_px=blocks, smallest=areas, largest=areas)
-def test_small_objects_and_holes_go_as_in_the_whole(labels, block_px, smallest, largest, tmp_path_factory):
+def test_cleaning_by_blocks_equals_the_whole(labels, block_px, smallest, largest, tmp_path_factory):
     found = cleaned(labels, tmp_path_factory.mktemp("scratch"), block_px, smallest, largest)
     np.testing.assert_array_equal(found, cleaned_by_skimage(labels, smallest, largest))
 
@@ -85,7 +85,7 @@ def test_large_objects_and_holes_across_many_blocks(tmp_path, generator, block_p
     np.testing.assert_array_equal(cleaned(labels, tmp_path, block_px, 300, 200), expected)
 
 
-def test_a_hole_is_within_one_class_and_off_the_edge(tmp_path):
+def test_a_hole_is_enclosed_by_one_class_and_off_the_edge(tmp_path):
     labels = np.array(
         [
             [1, 1, 1, 1, 1, 2, 2, 2, 0],
@@ -99,14 +99,14 @@ def test_a_hole_is_within_one_class_and_off_the_edge(tmp_path):
     np.testing.assert_array_equal(cleaned(labels, tmp_path, (2, 4), 0, 1), expected)
 
 
-def test_a_speck_in_a_hole_goes_first_and_the_hole_is_filled_whole(tmp_path):
+def test_a_small_object_in_a_hole_is_removed_before_the_hole_is_filled(tmp_path):
     labels = np.ones((5, 5), np.uint8)
     labels[1:4, 1:4] = 0
     labels[2, 2] = 2
     assert (cleaned(labels, tmp_path, (2, 2), 2, 9) == 1).all()
 
 
-def test_areas_are_in_um2_and_objects_follow_the_clean_classes(tmp_path):
+def test_areas_are_in_um2_and_objects_follow_the_cleaned_classes(tmp_path):
     labels = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.uint8)
     config = MaskConfig(min_object_um2=0.5, max_hole_um2=0.25)  # 2 px and 1 px
     images = mask_images(labels, None, config, pixel_um2=0.25, scratch=tmp_path)
@@ -117,31 +117,28 @@ def test_areas_are_in_um2_and_objects_follow_the_clean_classes(tmp_path):
 
 
 @pytest.mark.parametrize(("instances", "names"), [("none", ["classes"]), ("components", ["classes", "instances"])])
-def test_a_mask_has_the_images_that_are_asked_for(tmp_path, generator, instances, names):
+def test_a_mask_has_the_configured_images(tmp_path, generator, instances, names):
     labels = random_blobs(generator, (40, 50), classes=3)
     images = mask_images(labels, None, MaskConfig(instances=instances), pixel_um2=None, scratch=tmp_path)
     assert list(images) == names
     np.testing.assert_array_equal(images["classes"][:], labels)
 
 
-class Stripes:
+def stripes(rows):
     """A long class map without pixels in memory: an object of 400 rows in every 512."""
 
-    dtype = np.dtype(np.uint8)
+    def read(down, across):
+        in_object = np.arange(down.start, down.stop)[:, None] % 512 < 400
+        return np.repeat(in_object, across.stop - across.start, axis=1).astype(np.uint8)
 
-    def __init__(self, rows):
-        self.shape = (rows, 300)
-
-    def __getitem__(self, key):
-        rows, columns = (range(*part.indices(length)) for part, length in zip(key, self.shape, strict=True))
-        return np.broadcast_to((np.array(rows) % 512 < 400)[:, None], (len(rows), len(columns))).astype(np.uint8)
+    return LazyArray((rows, 300), np.dtype(np.uint8), read)
 
 
 def peak_bytes(rows, folder):
     config = MaskConfig(min_object_um2=1.0)
     folder.mkdir()
     tracemalloc.start()
-    images = mask_images(Stripes(rows), None, config, pixel_um2=0.25, scratch=folder / "scratch")
+    images = mask_images(stripes(rows), None, config, pixel_um2=0.25, scratch=folder / "scratch")
     write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=(0.5, 0.5), annotations={})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

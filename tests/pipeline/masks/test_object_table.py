@@ -1,4 +1,4 @@
-"""What is said of an object, band by band, is what scikit-image says of the whole, and its polygon gives it back."""
+"""Measurements by bands equal those of scikit-image for the whole image, and polygons cover their objects."""
 
 import itertools
 import tracemalloc
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.base.arrays import LazyArray
 from pipeline.masks.object_table import _add_block, _grown, _table, _totals_dtype, measure_objects, trace_objects
 from tests.support.masks import blobs, numbered, signed_area
 
@@ -95,7 +96,7 @@ def test_any_small_map_measures_as_in_the_whole(classes, rows, columns):
         assert len(table.ids) == 0
 
 
-def test_sums_beyond_64_bits_lose_nothing():
+def test_sums_beyond_64_bits_are_exact():
     """A rectangle of 200 x 100,000 px from row 1,000,000 on, and a small object as far away."""
     block = np.ones((100, 100_000), dtype=np.uint32)
     totals = _grown(np.zeros(0, _totals_dtype(0)), 3)
@@ -118,13 +119,13 @@ def test_sums_beyond_64_bits_lose_nothing():
     np.testing.assert_allclose(table.eccentricities, expected, rtol=1e-15)
 
 
-def test_ids_that_cannot_be_counts_are_refused():
+def test_ids_above_the_number_of_pixels_are_refused():
     classes = np.ones((2, 3), np.uint8)
     with pytest.raises(ValueError, match="object ids go up to 7 in 2 x 3 px, but must be numbered from 1"):
         measured(classes, instances=np.full((2, 3), 7, np.uint32))
 
 
-def test_ids_left_out_are_left_out():
+def test_ids_may_have_gaps():
     classes = np.array([[1, 0, 2, 2]], np.uint8)
     table = measured(classes, instances=np.array([[2, 0, 4, 4]], np.uint32))
     assert (table.ids.tolist(), table.areas_px.tolist(), table.classes.tolist()) == ([2, 4], [1, 2], [1, 2])
@@ -136,14 +137,14 @@ def test_a_single_pixel_is_its_square():
     assert traced(classes) == {1: [[[2, 1], [3, 1], [3, 2], [2, 2], [2, 1]]]}
 
 
-def test_a_ring_has_a_hole():
+def test_a_ring_has_an_exterior_and_a_hole():
     classes = np.ones((3, 3), np.uint8)
     classes[1, 1] = 0
     exterior, hole = [[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]], [[1, 1], [1, 2], [2, 2], [2, 1], [1, 1]]
     assert traced(classes) == {1: [exterior, hole]}
 
 
-def test_what_fills_a_hole_has_the_same_outline():
+def test_an_object_in_a_hole_has_the_outline_of_the_hole():
     classes = np.ones((3, 3), np.uint8)
     classes[1, 1] = 2
     rings = traced(classes)
@@ -180,7 +181,7 @@ def test_an_object_that_is_the_whole_slide_touches_its_borders(band_rows):
 
 
 @given(classes=small_maps, band_rows=st.integers(1, 13))
-def test_any_polygon_is_valid_and_gives_back_its_object(classes, band_rows):
+def test_any_polygon_is_valid_and_covers_its_object(classes, band_rows):
     found = traced(classes, band_rows)
     numbers = numbered(classes)
     assert sorted(found) == list(range(1, numbers.max() + 1))
@@ -190,7 +191,7 @@ def test_any_polygon_is_valid_and_gives_back_its_object(classes, band_rows):
 
 
 @pytest.mark.parametrize("band_rows", [1, 5, 64, 512])
-def test_blobs_across_many_bands_are_given_back(generator, band_rows):
+def test_polygons_across_many_bands_cover_their_objects(generator, band_rows):
     classes = blobs(generator, (130, 90), sigma=1)
     found = traced(classes, band_rows)
     assert found == traced(classes, 1000)
@@ -205,7 +206,7 @@ def test_blobs_across_many_bands_are_given_back(generator, band_rows):
 
 
 def test_scikit_image_draws_the_same(generator):
-    """Its polygons are of pixel centres: a ring half a pixel away from all of them leaves no doubt."""
+    """It tests pixel centres, which are half a pixel away from our rings."""
     classes = blobs(generator, (60, 70), sigma=2)
     for number, rings in traced(classes).items():
         drawn = np.zeros(classes.shape, dtype=bool)
@@ -215,22 +216,19 @@ def test_scikit_image_draws_the_same(generator):
         np.testing.assert_array_equal(drawn, numbered(classes) == number)
 
 
-class Stripes:
-    """Object ids of any number of rows, none of them kept: a stripe in every 64 rows, and one down the left side."""
+def stripes(rows):
+    """Object ids without pixels in memory: a stripe in every 64 rows, and one down the left side."""
 
-    dtype = np.dtype(np.uint32)
+    def read(down, across):
+        row, column = np.arange(down.start, down.stop)[:, None], np.arange(across.start, across.stop)
+        stripe = np.where(row % 64 < 32, 2 + row // 64, 0)
+        return np.where(column < 5, 1, np.where(column < 10, 0, stripe)).astype(np.uint32)
 
-    def __init__(self, rows):
-        self.shape = (rows, 600)
-
-    def __getitem__(self, key):
-        rows, columns = (np.arange(length)[part] for length, part in zip(self.shape, key, strict=True))
-        stripe = np.where(rows % 64 < 32, 2 + rows // 64, 0)[:, None]
-        return np.where(columns < 5, 1, np.where(columns < 10, 0, stripe)).astype(self.dtype)
+    return LazyArray((rows, 600), np.dtype(np.uint32), read)
 
 
 def peak_bytes(rows):
-    instances = Stripes(rows)
+    instances = stripes(rows)
     tracemalloc.start()
     table = measure_objects(
         instances, instances, lambda *region: instances[region][None], channels=1, block_px=(64, 600)

@@ -1,4 +1,4 @@
-"""Touching objects are parted one by one as a watershed of the whole image parts them, whatever the windows."""
+"""Splitting objects one by one equals a watershed of the whole image, whatever the windows."""
 
 import logging
 
@@ -72,7 +72,7 @@ def disks(distance_px, radius_px=10.0):
 
 
 @pytest.mark.parametrize(("distance_px", "parts"), [(0, 1), (4, 1), (8, 1), (14, 2), (18, 2)])
-def test_two_disks_come_apart_where_the_neck_is_narrow(distance_px, parts):
+def test_two_disks_are_split_if_the_neck_is_narrow(distance_px, parts):
     """Half the neck is sqrt(10² - (distance / 2)²) px: 9.2 at a distance of 8, 7.1 at 14, of a depth of 10."""
     inside = disks(distance_px)
     found = split(inside, np.ones(inside.shape, np.float16), neck=NECK)
@@ -80,7 +80,7 @@ def test_two_disks_come_apart_where_the_neck_is_narrow(distance_px, parts):
     np.testing.assert_array_equal(found > 0, inside)
 
 
-def test_probabilities_part_what_the_outline_does_not_show():
+def test_low_probabilities_split_an_object_without_a_neck():
     inside = np.ones((11, 30), bool)
     probability = np.ones(inside.shape)
     assert split(inside, probability, neck=NECK).max() == 1
@@ -103,7 +103,7 @@ def test_equal_neighbours_share_a_plateau_evenly():
     ]
 
 
-def test_a_small_filled_hole_does_not_part_its_object():
+def test_a_small_filled_hole_does_not_split_its_object():
     inside = disks(0)
     probability = np.ones(inside.shape)
     probability[19:22, 19:22] = 0

@@ -1,4 +1,4 @@
-"""A row of metrics is the same however a mask is cut, stored and read, and a large mask takes little memory."""
+"""Metrics do not depend on how a mask is stored and read, and a large mask takes little memory."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_s
     return pd.read_csv(folder / "a.csv").iloc[0]
 
 
-def test_a_row_from_disk_is_that_of_arrays_in_memory(tmp_path, generator):
+def test_metrics_of_files_equal_those_of_arrays(tmp_path, generator):
     truth, predicted = large(generator), large(generator)
     row = evaluate(tmp_path, truth, predicted, pixel_size_um=(0.5, 0.5))
     expected = measure(
@@ -75,7 +75,7 @@ def test_a_row_from_disk_is_that_of_arrays_in_memory(tmp_path, generator):
     )
 
 
-def test_ids_of_objects_may_be_any_and_may_touch(tmp_path, generator):
+def test_objects_of_a_reference_may_have_any_ids_and_touch(tmp_path, generator):
     objects = skimage.measure.label(large(generator, values=1), connectivity=1).astype(np.uint16) * 7
     objects[:, 300:][objects[:, 300:] > 0] += 1000  # what crosses column 300 is two objects that touch
     predicted = large(generator, values=1)
@@ -88,8 +88,8 @@ def test_ids_of_objects_may_be_any_and_may_touch(tmp_path, generator):
     assert row["adapted_rand_error"] == pytest.approx(skimage.metrics.adapted_rand_error(objects, found)[0])
 
 
-def test_the_objects_of_a_mask_are_those_of_its_own_image(tmp_path, generator):
-    """As a watershed leaves them: objects of one class that touch; and ids with gaps, as after an edit by hand."""
+def test_objects_of_a_mask_come_from_its_image_of_ids(tmp_path, generator):
+    """Objects of one class that touch, as after a watershed; and ids with gaps, as after an edit by hand."""
     truth = large(generator)
     objects = skimage.measure.label(truth, connectivity=1).astype(np.uint32)
     objects[:, 300:][objects[:, 300:] > 0] += 1000
@@ -109,7 +109,7 @@ def test_the_objects_of_a_mask_are_those_of_its_own_image(tmp_path, generator):
         ({"tolerance_um": 9.0}, (0.5, 0.5), 9.0),
     ],
 )
-def test_distances_are_in_the_unit_that_is_known(tmp_path, metrics, pixel_size_um, tolerance):
+def test_distances_are_in_um_if_the_pixel_size_is_known(tmp_path, metrics, pixel_size_um, tolerance):
     truth, predicted = np.zeros((2, 40, 40), np.uint8)
     truth[20, 20], predicted[20, 26] = 1, 1
     config = EvaluateConfig(labels=CONFIG.labels, metrics=MetricsConfig(**metrics))
@@ -119,7 +119,7 @@ def test_distances_are_in_the_unit_that_is_known(tmp_path, metrics, pixel_size_u
     assert row["surface_dice_cell"] == float(tolerance == 9)
 
 
-def test_what_is_absent_is_an_empty_cell(tmp_path):
+def test_a_metric_without_value_is_an_empty_cell(tmp_path):
     empty = np.zeros((20, 30), np.uint8)
     row = evaluate(tmp_path, empty, empty)
     assert row["dice_background"] == row["dice_mean"] == row["pixel_accuracy"] == 1
@@ -147,7 +147,7 @@ def test_kept_probabilities_are_measured(tmp_path, generator):
         assert row[f"average_precision_{label}"] == pytest.approx(recall * sure + (1 - recall) * share)
 
 
-def test_every_number_has_a_column_that_says_what_it_is(tmp_path, generator):
+def test_every_metric_has_a_described_column(tmp_path, generator):
     row = evaluate(tmp_path, large(generator), large(generator))
     known = [column.name for column in columns(CLASSES)]
     assert [name for name in known if name in row.index] == list(row.index)
@@ -176,7 +176,7 @@ print(int(status["VmHWM"].split()[0]) / 1e6)  # of this process alone: ru_maxrss
 
 @pytest.mark.slow
 def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
-    """Both sides repeat one field of blobs, so that the crop has all that the whole has."""
+    """Truth and prediction repeat one field of blobs, so that a crop has the same metrics."""
     field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}
     config = EvaluateConfig(
         labels=LabelConfig(classes=["background", "cell"], kind="classes"), metrics=MetricsConfig()

@@ -41,7 +41,7 @@ def test_an_object_only_matches_one_of_its_class():
     assert (same.match(0.5).matched, other.match(0.5).matched) == (2, 1)
 
 
-def test_one_object_cut_in_two_halves_is_found_once():
+def test_an_object_predicted_as_two_halves_is_matched_once():
     overlaps = Overlaps(table_of(np.array([[1, 1]]), np.array([[1, 2]]), cut=1))
     assert overlaps.match(0.5).matched == 1
     assert overlaps.match(0.5).mean_iou == 0.5
@@ -108,7 +108,7 @@ def test_partitions_against_scikit_image():
         assert (ours.voi_split, ours.voi_merge) == (pytest.approx(split), pytest.approx(merge))
 
 
-def test_a_split_and_a_merge_are_told_apart():
+def test_splits_and_merges_are_measured_apart():
     one, two = np.array([[1, 1, 1, 1]]), np.array([[1, 1, 2, 2]])
     split, merged = partition(table_of(one, two, cut=1)), partition(table_of(two, one, cut=1))
     assert (split.voi_split, split.voi_merge) == (pytest.approx(1), pytest.approx(0))

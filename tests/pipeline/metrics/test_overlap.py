@@ -86,6 +86,6 @@ def test_counts_of_blocks_add_up(truth, predicted, cut):
     np.testing.assert_array_equal(sum(parts), whole)
 
 
-def test_other_shapes_are_refused():
+def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"truth and predicted differ in shape: \(2, 2\) and \(2, 3\)"):
         confusion(np.zeros((2, 2), int), np.zeros((2, 3), int), num_classes=2)

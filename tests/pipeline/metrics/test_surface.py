@@ -1,4 +1,4 @@
-"""Distances between boundaries: by hand, against MONAI and SciPy, and the same however the image is cut."""
+"""Distances between boundaries: by hand, against MONAI and SciPy, and the same for any blocks."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def distances_of(truth, predicted, spacing=SPACING, block_px=16):
 
 
 def by_distance_transform(truth, predicted, spacing):
-    """Both directions the plain way: SciPy's erosion, and its distance map of the whole image."""
+    """Both directions by SciPy's erosion and its distance map of the whole image."""
     edges = [mask & ~scipy.ndimage.binary_erosion(mask) for mask in (truth == 1, predicted == 1)]
     if not (edges[0].any() and edges[1].any()):
         return None
@@ -54,7 +54,7 @@ def test_the_boundary_of_a_square_and_of_a_full_image():
 
 
 @pytest.mark.parametrize("spacing", [SPACING, (0.5, 0.8)])
-def test_against_scipy_however_it_is_cut(spacing):
+def test_against_scipy_for_any_blocks(spacing):
     for truth, predicted in pairs():
         expected = by_distance_transform(truth, predicted, spacing)
         for block_px in (13, 64):
@@ -95,7 +95,7 @@ def test_boundary_overlap_is_that_of_repeated_erosion():
                 assert boundary_overlap(truth, predicted, 1, width_px=width_px, block_px=block_px) == expected
 
 
-def test_parts_of_a_boundary_add_up():
+def test_distances_of_parts_merge_to_those_of_the_whole():
     values = np.random.default_rng(0).integers(0, 9, 50).astype(float)
     whole, parts = Distances.of(values), Distances.merge([Distances.of(values[:20]), Distances.of(values[20:])])
     np.testing.assert_array_equal(whole.values, parts.values)

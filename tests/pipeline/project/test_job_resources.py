@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.project.drop_folder import Sample
-from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, reading_mb, slide_mpx
+from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb, slide_mpx
 from pipeline.runtime.limits import Limit
+from pipeline.settings.networks import ModelConfig
 
 MPX = st.floats(0, 1e6)
 STAGES = ["weigh", "tile", "inspect", "predict", "validate", "stitch", "objects", "evaluate"]
@@ -34,6 +35,8 @@ def test_demands_worked_out_by_hand():
     assert reading_mb(10_000.0, 4000, 4) == 8000
     assert minutes("predict", 3000.0, 1) == 110
     assert minutes("predict", 3000.0, 2) == 220
+    assert minutes_to_train(ModelConfig(max_steps=1500), 1) == 130
+    assert minutes_to_train(ModelConfig(max_steps=1500, max_minutes=10.0), 2) == 84
 
 
 def test_a_slide_has_the_pixels_of_its_plan_once_there_is_one(tmp_path):

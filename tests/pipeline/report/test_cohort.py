@@ -1,4 +1,4 @@
-"""Means with intervals, and networks in pairs: by hand, and against plain resampling; groups count, not samples."""
+"""Means with intervals and paired tests, by hand and against plain resampling of groups."""
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def test_the_interval_is_that_of_plain_resampling():
     assert (row["low"], row["high"]) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.003)
 
 
-def test_many_samples_of_few_groups_are_as_sure_as_few_samples():
+def test_the_interval_of_many_samples_is_that_of_their_few_groups():
     generator = np.random.default_rng(0)
     means = generator.normal(0.8, 0.05, 5)
     scores = {f"{group}{number}": mean for group, mean in zip("abcde", means, strict=True) for number in range(20)}
@@ -72,7 +72,7 @@ def test_pairs_are_compared_on_the_samples_of_both():
     assert grouped["p_value"] == pytest.approx(scipy.stats.wilcoxon([0.025, 0.065]).pvalue)
 
 
-def test_equal_networks_and_strangers_have_no_p_value():
+def test_equal_networks_and_networks_without_common_samples_have_no_p_value():
     same = {"a": 0.5, "b": 0.6}
     assert pair(table_of(unet=same, fcn=same), {})["p_value"].isna().all()
     assert pair(table_of(unet={"a": 0.5}, fcn={"b": 0.6}), {}).empty

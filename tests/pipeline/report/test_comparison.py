@@ -1,4 +1,4 @@
-"""Networks are ranked by their mean Dice on the samples that all of them have; what is not known is empty, never 0."""
+"""Networks are ranked by their mean Dice on their common samples; unknown values are empty, never 0."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_scores_are_means_over_samples_with_their_spread():
     assert (row["samples"], row["failed"]) == (2, 0)
 
 
-def test_the_best_is_first_equals_share_a_rank_and_those_without_scores_are_last_and_have_none():
+def test_the_best_is_first_equals_share_a_rank_and_networks_without_scores_have_none():
     scores = {"none": {"1": None}, "low": {"1": (0.1, 0.1)}, "high": {"1": (0.5, 0.5)}, "too": {"1": (0.5, 0.5)}}
     ranking = ranked(scores)
     assert list(ranking.index) == ["high", "too", "low", "none"]
@@ -74,7 +74,7 @@ def test_the_best_is_first_equals_share_a_rank_and_those_without_scores_are_last
     assert (ranking.loc["none", "samples"], ranking.loc["none", "failed"]) == (0, 1)
 
 
-def test_a_network_is_not_better_because_it_failed_on_the_difficult_sample():
+def test_a_network_does_not_rank_higher_for_failing_on_a_difficult_sample():
     ranking = ranked({"failing": {"easy": (0.8, 0.8), "hard": None}, "sound": {"easy": (0.9, 0.9), "hard": (0.1, 0.1)}})
     assert ranking["dice_mean"].to_dict() == pytest.approx({"sound": 0.9, "failing": 0.8})
     assert ranking["samples"].tolist() == [1, 1]
@@ -98,7 +98,7 @@ def test_an_absent_class_is_left_out_of_its_mean():
     assert row["dice_mean"] == pytest.approx((0.5 + 0.8) / 2)
 
 
-def test_what_is_not_known_is_empty_in_the_file_and_no_column_is_missing(tmp_path):
+def test_unknown_values_are_empty_in_the_file_and_no_column_is_missing(tmp_path):
     write_card(paths.CARD.format(model="a"), context_px=44, parameters=1234)
     rank_models(table_of({"a": {"1": (0.5, 0.5)}, "b": {"1": None}}), settings_of("a", "b"), BATCHES).to_csv(
         tmp_path / "comparison.csv", index=False

@@ -1,4 +1,4 @@
-"""Figures show what the tables say, are the same when drawn again, and have nothing to show without failing."""
+"""Figures show the tables, are repeatable, and can be empty."""
 
 import re
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ from pipeline.report import figures
 from pipeline.report.cohort import COHORT_COLUMNS
 
 CLASSES = ["background", "cell"]
-HOSTILE = "$x_{<script>"  # neither a formula of matplotlib nor markup
+HOSTILE = "$x_{<script>"  # neither a formula for matplotlib nor markup
 
 
 def table_of(*models):

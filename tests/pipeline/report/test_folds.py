@@ -1,4 +1,4 @@
-"""A table says how each fold did, and how even that is; a card says it of the network that they become."""
+"""The table of the folds, and their scores in the card of the network that they become."""
 
 from dataclasses import replace
 
@@ -90,5 +90,5 @@ def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monke
 
 
 @pytest.mark.parametrize("cards", [[card(0.5, "a")], [card(0.5, "a"), card(0.9, "a")], [card(0.5, "a"), card(0.9)]])
-def test_networks_that_were_not_cross_validated_have_no_score_together(cards):
+def test_networks_that_were_not_cross_validated_have_no_common_score(cards):
     assert cross_validation(cards) == ({}, [])

@@ -96,7 +96,7 @@ class TestOutcome:
     def test_a_defect_is_a_failure_with_the_class_of_its_error(self):
         begin_without_mask()
         put(paths.LOG["predict"], "Traceback (most recent call last):\nZeroDivisionError: division by zero\n")
-        assert (only().stage, only().kind) == ("predict", "ZeroDivisionError")
+        assert (only().stage, only().error_class) == ("predict", "ZeroDivisionError")
         assert "a bug in Slidemill" in only().error
 
     def test_a_slide_that_waits_is_not_failed_and_shows_nothing_of_an_earlier_one(self):
@@ -105,7 +105,7 @@ class TestOutcome:
 
     def test_a_slide_that_the_drop_folder_refused_failed_before_all_stages(self):
         write_samples({"a": Sample(slide="data/slides/a.tif", refused="rename it")}, "snakemake")
-        assert (only().status, only().stage, only().kind) == ("failed", "drop", "SlideError")
+        assert (only().status, only().stage, only().error_class) == ("failed", "drop", "SlideError")
 
     def test_a_slide_dropped_after_the_run_began_is_not_in_its_report(self):
         begin_run()
@@ -115,7 +115,7 @@ class TestOutcome:
     def test_an_unreadable_slide_failed_at_tile(self):
         remove(paths.MASK)
         fail("stitch", SlideError("a.tif: empty", stage="tile"))
-        assert (only().stage, only().kind, only().error) == ("tile", "SlideError", "a.tif: empty")
+        assert (only().stage, only().error_class, only().error) == ("tile", "SlideError", "a.tif: empty")
 
     def test_the_first_failure_of_the_chain_is_the_reason(self):
         begin_without_mask()
@@ -144,7 +144,11 @@ class TestOutcome:
         begin_without_mask()
         put(paths.LOG["tile"], "12:00:00 all is well")
         put(paths.LOG["predict"], "12:00:00 device cpu")
-        assert (only().stage, only().kind, only().log) == ("predict", "", Path(paths.LOG["predict"].format(**NAMES)))
+        assert (only().stage, only().error_class, only().log) == (
+            "predict",
+            "",
+            Path(paths.LOG["predict"].format(**NAMES)),
+        )
         assert "probably killed" in only().error
         assert "run the same command again" in only().error
 
@@ -158,7 +162,7 @@ class TestOutcome:
     def test_a_cancelled_job_says_so(self):
         begin_without_mask()
         fail("predict", Stopped("SIGTERM"))
-        assert (only().stage, only().kind) == ("predict", "Stopped")
+        assert (only().stage, only().error_class) == ("predict", "Stopped")
         assert "stopped by SIGTERM" in only().error
 
     def test_a_job_that_never_ran_waits_for_the_next_run(self):

@@ -1,4 +1,4 @@
-"""Pictures show the slide in its proportions, its classes in their colours, and what is wrong; a page of them fits."""
+"""Pictures show the slide, its classes in their colours and its errors, and stay small enough for a page."""
 
 import io
 import itertools

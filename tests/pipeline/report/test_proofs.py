@@ -1,4 +1,4 @@
-"""The report shows what was verified of what it reports, and the worst of each model."""
+"""The table of proofs has the worst result of each model and ignores outdated proofs."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_the_worst_of_each_model_is_a_row():
     assert set(net) == {column.name for column in table.columns}
 
 
-def test_one_broken_piece_breaks_a_model():
+def test_a_model_with_one_broken_piece_is_broken():
     prove("net", "a", "holds", check("float64", 1e-14))
     prove("net", "b", "broken", check("float64", 1e-2, flips=9))
     (table,) = proofs_tables([sample("net", "a"), sample("net", "b")])
@@ -57,13 +57,13 @@ def test_one_broken_piece_breaks_a_model():
 
 
 @pytest.mark.parametrize("other", [{"weights": "x"}, {"slide": "x"}, {"weights": None}])
-def test_a_proof_of_something_else_does_not_count(other):
+def test_an_outdated_proof_is_ignored(other):
     prove("net", "a", "holds", check("float64", 1e-14))
     assert proofs_tables([sample("net", "a", **other)]) == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"provenance": 3}'])
-def test_a_damaged_proof_does_not_count(content):
+def test_a_damaged_proof_is_ignored(content):
     path = Path(PROOF.format(model="net", sample="a"))
     path.parent.mkdir(parents=True)
     path.write_text(content)

@@ -1,4 +1,4 @@
-"""Doubtful slides stand out without a reference, and good ones do not."""
+"""Unusual slides are flagged without a reference, good ones are not."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_an_outlier_is_beyond_the_spread_and_beyond_the_range():
     assert outlier_message(9, [*others, 9.0], scale) == ""  # it was seen before
 
 
-def test_a_mismatch_above_the_limit_is_said():
+def test_a_mismatch_above_the_limit_is_flagged():
     flags = flags_of(NOTHING | {"tile_mismatch": LARGEST_MISMATCH + 0.001}, NO_COHORT, {}, [])
     assert flags == ["tiles label more than 2% of their shared pixels differently"]
     assert flags_of(NOTHING | {"tile_mismatch": LARGEST_MISMATCH}, NO_COHORT, {}, []) == []

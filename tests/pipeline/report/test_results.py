@@ -1,4 +1,4 @@
-"""The table of all samples: every one a row, what is known of it, and flags on the doubtful ones alone."""
+"""Every sample is a row with its numbers, and only unusual ones have flags."""
 
 import json
 from dataclasses import replace
@@ -47,15 +47,8 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     speed["uncertain"][sample] = uncertain
     speed["mismatch"] |= {} if mismatch is None else {sample: mismatch}
     write_json(places["SPEED"], replace(SPEED, uncertain=speed["uncertain"], mismatch=speed["mismatch"]).to_dict())
-    return Outcome(
-        sample=sample,
-        model="unet",
-        slide=Path("a.tif"),
-        batch=names["batch"],
-        mask=Path("a.ome.tiff"),
-        objects=places["OBJECTS"],
-        annotations=places["OBJECTS"],
-    )
+    files = {"slide": Path("a.tif"), "mask": Path("a.ome.tiff"), "objects_table": places["OBJECTS"]}
+    return Outcome(**names, **files, annotations=places["OBJECTS"])
 
 
 def table_of(found, **groups):
@@ -83,7 +76,7 @@ def test_a_good_cohort_has_no_flags(cohort):
         ({"mismatch": 0.2}, "tiles label more than 2% of their shared pixels differently"),
     ],
 )
-def test_a_planted_one_is_flagged_and_no_other(cohort, odd, reason):
+def test_an_unusual_sample_is_flagged_and_no_other(cohort, odd, reason):
     table = table_of([*cohort, make("plate/odd", **odd)])
     assert reason in table.loc["plate/odd", "flags"]
     assert table["flags"].drop("plate/odd").tolist() == [""] * 12
@@ -102,6 +95,6 @@ def test_groups_are_those_of_the_sheet(cohort):
     assert table["group"].drop("plate/00").isna().all()
 
 
-def test_few_slides_say_nothing_of_each_other(cohort):
+def test_few_slides_are_not_compared_with_each_other(cohort):
     table = table_of([*cohort[:6], make("plate/odd", look=LOOK | {"focus": -9.0})])
     assert table["flags"].tolist() == [""] * 7

@@ -52,7 +52,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def outcomes(data):
-    """What becomes of every file of the index, one after the other in one process of limited memory."""
+    """The outcome of every file of the index, read in one process of limited memory."""
     pytest.importorskip("nd2")
     with (data / "bad" / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["path"]: row for row in csv.DictReader(file) if row["kind"] != "pair"}
@@ -98,16 +98,16 @@ def test_every_file_ends_as_its_index_expects(outcomes):
         ("crafted/lfs_pointer.tif", "no image: it begins with b'version '"),
     ],
 )
-def test_the_reason_is_said(outcomes, path, message):
+def test_the_error_names_the_reason(outcomes, path, message):
     assert message in outcomes[path]["error"]
 
 
 @pytest.mark.parametrize("name", ["negative_pixel_size", "nan_pixel_size", "external_entity", "truncated_xml"])
-def test_a_pixel_size_that_is_none_is_left_out(outcomes, name):
+def test_an_impossible_pixel_size_is_ignored(outcomes, name):
     assert outcomes[f"crafted/ome/{name}.ome.tif"]["pixel_size_um"] is None
 
 
-def test_a_level_that_is_not_there_is_left_out_and_a_missing_chunk_is_the_fill_value(outcomes):
+def test_a_missing_level_is_ignored_and_a_missing_chunk_has_the_fill_value(outcomes):
     assert (
         outcomes["crafted/zarr/missing_level.zarr"]["levels"],
         outcomes["crafted/zarr/missing_chunk.zarr"]["levels"],

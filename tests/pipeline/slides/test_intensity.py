@@ -1,4 +1,4 @@
-"""Statistics of a slide are those of all its pixels, however it is cut into bands."""
+"""Statistics of a slide are those of all its pixels, for any bands."""
 
 import numpy as np
 import pytest
@@ -59,12 +59,12 @@ def test_a_few_bright_pixels_on_a_constant_slide_stay_in_range():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_pixel_without_a_value_is_refused(value):
+def test_nan_and_infinite_pixels_are_refused(value):
     pixels = np.array([[[0, 1, value]]], dtype=np.float32)
     with pytest.raises(ValueError, match="1 pixels are NaN or infinite"):
         of(pixels)
 
 
-def test_statistics_survive_json():
+def test_statistics_are_equal_after_json():
     statistics = Statistics(minimum=0.0, maximum=9.0, mean=3.5, low=1.0, high=8.0)
     assert Statistics.from_dict(statistics.to_dict()) == statistics

@@ -1,4 +1,4 @@
-"""Label images mean what the configuration says, or are refused with the value that does not fit."""
+"""Label images have the meaning of the configuration, or are refused with the value that does not fit."""
 
 from pathlib import Path
 
@@ -42,24 +42,24 @@ def test_values_become_their_classes():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(labels, config, message):
+def test_labels_that_do_not_fit_the_configuration_are_refused(labels, config, message):
     with pytest.raises(SlideError, match=message):
         class_map(labels, config, source=HERE)
 
 
 @given(objects=few_objects)
-def test_parted_objects_do_not_touch_and_nothing_else_changes(objects):
-    parted = separate_touching(objects)
-    changed = parted != objects
-    assert (parted[changed] == 0).all()
-    for here, there in ((parted[:, :-1], parted[:, 1:]), (parted[:-1], parted[1:])):
+def test_separated_objects_do_not_touch_and_nothing_else_changes(objects):
+    separated = separate_touching(objects)
+    changed = separated != objects
+    assert (separated[changed] == 0).all()
+    for here, there in ((separated[:, :-1], separated[:, 1:]), (separated[:-1], separated[1:])):
         assert not ((here != there) & (here > 0) & (there > 0)).any()
-    components = skimage.measure.label(parted > 0, connectivity=1)
+    components = skimage.measure.label(separated > 0, connectivity=1)
     for index in range(1, components.max() + 1):
-        assert len(np.unique(parted[components == index])) == 1
+        assert len(np.unique(separated[components == index])) == 1
 
 
-def test_the_ridge_is_one_pixel_wide():
+def test_the_line_between_objects_is_one_pixel_wide():
     objects = np.array([[1, 1, 1, 2, 2, 2]] * 2, dtype=np.int32)
     assert separate_touching(objects).tolist() == [[1, 1, 0, 2, 2, 2]] * 2
 

@@ -57,7 +57,7 @@ def read(path, config, *, shape=(20, 30), view=None):
 
 
 def brush(areas, shape):
-    """The slow way: every pixel centre against every area, the last one wins."""
+    """Return labels by a slow test of every pixel centre against every area; the last area counts."""
     rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
     labels = np.zeros(shape, int)
     for value, area in enumerate(areas, start=1):
@@ -72,8 +72,8 @@ def brush(areas, shape):
     rows=st.integers(1, 20),
     columns=st.integers(1, 30),
 )
-def test_a_region_has_the_areas_that_hold_its_pixel_centres(areas, top, left, rows, columns):
-    """Polygons of any form, with crossings and holes, against a test of every point; a piece equals its part of all."""
+def test_a_pixel_has_the_value_of_the_area_that_holds_its_centre(areas, top, left, rows, columns):
+    """Polygons of any form, with crossings and holes, against a test of every point; regions equal the whole."""
     valid = [shapely.union_all(_polygons(shapely.make_valid(shapely.Polygon(ring)))) for ring in areas]
     valid = [_shifted(area) for area in valid if not area.is_empty]
     drawing = draw_areas((20, 30), valid, range(1, len(valid) + 1), outside=0)
@@ -86,11 +86,11 @@ def _polygons(area):
 
 
 def _shifted(area):
-    """No outline goes through the centre of a pixel, where either side is right."""
+    """Move an area so that no outline goes through a pixel centre, where both values are right."""
     return shapely.transform(area, lambda points: points + np.array([0.2371, 0.1173]))
 
 
-def test_holes_and_parts_and_later_over_earlier(tmp_path):
+def test_holes_stay_empty_and_later_areas_cover_earlier_ones(tmp_path):
     ring = [box(2, 2, 12, 12)[0], box(5, 5, 9, 9)[0]]
     path = geojson(
         tmp_path / "a.geojson",
@@ -104,7 +104,7 @@ def test_holes_and_parts_and_later_over_earlier(tmp_path):
     np.testing.assert_array_equal(read(path, TISSUES), expected)
 
 
-def test_what_is_outside_is_not_annotated_where_annotation_is_sparse(tmp_path):
+def test_pixels_outside_areas_are_ignored_if_annotation_is_sparse(tmp_path):
     path = geojson(
         tmp_path / "a.geojson", (box(0, 0, 3, 3), "tumour", "Polygon"), (box(3, 0, 5, 3), "background", "Polygon")
     )
@@ -114,7 +114,7 @@ def test_what_is_outside_is_not_annotated_where_annotation_is_sparse(tmp_path):
 
 
 def test_every_outline_is_an_object(tmp_path):
-    """Touching ones are parted, as those of a label image; areas of background are none."""
+    """Touching objects are separated, as in a label image; areas of background are no objects."""
     path = geojson(
         tmp_path / "a.geojson",
         (box(0, 0, 4, 4), None, "Polygon"),
@@ -141,7 +141,7 @@ def test_outlines_are_in_pixels_of_the_file_whatever_the_view(tmp_path):
     ]
 
 
-def test_shapes_of_imagej(tmp_path):
+def test_all_shapes_of_imagej_are_read(tmp_path):
     """A rectangle, an ellipse, a polygon, and a composite with a hole, in one set; class by name or by group."""
     hole = ImagejRoi(
         roitype=ROI_TYPE.RECT,
@@ -203,7 +203,7 @@ def test_a_single_roi_between_pixels(tmp_path):
         ((box(0, 0, "x", 40), "tumour", "Polygon"), TISSUES, "a.geojson: cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_number(tmp_path, feature, config, message):
+def test_a_wrong_annotation_is_refused_with_its_number(tmp_path, feature, config, message):
     with pytest.raises(SlideError, match=message):
         read(geojson(tmp_path / "a.geojson", feature), config)
 
@@ -228,8 +228,8 @@ def test_lines_of_imagej_and_files_beyond_the_budget_are_refused(tmp_path):
         read(bomb, OBJECTS)
 
 
-def test_outlines_can_be_what_a_mask_is_measured_against(tmp_path):
-    """So it is with the held-back images of a fold; what is not annotated cannot be measured."""
+def test_outlines_can_be_a_reference(tmp_path):
+    """As for held-back images of a fold; pixels that are not annotated are refused."""
     path = geojson(tmp_path / "a.geojson", (box(0, 0, 4, 4), None, "Polygon"), (box(8, 0, 12, 4), None, "Polygon"))
     expected = read(path, OBJECTS) > 0
     for config in (OBJECTS, OBJECTS.model_copy(update={"ignored": 9})):

@@ -37,14 +37,14 @@ def test_a_region_equals_that_of_the_whole_bit_for_bit(data, shape, step, dtype,
 
 @pytest.mark.parametrize("kind", [resampled, picked])
 @pytest.mark.parametrize("step", [(0.3, 0.7), (1.0, 1.0), (2.7, 3.9)])
-def test_bands_change_nothing(monkeypatch, generator, kind, step):
+def test_result_does_not_depend_on_the_bands(monkeypatch, generator, kind, step):
     level = at_step(generator.integers(0, 9999, (2, 60, 50)).astype(np.uint16), step, kind)
     expected = level[:]
     monkeypatch.setattr("pipeline.slides.resampling._BAND_PX", 1)
     np.testing.assert_array_equal(level[:], expected)
 
 
-def test_memory_is_that_of_a_band(monkeypatch, generator):
+def test_at_most_a_band_of_the_source_is_read_at_a_time(monkeypatch, generator):
     """Each read of the source is at most a band, or one row of the result."""
     monkeypatch.setattr("pipeline.slides.resampling._BAND_PX", 1000)
     pixels = generator.integers(0, 99, (1, 500, 50)).astype(np.uint8)
@@ -90,7 +90,7 @@ def test_enlarging_a_ramp_is_a_ramp(length, step):
 
 
 @given(value=st.integers(0, 255), step=st.tuples(steps, steps), shape=st.tuples(st.just(1), lengths, lengths))
-def test_a_constant_stays(value, step, shape):
+def test_a_constant_image_stays_constant(value, step, shape):
     assert (at_step(np.full(shape, value, np.uint8), step)[:] == value).all()
 
 
@@ -105,5 +105,5 @@ def test_labels_are_picked_at_pixel_centres(step, shape):
     np.testing.assert_array_equal(found, labels[0][np.ix_(rows, columns)])
 
 
-def test_integers_are_rounded_not_cut():
+def test_integers_are_rounded_to_the_nearest():
     assert at_step(np.array([[[1, 2, 2, 2]]], np.uint8), (1.0, 4.0))[:].tolist() == [[[2]]]

@@ -1,4 +1,4 @@
-"""Slides open, regions equal the whole, and whatever is wrong with a file is one line that names it."""
+"""Slides open, regions equal the whole, and any error of a file is one line that names it."""
 
 import imagecodecs
 import numpy as np
@@ -110,7 +110,7 @@ def _pyramid(data):
         ("y.companion.ome", b'<UUID FileName="gone.tif"/>', "its file gone.tif is not in the same folder"),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_it(tmp_path, name, content, message):
+def test_a_bad_file_gives_one_line_that_names_it(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SlideError, match=message) as caught:
         read(tmp_path / name)
@@ -149,7 +149,7 @@ def test_stacks_and_other_types_are_refused(tmp_path):
         pass
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(data):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(data):
     bomb = data / "bad" / "crafted" / "decompression_bomb_900MB.tif"
     with (
         pytest.raises(SlideError, match="decodes to 900 MB, the limit is 500 MB .tiling.memory_mb."),

@@ -69,7 +69,7 @@ def test_names_choose_channels_and_series(stack):
         ),
     ],
 )
-def test_what_is_not_there_is_one_line(stack, view, message):
+def test_a_choice_that_the_file_lacks_gives_one_line(stack, view, message):
     with pytest.raises(SlideError) as refused:
         read(stack[0], **view)
     assert message in str(refused.value)
@@ -86,7 +86,7 @@ def test_what_is_not_there_is_one_line(stack, view, message):
         ({"pixel_size_um": 0}, "image.pixel_size_um"),
     ],
 )
-def test_views_that_mean_nothing_are_refused(image, message):
+def test_impossible_views_are_refused(image, message):
     with pytest.raises(ConfigError, match=message):
         parse_settings({"image": image}, source="config.yaml")
 
@@ -106,7 +106,7 @@ def pyramid(tmp_path, generator):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_level_is_the_finest_that_is_shown(pyramid, number):
+def test_the_chosen_level_is_the_finest_of_the_slide(pyramid, number):
     path, levels = pyramid
     with open_slide(path, memory_mb=100, view=ImageConfig(level=number)) as slide:
         assert len(slide.levels) == 3 - number
@@ -142,7 +142,7 @@ def test_a_pixel_size_is_read_from_the_nearest_finer_level(pyramid, target_um, s
         assert found[0, 0] == round(expected)
 
 
-def test_a_pixel_size_that_no_file_states_comes_from_the_fallback(tmp_path):
+def test_a_missing_pixel_size_comes_from_the_fallback(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", np.arange(64, dtype=np.float32).reshape(8, 8))
     view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.5)
     with open_slide(tmp_path / "x.tif", memory_mb=100, view=view) as slide:
@@ -153,7 +153,7 @@ def test_a_pixel_size_that_no_file_states_comes_from_the_fallback(tmp_path):
 
 
 @pytest.mark.parametrize("view", [{"pixel_size_um": 1.7}, {"pixel_size_um": 0.2}, {"level": 2}])
-def test_labels_are_picked_where_the_pixels_of_the_view_are(pyramid, tmp_path, view):
+def test_labels_are_picked_at_the_pixel_centres_of_the_view(pyramid, tmp_path, view):
     """Labels of the shape of the file, or of the view; any other is refused."""
     labels = np.arange(96 * 128, dtype=np.int32).reshape(96, 128)
     tifffile.imwrite(tmp_path / "labels.tif", labels)

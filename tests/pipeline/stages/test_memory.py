@@ -46,7 +46,7 @@ def peak_of(stage, *flags):
 
 
 def peaks_of(folder, rows, generator):
-    """Write a slide of blobs, take it from plan to mask; return the peak of every stage."""
+    """Write a slide of blobs and segment it; return the peak of every stage."""
     weights = write_network(folder / "network", width=2)
     square = np.kron(generator.integers(0, 255, (8, 8), dtype=np.uint8), np.ones((64, 64), np.uint8))
     slide, plan, prediction = folder / "slide.tif", folder / "plans" / "a.json", folder / "a.zarr.zip"
@@ -68,8 +68,8 @@ def peaks_of(folder, rows, generator):
 
 
 @pytest.mark.slow
-def test_ten_times_the_rows_take_no_more_memory_and_all_stay_in_the_budget(tmp_path, generator):
-    """How many windows wait, and where freed memory lies, differ by some percent: hence several runs."""
+def test_ten_times_the_rows_take_no_more_memory_than_the_budget(tmp_path, generator):
+    """Several runs, because the peak varies by some percent."""
     peaks = []
     for run, rows in enumerate((SHORT, SHORT, SHORT, LONG, LONG)):
         (tmp_path / str(run)).mkdir()
@@ -88,7 +88,7 @@ def test_a_budget_below_what_the_libraries_need_is_one_clear_line(tmp_path):
 
 
 def test_a_budget_goes_by_the_limit_of_the_job(tmp_path):
-    """Or it is said what the tiles take: a job that is killed says nothing."""
+    """If the tiles need more, an error says so, since a killed job leaves no message."""
     card = read_card(card_path(write_network(tmp_path, width=2)))
     grid = Grid(shape=(4000, 4000), tile=(2048, 2048), halo_px=96, stride_px=16)
     needed = needed_mb(card, grid.window_px)

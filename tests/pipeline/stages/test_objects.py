@@ -114,7 +114,7 @@ def test_a_mask_without_objects_gives_a_header_and_no_features(tmp_path):
     assert json.loads(places["annotations"].read_text(encoding="utf-8"))["features"] == []
 
 
-def test_twice_the_same_bytes(tmp_path, generator):
+def test_equal_input_gives_equal_bytes(tmp_path, generator):
     places = write(tmp_path, blobs(generator, (90, 80)), generator.random((90, 80)).astype(np.float32))
     written = []
     for _ in range(2):
@@ -129,7 +129,7 @@ def cut(places, share):
     places["mask"].write_bytes(content[: round(len(content) * share)])
 
 
-def test_damaged_object_ids_are_one_line(tmp_path, generator):
+def test_damaged_object_ids_give_one_line(tmp_path, generator):
     places = write(tmp_path, blobs(generator, (90, 80)), np.zeros((90, 80), np.uint8))
     with tifffile.TiffFile(places["mask"]) as tiff:
         start, length = (tiff.series[1].keyframe.dataoffsets[0], tiff.series[1].keyframe.databytecounts[0])
@@ -161,7 +161,7 @@ def test_damaged_object_ids_are_one_line(tmp_path, generator):
         *((lambda places, share=share: cut(places, share), "cut short|not a whole mask") for share in (0.2, 0.5, 0.99)),
     ],
 )
-def test_what_does_not_fit_is_one_line_and_writes_nothing(tmp_path, generator, spoil, message):
+def test_a_wrong_input_gives_one_line_and_writes_nothing(tmp_path, generator, spoil, message):
     places = write(tmp_path, blobs(generator, (90, 80)), np.zeros((90, 80), np.uint8))
     spoil(places)
     with pytest.raises(SlideError, match=message):

@@ -15,7 +15,7 @@ from pipeline.prediction.speed import read_speed
 from pipeline.prediction.store import open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
-from pipeline.settings.schema import ImageConfig, MaskConfig, Settings
+from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.stages import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import open_slide
@@ -28,7 +28,7 @@ from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_wh
 from tests.support.slide_files import write_batch
 
 SETTINGS = Settings(classes=CLASSES)
-COLOURED = SETTINGS.model_copy(update={"image": ImageConfig(channels=[0, 1, 2])})
+RGB = {"channels": [0, 1, 2]}
 
 
 def run(stage, settings=SETTINGS, **flags):
@@ -105,8 +105,7 @@ def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, paddin
     pixels = demo_slides()
     for name, image in pixels.items():
         tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", image, tile=(128, 128), compression="zlib")
-    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 208})
-    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling}))
+    masks = segment(tmp_path, weights, Settings(classes=CLASSES, tiling={"tile_px": 208}))
     for name, image in pixels.items():
         whole = logits_of_the_whole(network, normalized(image[None]))
         classes = tifffile.imread(masks[name], series=0)
@@ -121,8 +120,7 @@ def test_a_whole_slide_at_another_pixel_size_equals_one_pass_over_it(tmp_path, d
     (tmp_path / "slides").mkdir()
     slide = Path(shutil.copy(data / "wsi" / "CMU-1-Small-Region.svs", tmp_path / "slides" / "slide.svs"))
     view = ImageConfig(channels=[1], pixel_size_um=2.3)
-    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 208})
-    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"tiling": tiling, "image": view}))
+    masks = segment(tmp_path, weights, Settings(classes=CLASSES, tiling={"tile_px": 208}, image=view))
     with open_slide(slide, memory_mb=1000, view=view) as opened:
         image = opened.read_all()
     with tifffile.TiffFile(masks["slide"]) as mask:
@@ -143,7 +141,7 @@ def test_training_sees_the_grid_of_the_view(tmp_path, generator):
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image, photometric="rgb")
         tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", of_image)
     view = ImageConfig(channels=[2, 0], pixel_size_um=1.0, fallback_pixel_size_um=0.5)
-    settings = SETTINGS.model_copy(update={"image": view})
+    settings = Settings(classes=CLASSES, image=view)
     folders = {"images": tmp_path / "images", "labels": tmp_path / "labels", "output": tmp_path / "weights"}
     assert run("weigh", settings, **folders, memory_mb=100) == 0
     config = parse_stage_config(TrainConfig, stage_config(settings, "train"))
@@ -159,8 +157,7 @@ def test_training_sees_the_grid_of_the_view(tmp_path, generator):
 def test_probabilities_are_kept_on_request(tmp_path, generator):
     weights = write_network(tmp_path / "network", width=2, depth=2)
     write_slides(tmp_path, generator, "a")
-    prediction = SETTINGS.prediction.model_copy(update={"probabilities": True})
-    masks = segment(tmp_path, weights, SETTINGS.model_copy(update={"prediction": prediction}))
+    masks = segment(tmp_path, weights, Settings(classes=CLASSES, prediction={"probabilities": True}))
     with open_prediction(tmp_path / "batch.zarr.zip", "batch/a") as group:
         probabilities = group["probabilities"][:].astype(float)
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=2e-3)
@@ -169,15 +166,11 @@ def test_probabilities_are_kept_on_request(tmp_path, generator):
     np.testing.assert_array_equal(classes[decided], probabilities.argmax(axis=0)[decided])
 
 
-def with_masks(**masks):
-    return SETTINGS.model_copy(update={"masks": MaskConfig(**masks)})
-
-
 def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator):
     """From slide to mask: predict writes the probabilities, stitch splits by them, twice to the same bytes."""
     weights = write_network(tmp_path / "network", width=2, depth=2)
     write_slides(tmp_path, generator, "a")
-    settings = with_masks(instances="watershed")
+    settings = Settings(classes=CLASSES, masks={"instances": "watershed"})
     masks = segment(tmp_path, weights, settings)
     content = masks["a"].read_bytes()
     classes, instances = (tifffile.imread(masks["a"], series=index) for index in (0, 1))
@@ -199,7 +192,7 @@ def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator
     ],
 )
 def test_a_mask_setting_without_its_input_is_an_error(tmp_path, segmented, capsys, masks, message):
-    assert stitch(*segmented, "a", tmp_path / "a.ome.tiff", with_masks(**masks)) == 1
+    assert stitch(*segmented, "a", tmp_path / "a.ome.tiff", Settings(classes=CLASSES, masks=masks)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(f"^error: stitch: .*{message}", last)
     assert not (tmp_path / "a.ome.tiff").exists()
@@ -215,9 +208,8 @@ def test_skipped_glass_is_background_and_all_other_tiles_are_unchanged(tmp_path,
         folder = tmp_path / str(skip_glass)
         (folder / "slides").mkdir(parents=True)
         tifffile.imwrite(folder / "slides" / "a.tif", pixels, photometric="rgb")
-        tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64, "skip_glass": skip_glass})
-        prediction = SETTINGS.prediction.model_copy(update={"probabilities": True})
-        settings = COLOURED.model_copy(update={"tiling": tiling, "prediction": prediction})
+        tiling = {"tile_px": 64, "skip_glass": skip_glass}
+        settings = Settings(classes=CLASSES, image=RGB, tiling=tiling, prediction={"probabilities": True})
         masks[skip_glass] = tifffile.imread(segment(folder, weights, settings)["a"], series=0)
         speeds[skip_glass] = read_speed(folder / "batch.json")
         with open_prediction(folder / "batch.zarr.zip", "batch/a") as group:
@@ -244,8 +236,7 @@ def test_nothing_is_skipped_where_tiles_are_blended(tmp_path, monkeypatch):
     pixels[150:260, 100:220] = 90
     (tmp_path / "slides").mkdir()
     tifffile.imwrite(tmp_path / "slides" / "a.tif", pixels, photometric="rgb")
-    tiling = SETTINGS.tiling.model_copy(update={"tile_px": 64})
-    segment(tmp_path, weights, COLOURED.model_copy(update={"tiling": tiling}))
+    segment(tmp_path, weights, Settings(classes=CLASSES, image=RGB, tiling={"tile_px": 64}))
     assert read_plan(tmp_path / "plans" / "batch" / "a.json").slide.tissue is None
 
 

@@ -42,7 +42,7 @@ def test_every_window_is_aligned_and_reaches_a_halo_beyond_what_it_writes(grid):
 
 
 @given(shape=st.tuples(extents, extents), stride=strides, tile_px=st.integers(16, 200))
-def test_a_tile_is_never_larger_than_asked_for(shape, stride, tile_px):
+def test_a_tile_is_never_larger_than_the_limit(shape, stride, tile_px):
     grid = Grid.plan(shape, geometry=Geometry(stride_px=stride, context_px=0), tile_px=tile_px)
     assert max(grid.tile) <= tile_px
 
@@ -78,7 +78,7 @@ def test_no_window_is_larger_than_a_grid_says(grid):
 
 
 @given(grid=grids())
-def test_redundancy_is_what_the_windows_add_up_to(grid):
+def test_redundancy_is_the_sum_of_the_windows(grid):
     read_px = sum(tile.read.shape[0] * tile.read.shape[1] for tile in grid.tiles())
     assert grid.redundancy == pytest.approx(read_px / (grid.shape[0] * grid.shape[1]), rel=1e-12)
 
@@ -88,7 +88,7 @@ def test_a_window_below_the_smallest_of_the_network_is_refused():
         Grid.within((500, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=200**2)
 
 
-def test_a_narrow_slide_is_cut_one_way_into_windows_that_are_longer():
+def test_a_narrow_slide_is_cut_into_rows_of_high_tiles():
     grid = Grid.within((100_000, 500), geometry=Geometry(stride_px=16, context_px=94), window_px=1500**2)
     assert grid.tile[1] == 512
     assert 704 * (grid.tile[0] + 192 + 16) > 0.97 * 1500**2
@@ -99,7 +99,7 @@ def test_a_narrow_slide_is_cut_one_way_into_windows_that_are_longer():
     context=st.integers(0, 20),
     window_px=st.integers(60**2, 200**2),
 )
-def test_no_other_tiles_that_fit_compute_less(shape, context, window_px):
+def test_no_other_tiles_within_the_limit_have_less_redundancy(shape, context, window_px):
     geometry = Geometry(stride_px=8, context_px=context)
     chosen = Grid.within(shape, geometry=geometry, window_px=window_px)
     for rows, columns in itertools.product(range(8, 312, 8), repeat=2):
@@ -109,7 +109,7 @@ def test_no_other_tiles_that_fit_compute_less(shape, context, window_px):
 
 
 @given(grid=grids())
-def test_a_grid_survives_json(grid):
+def test_a_grid_is_equal_after_json(grid):
     assert Grid.from_dict(grid.to_dict()) == grid
 
 
@@ -157,6 +157,6 @@ def test_a_window_is_cut_from_the_mirror_padded_slide_and_only_the_slide_is_read
         ({"tile": (0, 8)}, "a tile has at least one pixel"),
     ],
 )
-def test_an_impossible_grid_cannot_be_made(wrong, message):
+def test_an_impossible_grid_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Grid(**{"shape": (10, 10), "tile": (8, 8), "halo_px": 4, "stride_px": 4} | wrong)

@@ -111,7 +111,7 @@ def test_a_nucleus_alone_on_the_glass_is_found(factor, data, generator):
         assert found.is_in(Region(top=row, left=column, bottom=row + 1, right=column + 1))
 
 
-def test_what_is_skipped_of_a_real_slide_is_glass(data):
+def test_skipped_tiles_of_a_real_slide_are_glass(data):
     with open_slide(data / "formats/derived/CMU-1-Small-Region_pyramid.ome.tif", memory_mb=1000) as slide:
         pixels = slide.read_all()
         skipped = skipped_tiles(slide, 128)
@@ -144,7 +144,7 @@ def test_nothing_is_skipped_of_other_kinds_of_images(generator):
 
 
 def test_a_black_border_does_not_hide_pale_tissue(generator):
-    """Otsu's threshold lies between the border and everything else; what is pale stands out from glass all the same."""
+    """Otsu's threshold lies between the border and everything else; pale tissue differs from glass all the same."""
     canvas = glass(generator)
     canvas[:, 1500:] = 0
     canvas[900:1000, 500:600] = (240, 222, 232)
@@ -173,7 +173,7 @@ def test_the_threshold_by_hand(absorbing, tint, threshold):
 
 
 @pytest.mark.parametrize("band_px", [1, 2**17])
-def test_bands_give_what_one_reading_gives(band_px, generator, monkeypatch):
+def test_tissue_does_not_depend_on_the_bands(band_px, generator, monkeypatch):
     canvas = glass(generator)[:, :2000]
     canvas = np.concatenate([canvas, canvas[:77]])
     canvas[500:1200, 300:1500] = generator.integers(0, 255, (700, 1200, 3))
@@ -182,7 +182,7 @@ def test_bands_give_what_one_reading_gives(band_px, generator, monkeypatch):
     np.testing.assert_array_equal(find_tissue(slide_of(canvas)).cells, whole.cells)
 
 
-def test_cells_grow_so_that_memory_does_not(generator, monkeypatch):
+def test_cells_of_large_slides_are_larger(generator, monkeypatch):
     canvas = glass(generator)
     canvas[500:1200, 300:1500] = (120, 60, 140)
     monkeypatch.setattr(tissue, "_MOST_CELLS", 100)
@@ -196,7 +196,7 @@ def test_cells_grow_so_that_memory_does_not(generator, monkeypatch):
     cell_px=st.tuples(st.floats(8, 40), st.floats(8, 40)),
     tile_px=st.sampled_from([16, 48, 160]),
 )
-def test_tiles_and_glass_partition_the_grid_and_no_tissue_is_in_the_glass(cells, cell_px, tile_px):
+def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_px, tile_px):
     shape = tuple(max(1, int(count * side)) for count, side in zip(cells.shape, cell_px, strict=True))
     grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
     plan = plan_of(grid, runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))

@@ -1,4 +1,4 @@
-"""Real files of every format open with the pixels, pixel size and channels that an independent reader finds."""
+"""Real files of every format have the pixels, pixel size and channels that an independent reader finds."""
 
 import csv
 import re
@@ -77,7 +77,7 @@ def test_an_svs_is_what_openslide_and_tifffile_read(data):
 
 
 def test_coarse_levels_of_a_whole_slide_have_one_value_per_pixel(data, generator, monkeypatch):
-    """Read directly, although this file is not of a vendor: it has levels."""
+    """This file of no vendor is read directly, since it has levels."""
     monkeypatch.setattr("pipeline.slides.formats.whole_slide._BLOCK_PX", 32)
     path = data / "formats" / "synthetic" / "openslide_boxes_pyramid.tiff"
     with openslide.OpenSlide(path) as slide:
@@ -94,7 +94,7 @@ def test_coarse_levels_of_a_whole_slide_have_one_value_per_pixel(data, generator
             assert np.abs(whole.astype(int) - np.asarray(expected)).mean() < 1
 
 
-def test_what_was_not_scanned_is_white():
+def test_transparent_pixels_are_white():
     pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51]]], np.uint8)
     assert _over_white(pixels).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 224, 244]]]
 
@@ -189,14 +189,14 @@ def test_the_versions_of_ome_zarr_read_alike(data):
             assert (slide.pixel_size_um, slide.channel_names) == (None, ("0", "1", "2"))
 
 
-def test_the_same_image_in_ome_tiff_bioformats2raw_and_apart(data):
+def test_ome_tiff_and_bioformats2raw_of_one_image_are_equal(data):
     formats = data / "formats"
     expected = pixels_of(formats / "ome_tiff/multi-channel.ome.tif")
     np.testing.assert_array_equal(pixels_of(formats / "ome_zarr/bioformats2raw-zarr/data.zarr"), expected)
     assert expected.shape == (3, 167, 439)
 
 
-def test_a_set_of_files_is_one_stack(data):
+def test_a_companion_file_opens_its_set_as_one_stack(data):
     folder = data / "formats/ome_tiff/multifile"
     planes = [tifffile.imread(folder / f"multifile-Z{number}.ome.tiff") for number in range(1, 6)]
     for z, plane in enumerate(planes):
@@ -231,7 +231,7 @@ def test_tiff_variants_read_as_pillow_reads_them(data):
     assert same > 50
 
 
-def test_one_image_in_many_variants_of_tiff_is_one_image(data):
+def test_all_tiff_variants_of_one_image_have_equal_pixels(data):
     """The names of these files end in a hash of their pixels: byte orders, predictors, strips, tiles, white as 0."""
     alike = defaultdict(list)
     for path in (data / "formats/tiff_variants/image-tiff/seq").iterdir():
@@ -246,12 +246,12 @@ def test_one_image_in_many_variants_of_tiff_is_one_image(data):
 
 
 @pytest.mark.parametrize("name", ["png_named_tif.tif", "tiff_named_png.png"])
-def test_a_file_is_known_by_its_content(data, name):
+def test_the_format_follows_from_the_content(data, name):
     with PIL.Image.open(data / "bad/crafted" / name) as picture:
         np.testing.assert_array_equal(pixels_of(data / "bad/crafted" / name)[0], np.asarray(picture))
 
 
-def test_a_palette_is_painted_and_white_as_zero_turned_round(tmp_path):
+def test_palettes_become_rgb_and_white_stored_as_zero_is_inverted(tmp_path):
     numbers = np.array([[0, 1], [2, 1]], np.uint8)
     palette = np.zeros((3, 256), np.uint16)
     palette[:, 1], palette[:, 2] = (257, 514, 771), (65535, 0, 257)
@@ -276,7 +276,7 @@ def test_a_jpeg_is_what_pillow_reads(tmp_path, generator, mode, quality):
         pixels_of(tmp_path / "cut.jpg")
 
 
-def test_colours_of_print_are_refused(tmp_path):
+def test_cmyk_is_refused(tmp_path):
     PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.jpg")
     PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.tif")
     for name, stored in (("x.jpg", "CMYK"), ("x.tif", "SEPARATED")):
@@ -292,7 +292,7 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
         pixels_of(tmp_path / "x.czi")
 
 
-def test_a_zarr_that_would_run_code_or_leave_its_folder_is_refused(tmp_path):
+def test_a_zarr_that_runs_code_or_leaves_its_folder_is_refused(tmp_path):
     group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
     group.create_array("0", data=np.zeros((8, 8), np.uint8))
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
