@@ -63,4 +63,4 @@ def fill(viewer: Any, image: Slide, labels: Slide, file: tifffile.TiffFile) -> N
 
 
 def _lazy(array: Any) -> Any:
-    return dask.array.from_array(array)  # type: ignore[no-untyped-call]
+    return dask.array.from_array(array, name=False)  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ import models
 from models.base.interface import SegmentationModel
 from pipeline.runtime.device import set_up_process
 from pipeline.settings.networks import ResolvedConfig
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.training.data.annotated import Annotated
 from pipeline.training.data.batches import Batches, worker_count
 from pipeline.training.data.patches import RandomPatches
@@ -126,7 +126,7 @@ def patches_of(nuclei: Annotated, config: ResolvedConfig) -> RandomPatches:
 def annotated() -> Annotated:
     """Return the annotated micrograph."""
     pixels, labels = demo_images()
-    scales = measure(lambda: iter([pixels[None]]), pixels.dtype)
+    scales = measure_intensities(lambda: iter([pixels[None]]), pixels.dtype)
     return Annotated(
         name="nuclei",
         image=normalize(pixels[None], scales),

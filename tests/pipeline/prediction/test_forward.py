@@ -11,7 +11,7 @@ import torch
 import models
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.forward import logits_of, logits_within_memory, predict_image, uncertain_of
-from pipeline.slides.intensity import measure, normalize
+from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.tiling.grid import Grid, read_mirrored
 from tests.support.networks import has_finite_context, network_with_batch_stats, thin_options
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole, logits_of_tiles
@@ -51,7 +51,7 @@ def test_a_halo_below_the_context_changes_the_logits(name, options, generator):
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, data):
     pixels = tifffile.imread(data / "isbi2012" / "images" / "20.tif")[None]
-    image = normalize(pixels, measure(lambda: iter([pixels]), pixels.dtype))
+    image = normalize(pixels, measure_intensities(lambda: iter([pixels]), pixels.dtype))
     network = network_with_batch_stats("unet", num_classes=3, width=8, padding=padding)
     whole = logits_of_the_whole(network, image)
     labels = predict_image(network, image, num_classes=3, tile_px=192)
