@@ -14,7 +14,7 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recomm
 .PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -31,10 +31,10 @@ _BEGIN, _END = "<!-- paths: written by make docs -->\n", "<!-- end of paths -->\
 _HEAD = """# Configuration
 
 `config/config.yaml` holds the scientific choices; how jobs run (cores, memory, cluster) is in `profiles/`.
-Every key has a default, so a configuration states what differs. An unknown key, a value of the wrong type or out of its
+Every key has a default, so that a configuration only needs the keys that differ. An unknown key, a value of the wrong type or out of its
 range stops the workflow before the first job, with one line that names it.
 
-A changed setting runs again the stages that use it and what depends on them; a changed comment runs nothing.
+After a setting is changed, the stages that use it run again, and those that depend on them; a comment changes nothing.
 `snakemake --cores 4 --config 'masks={instances: none}'` overrides a key for one run.
 
 Paths are relative to the project folder, the one that `snakemake` runs in (or `--directory`). Ready configurations are
@@ -47,18 +47,17 @@ in `config/examples/`. `make docs` writes this page and `workflow/schemas/config
 _TAIL = """
 ## Labels and references
 
-Training labels and references are read in the same way. With `training.kind: instances` a pixel holds the id of its
-object, 0 is background, and objects become the second class; where two objects touch, training puts a one-pixel ridge
-of background between them. With `training.kind: classes` a pixel holds the value of its class (`training.values`).
+Training labels and references are read in the same way. With `training.kind: instances` the value of a pixel is the id
+of its object, 0 is background, and objects become the second class; training puts a one-pixel ridge of background
+between touching objects. With `training.kind: classes` it is the value of its class (`training.values`).
 
 Training labels may also be outlines: GeoJSON as QuPath exports it, an ImageJ ROI (`.roi`), or a set of them (`.zip`), in
-pixels of the image file. A pixel belongs to the last outline that holds its centre; later annotations lie over earlier
-ones. With `training.kind: instances` every outline is an object, unless its class is the first of `classes`. With
+pixels of the image file. A pixel belongs to the last outline that contains its centre. With `training.kind: instances` every outline is an object, unless its class is the first of `classes`. With
 `training.kind: classes` its class is that of QuPath, or the name of the ROI (`nucleus`, `nucleus-2`), or its group (1 is
 the second class). Points and lines are refused. References are label images.
 
-**Sparse annotation.** With `training.ignored: VALUE`, pixels of that value in a label image, and all that lies outside
-of the outlines of an annotation file, are neither learned nor scored; background then has to be annotated too.
+**Sparse annotation.** With `training.ignored: VALUE`, pixels of that value in a label image, and pixels outside all
+outlines of an annotation file, are neither learned nor scored; background must then be annotated too.
 
 ## A trained network instead of training
 
@@ -68,8 +67,8 @@ models:
     checkpoint: networks/nuclei/model.safetensors # model.json beside it
 ```
 
-Training images are then neither needed nor read. Everything about the network (architecture, options, classes) comes
-from its `model.json`; `classes` in the configuration must still name them, for the metrics.
+Training images are then not needed. Everything about the network (architecture, options, classes) comes from its
+`model.json`; `classes` in the configuration must be the same, for the metrics.
 """
 
 
@@ -85,11 +84,11 @@ Every name can be an `architecture` in the configuration. `python -m pipeline mo
 writes it. All of it is measured: parameters and operations on the network itself, with default options, one channel
 and two classes; `context_px` by gradient probing (`models/base/context.py`).
 
-- **exact**: tiles give, pixel by pixel, what one pass over the whole slide gives. `context_px` is how far the network
-  looks; a tile is read with so many pixels around it.
-- **blended**: the network looks at all of its window (pyramid pooling, image-level pooling, instance or group
-  normalization), so no halo makes tiles agree. Windows overlap by a quarter and are averaged with Gaussian weights. The
-  report shows the *tile mismatch*: of the pixels that two windows saw, the share whose label differed.
+- **exact**: tiles equal one pass over the whole slide, pixel by pixel. `context_px` is the radius of the receptive
+  field; a tile is read with as many pixels around it.
+- **blended**: the network uses all of its window (pyramid pooling, image-level pooling, instance or group
+  normalization), so that no halo makes tiles agree. Windows overlap by a quarter and are averaged with Gaussian weights.
+  The report shows the *tile mismatch*: the share of pixels in two windows whose labels differ.
 
 GFLOPs/Mpx: 10⁹ operations (a multiply-add is two) per 10⁶ pixels of input, halos not counted.
 
@@ -102,10 +101,10 @@ A width below the published one makes a network quadratically cheaper; ImageNet 
 
 `pretrained: imagenet` fills the encoder of `fcn*`, `segnet`, `deconvnet`, `linknet`, `pspnet` and `deeplabv3` with
 torchvision's weights. For other than 3 channels, the first kernels are averaged over RGB and scaled so that a grey
-image gives the response it has as RGB. On a machine without a network, put the file that the error names into torch's
-cache, or give its path. `pretrained` can also name another entry of `models`, whose training then comes first, or a
-`model.safetensors`; what does not fit (another number of classes) starts fresh and is named in the log.
-`encoder_rate` slows the encoder down; 0 freezes it with its statistics.
+image has the same response as in RGB. On a machine without internet access, put the file named in the error into
+torch's cache, or give its path. `pretrained` can also name another entry of `models`, whose training then comes first, or a
+`model.safetensors`; weights that do not fit (another number of classes) are initialized randomly and named in the log.
+`encoder_rate` lowers the learning rate of the encoder; 0 freezes its weights and statistics.
 
 ## More architectures
 
@@ -137,10 +136,9 @@ The columns of `results/metrics.csv`, in their order; `results/metrics/{model}/{
 with its reference. `make docs` writes this page. `{class}` stands for each class in the order of `classes`, the first one
 (background) included. A is the class in the reference, B in the mask.
 
-## What is not there
+## Absent classes
 
-One policy everywhere: a ratio is empty where its denominator is zero, and a distance is empty where one side has no
-boundary. So
+A ratio is empty if its denominator is zero, and a distance is empty if one mask has no boundary:
 
 | class | Dice, Jaccard | precision | recall | distances | surface Dice, boundary IoU |
 |---|---|---|---|---|---|
@@ -149,20 +147,20 @@ boundary. So
 | only in the mask | 0 | 0 | empty | empty | 0 |
 | in neither | empty | empty | empty | empty | empty |
 
-A mean over classes is over those that have a value. An empty cell is never counted as 0 or 1.
+A mean over classes ignores empty cells.
 
-## How they are counted
+## How they are computed
 
-All counts are summed over blocks, so that a slide larger than memory has the numbers of the whole image, exactly.
+All counts are summed over blocks, so that the metrics of a slide larger than memory are exactly those of the whole image.
 
 - **Boundaries** are pixels of a class with a 4-neighbour of another class, or at the edge of the image, as in MONAI.
-  Distances are in um where the pixel size is known (`distance_unit`), and exact: no distance map is cut off.
-- **Objects** of the mask are those of its image `instances`, which the stage `objects` lists too; of the reference, its ids
-  (`kind: instances`). Where there are no ids (`masks.instances: none`, `kind: classes`), they are the 4-connected
-  components of each class but the first. An object only matches one of its own class; pairs are one to one.
+  Distances are exact, in um if the pixel size is known (`distance_unit`).
+- **Objects** of the mask are those of its image `instances`, as in the table of objects; of the reference, its ids
+  (`kind: instances`). Without ids (`masks.instances: none`, `kind: classes`), they are the 4-connected components of each
+  class except the first. Objects only match objects of the same class, one to one.
 - **Partitions** (adapted Rand error, variation of information) are over the pixels of true objects, as in the ISBI 2012
   challenge; predicted background there is one region.
-- **Probabilities** are measured with `prediction: {probabilities: true}`, on the float16 values that are kept.
+- **Probabilities** are evaluated with `prediction: {probabilities: true}`, on the float16 values that are kept.
 
 Checked in the tests against scikit-learn (overlap, average precision), stardist (objects), scikit-image (partitions), MONAI
 and SciPy (surfaces), each on 200 random pairs with empty, full and single-pixel masks among them.
@@ -171,23 +169,23 @@ and SciPy (surfaces), each on 200 random pairs with empty, full and single-pixel
 
 `results/cohort.csv` has mean, median and a 95 % interval of the mean per model, measure and class: a percentile bootstrap
 (9,999 draws) over groups, so that ten fields of one animal do not count as ten animals. `results/paired.csv` compares
-every two models on the samples that both have a score of, with Wilcoxon's signed-rank test over groups. Groups come
-from `config/samples.csv` (columns `sample`, `group`); without it every sample is its own.
+every two models on the samples that both have a score for, with Wilcoxon's signed-rank test over groups. Groups come
+from `config/samples.csv` (columns `sample`, `group`); without it, every sample is a group.
 
 ## Without a reference
 
-`flags` says in words what makes a sample doubtful. A number is far when it is more than four robust deviations from the
-median of what it is compared with, and beyond the range of that by a tenth.
+`flags` says why a sample is doubtful. A value is an outlier if it is more than four robust deviations from the median of
+the values that it is compared with, and outside of their range by more than a tenth of it.
 
 | compared | with |
 |---|---|
-| brightness, contrast, skewness of intensities, sharpness, saturated pixels, content, colour | the training images; where there are fewer than eight, the other slides |
+| brightness, contrast, skewness of intensities, sharpness, saturated pixels, content, colour | the training images; if there are fewer than eight, the other slides |
 | objects per area, their median area, share of uncertain pixels | the other slides of the model, if there are at least eight |
 | tile mismatch | 2 % |
 
-Sharpness is the energy of the Laplacian relative to the contrast; content is the share of 16 px squares with more than
-noise in them. Slides are looked at in up to 16 windows of 512 px. A slide that is as unusual as one in the training set
-is not flagged.
+Sharpness is the energy of the Laplacian relative to the contrast; content is the share of 16 px squares that show more
+than noise. Up to 16 windows of 512 px of a slide are measured. A slide as unusual as one of the training images is not
+flagged.
 
 ## Columns
 

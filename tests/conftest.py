@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from hypothesis import settings
 
 from tests.support.paths import DATA
-from tests.support.workflow import Project, finished_project
+from tests.support.workflow import Project, make_project
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to their children
@@ -47,8 +48,16 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that was trained and segmented without interruption; copy it before you change it."""
-    return finished_project(tmp_path_factory)
+    """A project after its first run, made once for all workers of pytest-xdist; copy it before you change it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished").exists():
+            made = make_project(shared / "unfinished")
+            made.run("--cores", "1")  # as interrupted runs: threads decide about the last bits of a network
+            made.folder.rename(shared / "finished")
+    return Project(shared / "finished")
 
 
 @pytest.fixture

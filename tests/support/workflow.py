@@ -1,9 +1,7 @@
-"""Project folders that tests run with the real Snakemake, and one that is finished and shared by many tests."""
+"""Project folders that tests run with the real Snakemake."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import tifffile
 import yaml
 from scipy import ndimage
@@ -100,19 +97,6 @@ class Project:
         """Copy the project with the times of its files."""
         shutil.copytree(self.folder, folder)
         return Project(folder)
-
-
-def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Run a project once for all workers of pytest-xdist; copy it before you change it."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (shared / "finished.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "finished").exists():
-            made = make_project(shared / "unfinished")
-            made.run("--cores", "1")  # as runs that are interrupted: threads decide about the last bits of a network
-            made.folder.rename(shared / "finished")
-    return Project(shared / "finished")
 
 
 def make_project(folder: Path) -> Project:

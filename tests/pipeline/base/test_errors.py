@@ -20,7 +20,7 @@ def test_an_error_line_is_one_line_and_reads_back(message, kind, stage):
     assert read_failure(f"12:00:00 step 1\n{line}\n", "train") == expected
 
 
-def test_a_defect_is_told_by_the_end_of_its_traceback():
+def test_a_bug_is_found_by_the_end_of_its_traceback():
     try:
         int("x")
     except ValueError:
@@ -30,7 +30,7 @@ def test_a_defect_is_told_by_the_end_of_its_traceback():
     assert found == Failure("predict", "ValueError", f"a bug in Slidemill: {reason}; see the log")
 
 
-def test_what_a_library_says_after_the_error_line_does_not_hide_it():
+def test_output_of_a_library_after_the_error_line_does_not_hide_it():
     log = f"{error_line('stitch', SlidemillError('disk full'))}\nTask was destroyed but it is pending!\n"
     assert read_failure(log, "stitch") == Failure("stitch", "SlidemillError", "disk full")
     log += "Traceback (most recent call last):\nRuntimeError: cannot schedule new futures after shutdown\n"

@@ -64,7 +64,7 @@ def test_a_second_writer_waits_for_the_first_and_both_are_whole(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_what_killed_jobs_left_is_swept_but_not_what_is_written_or_kept(tmp_path):
+def test_files_of_killed_jobs_are_removed_unless_they_are_in_use_or_kept(tmp_path):
     for name in ("a/.partial-dead.csv", "a/.partial-kept.zip", "a/.partial-alive.csv"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "half").touch()
@@ -74,7 +74,7 @@ def test_what_killed_jobs_left_is_swept_but_not_what_is_written_or_kept(tmp_path
     assert {path.name for path in (tmp_path / "a").iterdir()} == {".partial-kept.zip", ".partial-alive.csv"}
 
 
-def test_what_is_kept_is_there_for_the_next_try(tmp_path):
+def test_a_kept_file_is_there_for_the_next_attempt(tmp_path):
     with pytest.raises(RuntimeError), replacing(tmp_path / "x", keep=True) as temporary:
         temporary.write_text("half")
         raise RuntimeError
@@ -88,7 +88,7 @@ def test_what_is_kept_is_there_for_the_next_try(tmp_path):
 @pytest.mark.parametrize(
     "error", [Exception("I/O error: No space left on device (os error 28)"), ValueError("cannot be closed")]
 )
-def test_a_full_disk_is_told_whoever_wraps_it(tmp_path, error):
+def test_a_full_disk_is_reported_also_by_a_wrapped_error(tmp_path, error):
     def fail():
         try:
             raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""A batch is the slides that came together; a prediction is never taken for that of others, or other versions."""
+"""A batch is the new slides of one folder; predictions are never used for other slides or other versions."""
 
 import json
 
@@ -19,21 +19,21 @@ RUNS = st.lists(
 )
 
 
-def stock_of(versions, **more):
+def samples_of(versions, **more):
     return {name: Sample(slide=name, version=version, **more) for name, version in sorted(versions.items())}
 
 
-def batches_of(versions, known=(), stated=(), *, probabilities=False):
-    found = assign_batches(stock_of(versions), dict(known), dict(stated), probabilities=probabilities)
+def batches_of(versions, known=(), rows=(), *, probabilities=False):
+    found = assign_batches(samples_of(versions), dict(known), dict(rows), probabilities=probabilities)
     return {name: sample.batch for name, sample in found.items()}
 
 
 @given(RUNS)
-def test_a_batch_is_of_the_same_slides_and_versions_whenever_it_is_met(runs):
+def test_a_batch_always_has_the_same_slides_and_versions(runs):
     formed, known = {}, {}
     for versions, probabilities, is_lost in runs:
         before = {} if is_lost else known
-        known = assign_batches(stock_of(versions), before, {}, probabilities=probabilities)
+        known = assign_batches(samples_of(versions), before, {}, probabilities=probabilities)
         for batch in {sample.batch for sample in known.values()}:
             members = {(name, sample.version) for name, sample in known.items() if sample.batch == batch}
             fresh = {name for name, _ in members if name not in before or before[name].batch != batch}
@@ -43,10 +43,10 @@ def test_a_batch_is_of_the_same_slides_and_versions_whenever_it_is_met(runs):
 
 
 @given(RUNS)
-def test_a_slide_that_stays_as_it_is_stays_in_its_batch(runs):
+def test_an_unchanged_slide_stays_in_its_batch(runs):
     known = {}
     for versions, _, _ in runs:
-        before, known = known, assign_batches(stock_of(versions), known, {}, probabilities=False)
+        before, known = known, assign_batches(samples_of(versions), known, {}, probabilities=False)
         for name in before.keys() & known.keys():
             assert (known[name].batch == before[name].batch) == (known[name].version == before[name].version)
 
@@ -55,47 +55,47 @@ def test_new_slides_of_a_folder_are_one_batch_beside_the_old_one():
     first = batches_of({"x/1": "a", "x/2": "a", "x/y/1": "a", "x": "a", "1": "a"})
     assert len(set(first.values())) == 3
     assert first["x/1"] == first["x/2"] == first["x"]
-    known = assign_batches(stock_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
+    known = assign_batches(samples_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
     second = batches_of({"x/1": "a", "x/2": "b", "x/3": "a"}, known)
     assert second["x/1"] == known["x/1"].batch
     assert second["x/2"] == second["x/3"] != known["x/2"].batch
 
 
-def test_the_sheet_can_put_slides_together_and_a_line_that_comes_later_moves_none():
+def test_the_sheet_can_name_batches_but_a_later_line_moves_no_slide():
     night = {"alone": SheetRow(batch="x"), "1": SheetRow(batch="night")}
-    found = batches_of({"alone": "a", "1": "a", "x/1": "a"}, stated=night)
+    found = batches_of({"alone": "a", "1": "a", "x/1": "a"}, rows=night)
     assert found["alone"] == found["x/1"] != found["1"]
     assert found["1"].startswith("night/")
-    known = assign_batches(stock_of({"alone": "a"}), {}, {}, probabilities=False)
+    known = assign_batches(samples_of({"alone": "a"}), {}, {}, probabilities=False)
     assert batches_of({"alone": "a"}, known, night)["alone"] == known["alone"].batch
 
 
 def test_other_pixels_of_one_file_are_another_version():
-    known = assign_batches(stock_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
+    known = assign_batches(samples_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
     for more in ({"pixel_size_um": 0.5}, {"channels": ("DAPI",)}):
-        now = stock_of({"x/1": "a"}) | stock_of({"x/2": "a"}, **more)
+        now = samples_of({"x/1": "a"}) | samples_of({"x/2": "a"}, **more)
         found = assign_batches(now, known, {}, probabilities=False)
         assert found["x/1"].batch == known["x/1"].batch
         assert found["x/2"].batch != known["x/2"].batch
 
 
-def test_probabilities_are_another_batch_and_serve_when_they_are_asked_for_no_longer():
-    without = assign_batches(stock_of({"alone": "a"}), {}, {}, probabilities=False)
-    asked = assign_batches(stock_of({"alone": "a"}), without, {}, probabilities=True)
+def test_probabilities_are_another_batch_that_stays_valid_without_them():
+    without = assign_batches(samples_of({"alone": "a"}), {}, {}, probabilities=False)
+    asked = assign_batches(samples_of({"alone": "a"}), without, {}, probabilities=True)
     assert asked["alone"].batch != without["alone"].batch
-    assert assign_batches(stock_of({"alone": "a"}), asked, {}, probabilities=False) == asked
+    assert assign_batches(samples_of({"alone": "a"}), asked, {}, probabilities=False) == asked
 
 
-def test_slides_that_wait_or_are_refused_are_in_no_batch_and_those_refused_come_back_to_theirs():
-    held = stock_of({"1": "a"}, waits="still being copied") | stock_of({"x": "a"}, refused="rename it")
+def test_waiting_and_refused_slides_have_no_batch_and_refused_ones_return_to_theirs():
+    held = samples_of({"1": "a"}, waits="still being copied") | samples_of({"x": "a"}, refused="rename it")
     assert {one.batch for one in assign_batches(held, {}, {}, probabilities=False).values()} == {""}
-    known = assign_batches(stock_of({"x": "a"}), {}, {}, probabilities=False)
-    refused = assign_batches(stock_of({"x": "a"}, refused="its reference"), known, {}, probabilities=False)
-    assert assign_batches(stock_of({"x": "a"}), refused, {}, probabilities=False) == known
+    known = assign_batches(samples_of({"x": "a"}), {}, {}, probabilities=False)
+    refused = assign_batches(samples_of({"x": "a"}, refused="its reference"), known, {}, probabilities=False)
+    assert assign_batches(samples_of({"x": "a"}), refused, {}, probabilities=False) == known
 
 
 class TestMembers:
-    """What the stage predict is told."""
+    """What the stage predict reads."""
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ class TestMembers:
         return tmp_path
 
     def test_they_are_those_of_the_run(self, folder):
-        known = assign_batches(stock_of({"x/1": "a", "x/2": "a", "alone": "a"}), {}, {}, probabilities=False)
+        known = assign_batches(samples_of({"x/1": "a", "x/2": "a", "alone": "a"}), {}, {}, probabilities=False)
         write_samples(known, "snakemake")
         slides = folder / "results" / "slides.json"
         assert members_of_batch(slides, known["x/1"].batch) == ["x/1", "x/2"]

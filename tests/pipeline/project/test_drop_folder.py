@@ -1,4 +1,4 @@
-"""A run takes what has settled, says what waits and what is refused, and sees what was replaced."""
+"""Slides in the drop folder are segmented, wait, or are refused; replaced ones are noticed."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     return slides
 
 
-def stock_after(seconds):
+def samples_after(seconds):
     return find_samples(SETTINGS, now_s=time.time() + seconds)
 
 
@@ -45,59 +45,59 @@ def ready(samples):
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_slide_waits_until_it_has_settled():
-    assert "changed less than settle_s (10 s) ago" in stock_after(5)["a"].waits
-    assert ready(stock_after(11)) == ["a"]
+def test_a_slide_waits_until_it_no_longer_changes():
+    assert "changed less than settle_s (10 s) ago" in samples_after(5)["a"].waits
+    assert ready(samples_after(11)) == ["a"]
     assert ready(find_samples(Settings(settle_s=0))) == ["a"]
 
 
-def test_a_copy_that_keeps_the_time_of_the_original_waits_all_the_same(folder):
+def test_a_copy_that_keeps_the_time_of_the_original_waits_too(folder):
     os.utime(folder / "a.tif", (1, 1))
-    assert stock_after(5)["a"].waits
+    assert samples_after(5)["a"].waits
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_clock_that_runs_behind_stops_nothing():
-    assert ready(stock_after(-1000)) == ["a"]
+def test_with_a_wrong_clock_nothing_waits():
+    assert ready(samples_after(-1000)) == ["a"]
 
 
 def test_a_slide_that_is_shorter_than_its_header_waits_for_an_hour_and_is_then_left_to_fail(folder):
     (folder / "a.tif").write_bytes((folder / "a.tif").read_bytes()[:-100])
-    assert "shorter than its header says" in stock_after(60)["a"].waits
-    assert ready(stock_after(3700)) == ["a"]
+    assert "shorter than its header says" in samples_after(60)["a"].waits
+    assert ready(samples_after(3700)) == ["a"]
 
 
 def test_a_set_waits_for_its_files(folder):
     (folder / "set.companion.ome").write_text('<UUID FileName="z1.ome.tif"/>')
-    assert "its file z1.ome.tif is missing" in stock_after(60)["set"].waits
+    assert "its file z1.ome.tif is missing" in samples_after(60)["set"].waits
     shutil.copy(folder / "a.tif", folder / "z1.ome.tif")
-    assert ready(stock_after(60)) == ["a", "set"]
+    assert ready(samples_after(60)) == ["a", "set"]
 
 
-def test_what_was_segmented_does_not_wait_because_someone_changed_its_owner(folder):
-    write_samples(stock_after(60), "snakemake")
+def test_a_segmented_slide_does_not_wait_after_its_permissions_change(folder):
+    write_samples(samples_after(60), "snakemake")
     (folder / "a.tif").chmod(0o600)
-    assert ready(stock_after(1)) == ["a"]
+    assert ready(samples_after(1)) == ["a"]
 
 
 def test_a_replaced_slide_has_another_version_also_where_it_is_older(folder):
-    before = stock_after(60)
+    before = samples_after(60)
     (folder / "other.tif").write_bytes((folder / "a.tif").read_bytes())
     os.utime(folder / "other.tif", (10**9, 10**9))
     (folder / "other.tif").replace(folder / "a.tif")
-    after = stock_after(60)
+    after = samples_after(60)
     assert before["a"].version != after["a"].version
     assert has_changes(after, before)
 
 
 def test_slides_of_one_name_in_different_folders_are_two(folder):
     touch(folder, "plate 1/a.tif", "plate 2/a.tif")
-    assert ready(stock_after(60)) == ["a", "plate 1/a", "plate 2/a"]
+    assert ready(samples_after(60)) == ["a", "plate 1/a", "plate 2/a"]
 
 
 def test_a_bad_name_costs_one_sample(folder):
     touch(folder, "a.png", "b.tif", "c{}.tif")
-    found = stock_after(60)
+    found = samples_after(60)
     assert ready(found) == ["b"]
     assert "would be the same sample 'a'" in found["a"].refused
     assert "rename it" in found["c{}"].refused
@@ -123,30 +123,30 @@ def test_a_name_that_a_shell_would_change_is_refused_on_a_cluster(name):
     sample = Sample(slide=f"data/slides/{name}.tif", version="1 bytes, 2 ns")
     script = f"printf %s {f'tile:model=net,sample={name}'!r}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
-    told = refuse_for_cluster({name: sample})[name]
-    assert told.is_ready == (done.stdout == f"tile:model=net,sample={name}")
-    assert told.is_ready or "rename it" in told.refused
+    result = refuse_for_cluster({name: sample})[name]
+    assert result.is_ready == (done.stdout == f"tile:model=net,sample={name}")
+    assert result.is_ready or "rename it" in result.refused
 
 
-def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_news():
+def test_a_comma_is_refused_on_a_cluster_and_a_slide_refused_there_is_no_change():
     found = {"a, b": Sample(slide="data/slides/a, b.tif", version="1 bytes, 2 ns"), "c": Sample(slide="c.tif")}
-    told = refuse_for_cluster(found)
-    assert ready(told) == ["c"]
-    assert not has_changes(found, told)
-    assert has_changes(found, told | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
+    refused = refuse_for_cluster(found)
+    assert ready(refused) == ["c"]
+    assert not has_changes(found, refused)
+    assert has_changes(found, refused | {"a, b": Sample(slide="data/slides/a, b.tif", refused="another reason")})
 
 
 def test_two_references_of_one_slide_cost_that_slide(folder):
     touch(folder.parent / "references", "a.tif", "a.png", "b.tif")
     touch(folder, "b.tif")
-    found = stock_after(60)
+    found = samples_after(60)
     assert "its reference" in found["a"].refused
     assert found["b"].reference == "data/references/b.tif"
     assert ready(found) == ["b"]
 
 
-def test_jobs_and_report_go_by_what_the_run_found(folder):
-    found = stock_after(60)
+def test_jobs_and_report_use_what_the_run_found(folder):
+    found = samples_after(60)
     write_samples(found, "snakemake --cores 2")
     touch(folder, "late.tif")
     assert samples_of_run(SETTINGS) == known_samples() == found
@@ -161,31 +161,31 @@ def test_without_a_list_that_can_be_read_the_folder_is_looked_at(folder, content
     assert list(samples_of_run(SETTINGS)) == ["a"]
 
 
-class TestNews:
-    """What makes the workflow worth running."""
+class TestChanges:
+    """What makes a run necessary."""
 
     @pytest.mark.usefixtures("folder")
-    def test_nothing_changed_is_none(self):
-        assert not has_changes(stock_after(60), stock_after(70))
+    def test_nothing_has_changed(self):
+        assert not has_changes(samples_after(60), samples_after(70))
 
-    def test_a_slide_that_still_waits_is_none(self, folder):
-        before = stock_after(60)
+    def test_a_slide_that_still_waits_is_no_change(self, folder):
+        before = samples_after(60)
         touch(folder, "b.tif")
-        assert not has_changes(stock_after(1) | before, before)
+        assert not has_changes(samples_after(1) | before, before)
 
     @pytest.mark.usefixtures("folder")
-    def test_one_that_has_settled_is(self):
-        assert has_changes(stock_after(60), stock_after(1))
+    def test_a_slide_that_no_longer_waits_is_one(self):
+        assert has_changes(samples_after(60), samples_after(1))
 
-    def test_one_that_is_gone_is(self, folder):
-        before = stock_after(60)
+    def test_a_removed_slide_is_one(self, folder):
+        before = samples_after(60)
         (folder / "a.tif").unlink()
-        assert has_changes(stock_after(60), before)
+        assert has_changes(samples_after(60), before)
 
-    def test_one_that_is_refused_is(self, folder):
-        before = stock_after(60)
+    def test_a_refused_slide_is_one(self, folder):
+        before = samples_after(60)
         touch(folder, "a.png")
-        assert has_changes(stock_after(60), before)
+        assert has_changes(samples_after(60), before)
 
 
 def test_ten_thousand_slides_are_looked_at_without_opening_one(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Samples follow from names; what cannot be one is refused with a reason, and nothing else suffers."""
+"""Samples follow from names; a file that cannot be one is refused with a reason, without effect on others."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def test_a_sample_id_is_the_path_without_suffix(path, sample):
     assert sample_id(PurePosixPath(path)) == sample
 
 
-def test_images_are_found_in_folders_and_hidden_ones_passed_over(tmp_path):
+def test_images_are_found_in_folders_and_hidden_ones_ignored(tmp_path):
     touch(
         tmp_path,
         "b.tif",
@@ -46,7 +46,7 @@ def test_images_are_found_in_folders_and_hidden_ones_passed_over(tmp_path):
     assert find_images(tmp_path / "missing") == {}
 
 
-def test_two_files_of_one_sample_are_refused_and_the_others_go_on(tmp_path):
+def test_two_files_of_one_sample_are_refused_but_no_others(tmp_path):
     touch(tmp_path, "a.tif", "a.png", "b.tif")
     images, refused = list_images(tmp_path, follow_links=False)
     assert images == {"b": tmp_path / "b.tif"}
@@ -80,7 +80,7 @@ def test_names_that_no_result_can_have_are_refused_one_by_one(tmp_path, name, sh
         find_images(tmp_path)
 
 
-def test_odd_names_are_names(tmp_path):
+def test_unusual_names_are_allowed(tmp_path):
     names = [
         "-rf",
         "=1+1",
@@ -112,7 +112,7 @@ def with_links(tmp_path):
     return folder
 
 
-def test_links_that_lead_out_are_refused_and_those_within_are_not(with_links):
+def test_links_out_of_the_folder_are_refused(with_links):
     images, refused = list_images(with_links, follow_links=False)
     assert list(images) == ["alias", "plate/a"]
     assert {name: reason.split(": ")[1] for name, (_, reason) in refused.items()} == {
@@ -129,7 +129,7 @@ def test_a_pipe_is_no_slide_and_is_not_opened(tmp_path):
     assert "not a regular file" in list_images(tmp_path, follow_links=True)[1]["pipe"].reason
 
 
-def test_what_may_not_be_read_is_refused_and_the_others_go_on(tmp_path):
+def test_unreadable_files_are_refused_but_no_others(tmp_path):
     """In a process that has no more rights than the mode of a file gives, also where the tests run as root."""
     touch(tmp_path, "good.tif", "locked.tif", "locked/a.tif")
     (tmp_path / "locked.tif").chmod(0)
@@ -172,7 +172,7 @@ def test_the_fields_of_a_plate_are_samples_of_one_batch(data):
         '{"plate": {"wells": [{"path": "../../"}]}}',
     ],
 )
-def test_a_plate_that_is_damaged_is_one_slide_whose_job_says_so(tmp_path, attributes):
+def test_a_damaged_plate_is_one_slide_whose_job_reports_the_error(tmp_path, attributes):
     touch(tmp_path, "p.zarr/.zattrs")
     (tmp_path / "p.zarr" / ".zattrs").write_text(attributes)
     assert find_images(tmp_path) == {"p": tmp_path / "p.zarr"}
@@ -186,7 +186,7 @@ def test_the_files_of_a_set_are_one_slide(tmp_path):
     assert parts_of(tmp_path / "set.companion.ome") == [tmp_path / "z1.ome.tif", tmp_path / "z2.ome.tif"]
 
 
-def test_a_set_that_names_its_own_folder_hides_nothing(tmp_path):
+def test_a_set_that_lists_its_own_folder_hides_nothing(tmp_path):
     touch(tmp_path, "a.tif")
     (tmp_path / "set.companion.ome").write_text('<UUID FileName="."/><UUID FileName="/"/>')
     assert list(find_images(tmp_path)) == ["a", "set"]

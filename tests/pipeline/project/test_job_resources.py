@@ -20,7 +20,7 @@ def sample(path="data/slides/a.svs", size=1_000_000_000):
 
 
 @given(one=MPX, other=MPX, attempt=st.integers(1, 5), stage=st.sampled_from(STAGES), budget=st.integers(1000, 64_000))
-def test_demands_grow_with_slides_and_attempts(one, other, attempt, stage, budget):
+def test_requests_grow_with_slides_and_attempts(one, other, attempt, stage, budget):
     small, large = sorted([one, other])
     assert 10 <= minutes(stage, small, attempt) <= minutes(stage, large, attempt) < minutes(stage, large, attempt + 1)
     assert reading_mb(small, budget, attempt) <= reading_mb(large, budget, attempt)
@@ -28,7 +28,7 @@ def test_demands_grow_with_slides_and_attempts(one, other, attempt, stage, budge
     assert reading_mb(large, budget, attempt) <= 1000 * attempt + budget
 
 
-def test_demands_worked_out_by_hand():
+def test_requests_by_hand():
     assert reading_mb(1.0, 4000, 1) == 1024
     assert reading_mb(10_000.0, 4000, 1) == 2000
     assert reading_mb(10_000.0, 4000, 2) == 4000
@@ -51,7 +51,7 @@ def test_a_slide_has_the_pixels_of_its_plan_once_there_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["data/slides/a.mrxs", "data/slides/a.ome.zarr", "data/slides/plate.zarr/E/8/0"])
-def test_a_slide_in_many_files_is_taken_for_a_large_one(path):
+def test_a_slide_in_many_files_counts_as_large(path):
     assert slide_mpx(sample(path, size=4096)) == 20_000
 
 
@@ -64,7 +64,7 @@ def test_pixels_of_files_are_at_most_four_a_byte(tmp_path):
 @pytest.mark.parametrize(
     ("memory_mb", "expected"), [(64_000, 4000), (4500, 4000), (4000, 3600), (3000, 2700), (1050, 1000), (500, 1000)]
 )
-def test_a_budget_that_a_machine_has_not_is_lowered_and_said(memory_mb, expected):
+def test_a_budget_above_the_memory_is_lowered_with_a_warning(memory_mb, expected):
     budget, line = affordable_mb(4000, Limit(memory_mb, "memory.max"))
     assert budget == expected
     assert bool(line) == (budget < 4000)

@@ -1,4 +1,4 @@
-"""A TIFF that ends before something it points to is still being copied; nothing else is, however strange."""
+"""A TIFF that ends before data it points to is still being copied; no other file is."""
 
 import struct
 
@@ -66,12 +66,12 @@ def test_a_file_that_lacks_its_last_byte_is_partial(whole, tmp_path):
         b"II*\0" + struct.pack("<IHHHIII", 8, 1, 273, 99, 7, 0, 0),  # a type that there is not
     ],
 )
-def test_what_is_no_tiff_or_makes_no_sense_is_not_partial(tmp_path, content):
+def test_other_and_damaged_files_are_not_partial(tmp_path, content):
     (tmp_path / "a.tif").write_bytes(content)
     assert not is_partial(tmp_path / "a.tif")
 
 
-def test_no_hostile_file_stops_it(data):
+def test_no_file_raises_an_error(data):
     """All that is known to be bad is looked at, without an exception."""
     looked = [is_partial(path) for path in sorted((data / "bad").rglob("*.tif*")) if path.is_file()]
     assert len(looked) > 50

@@ -114,8 +114,8 @@ def test_a_row_of_the_sample_sheet_overrides_the_configuration(project):
     (project / "config").mkdir()
     (project / "config" / "samples.csv").write_text("sample,pixel_size_um\nplate/b,0.25\n")
     run = find()
-    told = {name: json.loads(run.config("tile", model="given", sample=f"plate/{name}")) for name in "ab"}
-    assert [told[name]["image"]["fallback_pixel_size_um"] for name in "ab"] == [None, 0.25]
+    configs = {name: json.loads(run.config("tile", model="given", sample=f"plate/{name}")) for name in "ab"}
+    assert [configs[name]["image"]["fallback_pixel_size_um"] for name in "ab"] == [None, 0.25]
     assert run.config("tile", model="given", sample="plate/a") is run.config("tile", model="given", sample="plate/a")
     (batch,) = run.batches
     assert not json.loads(run.config("predict", batch=batch))["probabilities"]

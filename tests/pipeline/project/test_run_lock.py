@@ -1,4 +1,4 @@
-"""The lock of a dead run is removed, that of a live one never is."""
+"""The lock of a killed run is removed, that of a running one never is."""
 
 import platform
 import subprocess
@@ -62,7 +62,7 @@ def test_the_lock_of_a_killed_run_is_removed(tmp_path, start):
     assert not start("0")[1]
 
 
-def test_the_lock_of_a_live_run_stays_whoever_looks_at_the_project(tmp_path, start):
+def test_the_lock_of_a_running_one_stays_whatever_else_is_started(tmp_path, start):
     run, _ = start("1000", "run")
     wait_for_lock(tmp_path)
     looking, was_killed = start("1000")
@@ -77,7 +77,7 @@ def test_the_lock_of_a_live_run_stays_whoever_looks_at_the_project(tmp_path, sta
     assert start("0")[1]
 
 
-def test_a_run_that_began_while_another_looked_is_as_safe(tmp_path, start):
+def test_a_run_that_began_beside_another_process_is_safe_too(tmp_path, start):
     start("1000")
     run, _ = start("1000", "run")
     wait_for_lock(tmp_path)
@@ -97,7 +97,7 @@ def test_the_lock_of_a_run_on_another_machine_stays(tmp_path, start, monkeypatch
     assert locks(tmp_path)
 
 
-def test_a_full_disk_is_told_before_a_run_begins(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_a_run_begins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.project.run_lock._LEAST_BYTES", 2**80)
     monkeypatch.setattr("logging.raiseExceptions", True)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_before_a_run_begins(tmp_path, monkeypatch):
         lock_project()
 
 
-def test_a_run_begins_where_nothing_can_be_locked(tmp_path, monkeypatch):
+def test_a_run_begins_also_without_locks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".snakemake").touch()  # no folder, so that nothing can be opened in it
     assert not lock_project()

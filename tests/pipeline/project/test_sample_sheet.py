@@ -1,4 +1,4 @@
-"""A sample sheet is optional, says which group a sample is of, and is refused in one line where it is wrong."""
+"""A sample sheet is optional, has the groups of samples, and is refused in one line if it is wrong."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_wrong_sheet_is_one_line(tmp_path, text, message):
     assert "\n" not in str(refused.value)
 
 
-def test_lines_about_slides_that_are_gone_are_named_and_passed_over(tmp_path):
+def test_lines_about_missing_slides_are_named_and_ignored(tmp_path):
     sheet = tmp_path / "samples.csv"
     sheet.write_text("sample,group,pixel_size_um\ngone,1,0.5\na,2,0.25\nb,3,\nmisspelt,,x\n")
     assert read_groups(sheet, SAMPLES) == {"a": "2", "b": "3"}

@@ -1,4 +1,4 @@
-"""A job computes on as many devices as it is given, and on those that it is shown where it is not told how many."""
+"""A job uses as many devices as requested, or all visible ones."""
 
 from types import SimpleNamespace
 
@@ -21,18 +21,18 @@ def three_gpus(monkeypatch):
 
 @pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize(("asked", "given"), [(1, [0]), (2, [0, 1]), (0, [0, 1, 2])])
-def test_gpus_are_those_asked_for_or_all_that_are_shown(asked, given):
+def test_gpus_are_as_many_as_requested_or_all_visible_ones(asked, given):
     assert choose_devices(asked) == [torch.device("cuda", index) for index in given]
 
 
 @pytest.mark.usefixtures("three_gpus")
-def test_more_gpus_than_there_are_is_one_clear_line():
+def test_too_many_gpus_are_an_error_of_one_line():
     with pytest.raises(SlidemillError, match="4 GPUs requested, but this machine has 3"):
         choose_devices(4)
 
 
 @pytest.mark.parametrize(("asked", "processes"), [(0, 1), (1, 1), (3, 3)])
-def test_without_gpus_there_is_a_process_at_least(monkeypatch, asked, processes):
+def test_without_gpus_there_is_at_least_one_process(monkeypatch, asked, processes):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_devices(asked) == [torch.device("cpu")] * processes

@@ -1,4 +1,4 @@
-"""Jobs on few devices never share one; a killed job gives its device back."""
+"""Jobs never share a device; a killed job releases its device."""
 
 import os
 import signal

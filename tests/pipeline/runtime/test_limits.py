@@ -1,4 +1,4 @@
-"""A process may use what SLURM, its container or its cgroup says, whichever says least, and never looks at the host."""
+"""A process may use the smallest limit of SLURM, container and cgroup, whatever the machine has."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def machine(tmp_path):
     return pretend
 
 
-def test_the_smallest_limit_on_the_way_to_the_root_counts(machine):
+def test_the_smallest_limit_up_to_the_root_counts(machine):
     files = {"memory.max": "max", "job/memory.max": "3000000000", "job/step/memory.max": "max"}
     limit = memory_limit({}, **machine("0::/job/step\n", files))
     assert limit.memory_mb == 3000
@@ -57,11 +57,11 @@ def test_no_limit_is_none(machine, membership, files):
         ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_ON_NODE": "4"}, 4194, "SLURM_MEM_PER_CPU"),
     ],
 )
-def test_a_job_of_slurm_has_what_it_asked_for(machine, environment, mb, source):
+def test_a_job_of_slurm_has_the_memory_that_it_requested(machine, environment, mb, source):
     assert memory_limit(environment, **machine("0::/\n", {"memory.max": "8000000000"})) == Limit(mb, source)
 
 
-def test_the_least_of_slurm_and_cgroups_counts(machine):
+def test_the_smaller_limit_of_slurm_and_cgroups_counts(machine):
     limit = memory_limit({"SLURM_MEM_PER_NODE": "4000"}, **machine("0::/\n", {"memory.max": "1000000000"}))
     assert limit.memory_mb == 1000
 

@@ -1,4 +1,4 @@
-"""A configuration is what the schema says, or one line says where it is not."""
+"""A configuration matches the schema, or one line names the key that does not."""
 
 import json
 
@@ -48,19 +48,19 @@ def test_a_mistake_is_one_line_with_key_value_and_limit(config, message):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_reads_back_the_slice_it_is_given(stage):
+def test_a_stage_can_read_its_part_of_the_configuration(stage):
     text = stage_config(Settings(), stage, "unet")
     assert json.loads(text)
     assert stage_config(Settings(), stage, "unet") == text
 
 
-def test_objects_are_told_classes_and_channels():
+def test_objects_gets_classes_and_channels():
     settings = Settings(classes=["background", "cell"], image=ImageConfig(channels=[2, 0]))
     config = parse_stage_config(ObjectsConfig, stage_config(settings, "objects"))
     assert (config.classes, config.image.channels) == (["background", "cell"], [2, 0])
 
 
-def test_a_slice_holds_only_what_concerns_the_stage():
+def test_a_changed_setting_changes_only_the_stages_that_use_it():
     """So that a changed setting runs again exactly the rules that use it."""
     before = parse_settings({"models": {"a": {}, "b": {}}}, source="")
     after = parse_settings(
@@ -83,7 +83,7 @@ def test_the_watershed_makes_predict_write_probabilities():
 
 
 @pytest.mark.parametrize("stage", ["tile", "inspect", "objects", "evaluate"])
-def test_what_the_sheet_states_of_a_slide_reaches_the_stages_that_read_it(stage):
+def test_the_sample_sheet_overrides_settings_of_stages_that_read_slides(stage):
     settings = Settings(image=ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0))
     image = json.loads(stage_config(settings, stage))["image"]
     row = SheetRow(pixel_size_um=0.5, channels=("DAPI", 2))
@@ -96,12 +96,12 @@ def test_what_the_sheet_states_of_a_slide_reaches_the_stages_that_read_it(stage)
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_batch_says_whether_it_is_predicted_with_probabilities(kept):
-    told = stage_config(Settings(), "predict", probabilities=kept)
-    assert parse_stage_config(PredictConfig, told).probabilities == kept
+def test_a_batch_decides_whether_it_has_probabilities(kept):
+    config = stage_config(Settings(), "predict", probabilities=kept)
+    assert parse_stage_config(PredictConfig, config).probabilities == kept
 
 
-def test_a_stage_names_what_is_wrong_with_its_slice():
+def test_an_unknown_key_of_a_stage_is_named():
     with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
         parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "skip_glass": true, "til": 1}')
 
@@ -125,12 +125,12 @@ def test_a_stage_names_what_is_wrong_with_its_slice():
         ({"ensembles": {"both": {"members": ["unet/fold1"]}}}, "no model 'unet/fold1'; there are unet"),
     ],
 )
-def test_names_of_networks_must_make_sense(settings, message):
+def test_wrong_names_of_networks_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         parse_settings(settings, source="config.yaml")
 
 
-def test_a_training_that_starts_from_another_one_is_told_its_path():
+def test_a_training_that_starts_from_another_one_gets_its_path():
     settings = parse_settings({"models": {"a": {}, "b": {"pretrained": "a"}}}, source="config.yaml")
     assert '"pretrained":"results/models/a/model.safetensors"' in stage_config(settings, "train", "b")
     assert settings.networks == {"a": None, "b": None}
@@ -145,12 +145,12 @@ def test_a_model_in_folds_is_the_average_of_its_trainings():
     settings = parse_settings({"models": {"a": {"folds": 2}, "b": {"folds": 2, "pretrained": "a"}}}, source="")
     assert list(settings.trainings) == ["a/fold1", "a/fold2", "b/fold1", "b/fold2"]
     assert settings.averages["b"].members == ["b/fold1", "b/fold2"]
-    told = json.loads(stage_config(settings, "train", "b/fold2"))
-    assert told["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
-    assert told["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
+    config = json.loads(stage_config(settings, "train", "b/fold2"))
+    assert config["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
+    assert config["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
     assert json.loads(stage_config(settings, "combine", "a"))["members"] == ["a/fold1", "a/fold2"]
 
 
-def test_folds_do_not_concern_the_weight_maps():
+def test_folds_do_not_change_the_weight_maps():
     one, five = (parse_settings({"models": {"a": model}}, source="") for model in ({}, {"folds": 5}))
     assert stage_config(one, "weigh", "a") == stage_config(five, "weigh", "a")
