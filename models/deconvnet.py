@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.base.interface import SegmentationModel
 from models.layers.backbones import VGG16, load_vgg16, mirror_vgg16, vgg16_levels
-from models.layers.blocks import check_at_least_one, convolution, initialize
+from models.layers.blocks import check_at_least_one, convolution, initialize, transposed_convolution
 from models.layers.upsampling import upsample
 
 
@@ -40,9 +40,9 @@ class DeconvNet(SegmentationModel):
         self.bottom = nn.Sequential(
             *convolution(8 * width, 64 * width, kernel=7),
             *convolution(64 * width, 64 * width, kernel=1),
-            *_transposed(64 * width, 8 * width, kernel=7),
+            *transposed_convolution(64 * width, 8 * width, kernel=7),
         )
-        self.decoder = mirror_vgg16(width, _transposed)
+        self.decoder = mirror_vgg16(width, transposed_convolution)
         self.head = nn.Conv2d(width, num_classes, kernel_size=1)
         self.bottom.apply(initialize)
 
@@ -61,8 +61,3 @@ class DeconvNet(SegmentationModel):
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """Load VGG-16 with batch normalization; its fully connected layers are not used."""
         load_vgg16(self.encoder, state)
-
-
-def _transposed(wide: int, narrow: int, *, kernel: int = 3) -> list[nn.Module]:
-    layer = nn.ConvTranspose2d(wide, narrow, kernel, padding=kernel // 2)
-    return [layer, nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)]

@@ -22,13 +22,10 @@ class DeepLabV3(DilatedResNet):
     paper = "Chen et al. 2017, arXiv:1706.05587"
     auxiliary_weight = 0.5
 
-    def __init__(
-        self, *, in_channels: int, num_classes: int, width: int = 64, depth: int = 50, auxiliary: bool = True
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, width=width, depth=depth, auxiliary=auxiliary
-        )
-        wide, hidden = self.encoder.channels[-1], 4 * width
+    def add_head(self, num_classes: int) -> None:
+        """Add the layers of :meth:`score`."""
+        wide = self.encoder.channels[-1]
+        hidden = wide // 8  # 256 as published
         self.atrous = nn.ModuleList(
             [nn.Sequential(*convolution(wide, hidden, kernel=1, bias=False))]
             + [nn.Sequential(*convolution(wide, hidden, dilation=rate, bias=False)) for rate in _RATES]

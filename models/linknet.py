@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.base.interface import SegmentationModel
 from models.layers.backbones import ResNet, load_resnet
-from models.layers.blocks import check_at_least_one, convolution, initialize
+from models.layers.blocks import check_at_least_one, convolution, initialize, transposed_convolution
 
 
 class LinkNet(SegmentationModel):
@@ -42,7 +42,7 @@ class LinkNet(SegmentationModel):
         )
         half = max(width // 2, 1)
         self.head = nn.Sequential(
-            *_up(first, half, stride=2),
+            *transposed_convolution(first, half, stride=2, bias=False),
             *convolution(half, half, bias=False),
             nn.ConvTranspose2d(half, num_classes, kernel_size=2, stride=2),
         )
@@ -70,12 +70,6 @@ class _Decode(nn.Sequential):
         quarter = max(wide // 4, 1)
         super().__init__(
             *convolution(wide, quarter, kernel=1, bias=False),
-            *_up(quarter, quarter, stride=stride),
+            *transposed_convolution(quarter, quarter, stride=stride, bias=False),
             *convolution(quarter, narrow, kernel=1, bias=False),
         )
-
-
-def _up(wide: int, narrow: int, *, stride: int) -> list[nn.Module]:
-    """Return a full convolution (transposed 3x3) that multiplies the resolution by ``stride``."""
-    layer = nn.ConvTranspose2d(wide, narrow, 3, stride=stride, padding=1, output_padding=stride - 1, bias=False)
-    return [layer, nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)]

@@ -22,12 +22,8 @@ class PSPNet(DilatedResNet):
     paper = "Zhao et al. 2017, doi:10.1109/CVPR.2017.660"
     auxiliary_weight = 0.4
 
-    def __init__(
-        self, *, in_channels: int, num_classes: int, width: int = 64, depth: int = 50, auxiliary: bool = True
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, width=width, depth=depth, auxiliary=auxiliary
-        )
+    def add_head(self, num_classes: int) -> None:
+        """Add the layers of :meth:`score`."""
         wide = self.encoder.channels[-1]
         self.pyramid = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(bins), *convolution(wide, wide // 4, kernel=1, bias=False))

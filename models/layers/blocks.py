@@ -36,6 +36,15 @@ def double_convolution(
     return nn.Sequential(*convolution(narrow, wide, **more), *convolution(wide, wide, **more))
 
 
+def transposed_convolution(
+    wide: int, narrow: int, *, kernel: int = 3, stride: int = 1, bias: bool = True
+) -> list[nn.Module]:
+    """Return a transposed convolution that multiplies the resolution by ``stride``, batch normalization and a ReLU."""
+    more: dict[str, Any] = {"padding": kernel // 2, "output_padding": stride - 1, "bias": bias}
+    layer = nn.ConvTranspose2d(wide, narrow, kernel, stride, **more)
+    return [layer, nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)]
+
+
 def normalized(channels: int, normalization: Normalization) -> list[nn.Module]:
     """Return the normalization of ``channels`` channels: a list of one module, or an empty one.
 

@@ -48,6 +48,11 @@ class DilatedResNet(SegmentationModel):
         self.encoder = ResNet(depth, in_channels=in_channels, width=width, output_stride=_STRIDE_PX)
         *_, third, _ = self.encoder.channels
         self.auxiliary = head(third, third // 4, num_classes, dropout=nn.Dropout(0.1)) if auxiliary else None
+        self.add_head(num_classes)
+
+    @abstractmethod
+    def add_head(self, num_classes: int) -> None:
+        """Add the layers of :meth:`score`."""
 
     @abstractmethod
     def score(self, features: Tensor) -> Tensor:

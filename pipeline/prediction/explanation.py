@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage.feature import peak_local_max
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
@@ -192,7 +192,8 @@ def strongest_responses(
         for channel in np.argsort(-outstanding, kind="stable")[:channels]:
             if spread[channel] > _NOISE:  # else it is constant
                 inside = _inside(values[channel], ratio, shape, border_px)
-                some = _peaks(inside, count, max(1, round(apart_px / ratio)))
+                apart = max(1, round(apart_px / ratio))
+                some = peak_local_max(inside, min_distance=apart, num_peaks=count, exclude_border=False)
                 found += [_response(layer, int(channel), values[channel], peak, ratio, shape) for peak in some]
     return found
 
@@ -223,13 +224,8 @@ class _RecordConvolutions(TorchFunctionMode):
         if func is F.conv2d:
             name = self._names.get(id(args[1]))
             if name is not None and name not in self.maps:
-                self.maps[name] = _host(made[0])
+                self.maps[name] = made[0].detach().float().cpu().numpy().copy()
         return made
-
-
-def _host(values: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.detach().float().cpu().numpy()
-    return array.copy()
 
 
 def _pixels(length: int, ratio: float, whole: int) -> NDArray[np.float64]:
@@ -244,11 +240,6 @@ def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], b
         for place, whole in ((_pixels(n, ratio, whole), whole) for n, whole in zip(values.shape, shape, strict=True))
     ]
     return np.where(near[0][:, None] & near[1][None, :], values, values.min())
-
-
-def _peaks(values: NDArray[np.float32], count: int, apart: int) -> NDArray[np.intp]:
-    peaks: NDArray[np.intp] = peak_local_max(values, min_distance=apart, num_peaks=count, exclude_border=False)
-    return peaks
 
 
 def _response(

@@ -65,6 +65,12 @@ class Batch:
         places += ["--output", str(self.output(name)), "--speed", str(self.folder / f"{name}.json")]
         return main(["predict", *places, "--threads", "1", "--memory-mb", "1000", "--config", self.config("predict")])
 
+    def interrupt(self):
+        """Predict, and fail before the end."""
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
+            patch.setattr(PredictionWriter, "finish", fail)
+            self.predict("cut")
+
     def output(self, name="batch"):
         return self.folder / f"{name}.zarr.zip"
 
@@ -105,9 +111,7 @@ def fail(*_):
 @pytest.fixture(scope="module")
 def journal(batch):
     """The bytes that are there when all is predicted and nothing is finished."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(PredictionWriter, "finish", fail)
-        batch.predict("cut")
+    batch.interrupt()
     assert not batch.output("cut").exists()
     return batch.journal("cut").read_bytes()
 
@@ -124,9 +128,7 @@ def test_the_batch_has_the_cases_to_test(batch):
 def test_two_interruptions_anywhere_do_not_change_the_results(batch, journal, share, again):
     batch.journal("cut").parent.mkdir(exist_ok=True)
     batch.journal("cut").write_bytes(journal[: round(share * len(journal))])
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(PredictionWriter, "finish", fail)
-        batch.predict("cut")
+    batch.interrupt()
     content = batch.journal("cut").read_bytes()
     batch.journal("cut").write_bytes(content[: round(again * len(content))])
     assert batch.predict("cut") == 0

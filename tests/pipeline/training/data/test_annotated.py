@@ -87,55 +87,39 @@ def test_pixels_that_are_not_annotated_are_ignored(project):
     assert first.class_index.classes == [0, 1]
 
 
-def spoil_constant(project):
-    write(project, "images", "b", np.full((64, 96), 7, np.uint8))
-
-
-def spoil_larger_labels(project):
-    write(project, "labels", "b", np.ones((80, 96), np.uint8))
-
-
-def spoil_blank(project):
-    write(project, "labels", "b", np.zeros((64, 96), np.uint8))
-
-
-def spoil_all_ignored(project):
-    write(project, "labels", "b", np.full((64, 96), 9, np.uint8))
-
-
-def spoil_outlines(project):
-    (project / "labels" / "b.tif").unlink()
-    (project / "labels" / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
-
-
-def spoil_nan(project):
-    write(project, "images", "b", np.full((64, 96), np.nan, np.float32))
+BLANK = np.zeros((64, 96), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "training", "message"),
+    ("folder", "pixels", "training", "message"),
     [
-        (spoil_constant, {}, r"images/b.tif: the image is constant, all pixels are 7; there is nothing to learn"),
-        (spoil_larger_labels, {}, r"labels/b.tif: labels of \(80, 96\) px .* for an image of \(64, 96\) px"),
-        (spoil_blank, {}, r"labels/b.tif: nothing but background is annotated; .* training.allow_empty"),
-        (spoil_all_ignored, {"ignored": 9}, r"labels/b.tif: no pixel is annotated"),
-        (spoil_outlines, {}, r"labels/b.geojson: no annotation in it"),
-        (spoil_nan, {}, r"images/b.tif: 6144 pixels are NaN or infinite"),
-        (
-            lambda _: None,
-            {"kind": "classes", "values": [0, 1]},
-            r"3 of 3 training images cannot be used: \(1\) .*labels/a.tif: .* belong to no class",
-        ),
+        ("images", BLANK + 7, {}, r"images/b.tif: the image is constant, all pixels are 7; there is nothing to learn"),
+        ("images", np.full((64, 96), np.nan, np.float32), {}, r"images/b.tif: 6144 pixels are NaN or infinite"),
+        ("labels", np.ones((80, 96), np.uint8), {}, r"labels/b.tif: labels of \(80, 96\) px .* image of \(64, 96\) px"),
+        ("labels", BLANK, {}, r"labels/b.tif: nothing but background is annotated; .* training.allow_empty"),
+        ("labels", BLANK + 9, {"ignored": 9}, r"labels/b.tif: no pixel is annotated"),
     ],
 )
-def test_a_pair_that_cannot_be_used_is_an_error(project, spoil, training, message):
-    spoil(project)
+def test_a_pair_that_cannot_be_used_is_an_error(project, folder, pixels, training, message):
+    write(project, folder, "b", pixels)
     with pytest.raises(SlidemillError, match=message):
         opened(project, **training)
 
 
+def test_an_annotation_file_without_outlines_is_an_error(project):
+    (project / "labels" / "b.tif").unlink()
+    (project / "labels" / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    with pytest.raises(SlidemillError, match=r"labels/b.geojson: no annotation in it"):
+        opened(project)
+
+
+def test_values_of_no_class_are_an_error(project):
+    with pytest.raises(SlidemillError, match=r"3 of 3 .* cannot be used: \(1\) .*labels/a.tif: .* belong to no class"):
+        opened(project, kind="classes", values=[0, 1])
+
+
 def test_all_problems_are_in_one_message(project):
-    spoil_blank(project)
+    write(project, "labels", "b", BLANK)
     write(project, "images", "c", np.zeros((64, 96), np.uint8))
     with pytest.raises(
         SlidemillError, match=r"2 of 3 training .*\(1\) .*b.tif: nothing but .*\(2\) .*c.tif: the image is"
@@ -144,7 +128,7 @@ def test_all_problems_are_in_one_message(project):
 
 
 def test_blank_labels_can_be_allowed(project):
-    spoil_blank(project)
+    write(project, "labels", "b", BLANK)
     assert opened(project, allow_empty=True)[1].class_index.classes == [0]
 
 

@@ -179,17 +179,11 @@ def test_the_configuration_sets_the_parameters(config, expected):
 HALF = torch.log(torch.tensor([[0.5, 0.75], [0.5, 0.25]]))[None, :, None]  # two pixels of two classes, (1, 2, 1, 2)
 
 
-def test_cross_entropy_by_hand():
-    """Two pixels of probability 1/2 and 1/4 for the true class, weights 1 and 3."""
-    expected = (1 * math.log(2) + 3 * math.log(4)) / 4
-    value = cross_entropy(HALF, torch.tensor([[[0, 1]]]), torch.tensor([[[1.0, 3.0]]]))
-    assert value.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_focal_by_hand():
-    """The same, times (1 - p)^2 = 1/4 and 9/16."""
-    expected = (1 * math.log(2) / 4 + 3 * math.log(4) * 9 / 16) / 4
-    value = focal(HALF, torch.tensor([[[0, 1]]]), torch.tensor([[[1.0, 3.0]]]))
+@pytest.mark.parametrize(("loss", "factors"), [(cross_entropy, (1, 1)), (focal, (1 / 4, 9 / 16))])
+def test_means_over_pixels_by_hand(loss, factors):
+    """Two pixels of probability 1/2 and 1/4 for the true class, weights 1 and 3; focal times (1 - p)^2."""
+    expected = (1 * factors[0] * math.log(2) + 3 * factors[1] * math.log(4)) / 4
+    value = loss(HALF, torch.tensor([[[0, 1]]]), torch.tensor([[[1.0, 3.0]]]))
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
