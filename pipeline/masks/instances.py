@@ -37,7 +37,7 @@ def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = ST
 def mask_images(
     labels: Array, probabilities: Array | None, config: MaskConfig, *, pixel_um2: float | None, scratch: Path
 ) -> dict[str, Array]:
-    """Return the images of a mask by name: ``classes`` and, if asked, ``instances``.
+    """Return the images of a mask by name: ``classes`` and, if configured, ``instances``.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def split(inside: Foreground, probability: Floats, *, neck: float) -> NDArray[np
     Parameters
     ----------
     inside : (rows, columns) bool array
-        The object, 4-connected. What is beyond the array is outside.
+        The object, 4-connected. Pixels beyond the array are outside.
     probability : (rows, columns) float array
         Of its class, 0 to 1.
     neck : float

@@ -208,7 +208,8 @@ def _as_slide_error(path: Path) -> Iterator[None]:
         raise SlideError(f"{path}: does not fit into memory: {_line(error)}; give the job more memory") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or _line(error)
-        raise SlideError(f"{path}: cannot be read: {reason}; fix, replace or remove the file") from error
+        advice = "" if ";" in reason else "; fix, replace or remove the file"  # our readers add their own
+        raise SlideError(f"{path}: cannot be read: {reason}{advice}") from error
 
 
 def _line(error: Exception) -> str:

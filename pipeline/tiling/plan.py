@@ -95,7 +95,7 @@ class SlidePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The plan of a sample: that of its slide, or the reason why there is none."""
+    """The plan of a sample: that of its slide, or the error why it has none."""
 
     sample: str
     slide: SlidePlan | None

@@ -20,7 +20,7 @@ GOOD = ["alone", "plate/1", "plate/2"]
 BAD = {
     "plate/bomb": ("tile", "bomb.tif: cannot be read: a strip or tile of 100000 x 100000 x 3 px decodes to 30000 MB"),
     "plate/empty": ("tile", "data/slides/plate/empty.tif: cannot be read: the file is empty (0 bytes)"),
-    "plate/grey": ("tile", "grey.tif: channel 1 asked for"),
+    "plate/grey": ("tile", "grey.tif: no channel 1"),
     "plate/locked": ("drop", "locked.tif: cannot be read: permission denied"),
     "plate/misfit": ("evaluate", "labels of (5, 5) px (rows, columns) for an image of (70, 90) px"),
     "plate/nan": ("tile", "nan.tif: 1 pixels are NaN or infinite"),

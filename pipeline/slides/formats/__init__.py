@@ -40,7 +40,7 @@ _EXTRA = "microscopes"  # of pyproject.toml
 
 
 def open_series(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
-    """Return the images of a file, at least one; raise whatever the reader raises."""
+    """Return the images of a file, at least one; raises what the reader raises."""
     try:
         module, function = _reader_of(path).split(":")
         reader: Reader = getattr(import_module(module), function)

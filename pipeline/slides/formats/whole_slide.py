@@ -77,7 +77,7 @@ def _blocks(wanted: slice, length: int) -> list[slice]:
 
 
 def _overlap(wanted: slice, there: slice) -> tuple[slice, slice]:
-    """Return where the common part of two ranges is in each of them."""
+    """Return the common part of two ranges, counted from the start of each."""
     start, stop = max(wanted.start, there.start), min(wanted.stop, there.stop)
     return slice(start - wanted.start, stop - wanted.start), slice(start - there.start, stop - there.start)
 
