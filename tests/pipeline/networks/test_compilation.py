@@ -24,6 +24,7 @@ def network():
     return network
 
 
+@pytest.mark.slow
 def test_labels_stay_and_no_further_size_is_compiled_for(network):
     with fresh_cache():
         faster = compiled(network)
