@@ -24,6 +24,7 @@ def network():
     return network
 
 
+@pytest.mark.slow
 def test_labels_are_equal_and_no_further_size_is_compiled(network):
     with fresh_cache():
         faster = compiled(network)
