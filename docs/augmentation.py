@@ -19,7 +19,7 @@ from skimage.segmentation import find_boundaries
 
 from pipeline.settings.networks import AugmentationConfig, ChangeName
 from pipeline.slides.intensity import measure_intensities, normalize
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.patches import RandomPatches
 
 PICTURE = Path(__file__).parent / "images" / "augmentation.png"

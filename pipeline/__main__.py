@@ -25,11 +25,11 @@ from pydantic import BaseModel
 
 from pipeline import __version__
 from pipeline.base.errors import Stopped, error_line, user_error
-from pipeline.runtime.limits import cores
+from pipeline.runtime.job_limits import cores
 from pipeline.runtime.logs import start_logging
 from pipeline.runtime.signals import stopped_in_order
 from pipeline.runtime.threads import threads_in, use_threads
-from pipeline.settings.stages import parse_stage_config
+from pipeline.settings.stage_sections import parse_stage_config
 
 # Stages are run by the workflow in about this order, commands are typed by a user.
 _STAGES = "tile weigh train validate combine predict stitch objects inspect evaluate verify report"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 import models
-from models.sheet import model_sheet
+from models.model_sheet import model_sheet
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.networks.model_card import ModelCard, card_path, read_card
@@ -16,7 +16,7 @@ from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure
 from pipeline.prediction.speed import read_speed
 from pipeline.project.stage_settings import network_file
 from pipeline.runtime.device import prepare
-from pipeline.runtime.limits import cores
+from pipeline.runtime.job_limits import cores
 from pipeline.settings.schema import Settings, read_settings
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide

@@ -15,9 +15,9 @@ from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.report.figures import range_test
 from pipeline.runtime.device import choose_devices, set_up_process
-from pipeline.runtime.limits import cores
+from pipeline.runtime.job_limits import cores
 from pipeline.settings.schema import read_settings
-from pipeline.settings.stages import TrainConfig, parse_stage_config
+from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.training.data.batches import training_batches
 from pipeline.training.lr_range import smooth, suggest, try_rates
 from pipeline.training.prepare import prepare_training

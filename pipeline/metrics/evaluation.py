@@ -27,7 +27,7 @@ from pipeline.metrics.probability import ProbabilityCounts, average_precision, c
 from pipeline.metrics.threads import map_and_merge
 from pipeline.runtime.scratch import scratch_array
 from pipeline.settings.schema import ImageConfig, MetricsConfig
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.labels import IGNORED, class_map, open_labels
 from pipeline.slides.outlines import is_annotation

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 import models
 from models.base.interface import SegmentationModel
-from models.sheet import model_sheet
+from models.model_sheet import model_sheet
 from pipeline import __version__
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, sha256, write_json

@@ -25,7 +25,8 @@ from pipeline.prediction.explanation import (
 from pipeline.prediction.explanation_figures import Row, occlusion_figure, response_figure
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import Slide
-from pipeline.tiling.grid import Region, read_mirrored
+from pipeline.tiling.grid import Region
+from pipeline.tiling.mirror_padding import read_mirrored
 
 _SQUARES = 24  # along the side of the window; each hides one part of it
 _LARGEST_BATCH = 16

@@ -20,7 +20,8 @@ from models.base.interface import SegmentationModel
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.blending import Blend
-from pipeline.tiling.grid import Grid, Tile, read_mirrored
+from pipeline.tiling.grid import Grid, Tile
+from pipeline.tiling.mirror_padding import read_mirrored
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.base.bfloat16 import convert_to_bfloat16
 from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
-from models.base.rounding import convert_to_bfloat16
 from pipeline.base.arrays import outside_the_heap
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.blending import Blend, Mismatch, Probabilities
@@ -34,11 +34,11 @@ from pipeline.prediction.forward import (
     to_device,
     uncertain_of,
 )
-from pipeline.prediction.progress import JournalRecord, Progress, Slides, Tally, progress_of, remaining
+from pipeline.prediction.resume import JournalRecord, Progress, Slides, Tally, progress_of, remaining
 from pipeline.prediction.speed import Speed
 from pipeline.prediction.store import PredictionWriter
 from pipeline.prediction.windows import Batch, Place, read_batches
-from pipeline.runtime.limits import memory_limit
+from pipeline.runtime.job_limits import memory_limit
 from pipeline.tiling.memory_budget import AHEAD, budget_within, largest_window_px
 from pipeline.tiling.plan import SlidePlan
 

@@ -23,7 +23,7 @@ from zarr.storage import ZipStore
 
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import replacing
-from pipeline.prediction.progress import JournalRecord
+from pipeline.prediction.resume import JournalRecord
 from pipeline.prediction.zip_journal import recover
 from pipeline.tiling.grid import Grid, Region
 

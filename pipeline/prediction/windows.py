@@ -22,7 +22,8 @@ from pipeline.base.arrays import outside_the_heap
 from pipeline.base.errors import SlideError
 from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import Slide, open_slide
-from pipeline.tiling.grid import Tile, read_mirrored
+from pipeline.tiling.grid import Tile
+from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.tiling.plan import SlidePlan
 
 Value = TypeVar("Value")

@@ -18,7 +18,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import sweep, why_not_written
 from pipeline.project.drop_folder import Samples, find_samples, refuse_for_cluster, samples_of_run, write_samples
 from pipeline.project.image_files import SUFFIXES
-from pipeline.project.job_resources import slide_mpx
+from pipeline.project.requested_resources import slide_mpx
 from pipeline.project.run_lock import lock_project
 from pipeline.project.sample_ids import has_probabilities
 from pipeline.project.sample_sheet import read_groups, read_unknown

@@ -12,7 +12,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.project.sample_ids import folder_of
 from pipeline.project.sample_sheet import read_groups, read_unknown
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.stages import SplitConfig
+from pipeline.settings.stage_sections import SplitConfig
 
 Groups = dict[str, list[TrainingPair]]
 

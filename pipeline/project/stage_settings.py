@@ -7,7 +7,7 @@ from pipeline.project.sample_sheet import SheetRow
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.section import Section
-from pipeline.settings.stages import (
+from pipeline.settings.stage_sections import (
     EvaluateConfig,
     InspectConfig,
     LabelConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.metrics.evaluation import POOLED, SURFACE
 from pipeline.metrics.objects import THRESHOLDS
 from pipeline.metrics.overlap import OVERLAP
-from pipeline.report.page import Column
+from pipeline.report.page.entries import Column
 
 _ABOUT = {
     "dice": "2 |A and B| / (|A| + |B|)",

@@ -16,10 +16,10 @@ from pipeline.report import figures
 from pipeline.report.columns import columns
 from pipeline.report.folds import folds_columns
 from pipeline.report.outcome import Outcome
-from pipeline.report.page import Column, Entry, Figure, Layers, Page, Table
+from pipeline.report.page.entries import Column, Entry, Figure, Layers, Page, Table
 from pipeline.report.pictures import layers_of, picture_shape, shrink, side_px
 from pipeline.settings.schema import ImageConfig, Settings
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import class_map
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plan

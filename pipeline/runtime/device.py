@@ -10,7 +10,7 @@ import torch
 
 from pipeline.base.errors import SlidemillError
 from pipeline.runtime.device_lease import lease
-from pipeline.runtime.limits import memory_limit
+from pipeline.runtime.job_limits import memory_limit
 from pipeline.runtime.threads import use_threads
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
 from pipeline.base.errors import SlideError
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.outlines import is_annotation
 from pipeline.slides.rasterize import draw
 from pipeline.slides.slide import Slide, open_plane

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import SlideError
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.outlines import Annotation, read_annotations
 from pipeline.slides.slide import Slide
 

@@ -15,7 +15,7 @@ from pipeline.masks.mask_file import open_mask
 from pipeline.metrics.evaluation import copy_mask, copy_reference, measure, open_reference
 from pipeline.prediction.store import open_prediction
 from pipeline.runtime.threads import use_threads
-from pipeline.settings.stages import EvaluateConfig
+from pipeline.settings.stage_sections import EvaluateConfig
 
 
 def run(

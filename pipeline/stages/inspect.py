@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, write_json
-from pipeline.settings.stages import InspectConfig
+from pipeline.settings.stage_sections import InspectConfig
 from pipeline.slides.appearance import appearance, windows
 from pipeline.slides.slide import open_slide
 

@@ -15,7 +15,7 @@ from pipeline.masks.geojson import columns_of, features, write_features
 from pipeline.masks.instances import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
-from pipeline.settings.stages import ObjectsConfig
+from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.slide import Slide, open_slide
 
 

@@ -16,7 +16,7 @@ from pipeline.prediction.loop import make_ready, segment_slides
 from pipeline.prediction.store import PredictionWriter, write_predictions
 from pipeline.project.drop_folder import members_of_batch
 from pipeline.runtime.device import computes_bfloat16, prepare
-from pipeline.settings.stages import PredictConfig
+from pipeline.settings.stage_sections import PredictConfig
 from pipeline.tiling.plan import Plan, SlidePlan, read_plan
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from pipeline.report.cohort import pair, summarize
 from pipeline.report.comparison import rank_models
 from pipeline.report.folds import folds_table
 from pipeline.report.outcome import outcomes
-from pipeline.report.page import render
-from pipeline.report.proofs import proofs_tables
+from pipeline.report.page.render import render
 from pipeline.report.provenance import collect_origin
 from pipeline.report.results import results_table
 from pipeline.report.review import cohort_tables, draw_figures, folds_tables, ranking_table, review_page
+from pipeline.report.verification import proofs_tables
 from pipeline.settings.schema import Settings
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, sha256, write_json
 from pipeline.networks.model_card import read_card
-from pipeline.settings.stages import TileConfig
+from pipeline.settings.stage_sections import TileConfig
 from pipeline.tiling.plan import Plan
 from pipeline.tiling.plan_slide import plan_slide
 

@@ -14,7 +14,7 @@ from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.runtime.device import choose_devices, set_up_process
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import TrainConfig
+from pipeline.settings.stage_sections import TrainConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.training.loop import Task, shrink_state, train_network

@@ -15,9 +15,9 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256, write_json
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.exactness import TOLERANCES, check_exactness, mismatch_of, richest_piece, small_grid
+from pipeline.prediction.verification import TOLERANCES, check_exactness, mismatch_of, richest_piece, small_grid
 from pipeline.runtime.threads import use_threads
-from pipeline.settings.stages import VerifyConfig
+from pipeline.settings.stage_sections import VerifyConfig
 from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.grid import Grid, Region

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.files import provenance, replacing, sha256
 from pipeline.project.training_pairs import TrainingPair, find_pairs
-from pipeline.settings.stages import WeighConfig
+from pipeline.settings.stage_sections import WeighConfig
 from pipeline.slides.labels import open_labels
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.training.data.weight_map import class_weights, weight_bands

@@ -8,12 +8,9 @@ gets the labels of one pass over the whole slide.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from models.base.geometry import Geometry, round_up
 from pipeline.base.arrays import blocks
@@ -172,37 +169,3 @@ class Grid:
             stride_px=content["stride_px"],
             overlap_px=content["overlap_px"],
         )
-
-
-def mirror(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Return the indices of [start, stop) reflected into [0, size), without repeating the edge.
-
-    As numpy's ``reflect``, as often as needed: -1 becomes 1, ``size`` becomes ``size - 2``. A single pixel repeats.
-    """
-    if size == 1:
-        return np.zeros(stop - start, dtype=np.intp)
-    period = 2 * (size - 1)
-    indices = np.arange(start, stop, dtype=np.intp) % period
-    return np.minimum(indices, period - indices)
-
-
-def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], window: Region) -> NDArray[Any]:
-    """Read a window that may reach beyond the slide.
-
-    Parameters
-    ----------
-    read : callable
-        Returns (channel, row, column) pixels of a row and a column slice inside the slide.
-    shape : (rows, columns)
-        Of the slide.
-    window : Region
-        What to read.
-
-    Returns
-    -------
-    (channels, *window.shape) array
-    """
-    rows = mirror(window.top, window.bottom, shape[0])
-    columns = mirror(window.left, window.right, shape[1])
-    block = read(slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    return block[:, rows - rows.min()][:, :, columns - columns.min()]

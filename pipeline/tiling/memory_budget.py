@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pipeline.base.errors import ConfigError
 from pipeline.networks.model_card import ModelCard
-from pipeline.runtime.limits import Limit
+from pipeline.runtime.job_limits import Limit
 from pipeline.tiling.grid import Grid
 
 AHEAD = 2  # batches that are read while the network is busy

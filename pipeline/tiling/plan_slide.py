@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.files import sha256
 from pipeline.networks.model_card import ModelCard
 from pipeline.project.image_files import parts_of
-from pipeline.settings.stages import TileConfig
+from pipeline.settings.stage_sections import TileConfig
 from pipeline.slides.intensity import measure_slide
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.grid import Grid

@@ -21,7 +21,7 @@ from models.base.geometry import Geometry, round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import ConfigError
 from pipeline.settings.networks import AUTO, ModelConfig, ResolvedConfig
-from pipeline.training.data.fingerprint import TrainingSet
+from pipeline.training.data.training_set import TrainingSet
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.loop import segment_slides
 from pipeline.prediction.store import open_prediction, write_predictions
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.stages import ValidateConfig
+from pipeline.settings.stage_sections import ValidateConfig
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.plan_slide import plan_slide
 

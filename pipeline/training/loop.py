@@ -26,7 +26,7 @@ from pipeline.base.files import replacing
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_image
 from pipeline.settings.networks import ResolvedConfig
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.batches import Batches, training_batches
 from pipeline.training.history import History, overlay
 from pipeline.training.optimization import schedule

@@ -10,10 +10,10 @@ from models.base.interface import SegmentationModel
 from pipeline.networks.pretrained import build_network
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.networks import ResolvedConfig
-from pipeline.settings.stages import TrainConfig
+from pipeline.settings.stage_sections import TrainConfig
 from pipeline.training.auto_settings import resolve
-from pipeline.training.data.annotated import Annotated, open_pairs
-from pipeline.training.data.fingerprint import describe_training_set
+from pipeline.training.data.annotated_slides import Annotated, open_pairs
+from pipeline.training.data.training_set import describe_training_set
 
 
 @dataclass(frozen=True, kw_only=True)

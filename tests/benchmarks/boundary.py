@@ -20,7 +20,7 @@ from pipeline.prediction.loop import make_ready
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
-from pipeline.settings.stages import ValidateConfig, parse_stage_config
+from pipeline.settings.stage_sections import ValidateConfig, parse_stage_config
 from pipeline.training.cross_validation import measure_pair
 from tests.benchmarks.common import THREADS, run_training, say, say_machine
 

@@ -26,7 +26,7 @@ from pipeline.networks.weights_file import save_network
 from pipeline.project.sample_ids import folder_of
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
-from pipeline.tiling.grid import mirror
+from pipeline.tiling.mirror_padding import mirror
 from tests.support.paths import DATA, ROOT
 from tests.support.slide_files import write_batch
 

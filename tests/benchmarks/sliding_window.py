@@ -22,8 +22,9 @@ from pipeline.prediction.forward import crop_to, labels_of, logits_of, to_device
 from pipeline.prediction.loop import make_ready
 from pipeline.runtime.device import computes_bfloat16, prepare
 from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT
-from pipeline.tiling.grid import Grid, read_mirrored
+from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px
+from pipeline.tiling.mirror_padding import read_mirrored
 from tests.benchmarks.common import THREADS, micrographs, say, say_machine, seconds, train_network
 
 MEMORY_MB = 4000

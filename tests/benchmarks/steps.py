@@ -21,7 +21,7 @@ from models.base.interface import SegmentationModel
 from pipeline.runtime.device import set_up_process
 from pipeline.settings.networks import ResolvedConfig
 from pipeline.slides.intensity import measure_intensities, normalize
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.batches import Batches, worker_count
 from pipeline.training.data.patches import RandomPatches
 from pipeline.training.loop import Task, train_network

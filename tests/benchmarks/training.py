@@ -24,7 +24,7 @@ from monai.transforms import Compose, RandFlipd, RandRotate90d, RandRotated, Ran
 
 from pipeline.metrics.evaluation import copy_reference, measure
 from pipeline.settings.schema import MetricsConfig
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.slide import open_slide
 from tests.benchmarks.common import THREADS, run_example, say, say_machine
 from tests.support.paths import DATA

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from pipeline.report.page import render
+from pipeline.report.page.render import render
 from pipeline.report.pictures import side_px
 from tests.support.pages import BREAKOUT, FORMULA, SCRIPT, entry, invented_layers, page
 

@@ -126,7 +126,7 @@ def test_training_on_slurm_gives_the_network_and_masks_of_a_local_run(cluster, l
 
 def test_a_job_goes_by_what_it_asked_for(cluster, tmp_path):
     """Snakemake's plugin hides it from its jobs, whose limits are those of cgroups; others see it."""
-    code = "from pipeline.runtime.limits import *; print(memory_limit().memory_mb, cores())"
+    code = "from pipeline.runtime.job_limits import *; print(memory_limit().memory_mb, cores())"
     ask = f"cd {ROOT}; {sys.executable} -c '{code}'"
     said = tmp_path / "said"
     cluster.command("sbatch", "--wait", "--mem=500", "--cpus-per-task=1", f"--output={said}", "--wrap", ask)

@@ -8,7 +8,8 @@ import torch
 from models.base.geometry import round_up
 from pipeline.prediction.forward import crop_to, logits_of
 from pipeline.prediction.speed import Speed
-from pipeline.tiling.grid import Grid, read_mirrored
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.mirror_padding import read_mirrored
 
 SPEED = Speed(
     pixels=3_000_000,

@@ -18,7 +18,7 @@ from pipeline.__main__ import main
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.networks import AugmentationConfig, ModelConfig, OptimizerConfig, ResolvedConfig
 from pipeline.settings.schema import Settings
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.loop import Task, train_network
 from tests.support.paths import ROOT
 

@@ -1,5 +1,5 @@
 # What jobs ask for: memory (MB) and time (minutes), more with every attempt.
-from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb
+from pipeline.project.requested_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb
 
 affordable, low_memory = affordable_mb(settings.tiling.memory_mb)
 

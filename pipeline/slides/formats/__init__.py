@@ -28,8 +28,8 @@ _BY_MAGIC = {
     b"MM\0*": "pipeline.slides.formats.tiff:open_tiff",
     b"II+\0": "pipeline.slides.formats.tiff:open_tiff",
     b"MM\0+": "pipeline.slides.formats.tiff:open_tiff",
-    b"\x89PNG\r\n\x1a\n": "pipeline.slides.formats.picture:open_png",
-    b"\xff\xd8\xff": "pipeline.slides.formats.picture:open_jpeg",
+    b"\x89PNG\r\n\x1a\n": "pipeline.slides.formats.png_jpeg:open_png",
+    b"\xff\xd8\xff": "pipeline.slides.formats.png_jpeg:open_jpeg",
     b"ZISRAWFILE": "pipeline.slides.formats.czi:open_czi",
     b"\xda\xce\xbe\x0a": "pipeline.slides.formats.nd2:open_nd2",
     b"\x00\x00\x00\x0cjP  ": "pipeline.slides.formats.nd2:open_nd2",  # ND2 before 2009

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import ResolvedConfig
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.patches import Patch, RandomPatches
 
 

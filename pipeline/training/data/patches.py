@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 
 from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import AugmentationConfig
-from pipeline.tiling.grid import Region, read_mirrored
-from pipeline.training.data.annotated import Annotated
+from pipeline.tiling.grid import Region
+from pipeline.tiling.mirror_padding import read_mirrored
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
 from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
 

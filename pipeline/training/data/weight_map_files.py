@@ -14,7 +14,7 @@ from skimage.segmentation import relabel_sequential
 
 from pipeline.base.arrays import Array, LazyArray, blocks
 from pipeline.masks.instances import find_objects
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, training_classes
 from pipeline.slides.slide import Slide
 from pipeline.training.data.weight_map import Labels

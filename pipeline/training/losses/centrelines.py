@@ -6,7 +6,7 @@ from monai.losses.cldice import soft_skel
 from torch import Tensor
 
 from pipeline.slides.labels import IGNORED
-from pipeline.training.losses.known import memberships
+from pipeline.training.losses.unknown_pixels import memberships
 
 _SMOOTH = 1.0  # as in the code of the authors
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.slides.labels import IGNORED
-from pipeline.training.losses.known import only_known
+from pipeline.training.losses.unknown_pixels import only_known
 
 
 def lovasz_softmax(

@@ -10,7 +10,7 @@ from monai.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 from torch import Tensor
 
 from pipeline.slides.labels import IGNORED
-from pipeline.training.losses.known import memberships
+from pipeline.training.losses.unknown_pixels import memberships
 
 _SMOOTH = 1e-12
 

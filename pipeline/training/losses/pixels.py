@@ -11,7 +11,7 @@ from monai.losses.focal_loss import softmax_focal_loss
 from torch import Tensor
 
 from pipeline.slides.labels import IGNORED
-from pipeline.training.losses.known import memberships, only_known
+from pipeline.training.losses.unknown_pixels import memberships, only_known
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED) -> Tensor:

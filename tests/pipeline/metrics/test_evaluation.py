@@ -18,7 +18,7 @@ from pipeline.metrics.overlap import confusion, per_class
 from pipeline.prediction.store import write_predictions
 from pipeline.report.columns import columns
 from pipeline.settings.schema import MetricsConfig
-from pipeline.settings.stages import EvaluateConfig, LabelConfig
+from pipeline.settings.stage_sections import EvaluateConfig, LabelConfig
 from pipeline.tiling.grid import Grid, Region
 from tests.support.pairs import blobs
 

@@ -9,7 +9,8 @@ import models
 from models.base.geometry import Geometry
 from pipeline.prediction.blending import Blend
 from pipeline.prediction.forward import predict_image
-from pipeline.tiling.grid import Grid, Region, read_mirrored
+from pipeline.tiling.grid import Grid, Region
+from pipeline.tiling.mirror_padding import read_mirrored
 
 GLOBAL = Geometry(stride_px=8, context_px=None)
 

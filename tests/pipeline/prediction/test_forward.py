@@ -12,7 +12,8 @@ import models
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.forward import logits_of, logits_within_memory, predict_image, uncertain_of
 from pipeline.slides.intensity import measure_intensities, normalize
-from pipeline.tiling.grid import Grid, read_mirrored
+from pipeline.tiling.grid import Grid
+from pipeline.tiling.mirror_padding import read_mirrored
 from tests.support.networks import has_finite_context, network_with_batch_stats, thin_options
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole, logits_of_tiles
 

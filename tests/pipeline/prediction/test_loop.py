@@ -8,7 +8,7 @@ import pytest
 from pipeline.base.errors import ConfigError
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.loop import segment_slides, write_behind
-from pipeline.runtime.limits import Limit
+from pipeline.runtime.job_limits import Limit
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
 from pipeline.tiling.grid import Grid

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.base.errors import SlidemillError
 from pipeline.project.splits import fold_groups, group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.stages import SplitConfig
+from pipeline.settings.stage_sections import SplitConfig
 
 NO_SHEET = Path("none.csv")
 names_in_folders = st.lists(st.from_regex(r"[a-h]/[a-z]{1,2}", fullmatch=True), min_size=1, max_size=60, unique=True)

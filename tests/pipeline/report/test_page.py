@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.report.page import Column, Layers, Table, render
+from pipeline.report.page.entries import Column, Layers, Table
+from pipeline.report.page.render import render
 from tests.support.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
 
 LAYERS = Layers(image=b"image", predicted=b"predicted", truth=None, error=b"</script>", shape=(3, 4))

@@ -9,7 +9,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.project.sample_sheet import SheetRow
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
-from pipeline.settings.stages import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config
+from pipeline.settings.stage_sections import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config
 
 
 def test_an_empty_configuration_is_the_defaults():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.base.errors import SlideError
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import class_map, separate_touching, training_objects
 from pipeline.slides.slide import open_plane
 

@@ -14,7 +14,7 @@ from roifile import ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 from pipeline.base.errors import SlideError
 from pipeline.metrics.evaluation import copy_reference, open_reference
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, open_labels, training_objects
 from pipeline.slides.rasterize import draw_areas
 from pipeline.slides.slide import open_slide

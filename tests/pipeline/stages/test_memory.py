@@ -11,7 +11,7 @@ import tifffile
 from pipeline.base.errors import ConfigError
 from pipeline.networks.model_card import card_path, read_card
 from pipeline.project.stage_settings import stage_config
-from pipeline.runtime.limits import Limit
+from pipeline.runtime.job_limits import Limit
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import budget_within, largest_window_px, needed_mb

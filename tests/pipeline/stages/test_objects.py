@@ -14,7 +14,7 @@ from pipeline.base.errors import SlideError
 from pipeline.base.palette import class_rgb
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import ObjectsConfig
+from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.stages.objects import run
 from tests.support.masks import blobs, numbered, signed_area
 

@@ -16,11 +16,11 @@ from pipeline.prediction.store import open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import ImageConfig, Settings
-from pipeline.settings.stages import TrainConfig, parse_stage_config
+from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plan
-from pipeline.training.data.annotated import open_pairs
+from pipeline.training.data.annotated_slides import open_pairs
 from tests.support.commands import run_command
 from tests.support.masks import split_the_whole
 from tests.support.networks import CLASSES, write_network

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.base.geometry import Geometry
-from pipeline.tiling.grid import Grid, Region, mirror, read_mirrored
+from pipeline.tiling.grid import Grid, Region
+from pipeline.tiling.mirror_padding import mirror, read_mirrored
 
 extents = st.integers(1, 300)
 strides = st.sampled_from([1, 2, 8, 16])

@@ -20,9 +20,9 @@ from pipeline.base.errors import ConfigError
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.networks import ModelConfig, ResolvedConfig
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.training.auto_settings import StepMemory, choose_batch, choose_depth, choose_patch, measure_step, resolve
-from pipeline.training.data.fingerprint import TrainingSet, describe_training_set, typical_diameter
+from pipeline.training.data.training_set import TrainingSet, describe_training_set, typical_diameter
 from pipeline.training.step import check_patch
 
 ONE_CHANNEL = {"in_channels": 1, "num_classes": 2}

@@ -13,7 +13,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.slides.labels import IGNORED
 from pipeline.tiling.tissue import Tissue
-from pipeline.training.data.annotated import Annotated
+from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.class_index import index_classes
 from pipeline.training.data.patches import RandomPatches, _start
 from tests.support.training import STILL, squares

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, separate_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
-from pipeline.prediction.exactness import Check, check_exactness, one_pass, richest_piece, small_grid
+from pipeline.prediction.verification import Check, check_exactness, one_pass, richest_piece, small_grid
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stages import LabelConfig
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.labels import open_labels, training_objects
 from pipeline.slides.slide import open_slide

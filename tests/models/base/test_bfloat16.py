@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import models
+from models.base.bfloat16 import Float32Layer, convert_to_bfloat16
 from models.base.folding import fold_batch_norm, noise_for
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
-from models.base.rounding import Float32Layer, convert_to_bfloat16
 from models.ensemble import Ensemble
 from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
 
@@ -72,7 +72,7 @@ class Forked(nn.Module):
 
 @torch.no_grad()
 def test_a_network_that_needs_it_is_converted_completely(monkeypatch):
-    monkeypatch.setattr("models.base.rounding._has_no_members", lambda _: True)
+    monkeypatch.setattr("models.base.bfloat16._has_no_members", lambda _: True)
     network = type("Forked", (Forked,), {})()
     SegmentationModel.register(type(network))
     convert_to_bfloat16(network)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
 from pipeline.project.drop_folder import Sample
-from pipeline.runtime.limits import Limit, memory_limit
+from pipeline.runtime.job_limits import Limit, memory_limit
 from pipeline.settings.networks import ModelConfig
 
 _PX_PER_BYTE = 4.0  # of slides with three channels as JPEG; all others have fewer

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.stages import TrainConfig
+from pipeline.settings.stage_sections import TrainConfig
 from pipeline.slides.appearance import appearance, windows
 from pipeline.slides.intensity import Statistics, measure_intensities, normalize, row_bands
 from pipeline.slides.labels import open_labels, training_classes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.runtime.limits import Limit, cores, memory_limit
+from pipeline.runtime.job_limits import Limit, cores, memory_limit
 
 NO_LIMIT_OF_V1 = "9223372036854771712"
 

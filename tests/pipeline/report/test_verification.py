@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.base.files import write_json
 from pipeline.base.paths import PROOF
-from pipeline.report.proofs import proofs_tables
+from pipeline.report.verification import proofs_tables
 
 
 @pytest.fixture(autouse=True)

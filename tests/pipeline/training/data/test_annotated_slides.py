@@ -13,10 +13,10 @@ from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings
-from pipeline.settings.stages import TrainConfig, parse_stage_config
+from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.slides.labels import IGNORED
-from pipeline.training.data.annotated import open_pairs
+from pipeline.training.data.annotated_slides import open_pairs
 from pipeline.training.data.patches import RandomPatches
 
 SETTINGS = Settings(classes=["background", "nucleus"])
@@ -51,7 +51,7 @@ def opened(project, *, memory_mb=100, **training):
 
 def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
     near = opened(project)
-    monkeypatch.setattr("pipeline.training.data.annotated._KEPT_SHARE", 0.0)
+    monkeypatch.setattr("pipeline.training.data.annotated_slides._KEPT_SHARE", 0.0)
     far = pickle.loads(pickle.dumps(opened(project)))
     assert [one.in_memory for one in (*near, *far)] == [True] * 3 + [False] * 3
     for one, other in zip(near, far, strict=True):

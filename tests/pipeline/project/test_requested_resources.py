@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.project.drop_folder import Sample
-from pipeline.project.job_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb, slide_mpx
-from pipeline.runtime.limits import Limit
+from pipeline.project.requested_resources import (
+    affordable_mb,
+    files_mpx,
+    minutes,
+    minutes_to_train,
+    reading_mb,
+    slide_mpx,
+)
+from pipeline.runtime.job_limits import Limit
 from pipeline.settings.networks import ModelConfig
 
 MPX = st.floats(0, 1e6)

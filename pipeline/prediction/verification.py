@@ -19,7 +19,8 @@ from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import ConfigError
 from pipeline.prediction.forward import crop_to, labels_of, logits_of, predict_image, to_device
-from pipeline.tiling.grid import Grid, Region, read_mirrored
+from pipeline.tiling.grid import Grid, Region
+from pipeline.tiling.mirror_padding import read_mirrored
 
 Precision = Literal["float64", "float32"]
 

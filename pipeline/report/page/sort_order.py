@@ -1,0 +1,27 @@
+"""The order of the samples on the page: worst first."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from pipeline.report.page.entries import Entry, State
+
+STATES: tuple[State, ...] = ("failed", "flagged", "good", "waiting")
+
+
+def worst_first(entry: Entry) -> tuple[int, float, str, str]:
+    """Return the sort key of an entry, the worst first; without a Dice, last of its state."""
+    score: Any = entry.row.get("dice_mean")
+    return (
+        STATES.index(entry.state),
+        score if is_number(score) else math.inf,
+        str(entry.row["sample"]),
+        str(entry.row["model"]),
+    )
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a cell is a finite number."""
+    return isinstance(value, Real) and math.isfinite(value)
