@@ -21,7 +21,7 @@ OBJECTS = "results/objects/{model}/{sample}.csv"
 ANNOTATIONS = "results/objects/{model}/{sample}.geojson"
 APPEARANCE = "results/appearance/{sample}.json"
 METRICS = "results/metrics/{model}/{sample}.csv"
-PROOF = "results/verification/{model}/{sample}.json"
+VERIFICATION = "results/verification/{model}/{sample}.json"
 
 # What the report makes, all of it in one folder
 REPORT = "results"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
-from pipeline.base.paths import PROOF
+from pipeline.base.paths import VERIFICATION
 from pipeline.report.page.entries import Column, Table
 
 _COLUMNS = [
@@ -23,41 +23,44 @@ _COLUMNS = [
 ]
 
 
-def proofs_tables(samples: Iterable[Mapping[str, Any]]) -> list[Table]:
-    """Return the table of all proofs, or none.
+def verification_tables(samples: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """Return the table of all verifications, or none.
 
-    ``samples`` are those of ``provenance.json``. A proof of another network or of a replaced slide is ignored.
+    ``samples`` are those of ``provenance.json``. A verification of another network or of a replaced slide is ignored.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
-        if proof := _proof_of(sample):
-            found.setdefault(sample["model"], []).append(proof)
+        if verification := _verification_of(sample):
+            found.setdefault(sample["model"], []).append(verification)
     caption = (
         "Tiled prediction of a piece of each slide, compared with one pass over the piece (`snakemake verification`). "
         "It need not be equal for a network with global context; then the mismatch is measured."
     )
-    rows = [_row(model, proofs) for model, proofs in found.items()]
+    rows = [_row(model, verifications) for model, verifications in found.items()]
     return [Table(title="Verification", caption=caption, columns=_COLUMNS, rows=rows)] if rows else []
 
 
-def _proof_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
-    path = Path(PROOF.format(model=sample["model"], sample=sample["sample"]))
+def _verification_of(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    path = Path(VERIFICATION.format(model=sample["model"], sample=sample["sample"]))
     try:
-        proof = read_json(path) if path.is_file() else {}
-        made_from = proof.get("provenance", {}).get("sha256")
+        verification = read_json(path) if path.is_file() else {}
+        made_from = verification.get("provenance", {}).get("sha256")
     except (SlidemillError, AttributeError):
         return None
-    return proof if made_from == {"weights": sample["weights_sha256"], "slide": sample["slide_sha256"]} else None
+    return verification if made_from == {"weights": sample["weights_sha256"], "slide": sample["slide_sha256"]} else None
 
 
-def _row(model: str, proofs: list[dict[str, Any]]) -> dict[str, Any]:
-    laws = {proof["law"] for proof in proofs}
-    checks = [check for proof in proofs for check in proof["checks"]]
-    row: dict[str, Any] = {"model": model, "slides": len(proofs)}
+def _row(model: str, verifications: list[dict[str, Any]]) -> dict[str, Any]:
+    laws = {verification["law"] for verification in verifications}
+    checks = [check for verification in verifications for check in verification["checks"]]
+    row: dict[str, Any] = {"model": model, "slides": len(verifications)}
     row["law"] = next(law for law in ("broken", "does not apply", "holds") if law in laws)
     for precision, flips in (("float64", "flips"), ("float32", "flips_outside_ties")):
         of_it = [check for check in checks if check["precision"] == precision]
         row[precision] = f"{max(check['max_difference'] for check in of_it):.1e}" if of_it else None
         row[flips] = sum(check[flips] for check in of_it) if of_it else None
-    row["mismatch"] = max((proof["mismatch"] for proof in proofs if proof["mismatch"] is not None), default=None)
+    row["mismatch"] = max(
+        (verification["mismatch"] for verification in verifications if verification["mismatch"] is not None),
+        default=None,
+    )
     return row

@@ -19,7 +19,7 @@ from pipeline.report.page.render import render
 from pipeline.report.provenance import collect_origin
 from pipeline.report.results import results_table
 from pipeline.report.review import cohort_tables, draw_figures, folds_tables, ranking_table, review_page
-from pipeline.report.verification import proofs_tables
+from pipeline.report.verification import verification_tables
 from pipeline.settings.schema import Settings
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ def run(*, output: Path, provenance: Path | None = None, config: Settings) -> No
     drawn = draw_figures(table, summary, config)
     for name, figure in drawn.items():
         write_text(_below(output, paths.FIGURE.format(figure=name)), figure.svg)
-    proofs, validation = proofs_tables(origin["samples"]), folds_tables(parts, config.classes)
-    tables = [ranking_table(ranking), *proofs, *validation, *cohort_tables(summary, pairs)]
+    verifications, validation = verification_tables(origin["samples"]), folds_tables(parts, config.classes)
+    tables = [ranking_table(ranking), *verifications, *validation, *cohort_tables(summary, pairs)]
     page = _below(output, paths.PAGE)
     write_text(page, render(review_page(found, table, tables, list(drawn.values()), config, origin)))
     flagged = int((table["flags"] != "").sum())

@@ -174,9 +174,9 @@ def test_a_first_run_segments_all_slides_and_those_of_a_folder_share_a_job(proje
 
 
 def test_tiles_are_verified_on_request_alone(project):
-    proof = project.folder / "results" / "verification" / "net" / "plate" / "b.json"
-    project.run(str(proof.relative_to(project.folder)))
-    assert read_json(proof)["law"] == "holds"
+    verification = project.folder / "results" / "verification" / "net" / "plate" / "b.json"
+    project.run(str(verification.relative_to(project.folder)))
+    assert read_json(verification)["law"] == "holds"
     assert "verification" in project.snakemake("--dry-run", "verification").stdout
 
 

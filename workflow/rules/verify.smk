@@ -4,7 +4,7 @@
 rule verification:
     """Verify every model on every slide."""
     input:
-        lambda wildcards: this_run.per_slide(paths.PROOF),
+        lambda wildcards: this_run.per_slide(paths.VERIFICATION),
 
 
 rule verify:
@@ -15,7 +15,7 @@ rule verify:
         plan=paths.PLAN,
         slide=slide_of,
     output:
-        proof=paths.PROOF,
+        verification=paths.VERIFICATION,
     log:
         paths.LOG["verify"],
     benchmark:
@@ -30,5 +30,5 @@ rule verify:
     params:
         config=config_of("verify"),
     shell:
-        "python -m pipeline verify --network {input.network:q} --plan {input.plan:q} --output {output.proof:q}"
+        "python -m pipeline verify --network {input.network:q} --plan {input.plan:q} --output {output.verification:q}"
         " --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

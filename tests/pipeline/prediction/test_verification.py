@@ -28,7 +28,7 @@ def verify(folder, weights, slide):
     plan = str(folder / "plan.json")
     words = ["--sample", "a", "--slide", str(slide), "--model", str(weights.with_name("model.json")), "--output", plan]
     assert main(["tile", *words, *common, stage_config(SETTINGS, "tile")]) == 0
-    words = ["--network", str(weights), "--plan", plan, "--output", str(folder / "proof.json"), "--threads", "2"]
+    words = ["--network", str(weights), "--plan", plan, "--output", str(folder / "verification.json"), "--threads", "2"]
     return main(["verify", *words, *common, stage_config(SETTINGS, "verify")])
 
 
@@ -44,15 +44,15 @@ def edit_card(weights, key, value):
 def test_a_network_with_its_true_geometry_passes_on_a_real_slide(tmp_path, name, options, data):
     weights = write_network(tmp_path / "network", name, **options)
     assert verify(tmp_path, weights, data / "formats/derived/CMU-1-Small-Region_pyramid.ome.tif") == 0
-    proof = read_json(tmp_path / "proof.json")
-    assert proof["law"] == "holds"
-    exact, rounded = proof["checks"]
+    verification = read_json(tmp_path / "verification.json")
+    assert verification["law"] == "holds"
+    exact, rounded = verification["checks"]
     assert (exact["precision"], exact["flips"]) == ("float64", 0)
     assert exact["max_difference"] <= 1e-10
     assert (rounded["precision"], rounded["flips_outside_ties"]) == ("float32", 0)
     assert exact["max_difference"] < rounded["max_difference"] <= 1e-4  # 0 would mean that nothing was compared
-    assert Grid.from_dict(proof["grid"]).count >= 9
-    assert len(proof["provenance"]["sha256"]["weights"]) == 64
+    assert Grid.from_dict(verification["grid"]).count >= 9
+    assert len(verification["provenance"]["sha256"]["weights"]) == 64
 
 
 @pytest.mark.parametrize(("key", "value"), [("context_px", 8), ("stride_px", 8)])
@@ -64,18 +64,18 @@ def test_a_card_with_a_wrong_geometry_fails(tmp_path, key, value, generator, cap
     assert verify(tmp_path, weights, tmp_path / "a.tif") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: verify: {tmp_path}/a.tif: tiled does not equal whole in float64: logits differ by")
-    proof = read_json(tmp_path / "proof.json")
-    assert proof["law"] == "broken"
-    assert proof["checks"][0]["flips"] > 0
+    verification = read_json(tmp_path / "verification.json")
+    assert verification["law"] == "broken"
+    assert verification["checks"][0]["flips"] > 0
 
 
 def test_a_network_with_global_context_is_only_measured(tmp_path, generator):
     weights = write_network(tmp_path / "network", "pspnet", width=2)
     tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (300, 280)).astype(np.uint8))
     assert verify(tmp_path, weights, tmp_path / "a.tif") == 0
-    proof = read_json(tmp_path / "proof.json")
-    assert (proof["law"], proof["checks"]) == ("does not apply", [])
-    assert 0 < proof["mismatch"] < 1
+    verification = read_json(tmp_path / "verification.json")
+    assert (verification["law"], verification["checks"]) == ("does not apply", [])
+    assert 0 < verification["mismatch"] < 1
 
 
 def test_an_unreadable_slide_fails_with_the_reason_of_its_plan(tmp_path, capsys):

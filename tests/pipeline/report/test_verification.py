@@ -1,12 +1,12 @@
-"""The table of proofs has the worst result of each model and ignores outdated proofs."""
+"""The table of verifications has the worst result of each model and ignores outdated verifications."""
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.files import write_json
-from pipeline.base.paths import PROOF
-from pipeline.report.verification import proofs_tables
+from pipeline.base.paths import VERIFICATION
+from pipeline.report.verification import verification_tables
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def check(precision, difference, flips=0, outside=0):
 
 def prove(model, name, law, *checks, mismatch=None):
     origin = {"provenance": {"sha256": {"weights": "w", "slide": "s"}}}
-    proof = {"law": law, "checks": list(checks), "mismatch": mismatch} | origin
-    write_json(Path(PROOF.format(model=model, sample=name)), proof)
+    verification = {"law": law, "checks": list(checks), "mismatch": mismatch} | origin
+    write_json(Path(VERIFICATION.format(model=model, sample=name)), verification)
 
 
 def sample(model, name, weights="w", slide="s"):
@@ -33,7 +33,7 @@ def test_the_worst_of_each_model_is_a_row():
     prove("net", "b", "holds", check("float64", 3e-14), check("float32", 1e-6, flips=1, outside=1))
     prove("psp", "b", "does not apply", mismatch=0.02)
     samples = [sample("net", "plate/a"), sample("net", "b"), sample("net", "c"), sample("psp", "b")]
-    (table,) = proofs_tables(samples)
+    (table,) = verification_tables(samples)
     net, psp = table.rows
     assert net == {
         "model": "net",
@@ -52,19 +52,19 @@ def test_the_worst_of_each_model_is_a_row():
 def test_a_model_with_one_broken_piece_is_broken():
     prove("net", "a", "holds", check("float64", 1e-14))
     prove("net", "b", "broken", check("float64", 1e-2, flips=9))
-    (table,) = proofs_tables([sample("net", "a"), sample("net", "b")])
+    (table,) = verification_tables([sample("net", "a"), sample("net", "b")])
     assert (table.rows[0]["law"], table.rows[0]["flips"]) == ("broken", 9)
 
 
 @pytest.mark.parametrize("other", [{"weights": "x"}, {"slide": "x"}, {"weights": None}])
 def test_an_outdated_proof_is_ignored(other):
     prove("net", "a", "holds", check("float64", 1e-14))
-    assert proofs_tables([sample("net", "a", **other)]) == []
+    assert verification_tables([sample("net", "a", **other)]) == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"provenance": 3}'])
 def test_a_damaged_proof_is_ignored(content):
-    path = Path(PROOF.format(model="net", sample="a"))
+    path = Path(VERIFICATION.format(model="net", sample="a"))
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    assert proofs_tables([sample("net", "a")]) == []
+    assert verification_tables([sample("net", "a")]) == []
