@@ -80,7 +80,7 @@ def readme() -> str:
 
 _MODELS = """# Models
 
-Every name can be an `architecture` in the configuration. `python -m pipeline models` prints this table; `make docs`
+Every name can be an `architecture` in the configuration. `slidemill models` prints this table; `make docs`
 writes it. All of it is measured: parameters and operations on the network itself, with default options, one channel
 and two classes; `context_px` by gradient probing (`models/base/context.py`).
 

@@ -1,7 +1,7 @@
 """The network architectures, by name.
 
-A new architecture is one file, and one line in the table below. Listing the names does not import torch; the module of
-an architecture is imported on first use.
+To add an architecture, write its file and add a line to the table below. Listing the names does not import torch; the
+module of an architecture is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: ``slidemill STAGE --flag value ...``, or ``python -m pipeline`` for the same.
+"""The command line: ``slidemill COMMAND --flag value ...``, or ``python -m pipeline`` for the same.
 
 A stage or command is a module with a function ``run``. Its keyword-only parameters are the flags, a list before them is
 given without a flag, and the section Parameters of its docstring is the help.
@@ -37,13 +37,19 @@ _COMMANDS = "crate estimate explain export find-lr models view"
 STAGES = {name: f"pipeline.stages.{name}" for name in _STAGES.split()}
 COMMANDS = STAGES | {name: f"pipeline.commands.{name.replace('-', '_')}" for name in _COMMANDS.split()}
 
+_OF_WORKFLOW = "stages, run by the workflow (verify only by `snakemake verification`)"
+_JSON = " JSON text, normally written by the workflow; the first line of a job's log has the whole command to copy."
+
 log = logging.getLogger("pipeline")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage or command; return 0, or 1 after a line that says what the user can fix."""
+    """Run one stage or command; return 0, or 1 after a line that says what the user can fix, or 2 after the help."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] not in COMMANDS:
+    if not words:
+        _root_parser().print_help(sys.stderr)
+        return 2
+    if words[0] not in COMMANDS:
         _root_parser().parse_args(words)  # --help and --version end here, anything else is an error
     stage = words[0]
     start_logging()
@@ -90,6 +96,7 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
             parser.add_argument(name, nargs="+", type=kind, metavar=name.upper(), help=meaning)
             continue
         required = default is inspect.Parameter.empty
+        meaning += _JSON if required and issubclass(kind, BaseModel) else ""
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -114,16 +121,16 @@ def documented(run: Callable[..., None]) -> tuple[str, dict[str, str]]:
 
 def _root_parser() -> argparse.ArgumentParser:
     lines = []
-    for title, names in (("stages, run by the workflow", STAGES), ("commands", COMMANDS.keys() - STAGES.keys())):
+    for title, names in ((_OF_WORKFLOW, STAGES), ("other commands", COMMANDS.keys() - STAGES.keys())):
         lines += ["", f"{title}:", *(f"  {name:10}{_summary(COMMANDS[name])}" for name in COMMANDS if name in names)]
     parser = argparse.ArgumentParser(
         prog=_program(),
-        description="Run one stage of Slidemill, or a command, in the project folder.",
+        description="Run one stage or other command of Slidemill, in the project folder.",
         epilog="\n".join(lines[1:]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"slidemill {__version__}")
-    parser.add_argument("stage", choices=COMMANDS, metavar="STAGE", help="one of the list below; see STAGE --help")
+    parser.add_argument("stage", choices=COMMANDS, metavar="COMMAND", help="one of the list below; see COMMAND --help")
     return parser
 
 

@@ -1,4 +1,1 @@
-"""What every other room uses; it imports none of them.
-
-Errors that a user can fix, paths of results, atomic writing of files, arrays larger than memory, colours of classes.
-"""
+"""What every other folder of pipeline/ uses: errors, paths of results, atomic writing, large arrays, class colours."""

@@ -25,7 +25,7 @@ from pipeline.tiling.plan import plan_grid
 
 
 def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
-    """Print a table of ``slides`` for each network of the project in the current folder, trained or not.
+    """Print a table of the slides for each network of the project in the current folder, trained or not.
 
     Parameters
     ----------

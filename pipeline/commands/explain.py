@@ -51,17 +51,19 @@ def run(
     output : Path
         Folder to write occlusion.png, filters.png, responses.png and explanation.json into.
     region : str
-        ROW,COLUMN,ROWS,COLUMNS to search for responses; without it, 256 px around the place, or of high contrast.
+        ROW,COLUMN,ROWS,COLUMNS whose strongest responses are shown; without it, 256 px around the place; without both,
+        256 px where the slide varies most.
     place : str
         ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int
-        Side of the square that hides pixels; 0 is a twelfth of what the network sees.
+        Side in px of the square that hides pixels to measure their effect; 0: 1/12 of the window that the class at the
+        place depends on.
     threads : int
         CPU threads that the command may use.
     memory_mb : int
         Memory that the command may use, in MB.
     config : ImageConfig, optional
-        Section ``image`` of the configuration; without it, the first channels.
+        Section ``image`` of the configuration as JSON; without it, the first channels.
     """
     if occluder_px < 0:
         raise SlidemillError(f"--occluder-px must be at least 0, got {occluder_px}")

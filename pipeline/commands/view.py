@@ -30,7 +30,7 @@ def run(*, slide: Path, mask: Path, memory_mb: int = 4000, config: ImageConfig |
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : ImageConfig, optional
-        Section ``image`` that the mask was made with; without it, the slide is shown as it is.
+        Section ``image``, as JSON, that the mask was made with; without it, the slide is shown as it is.
     """
     try:
         import napari  # noqa: PLC0415

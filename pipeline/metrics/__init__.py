@@ -1,6 +1,5 @@
 """Compare a mask with its reference. Arguments are (truth, predicted), always in this order.
 
-A metric has no value (NaN, an empty cell) if it cannot be computed: a ratio whose denominator is zero, a distance
-between boundaries of which one is empty. So a class that is absent from truth and prediction has no value, and one that
-was predicted although it is absent from the truth has a Dice and a precision of 0 and no recall.
+What cannot be computed is NaN (an empty cell): a ratio with denominator zero, a distance to an empty boundary. A class
+in neither mask has no Dice. A class that is only predicted has Dice and precision 0, and no recall.
 """

@@ -1,4 +1,4 @@
-"""Networks on disk: their weights, the card that describes them, pretrained weights, and compilation.
+"""Networks on disk: weights and card (``model.json``, which describes them), pretrained weights, compilation.
 
 A path goes in, a network in evaluation mode comes out, or an error with the reason.
 """

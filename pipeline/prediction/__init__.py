@@ -1,4 +1,4 @@
 """Prediction: plans of slides and a network go in, labels (and probabilities) of whole slides come out.
 
-Reading, batching, blending, writing, resuming; also exactness, speed, estimates and explanations of networks.
+Also here: the check that tiles equal one pass, estimates of time and memory, and what a network looks at.
 """

@@ -1,4 +1,4 @@
-"""The part of the configuration that each stage gets, as one JSON object."""
+"""Fill ``--config`` of each stage from the configuration: JSON of the types in ``stage_sections.py``."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class OptimizerConfig(Section):
     kind: Literal["adamw", "sgd"] = Field(
         "adamw",
         description="`adamw` (doi:10.48550/arXiv.1711.05101), or `sgd` with `momentum`, as the U-Net was published; "
-        "`sgd` needs another `learning_rate`: `python -m pipeline find-lr`.",
+        "`sgd` needs another `learning_rate`: `slidemill find-lr`.",
     )
     momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of `sgd`.")
     weight_decay: NonNegative = Field(0.01, description="Decay of the weights per step, relative to the learning rate.")

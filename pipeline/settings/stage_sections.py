@@ -1,6 +1,6 @@
-"""The part of the configuration that each stage gets, as one JSON object.
+"""The types of ``--config``: the settings that each stage uses.
 
-A changed setting thus runs exactly those rules again that use it.
+A stage gets no others, so a changed setting runs exactly those rules again that use it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class ObjectsConfig(Section):
 
 
 def parse_stage_config(kind: type[Part], text: str) -> Part:
-    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` as above."""
+    """Read the JSON object that the workflow passes to a stage; raise :class:`ConfigError` if it is wrong."""
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:

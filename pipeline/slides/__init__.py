@@ -1,4 +1,4 @@
-"""Image files become pixels: (channel, row, column) arrays on one grid, read by region.
+"""Image files become pixels: (channel, row, column) arrays, read by region.
 
-A path and the section ``image`` of the configuration go in. Label images and outlines are read on the same grid.
+A path and the section ``image`` of the configuration go in. Labels and outlines are read on the grid of their image.
 """

@@ -42,7 +42,7 @@ def run(
     mask : Path
         Mask of the sample (OME-TIFF).
     slide : Path
-        Slide of the sample; a reference of the shape of its file is resampled as the slide was.
+        Slide of the sample; the reference may have the shape of the slide file or of the mask.
     reference : Path
         Label image to compare with.
     output : Path

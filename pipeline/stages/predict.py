@@ -43,15 +43,15 @@ def run(
     network : Path
         Network file (model.safetensors, with model.json beside it).
     plans : Path
-        Folder of the plans, one for each sample.
+        Folder of the plans that the stage tile wrote, one for each sample.
     slides : Path
         List of the samples of the run (results/slides.json).
     batch : str
-        Id of the batch to predict.
+        Id of the batch to predict, one of those in results/slides.json.
     output : Path
         Predictions to write (zarr zip); an interrupted one is continued.
     speed : Path
-        JSON to write: how long it took, and how certain each sample is.
+        JSON to write: times, and for each sample the share of pixels with an uncertain class.
     threads : int
         CPU threads that the job may use.
     memory_mb : int

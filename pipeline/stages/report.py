@@ -26,21 +26,23 @@ log = logging.getLogger(__name__)
 
 
 def run(*, output: Path, provenance: Path | None = None, config: Settings) -> None:
-    """Write tables, figures and the page from the folders that ``config`` names, ``results/`` and ``logs/``.
+    """Write tables, figures and the page from slides, references, sample sheet, ``results/`` and ``logs/``.
 
     Parameters
     ----------
     output : Path
-        Folder to write the tables (metrics, comparison, cohort, paired, folds), figures and report.html into.
+        Folder to write report.html, figures and tables into: metrics (of each sample), comparison (models by rank),
+        cohort (means over samples), paired (differences of two models), folds (cross-validation).
     provenance : Path, optional
-        JSON to write when every sample is up to date; without it, a result older than its sources counts as failed.
+        JSON to write, if no sample failed. Without it, a result older than its sources counts as missing: the sample
+        failed, or waits.
     config : Settings
         The whole configuration.
 
     Raises
     ------
     SlidemillError
-        If ``provenance`` is given although a sample failed: the drop folder refused it.
+        If ``provenance`` is given although a sample failed, for example one that the drop folder refused.
     """
     found = outcomes(config, check_age=provenance is None)
     failed = [outcome for outcome in found if outcome.status == "failed"]

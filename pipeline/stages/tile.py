@@ -1,4 +1,4 @@
-"""Plan which tiles cover a slide and measure its intensities; no pixels are copied."""
+"""Plan which tiles cover a slide, and measure its intensities."""
 
 from __future__ import annotations
 

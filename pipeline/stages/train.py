@@ -46,15 +46,16 @@ def run(
     weight_maps : Path
         Folder of the weight maps, with the names of the images.
     output : Path
-        Network file to write (model.safetensors), with model.json and the folder ``training`` (the state) beside it.
+        Network file to write (model.safetensors), with model.json and the folder ``training`` beside it; an interrupted
+        training continues from that folder.
     history : Path
         CSV to write: a row for each validation.
     threads : int
         CPU threads that the job may use.
     devices : int
-        GPUs, or processes on the CPU.
+        Number of GPUs, 0 = all GPUs; without a GPU, number of processes.
     memory_mb : int
-        Memory for the annotated images, in MB.
+        Memory that the training may use, in MB; patch and batch sizes that are auto follow from it.
     config : TrainConfig
         Model, training, labels and how images are read.
     """

@@ -1,4 +1,4 @@
-"""A slide becomes a plan: tiles with halos and mirrored borders, tissue, and what the memory budget allows.
+"""A slide becomes a plan: tiles with halos and mirrored borders, which cover the tissue and fit the memory budget.
 
-The header of a slide and the card of a network go in, the plan comes out; no pixel is copied.
+A slide and the card of a network (``model.json``) go in, the plan comes out.
 """

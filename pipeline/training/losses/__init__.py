@@ -1,7 +1,9 @@
 """The losses, by name, and their weighted sum.
 
-A new loss is a function, a line in the table below, and its weight in ``LossWeights`` of
-``pipeline/settings/networks.py``. Each is called as ``loss(logits, target, weights, ignore_index)``:
+A loss measures how far the logits of a batch are from the true classes: a scalar in float32 (float64 for float64
+logits), since bfloat16 is too coarse for sums over many pixels. A new loss is a function, a line in the table below,
+and its weight in ``LossWeights`` of ``pipeline/settings/networks.py``. The arguments are
+``(logits, target, weights, ignore_index)``:
 
 logits : (N, C, H, W) float tensor
 target : (N, H, W) int64 tensor
@@ -10,8 +12,6 @@ target : (N, H, W) int64 tensor
 weights : (N, H, W) float tensor or None
     Weight map, at least 0, for the losses that are means over pixels (:mod:`pipeline.training.losses.pixels`). The
     others compare areas of the whole batch and ignore it.
-
-and returns a scalar in float32 (float64 for float64 logits), since bfloat16 is too coarse for sums over many pixels.
 """
 
 from __future__ import annotations

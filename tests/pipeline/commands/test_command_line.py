@@ -64,3 +64,4 @@ def test_wrong_words_are_an_error(words):
     done = run(*words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    assert words or "\n  tile " in done.stderr

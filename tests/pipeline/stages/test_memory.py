@@ -1,4 +1,4 @@
-"""The second law: peak memory is set by the budget, not by the number of rows, and stays below it."""
+"""Memory does not grow: peak memory is set by the budget, not by the number of rows, and stays below it."""
 
 import resource
 import subprocess
