@@ -51,13 +51,11 @@ def run(
     output : Path
         Folder to write occlusion.png, filters.png, responses.png and explanation.json into.
     region : str
-        ROW,COLUMN,ROWS,COLUMNS whose strongest responses are shown; without it, 256 px around the place; without both,
-        256 px where the slide varies most.
+        ROW,COLUMN,ROWS,COLUMNS to show responses of; without it, 256 px around the place, or where pixels vary most.
     place : str
         ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int
-        Side in px of the square that hides pixels to measure their effect; 0: 1/12 of the window that the class at the
-        place depends on.
+        Side in px of the square that hides pixels; 0 means 1/12 of the window that determines the class at the place.
     threads : int
         CPU threads that the command may use.
     memory_mb : int

@@ -1,4 +1,1 @@
-"""The process and the machine: devices, threads, limits of memory and cores, signals, logs, arrays on disk.
-
-Nothing here knows about images.
-"""
+"""The process and the machine: devices, threads, limits of memory and cores, signals, logs, arrays on disk."""

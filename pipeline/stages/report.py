@@ -31,11 +31,9 @@ def run(*, output: Path, provenance: Path | None = None, config: Settings) -> No
     Parameters
     ----------
     output : Path
-        Folder to write report.html, figures and tables into: metrics (of each sample), comparison (models by rank),
-        cohort (means over samples), paired (differences of two models), folds (cross-validation).
+        Folder to write report.html, figures and tables into; docs/contracts.md describes each table.
     provenance : Path, optional
-        JSON to write, if no sample failed. Without it, a result older than its sources counts as missing: the sample
-        failed, or waits.
+        JSON to write if no sample failed; without it, a result older than its sources counts as missing.
     config : Settings
         The whole configuration.
 

@@ -46,8 +46,7 @@ def run(
     weight_maps : Path
         Folder of the weight maps, with the names of the images.
     output : Path
-        Network file to write (model.safetensors), with model.json and the folder ``training`` beside it; an interrupted
-        training continues from that folder.
+        Network file to write (model.safetensors), with model.json and the folder ``training`` beside it.
     history : Path
         CSV to write: a row for each validation.
     threads : int
