@@ -23,7 +23,8 @@ from pipeline.prediction.windows import grouped
 from pipeline.runtime.device import prepare
 from pipeline.tiling.memory_budget import largest_window_px
 from pipeline.tiling.plan import read_plan
-from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_network, write_slide
+from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_slide
+from tests.support.networks import write_network
 
 
 def main(side: int = 8192, fields: int = 500) -> None:

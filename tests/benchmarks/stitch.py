@@ -16,31 +16,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from scipy.ndimage import gaussian_filter
 
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.store import write_predictions
-from pipeline.settings.schema import ImageConfig, MaskConfig
+from pipeline.settings.schema import MaskConfig
 from pipeline.slides.intensity import NORMALIZATION
 from pipeline.stages import stitch
 from pipeline.tiling.grid import Grid
-from pipeline.tiling.plan import Plan, SlidePlan
+from pipeline.tiling.plan import Plan
+from tests.benchmarks.common import say
+from tests.benchmarks.weights import demo_images
+from tests.support.networks import CARD
+from tests.support.prediction import plan_of
 
 _TILE_PX = (1056, 2048)  # what 4 GB allow a U-Net of width 32 on 8,192 x 8,192 px
-_CARD = dict.fromkeys(ModelCard.__annotations__) | {
-    "classes": ["background", "nucleus"],
-    "normalization": NORMALIZATION,
-    "stride_px": 16,
-    "context_px": 94,
-    "margin_px": 0,
-    "remainder_px": 0,
-}
+_CARD = replace(CARD, classes=["background", "nucleus"], normalization=NORMALIZATION)
 _KINDS = {
     "components": {},
     "watershed": {"instances": "watershed"},
@@ -51,17 +46,15 @@ _KINDS = {
 def main() -> None:
     """Print every figure."""
     for kind in _KINDS:
-        measured = _in_a_process(kind, 8192, 8192)
-        print(json.dumps({"figure": "stitch", "kind": kind} | measured), flush=True)
+        say("stitch", kind=kind, **_in_a_process(kind, 8192, 8192))
     for rows in (10_000, 40_000, 100_000):
-        measured = _in_a_process("components", rows, 2048)
-        print(json.dumps({"figure": "stitch_memory", "rows": rows} | measured), flush=True)
+        say("stitch_memory", rows=rows, **_in_a_process("components", rows, 2048))
 
 
 def _in_a_process(kind: str, rows: int, columns: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _make(Path(folder), rows, columns, probabilities=kind == "watershed")
-        words = [sys.executable, __file__, folder, kind]
+        words = [sys.executable, "-m", "tests.benchmarks.stitch", folder, kind]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
         measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured | {"megapixels_per_s": rows * columns / 1e6 / measured["wall_s"]}
@@ -88,16 +81,8 @@ def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None
     """Write prediction, plan and model.json of a slide."""
     patch = _probabilities()
     grid = Grid(shape=(rows, columns), tile=_TILE_PX, halo_px=96, stride_px=16)
-    slide = SlidePlan(
-        slide=folder / "slide.tif",
-        slide_sha256="",
-        grid=grid,
-        view=ImageConfig(),
-        statistics=[],
-        pixel_size_um=(0.5, 0.5),
-    )
-    write_json(folder / "plan.json", Plan(sample="slide", slide=slide).to_dict())
-    write_json(folder / "model.json", _CARD)
+    write_json(folder / "plan.json", Plan(sample="slide", slide=plan_of(grid, pixel_size_um=(0.5, 0.5))).to_dict())
+    write_json(folder / "model.json", _CARD.to_dict())
     with write_predictions(
         folder / "slide.zarr.zip", num_classes=2, probabilities=probabilities, identity="a"
     ) as writer:
@@ -112,10 +97,7 @@ def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None
 
 def _probabilities() -> np.ndarray:
     """Return one tile of foreground probabilities."""
-    spec = find_spec("stardist")
-    assert spec is not None
-    assert spec.origin is not None
-    labels = tifffile.imread(Path(spec.origin).parent / "data" / "images" / "mask2d.tif")
+    _, labels = demo_images()
     soft = gaussian_filter((labels > 0).astype(np.float32), 1)
     missing = [(0, length - side) for length, side in zip(_TILE_PX, soft.shape, strict=True)]
     return np.pad(soft, missing, mode="symmetric")

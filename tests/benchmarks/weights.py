@@ -12,8 +12,8 @@ import tifffile
 
 from pipeline.training.data.weight_map import reach_px, weight_map
 from tests.benchmarks.common import say, say_machine, seconds
+from tests.support.weight_maps import PUBLISHED, direct
 
-PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}
 _REPEATS = 7  # the fastest counts: other work on the machine only adds time
 
 
@@ -28,8 +28,8 @@ def main() -> None:
 
 def bench_field(labels: np.ndarray) -> None:
     """Compare one field of view with a transform of the whole image for each of its objects."""
-    difference = float(np.abs(direct(labels) - ours(labels)).max())
-    slow, fast = best(lambda: direct(labels), lambda: ours(labels), repeats=3)
+    difference = float(np.abs(formula(labels) - ours(labels)).max())
+    slow, fast = best(lambda: formula(labels), lambda: ours(labels), repeats=3)
     say(
         "weights",
         shape=labels.shape,
@@ -44,7 +44,7 @@ def bench_large(labels: np.ndarray) -> None:
     fast, transform = best(lambda: ours(labels), lambda: scipy.ndimage.distance_transform_edt(labels == 0))
     margin = reach_px(**PUBLISHED)
     inner, around = slice(800, 1200), slice(800 - margin, 1200 + margin)
-    difference = direct(labels[around, around])[margin:-margin, margin:-margin] - ours(labels)[inner, inner]
+    difference = formula(labels[around, around])[margin:-margin, margin:-margin] - ours(labels)[inner, inner]
     say(
         "weights",
         shape=labels.shape,
@@ -61,13 +61,9 @@ def ours(objects: np.ndarray) -> np.ndarray:
     return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED)
 
 
-def direct(objects: np.ndarray) -> np.ndarray:
+def formula(objects: np.ndarray) -> np.ndarray:
     """Return the formula, by a transform of the whole image for each object."""
-    nearest = np.full((2, *objects.shape), np.inf)
-    for index in np.unique(objects[objects > 0]):  # not every number is in use
-        distance = scipy.ndimage.distance_transform_edt(objects != index)
-        nearest = np.sort([*nearest, distance], axis=0)[:2]
-    return 1 + 10 * np.exp(-((nearest[0] + nearest[1]) ** 2) / 50) * (objects == 0)
+    return direct(objects, (objects > 0).astype(np.uint8), np.ones(2), **PUBLISHED)
 
 
 def crowded(labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from models.base.geometry import Geometry
-from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats.image import Image
 from pipeline.slides.planes import pick_planes
 from pipeline.slides.slide import Slide, open_slide
@@ -19,6 +18,7 @@ from pipeline.tiling import tissue
 from pipeline.tiling.grid import Grid, Region
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.tissue import Tissue, find_tissue, glass_threshold, runs_with_tissue
+from tests.support.prediction import plan_of
 
 SIDE = 2048
 GLASS = (243, 242, 244)
@@ -47,20 +47,8 @@ def skipped_tiles(slide, tile_px):
     if found is None:
         return []
     grid = Grid.plan(slide.shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
-    plan = plan_of(grid, runs_with_tissue(found, grid))
+    plan = plan_of(grid, tissue=runs_with_tissue(found, grid))
     return [tile.write for tile in plan.glass()]
-
-
-def plan_of(grid, runs):
-    return SlidePlan(
-        slide=Path("a.tif"),
-        slide_sha256="0",
-        grid=grid,
-        view=ImageConfig(),
-        statistics=[],
-        pixel_size_um=None,
-        tissue=runs,
-    )
 
 
 def stained(data):
@@ -199,7 +187,7 @@ def test_cells_of_large_slides_are_larger(generator, monkeypatch):
 def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_px, tile_px):
     shape = tuple(max(1, int(count * side)) for count, side in zip(cells.shape, cell_px, strict=True))
     grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
-    plan = plan_of(grid, runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
+    plan = plan_of(grid, tissue=runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
     plan = SlidePlan.from_dict(plan.to_dict())
     held, skipped = ([tile.write for tile in part] for part in (plan.tiles(), plan.glass()))
     assert sorted([*held, *skipped], key=lambda region: (region.top, region.left)) == [
@@ -216,6 +204,6 @@ def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_
 
 def test_a_plan_without_tissue_map_has_all_tiles():
     grid = Grid.plan((100, 90), geometry=Geometry(stride_px=16, context_px=0), tile_px=32)
-    plan = plan_of(grid, None)
+    plan = plan_of(grid)
     assert list(plan.tiles()) == list(grid.tiles())
     assert list(plan.glass()) == []

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import rgb_from_hed
 
-from pipeline.base.errors import ConfigError
 from pipeline.settings.networks import AugmentationConfig
-from pipeline.settings.schema import Settings, parse_settings
+from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import Statistics
 from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
 from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
@@ -163,12 +162,6 @@ def test_a_pure_stain_keeps_its_colour():
         assert ratio.min() >= 0.8 - 1e-2
         assert ratio.max() <= 1.2 + 1e-2
         assert ratio.std() < 1e-2
-
-
-@pytest.mark.parametrize("probability", [{"rotate": 0.5}, {"noise": 1.5}])
-def test_chances_of_unknown_changes_or_beyond_one_are_refused(probability):
-    with pytest.raises(ConfigError, match="probability"):
-        parse_settings({"models": {"a": {"augmentation": {"probability": probability}}}}, source="config.yaml")
 
 
 def test_the_defaults_are_those_that_were_tuned():
