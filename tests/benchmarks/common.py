@@ -94,9 +94,7 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
         {
             "classes": CLASSES,
             "training": {"kind": "classes", "values": [0, 255], "validation": 0.1},
-            "models": {
-                "unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes},
-            },
+            "models": {"unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes}},
         }
     )
     images, labels = folder / "images", folder / "labels"

@@ -37,14 +37,8 @@ def main(side: int = 8192, fields: int = 500) -> None:
         tile_s, _ = project.tile("slide", Path(folder) / "slide.tif")
         shown = compare(project, "slide", ["slide"], device)
         stitch_s, _ = project.stitch("slide", "slide")
-        say(
-            "predict",
-            side_px=side,
-            tile_s=tile_s,
-            stitch_s=stitch_s,
-            stitch_share=stitch_s / shown["process_s"],
-            **shown,
-        )
+        shown |= {"tile_s": tile_s, "stitch_s": stitch_s, "stitch_share": stitch_s / shown["process_s"]}
+        say("predict", side_px=side, **shown)
         write_slide(Path(folder) / "field.tif", (256, 256), side=256)
         samples = [f"fields/{number:03d}" for number in range(fields)]
         project.tile(samples[0], Path(folder) / "field.tif")

@@ -28,15 +28,9 @@ def main() -> None:
 
 def bench_field(labels: np.ndarray) -> None:
     """Compare one field of view with a transform of the whole image for each of its objects."""
-    difference = float(np.abs(formula(labels) - ours(labels)).max())
+    difference = formula(labels) - ours(labels)
     slow, fast = best(lambda: formula(labels), lambda: ours(labels), repeats=3)
-    say(
-        "weights",
-        shape=labels.shape,
-        objects=count(labels),
-        times_as_fast=slow / fast,
-        largest_difference=f"{difference:.1e}",
-    )
+    say_map(labels, difference, times_as_fast=slow / fast)
 
 
 def bench_large(labels: np.ndarray) -> None:
@@ -45,15 +39,14 @@ def bench_large(labels: np.ndarray) -> None:
     margin = reach_px(**PUBLISHED)
     inner, around = slice(800, 1200), slice(800 - margin, 1200 + margin)
     difference = formula(labels[around, around])[margin:-margin, margin:-margin] - ours(labels)[inner, inner]
-    say(
-        "weights",
-        shape=labels.shape,
-        objects=count(labels),
-        map_s=fast,
-        transform_s=transform,
-        transforms=fast / transform,
-        largest_difference=f"{np.abs(difference).max():.1e}",
-    )
+    say_map(labels, difference, map_s=fast, transform_s=transform, transforms=fast / transform)
+
+
+def say_map(labels: np.ndarray, difference: np.ndarray, **values: float) -> None:
+    """Print the figures of a map."""
+    largest = f"{np.abs(difference).max():.1e}"
+    objects = len(np.unique(labels[labels > 0]))
+    say("weights", shape=labels.shape, objects=objects, **values, largest_difference=largest)
 
 
 def ours(objects: np.ndarray) -> np.ndarray:
@@ -72,11 +65,6 @@ def crowded(labels: np.ndarray) -> np.ndarray:
     picked = (np.arange(side) * len(labels)) // side
     small = labels[np.ix_(picked, picked)]
     return np.block([[np.where(small, small + (5 * i + j) * small.max(), 0) for j in range(5)] for i in range(5)])
-
-
-def count(labels: np.ndarray) -> int:
-    """Return the number of objects."""
-    return len(np.unique(labels[labels > 0]))
 
 
 def best(*works: Callable[[], object], repeats: int = _REPEATS) -> list[float]:

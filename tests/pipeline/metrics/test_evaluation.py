@@ -46,20 +46,18 @@ def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_s
     return pd.read_csv(folder / "a.csv").iloc[0]
 
 
+def assert_measured(row, truth, predicted, classes, pixel_size_um):
+    """Check a row against the metrics of both maps in memory."""
+    about = {"classes": classes, "config": MetricsConfig(), "pixel_size_um": pixel_size_um, "probabilities": None}
+    for name, value in measure(labelled(truth), labelled(predicted), **about).items():
+        assert row[name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+
+
 def test_metrics_of_files_equal_those_of_arrays(tmp_path, generator):
     truth, predicted = large(generator), large(generator)
     row = evaluate(tmp_path, truth, predicted, pixel_size_um=(0.5, 0.5))
-    expected = measure(
-        labelled(truth),
-        labelled(predicted),
-        classes=CLASSES,
-        config=CONFIG.metrics,
-        pixel_size_um=(0.5, 0.5),
-        probabilities=None,
-    )
     assert row["distance_unit"] == "um"
-    for name, value in expected.items():
-        assert row[name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    assert_measured(row, truth, predicted, CLASSES, pixel_size_um=(0.5, 0.5))
     np.testing.assert_allclose(
         row[[f"dice_{label}" for label in CLASSES]].astype(float),
         per_class("dice", confusion(truth, predicted, num_classes=3)),
@@ -151,9 +149,8 @@ def test_every_metric_has_a_described_column(tmp_path, generator):
 def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
     """Truth and prediction repeat one field of blobs, so that a crop has the same metrics."""
     field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}
-    config = EvaluateConfig(
-        labels=LabelConfig(classes=["background", "cell"], kind="classes"), metrics=MetricsConfig()
-    ).model_dump_json()
+    labels = LabelConfig(classes=["background", "cell"], kind="classes")
+    config = EvaluateConfig(labels=labels, metrics=MetricsConfig()).model_dump_json()
     rows = {}
     for side in (4096, 20_000):
         for name, pixels in field.items():
@@ -173,16 +170,7 @@ def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact
         assert peak < 1024 * 10**6
         rows[side] = pd.read_csv(tmp_path / f"{side}.csv").iloc[0]
     truth, predicted = (np.tile(pixels, (8, 8)) for pixels in field.values())
-    expected = measure(
-        labelled(truth),
-        labelled(predicted),
-        classes=["background", "cell"],
-        config=MetricsConfig(),
-        pixel_size_um=None,
-        probabilities=None,
-    )
-    for name, value in expected.items():
-        assert rows[4096][name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    assert_measured(rows[4096], truth, predicted, labels.classes, pixel_size_um=None)
     whole = confusion(*(np.tile(pixels, (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2) * 39
     whole += confusion(*(np.tile(pixels[:32], (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2)
     assert rows[20_000]["pixels_cell_as_cell"] == whole[1, 1]

@@ -102,7 +102,6 @@ def test_a_full_disk_is_an_error_before_a_run_begins(tmp_path, monkeypatch):
         lock_project()
 
 
-def test_a_run_begins_also_without_locks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".snakemake").touch()  # no folder, so that nothing can be opened in it
+def test_a_run_begins_also_without_locks(in_folder):
+    (in_folder / ".snakemake").touch()  # no folder, so that nothing can be opened in it
     assert not lock_project()

@@ -18,12 +18,11 @@ EARLIER = SlidemillError("of an earlier run")
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch):
+def _project(in_folder):
     """A project with one slide and everything that its mask is made from."""
-    monkeypatch.chdir(tmp_path)
     for pattern in ("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE):
         put(pattern)
-    (tmp_path / paths.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
+    (in_folder / paths.PLAN.format(**NAMES)).write_text('{"sample": "a", "slide": null, "error": "a.tif: empty"}')
     touch_all("data/slides/a.tif", paths.NETWORK, paths.PLAN, *MADE)
 
 

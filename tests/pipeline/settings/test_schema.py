@@ -108,10 +108,6 @@ def test_the_sample_sheet_overrides_settings_of_stages_that_read_slides(stage):
     row = SheetRow(pixel_size_um=0.5, channels=("DAPI", 2))
     changed = json.loads(stage_config(settings, stage, row=row))["image"]
     assert changed == image | {"channels": ["DAPI", 2], "fallback_pixel_size_um": 0.5}
-    assert parse_stage_config(ObjectsConfig, stage_config(settings, "objects", row=row)).image.channels == [
-        "DAPI",
-        2,
-    ]
 
 
 @pytest.mark.parametrize("kept", [True, False])
