@@ -11,11 +11,9 @@ stitch_memory: peak memory for slides of 2,048 columns and 10,000, 40,000 and 10
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.base.files import write_json
 from pipeline.prediction.store import write_predictions
-from pipeline.settings.schema import MaskConfig
 from pipeline.slides.intensity import NORMALIZATION
-from pipeline.stages import stitch
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import Plan
 from tests.benchmarks.common import say
@@ -43,6 +39,22 @@ _KINDS = {
 }
 
 
+# Stitch what `_make` wrote, without what only this benchmark imports; print seconds and peak memory.
+_MEASURED = """
+import json, sys, time
+from pathlib import Path
+from pipeline.settings.schema import MaskConfig
+from pipeline.stages import stitch
+folder, config = Path(sys.argv[1]), MaskConfig(**json.loads(sys.argv[2]))
+files = {"prediction": folder / "slide.zarr.zip", "plan": folder / "plan.json", "model": folder / "model.json"}
+start, start_cpu = time.perf_counter(), time.process_time()
+stitch.run(sample="slide", **files, output=folder / "mask.ome.tiff", config=config)
+wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
+peak_kib = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(wall_s, cpu_s, int(peak_kib) * 1024 / 1e6)
+"""
+
+
 def main() -> None:
     """Print every figure."""
     for kind in _KINDS:
@@ -54,27 +66,12 @@ def main() -> None:
 def _in_a_process(kind: str, rows: int, columns: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _make(Path(folder), rows, columns, probabilities=kind == "watershed")
-        words = [sys.executable, "-m", "tests.benchmarks.stitch", folder, kind]
+        words = [sys.executable, "-c", _MEASURED, folder, json.dumps(_KINDS[kind])]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
-        measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured | {"megapixels_per_s": rows * columns / 1e6 / measured["wall_s"]}
-
-
-def measure(folder: Path, kind: str) -> None:
-    """Stitch what :func:`_make` wrote; print the time."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    stitch.run(
-        sample="slide",
-        prediction=folder / "slide.zarr.zip",
-        plan=folder / "plan.json",
-        model=folder / "model.json",
-        output=folder / "mask.ome.tiff",
-        config=MaskConfig(**_KINDS[kind]),
-    )
-    wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    size_mb = (folder / "mask.ome.tiff").stat().st_size / 1e6
-    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "file_mb": size_mb}))
+        wall_s, cpu_s, peak_mb = map(float, done.stdout.splitlines()[-1].split())
+        file_mb = (Path(folder) / "mask.ome.tiff").stat().st_size / 1e6
+    measured = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "file_mb": file_mb}
+    return measured | {"megapixels_per_s": rows * columns / 1e6 / wall_s}
 
 
 def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None:
@@ -104,7 +101,4 @@ def _probabilities() -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        measure(Path(sys.argv[1]), sys.argv[2])
-    else:
-        main()
+    main()
