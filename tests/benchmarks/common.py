@@ -18,19 +18,17 @@ import tifffile
 import torch
 import yaml
 
-import models
 from pipeline.base.arrays import blocks
-from pipeline.base.files import provenance
 from pipeline.networks.model_card import card_path
-from pipeline.networks.weights_file import save_network
 from pipeline.project.sample_ids import folder_of
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.mirror_padding import mirror
+from tests.support.commands import run_stage
+from tests.support.networks import CLASSES
 from tests.support.paths import DATA, ROOT
 from tests.support.slide_files import write_batch
 
-CLASSES = ["background", "object"]
 THREADS = len(os.sched_getaffinity(0))  # fewer than the machine has under `taskset`
 
 
@@ -90,36 +88,13 @@ def write_slide(path: Path, shape: tuple[int, int], *, side: int = 512) -> None:
     )
 
 
-def write_network(folder: Path, *, width: int, architecture: str = "unet") -> Path:
-    """Write an untrained network with its model.json; return the path of its weights."""
-    torch.manual_seed(0)
-    network = models.build(architecture, in_channels=1, num_classes=len(CLASSES), options={"width": width}).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    weights = folder / "model.safetensors"
-    save_network(
-        weights,
-        network,
-        classes=CLASSES,
-        pixel_size_um=None,
-        metrics={},
-        validation=[],
-        appearance=[],
-        origin=provenance("train", Settings(classes=CLASSES)),
-    )
-    return weights
-
-
 def train_network(folder: Path, *, width: int, minutes: float) -> Path:
     """Train a U-Net on micrographs that are in no slide; return the path of its weights."""
     settings = Settings.model_validate(
         {
             "classes": CLASSES,
             "training": {"kind": "classes", "values": [0, 255], "validation": 0.1},
-            "models": {
-                "unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes},
-            },
+            "models": {"unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes}},
         }
     )
     images, labels = folder / "images", folder / "labels"
@@ -218,22 +193,3 @@ class Project:
 
     def _run(self, stage: str, *flags: object) -> tuple[float, int]:
         return run_stage(stage, *flags, config=stage_config(self.settings, stage))
-
-
-def run_stage(stage: str, *flags: object, config: str) -> tuple[float, int]:
-    """Run a stage as a process; return its wall time in s and its peak memory in bytes."""
-    command = [stage, *map(str, flags), "--config", config]
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", _WITH_PEAK, *command], check=True, stdout=subprocess.PIPE, text=True)
-    return time.perf_counter() - start, int(done.stdout.split()[-1])
-
-
-_WITH_PEAK = """
-import sys
-from pipeline.__main__ import main
-code = main(sys.argv[1:])
-with open("/proc/self/status") as file:
-    peak = next(line for line in file if line.startswith("VmHWM"))
-print(int(peak.split()[1]) * 1024)
-sys.exit(code)
-"""

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.common import Project, say, say_machine, write_network, write_slide
+from tests.benchmarks.common import Project, say, say_machine, write_slide
+from tests.support.networks import write_network
 
 WIDTH_PX = 2048
 MEMORY_MB = 1200

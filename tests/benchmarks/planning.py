@@ -25,6 +25,7 @@ from pipeline.project.drop_folder import Sample, find_samples
 from pipeline.settings.schema import parse_settings
 from tests.benchmarks.common import say, say_machine
 from tests.support.paths import ROOT
+from tests.support.slide_files import touch
 
 FIRST = "plate000/slide000"
 SLIDES_OF_A_FOLDER = 100
@@ -68,11 +69,8 @@ def plan(project: Path) -> dict[str, float]:
     """Return wall and processor time in s, peak memory in MB and the number of jobs of a dry run."""
     words = [sys.executable, "-c", _MEASURED, *command(project)[3:], "--dry-run", "--quiet", "rules"]
     start = time.perf_counter()
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    lines = printed_by(words).splitlines()
     wall_s = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    lines = (done.stdout + done.stderr).splitlines()
     said = {words[0]: float(words[1]) for line in lines if len(words := line.split()) > 1 and words[0] in _SAID}
     peak_mb = said["VmHWM:"] * 1024 / 1e6
     return {"wall_s": wall_s, "cpu_s": said["cpu_s"], "peak_mb": peak_mb, "jobs": said.get("total", 0)}
@@ -86,20 +84,24 @@ def command(project: Path) -> list[str]:
 
 def snakemake(project: Path, *arguments: str) -> str:
     """Run Snakemake; return what it prints."""
-    done = subprocess.run([*command(project), *arguments], capture_output=True, text=True, check=False)
+    return printed_by([*command(project), *arguments])
+
+
+def printed_by(words: list[str]) -> str:
+    """Run a command; return what it prints, then its messages."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def lay_out(project: Path, samples: int) -> None:
     """Make a project with this many samples, all finished."""
-    touch(project / "network" / "model.safetensors", project / "network" / "model.json")
     inputs = [f"data/slides/{FIRST}.tif", f"data/references/{FIRST}.tif"]
-    touch(project / "config" / "config.yaml", *(project / path for path in inputs))
+    touch(project, "network/model.safetensors", "network/model.json", "config/config.yaml", *inputs)
     (project / "config" / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     table = snakemake(project, "--summary").splitlines()[1:]
-    touch(*(project / line.partition("\t")[0] for line in table))
+    touch(project, *(line.partition("\t")[0] for line in table))
     snakemake(project, "--touch", "--forceall")
     before = stock_of(project)[FIRST]
     for number in range(1, samples):
@@ -143,13 +145,6 @@ def copy(project: Path, source: str, target: str) -> None:
     if source != target:
         (project / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(project / source, project / target)
-
-
-def touch(*paths: Path) -> None:
-    """Make empty files."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def record_of(name: str) -> str:

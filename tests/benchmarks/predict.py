@@ -23,7 +23,8 @@ from pipeline.prediction.windows import grouped
 from pipeline.runtime.device import prepare
 from pipeline.tiling.memory_budget import largest_window_px
 from pipeline.tiling.plan import read_plan
-from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_network, write_slide
+from tests.benchmarks.common import THREADS, Project, say, say_machine, seconds, write_slide
+from tests.support.networks import write_network
 
 
 def main(side: int = 8192, fields: int = 500) -> None:
@@ -36,14 +37,8 @@ def main(side: int = 8192, fields: int = 500) -> None:
         tile_s, _ = project.tile("slide", Path(folder) / "slide.tif")
         shown = compare(project, "slide", ["slide"], device)
         stitch_s, _ = project.stitch("slide", "slide")
-        say(
-            "predict",
-            side_px=side,
-            tile_s=tile_s,
-            stitch_s=stitch_s,
-            stitch_share=stitch_s / shown["process_s"],
-            **shown,
-        )
+        shown |= {"tile_s": tile_s, "stitch_s": stitch_s, "stitch_share": stitch_s / shown["process_s"]}
+        say("predict", side_px=side, **shown)
         write_slide(Path(folder) / "field.tif", (256, 256), side=256)
         samples = [f"fields/{number:03d}" for number in range(fields)]
         project.tile(samples[0], Path(folder) / "field.tif")

@@ -11,36 +11,27 @@ stitch_memory: peak memory for slides of 2,048 columns and 10,000, 40,000 and 10
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from scipy.ndimage import gaussian_filter
 
 from pipeline.base.files import write_json
-from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.store import write_predictions
-from pipeline.settings.schema import ImageConfig, MaskConfig
 from pipeline.slides.intensity import NORMALIZATION
-from pipeline.stages import stitch
 from pipeline.tiling.grid import Grid
-from pipeline.tiling.plan import Plan, SlidePlan
+from pipeline.tiling.plan import Plan
+from tests.benchmarks.common import say
+from tests.benchmarks.weights import demo_images
+from tests.support.networks import CARD
+from tests.support.prediction import plan_of
 
 _TILE_PX = (1056, 2048)  # what 4 GB allow a U-Net of width 32 on 8,192 x 8,192 px
-_CARD = dict.fromkeys(ModelCard.__annotations__) | {
-    "classes": ["background", "nucleus"],
-    "normalization": NORMALIZATION,
-    "stride_px": 16,
-    "context_px": 94,
-    "margin_px": 0,
-    "remainder_px": 0,
-}
+_CARD = replace(CARD, classes=["background", "nucleus"], normalization=NORMALIZATION)
 _KINDS = {
     "components": {},
     "watershed": {"instances": "watershed"},
@@ -48,56 +39,47 @@ _KINDS = {
 }
 
 
+# Stitch what `_make` wrote, without what only this benchmark imports; print seconds and peak memory.
+_MEASURED = """
+import json, sys, time
+from pathlib import Path
+from pipeline.settings.schema import MaskConfig
+from pipeline.stages import stitch
+folder, config = Path(sys.argv[1]), MaskConfig(**json.loads(sys.argv[2]))
+files = {"prediction": folder / "slide.zarr.zip", "plan": folder / "plan.json", "model": folder / "model.json"}
+start, start_cpu = time.perf_counter(), time.process_time()
+stitch.run(sample="slide", **files, output=folder / "mask.ome.tiff", config=config)
+wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
+peak_kib = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(wall_s, cpu_s, int(peak_kib) * 1024 / 1e6)
+"""
+
+
 def main() -> None:
     """Print every figure."""
     for kind in _KINDS:
-        measured = _in_a_process(kind, 8192, 8192)
-        print(json.dumps({"figure": "stitch", "kind": kind} | measured), flush=True)
+        say("stitch", kind=kind, **_in_a_process(kind, 8192, 8192))
     for rows in (10_000, 40_000, 100_000):
-        measured = _in_a_process("components", rows, 2048)
-        print(json.dumps({"figure": "stitch_memory", "rows": rows} | measured), flush=True)
+        say("stitch_memory", rows=rows, **_in_a_process("components", rows, 2048))
 
 
 def _in_a_process(kind: str, rows: int, columns: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         _make(Path(folder), rows, columns, probabilities=kind == "watershed")
-        words = [sys.executable, __file__, folder, kind]
+        words = [sys.executable, "-c", _MEASURED, folder, json.dumps(_KINDS[kind])]
         done = subprocess.run(words, check=True, capture_output=True, text=True)
-        measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured | {"megapixels_per_s": rows * columns / 1e6 / measured["wall_s"]}
-
-
-def measure(folder: Path, kind: str) -> None:
-    """Stitch what :func:`_make` wrote; print the time."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    stitch.run(
-        sample="slide",
-        prediction=folder / "slide.zarr.zip",
-        plan=folder / "plan.json",
-        model=folder / "model.json",
-        output=folder / "mask.ome.tiff",
-        config=MaskConfig(**_KINDS[kind]),
-    )
-    wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    size_mb = (folder / "mask.ome.tiff").stat().st_size / 1e6
-    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "file_mb": size_mb}))
+        wall_s, cpu_s, peak_mb = map(float, done.stdout.splitlines()[-1].split())
+        file_mb = (Path(folder) / "mask.ome.tiff").stat().st_size / 1e6
+    measured = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "file_mb": file_mb}
+    return measured | {"megapixels_per_s": rows * columns / 1e6 / wall_s}
 
 
 def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None:
     """Write prediction, plan and model.json of a slide."""
     patch = _probabilities()
     grid = Grid(shape=(rows, columns), tile=_TILE_PX, halo_px=96, stride_px=16)
-    slide = SlidePlan(
-        slide=folder / "slide.tif",
-        slide_sha256="",
-        grid=grid,
-        view=ImageConfig(),
-        statistics=[],
-        pixel_size_um=(0.5, 0.5),
-    )
-    write_json(folder / "plan.json", Plan(sample="slide", slide=slide).to_dict())
-    write_json(folder / "model.json", _CARD)
+    write_json(folder / "plan.json", Plan(sample="slide", slide=plan_of(grid, pixel_size_um=(0.5, 0.5))).to_dict())
+    write_json(folder / "model.json", _CARD.to_dict())
     with write_predictions(
         folder / "slide.zarr.zip", num_classes=2, probabilities=probabilities, identity="a"
     ) as writer:
@@ -112,17 +94,11 @@ def _make(folder: Path, rows: int, columns: int, *, probabilities: bool) -> None
 
 def _probabilities() -> np.ndarray:
     """Return one tile of foreground probabilities."""
-    spec = find_spec("stardist")
-    assert spec is not None
-    assert spec.origin is not None
-    labels = tifffile.imread(Path(spec.origin).parent / "data" / "images" / "mask2d.tif")
+    _, labels = demo_images()
     soft = gaussian_filter((labels > 0).astype(np.float32), 1)
     missing = [(0, length - side) for length, side in zip(_TILE_PX, soft.shape, strict=True)]
     return np.pad(soft, missing, mode="symmetric")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        measure(Path(sys.argv[1]), sys.argv[2])
-    else:
-        main()
+    main()

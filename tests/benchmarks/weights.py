@@ -12,8 +12,8 @@ import tifffile
 
 from pipeline.training.data.weight_map import reach_px, weight_map
 from tests.benchmarks.common import say, say_machine, seconds
+from tests.support.weight_maps import PUBLISHED, direct
 
-PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}
 _REPEATS = 7  # the fastest counts: other work on the machine only adds time
 
 
@@ -28,15 +28,9 @@ def main() -> None:
 
 def bench_field(labels: np.ndarray) -> None:
     """Compare one field of view with a transform of the whole image for each of its objects."""
-    difference = float(np.abs(direct(labels) - ours(labels)).max())
-    slow, fast = best(lambda: direct(labels), lambda: ours(labels), repeats=3)
-    say(
-        "weights",
-        shape=labels.shape,
-        objects=count(labels),
-        times_as_fast=slow / fast,
-        largest_difference=f"{difference:.1e}",
-    )
+    difference = formula(labels) - ours(labels)
+    slow, fast = best(lambda: formula(labels), lambda: ours(labels), repeats=3)
+    say_map(labels, difference, times_as_fast=slow / fast)
 
 
 def bench_large(labels: np.ndarray) -> None:
@@ -44,16 +38,15 @@ def bench_large(labels: np.ndarray) -> None:
     fast, transform = best(lambda: ours(labels), lambda: scipy.ndimage.distance_transform_edt(labels == 0))
     margin = reach_px(**PUBLISHED)
     inner, around = slice(800, 1200), slice(800 - margin, 1200 + margin)
-    difference = direct(labels[around, around])[margin:-margin, margin:-margin] - ours(labels)[inner, inner]
-    say(
-        "weights",
-        shape=labels.shape,
-        objects=count(labels),
-        map_s=fast,
-        transform_s=transform,
-        transforms=fast / transform,
-        largest_difference=f"{np.abs(difference).max():.1e}",
-    )
+    difference = formula(labels[around, around])[margin:-margin, margin:-margin] - ours(labels)[inner, inner]
+    say_map(labels, difference, map_s=fast, transform_s=transform, transforms=fast / transform)
+
+
+def say_map(labels: np.ndarray, difference: np.ndarray, **values: float) -> None:
+    """Print the figures of a map."""
+    largest = f"{np.abs(difference).max():.1e}"
+    objects = len(np.unique(labels[labels > 0]))
+    say("weights", shape=labels.shape, objects=objects, **values, largest_difference=largest)
 
 
 def ours(objects: np.ndarray) -> np.ndarray:
@@ -61,13 +54,9 @@ def ours(objects: np.ndarray) -> np.ndarray:
     return weight_map((objects > 0).astype(np.uint8), objects, class_weight=np.ones(2), **PUBLISHED)
 
 
-def direct(objects: np.ndarray) -> np.ndarray:
+def formula(objects: np.ndarray) -> np.ndarray:
     """Return the formula, by a transform of the whole image for each object."""
-    nearest = np.full((2, *objects.shape), np.inf)
-    for index in np.unique(objects[objects > 0]):  # not every number is in use
-        distance = scipy.ndimage.distance_transform_edt(objects != index)
-        nearest = np.sort([*nearest, distance], axis=0)[:2]
-    return 1 + 10 * np.exp(-((nearest[0] + nearest[1]) ** 2) / 50) * (objects == 0)
+    return direct(objects, (objects > 0).astype(np.uint8), np.ones(2), **PUBLISHED)
 
 
 def crowded(labels: np.ndarray) -> np.ndarray:
@@ -76,11 +65,6 @@ def crowded(labels: np.ndarray) -> np.ndarray:
     picked = (np.arange(side) * len(labels)) // side
     small = labels[np.ix_(picked, picked)]
     return np.block([[np.where(small, small + (5 * i + j) * small.max(), 0) for j in range(5)] for i in range(5)])
-
-
-def count(labels: np.ndarray) -> int:
-    """Return the number of objects."""
-    return len(np.unique(labels[labels > 0]))
 
 
 def best(*works: Callable[[], object], repeats: int = _REPEATS) -> list[float]:

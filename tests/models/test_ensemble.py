@@ -67,8 +67,7 @@ def test_tiles_of_an_ensemble_are_exact(members, options, generator):
 
 
 def test_a_member_with_global_context_makes_the_context_global():
-    pspnet = {"architecture": "pspnet", "options": {"width": 2}}
-    assert build(UNET, pspnet).geometry.context_px is None
+    assert build(UNET, {"architecture": "pspnet", "options": {"width": 2}}).geometry.context_px is None
 
 
 @pytest.mark.parametrize("wrong", [{"scales": [3]}, {"symmetries": "some"}])

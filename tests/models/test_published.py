@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torchvision.models.segmentation import deeplabv3_resnet50
 
@@ -70,7 +71,7 @@ def test_backbones_give_the_features_of_torchvision(name, classifiers):
     if name in {"fcn8s", "segnet"}:
         features = image
         for level in network.encoder:
-            features = torch.nn.functional.max_pool2d(level(features), 2)
+            features = F.max_pool2d(level(features), 2)
         expected = classifier.features(image)
     else:  # the stages that are not dilated
         features = network.encoder(image)[2]
@@ -105,9 +106,8 @@ def test_fully_connected_layers_become_convolutions(classifiers):
 @torch.inference_mode()
 def test_dilated_resnet_is_that_of_torchvision():
     torch.manual_seed(0)
-    theirs = randomize_statistics(
-        torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
-    ).eval()
+    dilated = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    theirs = randomize_statistics(dilated).eval()
     network = models.build("pspnet", in_channels=3, num_classes=2).eval()
     network.load_backbone(theirs.state_dict())
     image = torch.rand(1, 3, 64, 64)
@@ -118,9 +118,8 @@ def test_dilated_resnet_is_that_of_torchvision():
 @torch.inference_mode()
 def test_deeplabv3_is_that_of_torchvision():
     torch.manual_seed(0)
-    theirs = randomize_statistics(
-        deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=4, aux_loss=True)
-    ).eval()
+    published = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=4, aux_loss=True)
+    theirs = randomize_statistics(published).eval()
     network = models.build("deeplabv3", in_channels=3, num_classes=4).eval()
     # Both list their layers in the order of the paper's figure, torchvision with the auxiliary head last.
     layers = network.state_dict(keep_vars=True).items()
@@ -140,12 +139,8 @@ def test_kernels_for_other_channels_respond_to_grey_as_to_rgb(channels):
     kernels, grey = torch.randn(5, 3, 7, 7), torch.rand(2, 1, 20, 20)
     adapted = adapt_channels(kernels, channels)
     assert adapted.shape == (5, channels, 7, 7)
-    torch.testing.assert_close(
-        torch.nn.functional.conv2d(grey.expand(-1, channels, -1, -1), adapted),
-        torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), kernels),
-        atol=1e-4,
-        rtol=1e-4,
-    )
+    ours, rgb = (F.conv2d(grey.expand(-1, len(one[0]), -1, -1), one) for one in (adapted, kernels))
+    torch.testing.assert_close(ours, rgb, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
@@ -188,7 +183,7 @@ def test_the_dense_network_is_the_patch_network_at_every_pixel():
 def test_fcn_starts_with_bilinear_up_sampling():
     network = models.build("fcn8s", in_channels=1, num_classes=3, options={"width": 1})
     scores = torch.rand(1, 3, 6, 5)
-    expected = torch.nn.functional.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)
+    expected = F.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)
     torch.testing.assert_close(network.up(scores)[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8])
 
 

@@ -37,7 +37,10 @@ def architecture(name: str) -> type[SegmentationModel]:
 
 
 def thin_options(name: str) -> dict[str, object]:
-    """Options that make an architecture small."""
+    """Options that make an architecture, or an ensemble of two, small."""
+    if name == "ensemble":
+        member = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
+        return {"members": [member] * 2, "symmetries": "flips"}
     more = {"hidden": 8} if name == "sliding_window" else {"dropout": 0.0} if name.startswith("fcn") else {}
     return {"width": 4} | more
 

@@ -1,6 +1,8 @@
-"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other."""
+"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other; plans and speeds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,8 +10,10 @@ import torch
 from models.base.geometry import round_up
 from pipeline.prediction.forward import crop_to, logits_of
 from pipeline.prediction.speed import Speed
+from pipeline.settings.schema import ImageConfig
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.mirror_padding import read_mirrored
+from pipeline.tiling.plan import SlidePlan
 
 SPEED = Speed(
     pixels=3_000_000,
@@ -25,6 +29,18 @@ SPEED = Speed(
     uncertain={},
     mismatch={},
 )
+
+
+def plan_of(grid: Grid, **more: object) -> SlidePlan:
+    """The plan of a slide without statistics and pixel size, unless ``more`` has them."""
+    usual = {
+        "slide": Path("a.tif"),
+        "slide_sha256": "0",
+        "view": ImageConfig(),
+        "statistics": [],
+        "pixel_size_um": None,
+    }
+    return SlidePlan(grid=grid, **usual | more)
 
 
 @torch.inference_mode()

@@ -22,13 +22,7 @@ from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.loop import Task, train_network
 from tests.support.paths import ROOT
 
-CONFIG = {
-    "patch_px": 64,
-    "batch_size": 2,
-    "max_steps": 60,
-    "validate_every": 30,
-    "learning_rate": 0.01,
-}
+CONFIG = {"patch_px": 64, "batch_size": 2, "max_steps": 60, "validate_every": 30, "learning_rate": 0.01}
 STILL = AugmentationConfig(
     flip=False, rotate_deg=0, scale=0, elastic_px=0, brightness=0, contrast=0, gamma=0, noise=0, blur_px=0
 )

@@ -11,11 +11,11 @@ PUBLISHED = {"boundary_weight": 10.0, "sigma_px": 5.0}
 
 def direct(objects, classes, class_weight, boundary_weight, sigma_px):
     """Equation 2 of the paper on the background, with one distance transform of the whole image per object."""
-    ids = [index for index in np.unique(objects) if index > 0]
-    if len(ids) < 2:
-        return class_weight[classes]
-    distances = np.sort([scipy.ndimage.distance_transform_edt(objects != index) for index in ids], axis=0)
-    term = boundary_weight * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma_px**2))
+    nearest = np.full((2, *objects.shape), np.inf)
+    for index in np.unique(objects[objects > 0]):  # not every number is in use
+        distance = scipy.ndimage.distance_transform_edt(objects != index)
+        nearest = np.sort([*nearest, distance], axis=0)[:2]
+    term = boundary_weight * np.exp(-((nearest[0] + nearest[1]) ** 2) / (2 * sigma_px**2))
     return class_weight[classes] + np.where(objects == 0, term, 0)
 
 

@@ -9,8 +9,7 @@ from models.base.bfloat16 import Float32Layer, convert_to_bfloat16
 from models.base.folding import fold_batch_norm, noise_for
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
-from models.ensemble import Ensemble
-from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
+from tests.support.networks import network_with_batch_stats, thin_options
 
 
 def exact_in(network):
@@ -46,8 +45,7 @@ def test_the_ends_of_a_unet_are_its_first_convolution_and_its_head():
 
 @torch.no_grad()
 def test_every_member_of_an_ensemble_has_float32_ends():
-    members = [{"architecture": "unet", "options": {"width": 2, "depth": 1}}] * 2
-    network = randomize_statistics(Ensemble(in_channels=1, num_classes=2, members=members, symmetries="flips")).eval()
+    network = network_with_batch_stats("ensemble", **thin_options("ensemble"))
     image = noise_for(network)
     exact = network(image)
     convert_to_bfloat16(network)

@@ -9,7 +9,6 @@ from torch import nn
 import models
 from models.base.folding import fold_batch_norm
 from models.base.geometry import Geometry
-from models.ensemble import Ensemble
 from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
 
 
@@ -23,26 +22,15 @@ def image_for(network, cells=5):
     return torch.randn(2, network.in_channels, side, side, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", [*models.available(), "ensemble"])
 @torch.no_grad()
-def test_logits_are_equal_and_all_normalizations_are_folded(name):
+def test_logits_are_equal_and_all_normalizations_are_folded_once(name):
     network = network_with_batch_stats(name, num_classes=3, **thin_options(name)).double()
     image = image_for(network)
     before, auxiliary = network(image), batch_norms_in(network.auxiliary) if getattr(network, "auxiliary", None) else 0
     count = batch_norms_in(network)
     assert fold_batch_norm(network) == count - auxiliary
     assert batch_norms_in(network) == auxiliary
-    torch.testing.assert_close(network(image), before, rtol=1e-9, atol=1e-9)
-
-
-@torch.no_grad()
-def test_members_of_an_ensemble_are_folded_once():
-    members = [{"architecture": "unet", "options": {"width": 2}}] * 2
-    network = randomize_statistics(Ensemble(in_channels=1, num_classes=2, members=members, symmetries="flips"))
-    network.eval().double()
-    image = image_for(network)
-    before = network(image)
-    assert fold_batch_norm(network) == 36
     torch.testing.assert_close(network(image), before, rtol=1e-9, atol=1e-9)
 
 

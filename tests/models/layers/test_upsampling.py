@@ -22,17 +22,13 @@ def transposed(image, kernel, padding=0):
         ("nearest", [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]),
         ("bilinear", [[1, 1.25, 1.75, 2], [1.5, 1.75, 2.25, 2.5], [2.5, 2.75, 3.25, 3.5], [3, 3.25, 3.75, 4]]),
         ("bed_of_nails", [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]),
+        ("max_unpooling", [[1, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0], [0, 3, 0, 4]]),
     ],
 )
 def test_by_hand(kind, expected):
-    assert upsample(IMAGE, kind)[0, 0].tolist() == expected
-
-
-def test_max_unpooling_by_hand():
     before = torch.tensor([[9.0, 0, 0, 0], [0, 0, 8, 0], [0, 0, 0, 0], [0, 7, 0, 6]])[None, None]
     _, indices = F.max_pool2d(before, 2, return_indices=True)
-    expected = [[1, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0], [0, 3, 0, 4]]
-    assert upsample(IMAGE, "max_unpooling", indices)[0, 0].tolist() == expected
+    assert upsample(IMAGE, kind, indices)[0, 0].tolist() == expected
 
 
 def test_nearest_and_nails_are_transposed_convolutions():

@@ -12,8 +12,7 @@ SLIDES = {"a": "data/slides/a.tif", "plate 1/ü #2": "data/slides/plate 1/ü #2.
 
 
 @pytest.fixture
-def described(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def described(in_folder):
     samples, masks = [], {}
     for sample, slide in SLIDES.items():
         mask = f"results/masks/unet/{sample}.ome.tiff"
@@ -21,9 +20,9 @@ def described(tmp_path, monkeypatch):
         made = {"sample": sample, "model": "unet", "slide": slide, "slide_sha256": f"sha of {slide}", "mask": mask}
         samples.append(made | {"weights_sha256": "sha of weights", "device": "cpu", "precision": "float32"})
     content = provenance("report", Settings(), **masks) | {"samples": samples}
-    write_json(tmp_path / "results" / "provenance.json", content)
+    write_json(in_folder / "results" / "provenance.json", content)
     crate.run()
-    return ROCrate(tmp_path)
+    return ROCrate(in_folder)
 
 
 def test_every_mask_is_the_result_of_an_action_on_its_slide_and_the_weights(described):

@@ -5,7 +5,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.ndimage
-import skimage.measure
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from pipeline.masks.components import clean_classes, find_parts
 from pipeline.masks.instances import find_objects, mask_images
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.settings.schema import MaskConfig
+from tests.support.masks import numbered
 
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 2))
 two_classes = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 1))
@@ -29,21 +29,23 @@ def random_blobs(generator, shape=(700, 650), classes=1, sigma=4):
     return fields.argmax(axis=0).astype(np.uint8)
 
 
-@settings(max_examples=50)
-@given(labels=small_maps, block_px=blocks)
-def test_blocks_equal_the_whole(labels, block_px, tmp_path_factory):
-    found, count = find_objects(labels, scratch=tmp_path_factory.mktemp("scratch"), block_px=block_px)
-    expected = skimage.measure.label(labels, background=0, connectivity=1)
+def assert_found_as_in_the_whole(labels, folder, block_px):
+    found, count = find_objects(labels, scratch=folder, block_px=block_px)
+    expected = numbered(labels)
     np.testing.assert_array_equal(found[:], expected)
     assert found.dtype == np.uint32
     assert count == expected.max()
 
 
+@settings(max_examples=50)
+@given(labels=small_maps, block_px=blocks)
+def test_blocks_equal_the_whole(labels, block_px, tmp_path_factory):
+    assert_found_as_in_the_whole(labels, tmp_path_factory.mktemp("scratch"), block_px)
+
+
 @pytest.mark.parametrize("block_px", [(50, 650), (64, 100), (700, 90), (512, 8192)])
 def test_blobs_across_many_blocks(tmp_path, generator, block_px):
-    labels = random_blobs(generator, classes=2)
-    found, _ = find_objects(labels, scratch=tmp_path, block_px=block_px)
-    np.testing.assert_array_equal(found[:], skimage.measure.label(labels, connectivity=1))
+    assert_found_as_in_the_whole(random_blobs(generator, classes=2), tmp_path, block_px)
 
 
 def test_a_spiral_through_all_blocks_is_one_object(tmp_path):
@@ -52,8 +54,7 @@ def test_a_spiral_through_all_blocks_is_one_object(tmp_path):
         labels[ring : 9 - ring, ring] = labels[ring, ring : 9 - ring] = labels[8 - ring, ring : 9 - ring] = 1
         labels[ring : 9 - ring, 8 - ring] = 1
     labels[1, 1] = labels[2, 1] = labels[3, 3] = labels[4, 3] = 1
-    found, _ = find_objects(labels, scratch=tmp_path, block_px=(1, 3))
-    np.testing.assert_array_equal(found[:], skimage.measure.label(labels, connectivity=1))
+    assert_found_as_in_the_whole(labels, tmp_path, (1, 3))
 
 
 def cleaned(labels, folder, block_px, smallest, largest):

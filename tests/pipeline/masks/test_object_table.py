@@ -131,48 +131,38 @@ def test_ids_may_have_gaps():
     assert (table.ids.tolist(), table.areas_px.tolist(), table.classes.tolist()) == ([2, 4], [1, 2], [1, 2])
 
 
-def test_a_single_pixel_is_its_square():
-    classes = np.zeros((3, 4), np.uint8)
-    classes[1, 2] = 1
-    assert traced(classes) == {1: [[[2, 1], [3, 1], [3, 2], [2, 2], [2, 1]]]}
+def pixel(x, y):
+    return [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1], [x, y]]
 
 
-def test_a_ring_has_an_exterior_and_a_hole():
-    classes = np.ones((3, 3), np.uint8)
-    classes[1, 1] = 0
-    exterior, hole = [[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]], [[1, 1], [1, 2], [2, 2], [2, 1], [1, 1]]
-    assert traced(classes) == {1: [exterior, hole]}
+RING = [[[0, 0], [3, 0], [3, 3], [0, 3], [0, 0]], pixel(1, 1)[::-1]]
 
 
-def test_an_object_in_a_hole_has_the_outline_of_the_hole():
-    classes = np.ones((3, 3), np.uint8)
-    classes[1, 1] = 2
-    rings = traced(classes)
-    assert signed_area(rings[1][1]) == -1
-    assert rings[2] == [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]
-
-
-def test_diagonal_neighbours_are_two_objects():
-    rings = traced(np.eye(2, dtype=np.uint8))
-    assert rings[1] == [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]
-    assert rings[2] == [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]
-
-
-@pytest.mark.parametrize("turns", range(2))
-def test_holes_that_touch_by_a_corner_stay_two(turns):
-    classes = np.ones((4, 4), np.uint8)
-    classes[1, 1] = classes[2, 2] = 0
-    (rings,) = traced(np.rot90(classes, turns)).values()
-    assert [signed_area(ring) for ring in rings] == [16, -1, -1]
-    assert_valid(rings, 14)
+@pytest.mark.parametrize(
+    ("classes", "rings"),
+    [
+        ([[0, 0, 0, 0], [0, 0, 1, 0]], {1: [pixel(2, 1)]}),
+        ([[1, 1, 1], [1, 0, 1], [1, 1, 1]], {1: RING}),
+        ([[1, 1, 1], [1, 2, 1], [1, 1, 1]], {1: RING, 2: [pixel(1, 1)]}),  # the outline of the hole
+        ([[1, 0], [0, 1]], {1: [pixel(0, 0)], 2: [pixel(1, 1)]}),  # diagonal neighbours are two objects
+    ],
+)
+def test_rings_by_hand(classes, rings):
+    assert traced(np.array(classes, np.uint8)) == rings
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_a_bay_closed_by_a_corner_is_a_hole(turns):
-    classes = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
-    (rings,) = traced(np.rot90(classes, turns)).values()
-    assert [signed_area(ring) for ring in rings] == [8, -1]
-    assert_valid(rings, 7)
+@pytest.mark.parametrize(
+    ("classes", "areas"),
+    [
+        ([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]], [16, -1, -1]),  # holes stay two
+        ([[0, 1, 1], [1, 0, 1], [1, 1, 1]], [8, -1]),  # a bay is closed
+    ],
+)
+def test_pixels_that_touch_by_a_corner_are_apart(classes, areas, turns):
+    (rings,) = traced(np.rot90(np.array(classes, np.uint8), turns)).values()
+    assert [signed_area(ring) for ring in rings] == areas
+    assert_valid(rings, sum(areas))
 
 
 @pytest.mark.parametrize("band_rows", [1, 2, 3, 10])

@@ -13,15 +13,16 @@ from pipeline.masks.ome_tiff import write_label_images
 from pipeline.slides.slide import open_slide
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (37, 513), (1100, 1300)])
-def test_every_level_holds_every_second_pixel_of_the_one_above(tmp_path, generator, shape):
+@pytest.mark.parametrize(
+    ("shape", "pixel_size_um"), [((1, 1), None), ((37, 513), (0.5, 0.25)), ((1100, 1300), (0.5, 0.25))]
+)
+def test_every_level_holds_every_second_pixel_of_the_one_above(tmp_path, generator, shape, pixel_size_um):
     images = {
         "classes": generator.integers(0, 3, shape).astype(np.uint8),
         "instances": generator.integers(0, 2**32, shape, dtype=np.uint32),
     }
-    write_label_images(
-        tmp_path / "x.ome.tiff", images, pixel_size_um=(0.5, 0.25), annotations={"sample": "a <b>", "n": {"c": 1}}
-    )
+    about = {"sample": "a <b>", "n": {"c": 1}}
+    write_label_images(tmp_path / "x.ome.tiff", images, pixel_size_um=pixel_size_um, annotations=about)
     with tifffile.TiffFile(tmp_path / "x.ome.tiff") as tiff:
         assert [series.name for series in tiff.series] == ["classes", "instances"]
         for series, image in zip(tiff.series, images.values(), strict=True):
@@ -34,7 +35,7 @@ def test_every_level_holds_every_second_pixel_of_the_one_above(tmp_path, generat
     found = {pair["K"]: pair["value"] for pair in pairs}
     assert (found["sample"], json.loads(found["n"])) == ("a <b>", {"c": 1})
     with open_slide(tmp_path / "x.ome.tiff", memory_mb=100) as slide:
-        assert slide.pixel_size_um == (0.5, 0.25)
+        assert slide.pixel_size_um == pixel_size_um
 
 
 def test_every_pixel_is_read_once(tmp_path, generator):
@@ -62,11 +63,3 @@ def test_equal_input_gives_equal_bytes_and_other_annotations_another_uuid(tmp_pa
     uuids = [re.search(rb'UUID="urn:uuid:([-0-9a-f]+)"', content)[1].decode() for content in written]
     assert [uuid.UUID(text).version for text in uuids] == [5, 5, 5]
     assert uuids[0] != uuids[2]
-
-
-def test_without_a_pixel_size_none_is_written(tmp_path):
-    write_label_images(
-        tmp_path / "x.ome.tiff", {"classes": np.zeros((9, 9), np.uint8)}, pixel_size_um=None, annotations={}
-    )
-    with open_slide(tmp_path / "x.ome.tiff", memory_mb=100) as slide:
-        assert slide.pixel_size_um is None

@@ -96,11 +96,7 @@ def test_equal_neighbours_share_a_plateau_evenly():
     probability = np.ones((9, 31))
     probability[:, 10] = probability[:, 20] = 0.5
     found = split(np.ones((9, 31), bool), probability, neck=NECK)
-    assert [np.unique(found[:, part]).tolist() for part in (slice(0, 10), slice(11, 20), slice(21, 31))] == [
-        [1],
-        [2],
-        [3],
-    ]
+    assert [np.unique(found[:, part]).tolist() for part in np.s_[0:10, 11:20, 21:31]] == [[1], [2], [3]]
 
 
 def test_a_small_filled_hole_does_not_split_its_object():

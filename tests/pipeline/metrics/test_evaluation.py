@@ -1,8 +1,5 @@
 """Metrics do not depend on how a mask is stored and read, and a large mask takes little memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +8,6 @@ import skimage.metrics
 import tifffile
 from stardist.matching import matching
 
-from pipeline.__main__ import main
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.metrics.evaluation import LabelledImage, measure
 from pipeline.metrics.overlap import confusion, per_class
@@ -20,10 +16,13 @@ from pipeline.report.columns import columns
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stage_sections import EvaluateConfig, LabelConfig
 from pipeline.tiling.grid import Grid, Region
+from tests.support.commands import run_command, run_stage
+from tests.support.masks import numbered
 from tests.support.pairs import blobs
 
 CLASSES = ["background", "cell", "nucleus"]
 CONFIG = EvaluateConfig(labels=LabelConfig(classes=CLASSES, kind="classes"), metrics=MetricsConfig())
+COMMON = {"model": "unet", "slide": "slide.tif", "threads": 2, "memory_mb": 100}
 
 
 def large(generator, *, values=2, times=16):
@@ -32,43 +31,33 @@ def large(generator, *, values=2, times=16):
 
 
 def labelled(classes):
-    objects = skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
+    objects = numbered(classes)
     return LabelledImage(classes=classes, objects=objects, count=int(objects.max()))
 
 
-def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_size_um=None, more=()):
+def evaluate(folder, truth, predicted, *, instances=None, config=CONFIG, pixel_size_um=None, **more):
     """The row that the stage writes of a reference and a mask on disk."""
     images = {"classes": predicted} | ({} if instances is None else {"instances": instances})
     write_label_images(folder / "mask.ome.tiff", images, pixel_size_um=pixel_size_um, annotations={"sample": "a"})
     tifffile.imwrite(folder / "truth.tif", truth, compression="zlib", rowsperstrip=7)
-    words = ["--sample", "=a", "--model", "unet", "--mask", str(folder / "mask.ome.tiff"), *more]
-    words += [
-        "--slide",
-        str(folder / "slide.tif"),
-        "--reference",
-        str(folder / "truth.tif"),
-        "--output",
-        str(folder / "a.csv"),
-    ]
-    words += ["--threads", "2", "--memory-mb", "100", "--config", config.model_dump_json()]
-    assert main(["evaluate", *words]) == 0
+    files = {"mask": folder / "mask.ome.tiff", "reference": folder / "truth.tif", "output": folder / "a.csv"}
+    flags = COMMON | files | more | {"config": config.model_dump_json()}
+    assert run_command("evaluate", sample="=a", **flags) == 0
     return pd.read_csv(folder / "a.csv").iloc[0]
+
+
+def assert_measured(row, truth, predicted, classes, pixel_size_um):
+    """Check a row against the metrics of both maps in memory."""
+    about = {"classes": classes, "config": MetricsConfig(), "pixel_size_um": pixel_size_um, "probabilities": None}
+    for name, value in measure(labelled(truth), labelled(predicted), **about).items():
+        assert row[name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
 
 
 def test_metrics_of_files_equal_those_of_arrays(tmp_path, generator):
     truth, predicted = large(generator), large(generator)
     row = evaluate(tmp_path, truth, predicted, pixel_size_um=(0.5, 0.5))
-    expected = measure(
-        labelled(truth),
-        labelled(predicted),
-        classes=CLASSES,
-        config=CONFIG.metrics,
-        pixel_size_um=(0.5, 0.5),
-        probabilities=None,
-    )
     assert row["distance_unit"] == "um"
-    for name, value in expected.items():
-        assert row[name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    assert_measured(row, truth, predicted, CLASSES, pixel_size_um=(0.5, 0.5))
     np.testing.assert_allclose(
         row[[f"dice_{label}" for label in CLASSES]].astype(float),
         per_class("dice", confusion(truth, predicted, num_classes=3)),
@@ -138,7 +127,7 @@ def test_kept_probabilities_are_measured(tmp_path, generator):
         region = Region(top=0, left=0, bottom=truth.shape[0], right=truth.shape[1])
         writer.write("=a", region, predicted, probabilities)
         writer.finish({})
-    row = evaluate(tmp_path, truth, predicted, more=["--prediction", str(tmp_path / "p.zarr.zip")])
+    row = evaluate(tmp_path, truth, predicted, prediction=tmp_path / "p.zarr.zip")
     assert row["calibration_error"] == pytest.approx(abs(float(np.float16(0.9)) - (truth == predicted).mean()))
     for index, label in enumerate(CLASSES):
         share = (truth == index).mean()
@@ -153,34 +142,15 @@ def test_every_metric_has_a_described_column(tmp_path, generator):
     assert [name for name in known if name in row.index] == list(row.index)
     assert len(set(known)) == len(known)
     assert all(column.about.endswith(".") for column in columns(CLASSES))
-
-
-def test_a_sample_named_like_a_formula_is_text_in_a_spreadsheet(tmp_path, generator):
-    assert evaluate(tmp_path, large(generator), large(generator))["sample"] == "'=a"
-
-
-LARGE = """
-import sys
-import numpy as np, tifffile
-from pathlib import Path
-from pipeline.__main__ import main
-folder, side = Path(sys.argv[1]), int(sys.argv[2])
-words = ["--sample", "a", "--model", "unet", "--mask", f"{folder}/mask.tif", "--slide", "none"]
-words += ["--reference", f"{folder}/truth.tif"]
-words += ["--output", f"{folder}/{side}.csv", "--threads", "2", "--memory-mb", "100", "--config", sys.argv[3]]
-assert main(["evaluate", *words]) == 0
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]) / 1e6)  # of this process alone: ru_maxrss begins with that of its parent
-"""
+    assert row["sample"] == "'=a"  # a name like a formula is text in a spreadsheet
 
 
 @pytest.mark.slow
 def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact(tmp_path, generator):
     """Truth and prediction repeat one field of blobs, so that a crop has the same metrics."""
     field = {name: np.kron(blobs(generator), np.ones((24, 24), np.uint8))[:512, :512] for name in ("truth", "mask")}
-    config = EvaluateConfig(
-        labels=LabelConfig(classes=["background", "cell"], kind="classes"), metrics=MetricsConfig()
-    ).model_dump_json()
+    labels = LabelConfig(classes=["background", "cell"], kind="classes")
+    config = EvaluateConfig(labels=labels, metrics=MetricsConfig()).model_dump_json()
     rows = {}
     for side in (4096, 20_000):
         for name, pixels in field.items():
@@ -194,22 +164,13 @@ def test_a_mask_of_20000_px_takes_less_than_a_gigabyte_and_a_crop_of_it_is_exact
             tifffile.imwrite(
                 tmp_path / f"{name}.tif", tiles, shape=(side, side), dtype="uint8", tile=(512, 512), compression="zlib"
             )
-        done = subprocess.run(
-            [sys.executable, "-c", LARGE, str(tmp_path), str(side), config], capture_output=True, text=True, check=True
-        )
-        assert float(done.stdout.splitlines()[-1]) < 1.0
+        files = {"mask": tmp_path / "mask.tif", "reference": tmp_path / "truth.tif", "output": tmp_path / f"{side}.csv"}
+        flags = (f"--{name.replace('_', '-')}={value}" for name, value in (COMMON | files).items())
+        _, peak = run_stage("evaluate", "--sample=a", *flags, config=config)
+        assert peak < 1024 * 10**6
         rows[side] = pd.read_csv(tmp_path / f"{side}.csv").iloc[0]
     truth, predicted = (np.tile(pixels, (8, 8)) for pixels in field.values())
-    expected = measure(
-        labelled(truth),
-        labelled(predicted),
-        classes=["background", "cell"],
-        config=MetricsConfig(),
-        pixel_size_um=None,
-        probabilities=None,
-    )
-    for name, value in expected.items():
-        assert rows[4096][name] == (value if isinstance(value, str) else pytest.approx(value, nan_ok=True)), name
+    assert_measured(rows[4096], truth, predicted, labels.classes, pixel_size_um=None)
     whole = confusion(*(np.tile(pixels, (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2) * 39
     whole += confusion(*(np.tile(pixels[:32], (1, 40))[:, :20_000] for pixels in field.values()), num_classes=2)
     assert rows[20_000]["pixels_cell_as_cell"] == whole[1, 1]

@@ -19,12 +19,15 @@ from pipeline.tiling.plan import plan_grid
 from tests.support.networks import CARD, CLASSES, write_network
 from tests.support.prediction import SPEED
 
+UNET = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
 
-def project(folder, monkeypatch, **network):
-    """A project in the current folder with one trained network."""
-    monkeypatch.chdir(folder)
+
+def project(folder, ensembles=(), **network):
+    """A project with one trained network, and one slide."""
     write_network(folder / "network", width=2, depth=2)
     config = {"classes": CLASSES, "models": {"net": network or {"checkpoint": "network/model.safetensors"}}}
+    config["ensembles"] = dict(ensembles)
+    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
     (folder / "config").mkdir()
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -63,11 +66,11 @@ def test_the_throughput_of_earlier_runs_is_that_of_all_of_them():
     assert (throughput.px_per_s, throughput.redundancy, throughput.source) == (500_000, 1.2, "2 earlier runs")
 
 
-def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(tmp_path, monkeypatch, capsys):
-    project(tmp_path, monkeypatch)
-    write_json(tmp_path / "results/predictions/net/plate/a.json", SPEED.to_dict())
+def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(in_folder, monkeypatch, capsys):
+    project(in_folder)
+    write_json(in_folder / "results/predictions/net/plate/a.json", SPEED.to_dict())
     tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
-    (tmp_path / "bad.tif").write_text("bad")
+    (in_folder / "bad.tif").write_text("bad")
 
     def read(*_):
         raise AssertionError("a pixel was decoded")
@@ -82,39 +85,33 @@ def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(tmp_path, monkeypatch, c
     assert lines[4].split()[0] == "total"
 
 
-def test_a_network_without_runs_is_timed(tmp_path, monkeypatch, capsys):
-    project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2})
-    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
+def test_a_network_without_runs_is_timed(in_folder, capsys):
+    project(in_folder, **UNET)
     assert main(["estimate", "a.tif", "--threads", "1"]) == 0
     assert "timed on a window of" in capsys.readouterr().out
 
 
-def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(tmp_path, monkeypatch, capsys):
+def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(in_folder, capsys):
     """Before training, the networks are built from the configuration; afterwards, they are read from files."""
-    project(tmp_path, monkeypatch, architecture="unet", options={"width": 2, "depth": 2}, folds=2)
-    config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
-    config["ensembles"] = {"mirrored": {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}}
-    (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
-    tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
+    mirrored = {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}
+    project(in_folder, {"mirrored": mirrored}, **UNET, folds=2)
     for name, speed in (("net", 2.0), ("mirrored", 8.0)):
-        write_json(tmp_path / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
+        write_json(in_folder / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
     assert main(["estimate", "a.tif"]) == 0
     before = capsys.readouterr().out
     assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]
-    unet = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
-    twice = {"members": [unet, unet], "scales": [1.0], "symmetries": "none"}
-    write_network(tmp_path / "results/models/net", "ensemble", **twice)
-    both = {"members": [{"architecture": "ensemble", "options": twice}], "scales": [1.0, 2.0], "symmetries": "flips"}
-    write_network(tmp_path / "results/models/mirrored", "ensemble", **both)
+    twice = {"members": [UNET, UNET], "scales": [1.0], "symmetries": "none"}
+    write_network(in_folder / "results/models/net", "ensemble", **twice)
+    both = mirrored | {"members": [{"architecture": "ensemble", "options": twice}]}
+    write_network(in_folder / "results/models/mirrored", "ensemble", **both)
     assert main(["estimate", "a.tif"]) == 0
     assert capsys.readouterr().out == before
 
 
 @pytest.mark.parametrize("text", ["[", None])
-def test_a_missing_or_damaged_configuration_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, text):
-    monkeypatch.chdir(tmp_path)
+def test_a_missing_or_damaged_configuration_is_an_error_of_one_line(in_folder, capsys, text):
     if text:
-        (tmp_path / "config").mkdir()
-        (tmp_path / "config" / "config.yaml").write_text(text)
+        (in_folder / "config").mkdir()
+        (in_folder / "config" / "config.yaml").write_text(text)
     assert main(["estimate", "a.tif"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: estimate: config/config.yaml: cannot be read")

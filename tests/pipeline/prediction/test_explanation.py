@@ -101,15 +101,8 @@ def test_the_map_is_zero_beyond_the_context(generator):
     place = region(41, 30, 1, 1)
     image = generator.random((1, 100, 100)).astype(np.float32)
     halo = network.geometry.halo_px
-    falls = occlusion_map(
-        network,
-        image,
-        lambda shown: shown[:, 1, place.top - halo, place.left - halo],
-        fill=[5.0],
-        occluder_px=4,
-        step_px=4,
-        batch=32,
-    )
+    sizes = {"occluder_px": 4, "step_px": 4, "batch": 32}
+    falls = occlusion_map(network, image, lambda shown: shown[:, 1, 41 - halo, 30 - halo], fill=[5.0], **sizes)
     field = receptive_window(network, place, place)
     within = np.zeros_like(falls, dtype=bool)
     within[max(field.top, 0) : field.bottom, max(field.left, 0) : field.right] = True
@@ -140,12 +133,8 @@ def test_the_window_of_a_global_network_is_the_region():
 
 def test_filters_are_the_weights_of_the_first_convolution():
     np.testing.assert_array_equal(first_layer_filters(Detector(in_channels=1)), IDENTITY[None, None])
-    assert first_layer_filters(models.build("unet", in_channels=3, num_classes=2, options={"width": 5})).shape == (
-        5,
-        3,
-        3,
-        3,
-    )
+    unet = models.build("unet", in_channels=3, num_classes=2, options={"width": 5})
+    assert first_layer_filters(unet).shape == (5, 3, 3, 3)
 
 
 def test_the_strongest_response_of_a_detector_is_where_its_pattern_is(generator):

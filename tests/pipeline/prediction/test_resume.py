@@ -9,13 +9,13 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.__main__ import main
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction import loop as segmentation
 from pipeline.prediction.speed import read_speed
 from pipeline.prediction.store import PredictionWriter, open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
+from tests.support.commands import run_command
 from tests.support.networks import CLASSES, write_network
 from tests.support.slide_files import write_batch
 
@@ -28,14 +28,12 @@ class Batch:
     """Slides of several sizes, one of them damaged, planned in tiles of 64 px, and their prediction."""
 
     def __init__(self, folder, name):
-        self.folder, self.settings = (
-            folder,
-            Settings(
-                classes=CLASSES,
-                tiling={"tile_px": 64, "skip_glass": False},
-                prediction={"probabilities": True},
-                models={"net": {"checkpoint": str(folder / "model.safetensors")}},
-            ),
+        self.folder = folder
+        self.settings = Settings(
+            classes=CLASSES,
+            tiling={"tile_px": 64, "skip_glass": False},
+            prediction={"probabilities": True},
+            models={"net": {"checkpoint": str(folder / "model.safetensors")}},
         )
         self.weights = write_network(folder, name, **NETWORKS[name])
         generator = np.random.default_rng(1)
@@ -51,19 +49,17 @@ class Batch:
         return self.folder / f"{sample}.tif"
 
     def plan(self, sample):
-        places = ["--slide", str(self.slide(sample)), "--model", str(self.weights.with_name("model.json"))]
-        output = ["--output", str(self.folder / "plans" / f"{sample}.json"), "--memory-mb", "1000"]
-        assert main(["tile", "--sample", sample, *places, *output, "--config", self.config("tile")]) == 0
+        files = {"slide": self.slide(sample), "model": self.weights.with_name("model.json")}
+        assert self.run("tile", sample=sample, **files, output=self.folder / "plans" / f"{sample}.json") == 0
 
-    def config(self, stage):
-        return stage_config(self.settings, stage, "net")
+    def run(self, stage, **flags):
+        return run_command(stage, **flags, memory_mb=1000, config=stage_config(self.settings, stage, "net"))
 
     def predict(self, name="batch"):
         """Predict; return the exit status."""
-        places = ["--network", str(self.weights), "--plans", str(self.folder / "plans"), "--batch", "batch"]
-        places += ["--slides", str(self.folder / "slides.json")]
-        places += ["--output", str(self.output(name)), "--speed", str(self.folder / f"{name}.json")]
-        return main(["predict", *places, "--threads", "1", "--memory-mb", "1000", "--config", self.config("predict")])
+        inputs = {"network": self.weights, "plans": self.folder / "plans", "slides": self.folder / "slides.json"}
+        outputs = {"output": self.output(name), "speed": self.folder / f"{name}.json"}
+        return self.run("predict", **inputs, batch="batch", **outputs, threads=1)
 
     def interrupt(self):
         """Predict, and fail before the end."""

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.__main__ import main
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
 from pipeline.prediction.verification import Check, check_exactness, one_pass, richest_piece, small_grid
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
+from tests.support.commands import run_command
 from tests.support.networks import CLASSES, network_with_batch_stats, write_network
 from tests.support.prediction import logits_of_the_whole
 
@@ -24,12 +24,11 @@ SETTINGS = Settings(classes=CLASSES)
 
 def verify(folder, weights, slide):
     """Run tile and verify; return the exit status."""
-    common = ["--memory-mb", "4000", "--config"]
-    plan = str(folder / "plan.json")
-    words = ["--sample", "a", "--slide", str(slide), "--model", str(weights.with_name("model.json")), "--output", plan]
-    assert main(["tile", *words, *common, stage_config(SETTINGS, "tile")]) == 0
-    words = ["--network", str(weights), "--plan", plan, "--output", str(folder / "verification.json"), "--threads", "2"]
-    return main(["verify", *words, *common, stage_config(SETTINGS, "verify")])
+    plan, configs = folder / "plan.json", {stage: stage_config(SETTINGS, stage) for stage in ("tile", "verify")}
+    files = {"slide": slide, "model": weights.with_name("model.json"), "output": plan}
+    assert run_command("tile", sample="a", **files, memory_mb=4000, config=configs["tile"]) == 0
+    files = {"network": weights, "plan": plan, "output": folder / "verification.json"}
+    return run_command("verify", **files, threads=2, memory_mb=4000, config=configs["verify"])
 
 
 def edit_card(weights, key, value):
@@ -114,15 +113,9 @@ def test_the_check_does_not_change_the_network(generator):
     ],
 )
 def test_which_differences_pass(precision, difference, flips, outside, holds):
+    numbers = {"max_difference": difference, "flips": flips, "flips_outside_ties": outside}
     tolerance = {"float64": 1e-10, "float32": 1e-4}[precision]
-    check = Check(
-        precision=precision,
-        tolerance=tolerance,
-        max_difference=difference,
-        flips=flips,
-        flips_outside_ties=outside,
-    )
-    assert check.holds == holds
+    assert Check(precision=precision, tolerance=tolerance, **numbers).holds == holds
 
 
 @given(

@@ -23,9 +23,12 @@ def samples_of(versions, **more):
     return {name: Sample(slide=name, version=version, **more) for name, version in sorted(versions.items())}
 
 
-def batches_of(versions, known=(), rows=(), *, probabilities=False):
-    found = assign_batches(samples_of(versions), dict(known), dict(rows), probabilities=probabilities)
-    return {name: sample.batch for name, sample in found.items()}
+def assigned(versions, known=(), rows=(), *, probabilities=False):
+    return assign_batches(samples_of(versions), dict(known), dict(rows), probabilities=probabilities)
+
+
+def batches_of(*inputs, **more):
+    return {name: sample.batch for name, sample in assigned(*inputs, **more).items()}
 
 
 @given(RUNS)
@@ -55,7 +58,7 @@ def test_new_slides_of_a_folder_are_one_batch_beside_the_old_one():
     first = batches_of({"x/1": "a", "x/2": "a", "x/y/1": "a", "x": "a", "1": "a"})
     assert len(set(first.values())) == 3
     assert first["x/1"] == first["x/2"] == first["x"]
-    known = assign_batches(samples_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
+    known = assigned({"x/1": "a", "x/2": "a"})
     second = batches_of({"x/1": "a", "x/2": "b", "x/3": "a"}, known)
     assert second["x/1"] == known["x/1"].batch
     assert second["x/2"] == second["x/3"] != known["x/2"].batch
@@ -66,12 +69,12 @@ def test_the_sheet_can_name_batches_but_a_later_line_moves_no_slide():
     found = batches_of({"alone": "a", "1": "a", "x/1": "a"}, rows=night)
     assert found["alone"] == found["x/1"] != found["1"]
     assert found["1"].startswith("night/")
-    known = assign_batches(samples_of({"alone": "a"}), {}, {}, probabilities=False)
+    known = assigned({"alone": "a"})
     assert batches_of({"alone": "a"}, known, night)["alone"] == known["alone"].batch
 
 
 def test_other_pixels_of_one_file_are_another_version():
-    known = assign_batches(samples_of({"x/1": "a", "x/2": "a"}), {}, {}, probabilities=False)
+    known = assigned({"x/1": "a", "x/2": "a"})
     for more in ({"pixel_size_um": 0.5}, {"channels": ("DAPI",)}):
         now = samples_of({"x/1": "a"}) | samples_of({"x/2": "a"}, **more)
         found = assign_batches(now, known, {}, probabilities=False)
@@ -80,41 +83,32 @@ def test_other_pixels_of_one_file_are_another_version():
 
 
 def test_probabilities_are_another_batch_that_stays_valid_without_them():
-    without = assign_batches(samples_of({"alone": "a"}), {}, {}, probabilities=False)
-    asked = assign_batches(samples_of({"alone": "a"}), without, {}, probabilities=True)
+    without = assigned({"alone": "a"})
+    asked = assigned({"alone": "a"}, without, probabilities=True)
     assert asked["alone"].batch != without["alone"].batch
-    assert assign_batches(samples_of({"alone": "a"}), asked, {}, probabilities=False) == asked
+    assert assigned({"alone": "a"}, asked) == asked
 
 
 def test_waiting_and_refused_slides_have_no_batch_and_refused_ones_return_to_theirs():
     held = samples_of({"1": "a"}, waits="still being copied") | samples_of({"x": "a"}, refused="rename it")
     assert {one.batch for one in assign_batches(held, {}, {}, probabilities=False).values()} == {""}
-    known = assign_batches(samples_of({"x": "a"}), {}, {}, probabilities=False)
+    known = assigned({"x": "a"})
     refused = assign_batches(samples_of({"x": "a"}, refused="its reference"), known, {}, probabilities=False)
-    assert assign_batches(samples_of({"x": "a"}), refused, {}, probabilities=False) == known
+    assert assigned({"x": "a"}, refused) == known
 
 
-class TestMembers:
-    """What the stage predict reads."""
+def test_the_members_of_a_batch_are_those_of_the_run(in_folder):
+    known = assigned({"x/1": "a", "x/2": "a", "alone": "a"})
+    write_samples(known, "snakemake")
+    slides = in_folder / "results" / "slides.json"
+    assert members_of_batch(slides, known["x/1"].batch) == ["x/1", "x/2"]
+    with pytest.raises(SlidemillError, match="no slides of batch 'other'; run the workflow"):
+        members_of_batch(slides, "other")
 
-    @pytest.fixture(autouse=True)
-    def folder(self, tmp_path, monkeypatch):
-        """An empty project."""
-        monkeypatch.chdir(tmp_path)
-        return tmp_path
 
-    def test_they_are_those_of_the_run(self, folder):
-        known = assign_batches(samples_of({"x/1": "a", "x/2": "a", "alone": "a"}), {}, {}, probabilities=False)
-        write_samples(known, "snakemake")
-        slides = folder / "results" / "slides.json"
-        assert members_of_batch(slides, known["x/1"].batch) == ["x/1", "x/2"]
-        with pytest.raises(SlidemillError, match="no slides of batch 'other'; run the workflow"):
-            members_of_batch(slides, "other")
-
-    @pytest.mark.parametrize("content", ["{", {}, {"samples": {"a": {"slide": "a.tif"}}}, {"samples": {"a": 1}}])
-    def test_a_list_that_cannot_be_read_is_one_line(self, folder, content):
-        slides = folder / "slides.json"
-        slides.write_text(content if isinstance(content, str) else json.dumps(content))
-        with pytest.raises(SlidemillError, match="slides.json: not") as refused:
-            members_of_batch(slides, "x")
-        assert "\n" not in str(refused.value)
+@pytest.mark.parametrize("content", ["{", {}, {"samples": {"a": {"slide": "a.tif"}}}, {"samples": {"a": 1}}])
+def test_a_list_of_slides_that_cannot_be_read_is_one_line(tmp_path, content):
+    slides = tmp_path / "slides.json"
+    slides.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(SlidemillError, match="slides.json: not"):
+        members_of_batch(slides, "x")

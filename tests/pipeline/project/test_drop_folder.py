@@ -27,10 +27,9 @@ SETTINGS = Settings()
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(in_folder):
     """The drop folder of a project, with one slide."""
-    monkeypatch.chdir(tmp_path)
-    slides = tmp_path / "data" / "slides"
+    slides = in_folder / "data" / "slides"
     slides.mkdir(parents=True)
     tifffile.imwrite(slides / "a.tif", np.ones((50, 60), np.uint8))
     return slides
@@ -48,17 +47,13 @@ def ready(samples):
 def test_a_slide_waits_until_it_no_longer_changes():
     assert "changed less than settle_s (10 s) ago" in samples_after(5)["a"].waits
     assert ready(samples_after(11)) == ["a"]
+    assert ready(samples_after(-1000)) == ["a"]  # with a wrong clock nothing waits
     assert ready(find_samples(Settings(settle_s=0))) == ["a"]
 
 
 def test_a_copy_that_keeps_the_time_of_the_original_waits_too(folder):
     os.utime(folder / "a.tif", (1, 1))
     assert samples_after(5)["a"].waits
-
-
-@pytest.mark.usefixtures("folder")
-def test_with_a_wrong_clock_nothing_waits():
-    assert ready(samples_after(-1000)) == ["a"]
 
 
 def test_a_slide_that_is_shorter_than_its_header_waits_for_an_hour_and_is_then_left_to_fail(folder):
@@ -103,18 +98,8 @@ def test_a_bad_name_costs_one_sample(folder):
     assert "rename it" in found["c{}"].refused
 
 
-ODD_NAMES = [
-    "plain",
-    "it's",
-    '-a; "ünïcode" $(x) µm',
-    "a=b",
-    "plate 1/A01",
-    "`x`",
-    "it's $x",
-    "it's `x`",
-    "it's \"",
-    "a\xa0b",
-]
+ODD_NAMES = ["plain", "it's", '-a; "ünïcode" $(x) µm', "a=b", "plate 1/A01"]
+ODD_NAMES += ["`x`", "it's $x", "it's `x`", "it's \"", "a\xa0b"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -161,31 +146,23 @@ def test_without_a_list_that_can_be_read_the_folder_is_looked_at(folder, content
     assert list(samples_of_run(SETTINGS)) == ["a"]
 
 
-class TestChanges:
-    """What makes a run necessary."""
+def test_a_slide_that_waits_makes_no_run_necessary_until_it_no_longer_does(folder):
+    before, waiting = samples_after(60), samples_after(1)
+    assert not has_changes(samples_after(70), before)
+    assert has_changes(samples_after(60), waiting)
+    touch(folder, "b.tif")
+    assert not has_changes(samples_after(1) | before, before)
 
-    @pytest.mark.usefixtures("folder")
-    def test_nothing_has_changed(self):
-        assert not has_changes(samples_after(60), samples_after(70))
 
-    def test_a_slide_that_still_waits_is_no_change(self, folder):
-        before = samples_after(60)
-        touch(folder, "b.tif")
-        assert not has_changes(samples_after(1) | before, before)
-
-    @pytest.mark.usefixtures("folder")
-    def test_a_slide_that_no_longer_waits_is_one(self):
-        assert has_changes(samples_after(60), samples_after(1))
-
-    def test_a_removed_slide_is_one(self, folder):
-        before = samples_after(60)
-        (folder / "a.tif").unlink()
-        assert has_changes(samples_after(60), before)
-
-    def test_a_refused_slide_is_one(self, folder):
-        before = samples_after(60)
-        touch(folder, "a.png")
-        assert has_changes(samples_after(60), before)
+@pytest.mark.parametrize(
+    "change",
+    [lambda folder: (folder / "a.tif").unlink(), lambda folder: touch(folder, "a.png")],
+    ids=["gone", "refused"],
+)
+def test_a_removed_or_refused_slide_is_a_change(folder, change):
+    before = samples_after(60)
+    change(folder)
+    assert has_changes(samples_after(60), before)
 
 
 def test_ten_thousand_slides_are_looked_at_without_opening_one(folder, monkeypatch):

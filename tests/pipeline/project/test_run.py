@@ -22,12 +22,11 @@ SETTINGS = {
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(in_folder):
     """Two slides in one folder, one with a reference, beside one that is refused; four training pairs."""
-    monkeypatch.chdir(tmp_path)
-    touch(tmp_path / "data", "slides/plate/a.tif", "slides/plate/b.tif", "slides/c{}.tif", "references/plate/a.tif")
-    touch(tmp_path / "data" / "training", *(f"{part}/{name}.tif" for part in ("images", "labels") for name in "1234"))
-    return tmp_path
+    touch(in_folder / "data", "slides/plate/a.tif", "slides/plate/b.tif", "slides/c{}.tif", "references/plate/a.tif")
+    touch(in_folder / "data" / "training", *(f"{part}/{name}.tif" for part in ("images", "labels") for name in "1234"))
+    return in_folder
 
 
 def find(*, is_main=True, on_cluster=False, **settings):

@@ -45,16 +45,21 @@ def locks(tmp_path):
     return list(tmp_path.glob(".snakemake/locks/*"))
 
 
-def wait_for_lock(tmp_path):
+def start_run(tmp_path, start):
+    """Start a run, and wait for its lock."""
+    run, _ = start("1000", "run")
     while not locks(tmp_path):
         pass
+    return run
+
+
+def kill(process):
+    process.kill()
+    process.wait()
 
 
 def test_the_lock_of_a_killed_run_is_removed(tmp_path, start):
-    run, _ = start("1000", "run")
-    wait_for_lock(tmp_path)
-    run.kill()
-    run.wait()
+    kill(start_run(tmp_path, start))
     assert locks(tmp_path)
     _, was_killed = start("0")
     assert was_killed
@@ -63,34 +68,26 @@ def test_the_lock_of_a_killed_run_is_removed(tmp_path, start):
 
 
 def test_the_lock_of_a_running_one_stays_whatever_else_is_started(tmp_path, start):
-    run, _ = start("1000", "run")
-    wait_for_lock(tmp_path)
+    run = start_run(tmp_path, start)
     looking, was_killed = start("1000")
     assert not was_killed
     assert not start("0")[1]
-    looking.kill()
-    looking.wait()
+    kill(looking)
     assert not start("0")[1]
     assert locks(tmp_path)
-    run.kill()
-    run.wait()
+    kill(run)
     assert start("0")[1]
 
 
 def test_a_run_that_began_beside_another_process_is_safe_too(tmp_path, start):
     start("1000")
-    run, _ = start("1000", "run")
-    wait_for_lock(tmp_path)
+    start_run(tmp_path, start)
     assert not start("0")[1]
     assert locks(tmp_path)
-    run.kill()
 
 
 def test_the_lock_of_a_run_on_another_machine_stays(tmp_path, start, monkeypatch):
-    run, _ = start("1000", "run")
-    wait_for_lock(tmp_path)
-    run.kill()
-    run.wait()
+    kill(start_run(tmp_path, start))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
     assert not lock_project()
@@ -105,7 +102,6 @@ def test_a_full_disk_is_an_error_before_a_run_begins(tmp_path, monkeypatch):
         lock_project()
 
 
-def test_a_run_begins_also_without_locks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".snakemake").touch()  # no folder, so that nothing can be opened in it
+def test_a_run_begins_also_without_locks(in_folder):
+    (in_folder / ".snakemake").touch()  # no folder, so that nothing can be opened in it
     assert not lock_project()

@@ -16,14 +16,9 @@ from tests.support.networks import CARD
 from tests.support.prediction import SPEED
 
 NAN = float("nan")
+pytestmark = pytest.mark.usefixtures("in_folder")
 BATCHES = ["alone", "plate"]
 TWO_BATCHES = {"a": {"plate/1": (1, 1), "plate/2": (1, 1), "alone": None}}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty project."""
-    monkeypatch.chdir(tmp_path)
 
 
 def settings_of(*names, **settings):

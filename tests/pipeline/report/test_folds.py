@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.__main__ import main
 from pipeline.project.stage_settings import stage_config
 from pipeline.report.folds import folds_columns, folds_table
 from pipeline.settings.schema import parse_settings
 from pipeline.stages.combine import cross_validation
 from pipeline.training.state import TrainingState
+from tests.support.commands import run_command
 from tests.support.networks import CARD, network_with_batch_stats, write_network
+from tests.support.slide_files import touch
 
 SETTINGS = parse_settings({"models": {"a": {"folds": 3}, "b": {}, "c": {"folds": 2}}}, source="")
 DICE = {1: [0.5, 0.7], 2: [0.9], 3: [0.6, np.nan, 0.9]}
@@ -30,9 +31,8 @@ def write_validation(folder, model, scores):
         pd.DataFrame(rows).to_csv(path, index=False)
 
 
-def test_a_table_by_hand(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_validation(tmp_path, "a", DICE)
+def test_a_table_by_hand(in_folder):
+    write_validation(in_folder, "a", DICE)
     table = folds_table(SETTINGS).set_index("fold")
     assert table["model"].unique().tolist() == ["a"]  # a fold of c is missing
     assert table["images"].dropna().to_dict() == {"1": 2, "2": 1, "3": 3, "mean": 6}
@@ -73,20 +73,15 @@ def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
     assert (next(iter(state.tensors["best"].values())) == kept).all()
 
 
-def test_a_network_that_has_seen_the_held_back_images_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    weights = write_network(tmp_path / "network", width=2, depth=1)  # nothing was held back from it
-    for name in ("a", "b"):
-        for folder in ("images", "labels"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            (tmp_path / folder / f"{name}.tif").touch()
+def test_a_network_that_has_seen_the_held_back_images_is_refused(in_folder, capsys):
+    weights = write_network(in_folder / "network", width=2, depth=1)  # nothing was held back from it
+    touch(in_folder, "images/a.tif", "images/b.tif", "labels/a.tif", "labels/b.tif")
     config = stage_config(parse_settings({"models": {"a": {"folds": 2}}}, source=""), "validate", "a/fold1")
-    flags = {"network": weights, "images": "images", "labels": "labels", "output": "o.csv", "config": config}
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    assert main(["validate", *words, "--threads", "1", "--memory-mb", "1000"]) == 1
+    files = {"network": weights, "images": "images", "labels": "labels", "output": "o.csv"}
+    assert run_command("validate", **files, config=config, threads=1, memory_mb=1000) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"error: validate: {weights}: trained without 0 images, not the 1 held back now")
-    assert not (tmp_path / "o.csv").exists()
+    assert not (in_folder / "o.csv").exists()
 
 
 @pytest.mark.parametrize("cards", [[card(0.5, "a")], [card(0.5, "a"), card(0.9, "a")], [card(0.5, "a"), card(0.9)]])

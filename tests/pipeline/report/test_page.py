@@ -60,16 +60,8 @@ def test_the_worst_come_first():
 
 def test_sections_are_in_the_order_of_their_use():
     html = render(page([entry("x", status="failed", stage="tile", error="cut short")]))
-    titles = re.findall(r"<h[12][^>]*>([^<]+)<", html)
-    assert titles == [
-        "Slidemill report",
-        "Failed",
-        "Samples",
-        "No sample",
-        "Models",
-        "Figures",
-        "Settings and versions",
-    ]
+    titles = ["Slidemill report", "Failed", "Samples", "No sample", "Models", "Figures", "Settings and versions"]
+    assert re.findall(r"<h[12][^>]*>([^<]+)<", html) == titles
 
 
 def test_states_are_counted():
@@ -116,11 +108,8 @@ def test_pictures_are_embedded_once_and_cannot_end_the_script():
     nothing, shown = json.loads(Parsed(html).scripts[1])
     assert nothing is None
     assert shown.pop("shape") == [3, 4]
-    assert {name: b64decode(content) for name, content in shown.items()} == {
-        "image": b"image",
-        "predicted": b"predicted",
-        "error": b"</script>",
-    }
+    expected = {"image": b"image", "predicted": b"predicted", "error": b"</script>"}
+    assert {name: b64decode(content) for name, content in shown.items()} == expected
     assert html.count(b64encode(b"predicted").decode()) == 1
 
 

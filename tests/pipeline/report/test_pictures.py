@@ -9,6 +9,8 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from skimage.color import rgb2xyz, xyz2lab
+from skimage.color.colorconv import rgb_from_xyz, xyz_from_rgb
 
 from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb
 from pipeline.report.pictures import error_map, layers_of, picture_shape, shrink, side_px
@@ -146,19 +148,6 @@ def test_the_colour_blind_tell_errors_apart(matrix):
             "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
         }[matrix]
     )
-    seen = [_lab(simulate @ _linear(colour)) for colour in (EXTRA_RGB, MISSED_RGB, CONFUSED_RGB)]
+    linear = rgb2xyz(np.array([EXTRA_RGB, MISSED_RGB, CONFUSED_RGB]) / 255) @ rgb_from_xyz.T
+    seen = xyz2lab((linear @ simulate.T).clip(0, 1) @ xyz_from_rgb.T)
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 25
-
-
-def _linear(colour):
-    part = np.array(colour) / 255
-    return np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
-
-
-def _lab(linear):
-    xyz = np.array(
-        [[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]]
-    ) @ linear.clip(0, 1)
-    scaled = xyz / (0.95047, 1, 1.08883)
-    root = np.where(scaled > 0.008856, np.cbrt(scaled), 7.787 * scaled + 16 / 116)
-    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])

@@ -12,10 +12,10 @@ from pipeline.base.files import write_json
 from pipeline.report.columns import columns
 from pipeline.report.outcome import Outcome
 from pipeline.report.results import results_table
-from pipeline.settings.schema import ImageConfig, Settings
+from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
-from pipeline.tiling.plan import Plan, SlidePlan
-from tests.support.prediction import SPEED
+from pipeline.tiling.plan import Plan
+from tests.support.prediction import SPEED, plan_of
 
 LOOK = {"intensity": 0.2, "contrast": 0.5, "skewness": 1.0, "focus": -2.0, "saturated": 0.0, "tissue": 0.4}
 
@@ -37,10 +37,7 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     for path in places.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=0, stride_px=1)
-    slide = SlidePlan(
-        slide=Path("a.tif"), slide_sha256="0", grid=grid, view=ImageConfig(), statistics=[], pixel_size_um=None
-    )
-    write_json(places["PLAN"], Plan(sample=sample, slide=slide).to_dict())
+    write_json(places["PLAN"], Plan(sample=sample, slide=plan_of(grid)).to_dict())
     write_json(places["APPEARANCE"], {"appearance": look})
     places["OBJECTS"].write_text("id,area_px\n" + "".join(f"{index},{area}\n" for index, area in enumerate(areas, 1)))
     speed = json.loads(places["SPEED"].read_text()) if places["SPEED"].is_file() else {"uncertain": {}, "mismatch": {}}

@@ -8,10 +8,7 @@ from pipeline.base.files import write_json
 from pipeline.base.paths import VERIFICATION
 from pipeline.report.verification import verification_tables
 
-
-@pytest.fixture(autouse=True)
-def _in_a_project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def check(precision, difference, flips=0, outside=0):

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.runtime.job_limits import Limit, cores, memory_limit
 
-NO_LIMIT_OF_V1 = "9223372036854771712"
+V1 = "memory/memory.limit_in_bytes"
 
 
 @pytest.fixture
@@ -23,18 +23,24 @@ def machine(tmp_path):
     return pretend
 
 
-def test_the_smallest_limit_up_to_the_root_counts(machine):
-    files = {"memory.max": "max", "job/memory.max": "3000000000", "job/step/memory.max": "max"}
-    limit = memory_limit({}, **machine("0::/job/step\n", files))
-    assert limit.memory_mb == 3000
-    assert limit.source.endswith("cgroup/job/memory.max")
-
-
-def test_the_group_of_a_container_is_its_root(machine):
-    """Version 1 keeps the path that the group has on the host, which is not there in the container."""
-    membership = "5:cpuacct,cpu:/docker/1a2b\n4:memory:/docker/1a2b\n"
-    limit = memory_limit({}, **machine(membership, {"memory/memory.limit_in_bytes": "2000000000"}))
-    assert limit.memory_mb == 2000
+@pytest.mark.parametrize(
+    ("membership", "files", "mb", "source"),
+    [
+        (
+            "0::/job/step\n",
+            {"memory.max": "max", "job/memory.max": "3000000000", "job/step/memory.max": "max"},
+            3000,
+            "job/memory.max",
+        ),
+        # Version 1 keeps the path that the group has on the host, which is not there in the container.
+        ("5:cpu:/docker/1a\n4:memory:/docker/1a\n", {V1: "2000000000"}, 2000, V1),
+        ("0::/\n", {"memory.max": "1000000000"}, 1000, "memory.max"),
+    ],
+)
+def test_the_smallest_limit_up_to_the_root_counts(machine, membership, files, mb, source):
+    limit = memory_limit({"SLURM_MEM_PER_NODE": "4000"}, **machine(membership, files))
+    assert limit.memory_mb == mb
+    assert limit.source.endswith(f"cgroup/{source}")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_the_group_of_a_container_is_its_root(machine):
     [
         ("", {}),
         ("0::/\n", {"memory.max": "max"}),
-        ("4:memory:/\n", {"memory/memory.limit_in_bytes": NO_LIMIT_OF_V1}),
+        ("4:memory:/\n", {V1: "9223372036854771712"}),  # none
         ("0::/../elsewhere\n", {"memory.max": "max", "../elsewhere/memory.max": "1000"}),
     ],
 )
@@ -59,11 +65,6 @@ def test_no_limit_is_none(machine, membership, files):
 )
 def test_a_job_of_slurm_has_the_memory_that_it_requested(machine, environment, mb, source):
     assert memory_limit(environment, **machine("0::/\n", {"memory.max": "8000000000"})) == Limit(mb, source)
-
-
-def test_the_smaller_limit_of_slurm_and_cgroups_counts(machine):
-    limit = memory_limit({"SLURM_MEM_PER_NODE": "4000"}, **machine("0::/\n", {"memory.max": "1000000000"}))
-    assert limit.memory_mb == 1000
 
 
 @pytest.mark.parametrize(

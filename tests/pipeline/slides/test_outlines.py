@@ -31,14 +31,14 @@ def box(left, top, right, bottom):
 
 
 def geojson(path, *features):
-    """Write features (coordinates, class or None, type) as QuPath does."""
+    """Write features (coordinates, class or None, and type if it is no polygon) as QuPath does."""
     content = [
         {
             "type": "Feature",
-            "geometry": {"type": kind, "coordinates": coordinates},
+            "geometry": {"type": "".join(kind) or "Polygon", "coordinates": coordinates},
             "properties": {"objectType": "annotation"} | ({"classification": {"name": name}} if name else {}),
         }
-        for coordinates, name, kind in features
+        for coordinates, name, *kind in features
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": content}))
     return path
@@ -92,11 +92,8 @@ def _shifted(area):
 
 def test_holes_stay_empty_and_later_areas_cover_earlier_ones(tmp_path):
     ring = [box(2, 2, 12, 12)[0], box(5, 5, 9, 9)[0]]
-    path = geojson(
-        tmp_path / "a.geojson",
-        (ring, "stroma", "Polygon"),
-        ([box(10, 10, 14, 14), box(20, 0, 22, 2)], "tumour", "MultiPolygon"),
-    )
+    boxes = [box(10, 10, 14, 14), box(20, 0, 22, 2)]
+    path = geojson(tmp_path / "a.geojson", (ring, "stroma"), (boxes, "tumour", "MultiPolygon"))
     expected = np.zeros((20, 30), int)
     expected[2:12, 2:12] = 1
     expected[5:9, 5:9] = 0
@@ -105,9 +102,7 @@ def test_holes_stay_empty_and_later_areas_cover_earlier_ones(tmp_path):
 
 
 def test_pixels_outside_areas_are_ignored_if_annotation_is_sparse(tmp_path):
-    path = geojson(
-        tmp_path / "a.geojson", (box(0, 0, 3, 3), "tumour", "Polygon"), (box(3, 0, 5, 3), "background", "Polygon")
-    )
+    path = geojson(tmp_path / "a.geojson", (box(0, 0, 3, 3), "tumour"), (box(3, 0, 5, 3), "background"))
     labels = read(path, SPARSE)
     assert labels[1, :7].tolist() == [9, 9, 9, 7, 7, 200, 200]
     assert class_map(labels, SPARSE, source=path)[1, :7].tolist() == [2, 2, 2, 0, 0, IGNORED, IGNORED]
@@ -115,12 +110,8 @@ def test_pixels_outside_areas_are_ignored_if_annotation_is_sparse(tmp_path):
 
 def test_every_outline_is_an_object(tmp_path):
     """Touching objects are separated, as in a label image; areas of background are no objects."""
-    path = geojson(
-        tmp_path / "a.geojson",
-        (box(0, 0, 4, 4), None, "Polygon"),
-        (box(4, 0, 8, 4), "nucleus", "Polygon"),
-        (box(10, 0, 20, 4), "background", "Polygon"),
-    )
+    features = (box(0, 0, 4, 4), None), (box(4, 0, 8, 4), "nucleus"), (box(10, 0, 20, 4), "background")
+    path = geojson(tmp_path / "a.geojson", *features)
     sparse = OBJECTS.model_copy(update={"ignored": 2})
     assert read(path, sparse)[0, [0, 4, 10, 25]].tolist() == [1, 3, 0, 2]
     classes, objects = training_objects(read(path, sparse), sparse, source=path)
@@ -129,16 +120,11 @@ def test_every_outline_is_an_object(tmp_path):
 
 
 def test_outlines_are_in_pixels_of_the_file_whatever_the_view(tmp_path):
-    path = geojson(tmp_path / "a.geojson", (box(8, 4, 20, 12), "tumour", "Polygon"))
+    path = geojson(tmp_path / "a.geojson", (box(8, 4, 20, 12), "tumour"))
     view = ImageConfig(pixel_size_um=1.0, fallback_pixel_size_um=0.25)
-    assert np.argwhere(read(path, TISSUES, shape=(40, 60), view=view) == 2).tolist() == [
-        [1, 2],
-        [1, 3],
-        [1, 4],
-        [2, 2],
-        [2, 3],
-        [2, 4],
-    ]
+    expected = np.zeros((10, 15), int)
+    expected[1:3, 2:5] = 2
+    np.testing.assert_array_equal(read(path, TISSUES, shape=(40, 60), view=view), expected)
 
 
 def test_all_shapes_of_imagej_are_read(tmp_path):
@@ -188,19 +174,11 @@ def test_a_single_roi_between_pixels(tmp_path):
     [
         (([1, 1], "tumour", "Point"), TISSUES, "annotation 1 is a Point, only areas can be learned"),
         (([[1, 1], [2, 2]], None, "LineString"), OBJECTS, "annotation 1 is a LineString"),
-        ((box(0, 0, 0, 5), "tumour", "Polygon"), TISSUES, "annotation 1 has no area"),
-        (
-            (box(0, 0, 5, 5), "necrosis", "Polygon"),
-            TISSUES,
-            "has class 'necrosis', allowed: background, stroma, tumour",
-        ),
-        ((box(0, 0, 5, 5), None, "Polygon"), TISSUES, "annotation 1 has no class; give it one of background"),
-        (
-            (box(0, 0, 60, 40), "tumour", "Polygon"),
-            TISSUES,
-            "spans rows 0 to 40 and columns 0 to 60, its image has 20 rows and 30 columns",
-        ),
-        ((box(0, 0, "x", 40), "tumour", "Polygon"), TISSUES, "a.geojson: cannot be read"),
+        ((box(0, 0, 0, 5), "tumour"), TISSUES, "annotation 1 has no area"),
+        ((box(0, 0, 5, 5), "necrosis"), TISSUES, "has class 'necrosis', allowed: background, stroma, tumour"),
+        ((box(0, 0, 5, 5), None), TISSUES, "annotation 1 has no class; give it one of background"),
+        ((box(0, 0, 60, 40), "tumour"), TISSUES, "rows 0 to 40 and columns 0 to 60, .* has 20 rows and 30 columns"),
+        ((box(0, 0, "x", 40), "tumour"), TISSUES, "a.geojson: cannot be read"),
     ],
 )
 def test_a_wrong_annotation_is_refused_with_its_number(tmp_path, feature, config, message):
@@ -230,17 +208,16 @@ def test_lines_of_imagej_and_files_beyond_the_budget_are_refused(tmp_path):
 
 def test_outlines_can_be_a_reference(tmp_path):
     """As for held-back images of a fold; pixels that are not annotated are refused."""
-    path = geojson(tmp_path / "a.geojson", (box(0, 0, 4, 4), None, "Polygon"), (box(8, 0, 12, 4), None, "Polygon"))
+    path = geojson(tmp_path / "a.geojson", (box(0, 0, 4, 4), None), (box(8, 0, 12, 4), None))
     expected = read(path, OBJECTS) > 0
-    for config in (OBJECTS, OBJECTS.model_copy(update={"ignored": 9})):
-        scratch = tmp_path / str(config.ignored)
-        with open_reference(
-            path, expected.shape, tmp_path / "image.tif", config, memory_mb=100, view=ImageConfig()
-        ) as truth:
-            if config.ignored is None:
-                side = copy_reference(truth, config, scratch)
-                assert side.count == 2
-                np.testing.assert_array_equal(side.classes[:] > 0, expected)
-            else:
-                with pytest.raises(SlideError, match="some pixels are not annotated .training.ignored."):
-                    copy_reference(truth, config, scratch)
+
+    def copied(config):
+        grid = {"memory_mb": 100, "view": ImageConfig()}
+        with open_reference(path, expected.shape, tmp_path / "image.tif", config, **grid) as truth:
+            return copy_reference(truth, config, tmp_path / str(config.ignored))
+
+    side = copied(OBJECTS)
+    assert side.count == 2
+    np.testing.assert_array_equal(side.classes[:] > 0, expected)
+    with pytest.raises(SlideError, match="some pixels are not annotated .training.ignored."):
+        copied(OBJECTS.model_copy(update={"ignored": 9}))

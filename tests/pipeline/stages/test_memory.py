@@ -1,8 +1,7 @@
 """Memory does not grow: peak memory is set by the budget, not by the number of rows, and stays below it."""
 
 import resource
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,34 +14,21 @@ from pipeline.runtime.job_limits import Limit
 from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import budget_within, largest_window_px, needed_mb
+from tests.support.commands import run_stage
 from tests.support.networks import CLASSES, write_network
 from tests.support.slide_files import write_batch
 
 MEMORY_MB = 1500
 LIMIT_MB = 2000  # of address space for data, some of which the libraries reserve without ever touching it
 COLUMNS, SHORT, LONG = 2048, 10_000, 100_000
-JOB = """
-import sys
-from pipeline.__main__ import main
-code = main(sys.argv[1:])
-with open("/proc/self/status") as file:
-    print(*(line.split()[1] for line in file if line.startswith("VmHWM")))
-sys.exit(code)
-"""
 
 
 def peak_of(stage, *flags):
     """Run a stage in a process whose address space is limited; return its peak in MB."""
-    command = [sys.executable, "-c", JOB, stage, *map(str, flags)]
-    done = subprocess.run(
-        [*command, "--config", stage_config(Settings(classes=CLASSES), stage)],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_MB * 10**6,) * 2),
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1]) * 1024 / 10**6
+    config = stage_config(Settings(classes=CLASSES), stage)
+    limit = partial(resource.setrlimit, resource.RLIMIT_DATA, (LIMIT_MB * 10**6,) * 2)
+    _, peak = run_stage(stage, *flags, config=config, before=limit)
+    return peak / 10**6
 
 
 def peaks_of(folder, rows, generator):

@@ -68,10 +68,15 @@ def segment(folder, weights, settings=SETTINGS):
     return masks
 
 
-def write_slides(folder, generator, *names):
-    (folder / "slides").mkdir()
-    for name in names:
-        tifffile.imwrite(folder / "slides" / f"{name}.tif", generator.integers(0, 255, (90, 120)).astype(np.uint8))
+def write_slides(folder, slides, **options):
+    """Write slides; they are given as pixels by name."""
+    (folder / "slides").mkdir(parents=True)
+    for name, pixels in slides.items():
+        tifffile.imwrite(folder / "slides" / f"{name}.tif", pixels, **options)
+
+
+def random_slides(generator, *names):
+    return {name: generator.integers(0, 255, (90, 120)).astype(np.uint8) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def segmented(tmp_path_factory):
     """A folder with two slides and their masks, and the network; tests read it only."""
     folder = tmp_path_factory.mktemp("segmented")
     weights = write_network(folder / "network", width=2, depth=2)
-    write_slides(folder, np.random.default_rng(0), "a", "b")
+    write_slides(folder, random_slides(np.random.default_rng(0), "a", "b"))
     segment(folder, weights)
     return folder, weights
 
@@ -101,10 +106,8 @@ def test_masks_of_the_demo_slides_equal_one_pass_over_the_whole(tmp_path, paddin
     """From file to file, in float32."""
     weights = write_network(tmp_path / "network", width=6, padding=padding)
     network, _ = load_network(weights)
-    (tmp_path / "slides").mkdir()
     pixels = demo_slides()
-    for name, image in pixels.items():
-        tifffile.imwrite(tmp_path / "slides" / f"{name}.tif", image, tile=(128, 128), compression="zlib")
+    write_slides(tmp_path, pixels, tile=(128, 128), compression="zlib")
     masks = segment(tmp_path, weights, Settings(classes=CLASSES, tiling={"tile_px": 208}))
     for name, image in pixels.items():
         whole = logits_of_the_whole(network, normalized(image[None]))
@@ -156,7 +159,7 @@ def test_training_sees_the_grid_of_the_view(tmp_path, generator):
 
 def test_probabilities_are_kept_on_request(tmp_path, generator):
     weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a")
+    write_slides(tmp_path, random_slides(generator, "a"))
     masks = segment(tmp_path, weights, Settings(classes=CLASSES, prediction={"probabilities": True}))
     with open_prediction(tmp_path / "batch.zarr.zip", "batch/a") as group:
         probabilities = group["probabilities"][:].astype(float)
@@ -169,7 +172,7 @@ def test_probabilities_are_kept_on_request(tmp_path, generator):
 def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator):
     """From slide to mask: predict writes the probabilities, stitch splits by them, twice to the same bytes."""
     weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a")
+    write_slides(tmp_path, random_slides(generator, "a"))
     settings = Settings(classes=CLASSES, masks={"instances": "watershed"})
     masks = segment(tmp_path, weights, settings)
     content = masks["a"].read_bytes()
@@ -185,10 +188,7 @@ def test_a_watershed_mask_has_the_objects_of_the_whole_image(tmp_path, generator
     ("masks", "message"),
     [
         ({"instances": "watershed"}, "has no probabilities, which masks.instances 'watershed' needs; predict again"),
-        (
-            {"min_object_um2": 3.0},
-            r"a.tif: has no pixel size, which masks.min_object_um2 \(3\) and .* need; set image.fa",
-        ),
+        ({"min_object_um2": 3.0}, r"a.tif: has no pixel size, which masks.min_object_um2 \(3\) .* need; set image.fa"),
     ],
 )
 def test_a_mask_setting_without_its_input_is_an_error(tmp_path, segmented, capsys, masks, message):
@@ -206,8 +206,7 @@ def test_skipped_glass_is_background_and_all_other_tiles_are_unchanged(tmp_path,
     masks, speeds, kept = {}, {}, {}
     for skip_glass in (True, False):
         folder = tmp_path / str(skip_glass)
-        (folder / "slides").mkdir(parents=True)
-        tifffile.imwrite(folder / "slides" / "a.tif", pixels, photometric="rgb")
+        write_slides(folder, {"a": pixels}, photometric="rgb")
         tiling = {"tile_px": 64, "skip_glass": skip_glass}
         settings = Settings(classes=CLASSES, image=RGB, tiling=tiling, prediction={"probabilities": True})
         masks[skip_glass] = tifffile.imread(segment(folder, weights, settings)["a"], series=0)
@@ -234,15 +233,14 @@ def test_nothing_is_skipped_where_tiles_are_blended(tmp_path, monkeypatch):
     weights = write_network(tmp_path / "network", "pspnet", in_channels=3, width=2)
     pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
     pixels[150:260, 100:220] = 90
-    (tmp_path / "slides").mkdir()
-    tifffile.imwrite(tmp_path / "slides" / "a.tif", pixels, photometric="rgb")
+    write_slides(tmp_path, {"a": pixels}, photometric="rgb")
     segment(tmp_path, weights, Settings(classes=CLASSES, image=RGB, tiling={"tile_px": 64}))
     assert read_plan(tmp_path / "plans" / "batch" / "a.json").slide.tissue is None
 
 
 def test_a_slide_damaged_after_it_was_planned_fails_alone(tmp_path, generator, capsys):
     weights = write_network(tmp_path / "network", width=2, depth=2)
-    write_slides(tmp_path, generator, "a", "b")
+    write_slides(tmp_path, random_slides(generator, "a", "b"))
     segment(tmp_path, weights)
     (tmp_path / "slides" / "a.tif").write_bytes(b"")
     assert predict(tmp_path, weights) == 0
@@ -313,11 +311,8 @@ def test_combine_writes_one_network_that_averages(tmp_path):
     assert (card.architecture, card.classes, card.geometry.stride_px) == ("ensemble", CLASSES, 8)
     members = [load_network(path)[0] for path in paths]
     assert card.parameters == sum(parameter.numel() for network in members for parameter in network.parameters())
-    assert all(
-        torch.equal(value, members[index].state_dict()[name])
-        for index in (0, 1)
-        for name, value in both.members[index].state_dict().items()
-    )
+    for member, own in zip(members, both.members, strict=True):
+        assert all(torch.equal(value, own.state_dict()[name]) for name, value in member.state_dict().items())
 
 
 def test_combine_refuses_networks_of_other_classes(tmp_path, capsys):

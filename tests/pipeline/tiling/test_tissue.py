@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from models.base.geometry import Geometry
-from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats.image import Image
 from pipeline.slides.planes import pick_planes
 from pipeline.slides.slide import Slide, open_slide
@@ -19,6 +18,7 @@ from pipeline.tiling import tissue
 from pipeline.tiling.grid import Grid, Region
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.tissue import Tissue, find_tissue, glass_threshold, runs_with_tissue
+from tests.support.prediction import plan_of
 
 SIDE = 2048
 GLASS = (243, 242, 244)
@@ -34,6 +34,12 @@ def glass(generator, colour=GLASS):
     return np.clip(generator.normal(colour, 2, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
 
 
+def stained_glass(generator):
+    canvas = glass(generator)
+    canvas[500:1200, 300:1500] = (120, 60, 140)
+    return canvas
+
+
 def shrunk(image, factor):
     """A coarser level: the mean of squares."""
     rows, columns = (length // factor * factor for length in image.shape[:2])
@@ -47,29 +53,16 @@ def skipped_tiles(slide, tile_px):
     if found is None:
         return []
     grid = Grid.plan(slide.shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
-    plan = plan_of(grid, runs_with_tissue(found, grid))
+    plan = plan_of(grid, tissue=runs_with_tissue(found, grid))
     return [tile.write for tile in plan.glass()]
 
 
-def plan_of(grid, runs):
-    return SlidePlan(
-        slide=Path("a.tif"),
-        slide_sha256="0",
-        grid=grid,
-        view=ImageConfig(),
-        statistics=[],
-        pixel_size_um=None,
-        tissue=runs,
-    )
-
-
 def stained(data):
-    """Every image of stained tissue with its annotated nuclei."""
+    """Every image of stained tissue with its annotated nuclei, those on glass first."""
     with (data / "dsb2018" / "index.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["channels"] == "3":
-                name = f"{row['id']}.tif"
-                yield tuple(tifffile.imread(data / "dsb2018" / kind / name) for kind in ("images", "labels"))
+        rows = [row for row in csv.DictReader(file) if row["channels"] == "3"]
+    for row in sorted(rows, key=lambda row: row["style"] != "purple_on_white"):
+        yield tuple(tifffile.imread(data / "dsb2018" / kind / f"{row['id']}.tif") for kind in ("images", "labels"))
 
 
 def test_no_annotated_nucleus_is_in_a_skipped_tile(data, generator):
@@ -94,9 +87,7 @@ def test_no_annotated_nucleus_is_in_a_skipped_tile(data, generator):
 @pytest.mark.parametrize("factor", [1, 4])
 def test_a_nucleus_alone_on_the_glass_is_found(factor, data, generator):
     """Cut out along its annotated outline, without anything around it."""
-    with (data / "dsb2018" / "index.csv").open() as file:
-        name = next(f"{row['id']}.tif" for row in csv.DictReader(file) if row["style"] == "purple_on_white")
-    image, labels = (tifffile.imread(data / "dsb2018" / kind / name) for kind in ("images", "labels"))
+    image, labels = next(stained(data))
     canvas = glass(generator)
     canvas[:256, :320] = image
     centres = []
@@ -132,8 +123,7 @@ def test_nothing_is_skipped_unless_the_background_is_bright_and_colourless(backg
 
 
 def test_nothing_is_skipped_of_other_kinds_of_images(generator):
-    canvas = glass(generator)
-    canvas[500:1200, 300:1500] = (120, 60, 140)
+    canvas = stained_glass(generator)
     assert find_tissue(slide_of(canvas)) is not None
     assert find_tissue(slide_of(canvas[..., 0])) is None  # one channel
     assert find_tissue(slide_of(canvas[..., :2])) is None
@@ -183,8 +173,7 @@ def test_tissue_does_not_depend_on_the_bands(band_px, generator, monkeypatch):
 
 
 def test_cells_of_large_slides_are_larger(generator, monkeypatch):
-    canvas = glass(generator)
-    canvas[500:1200, 300:1500] = (120, 60, 140)
+    canvas = stained_glass(generator)
     monkeypatch.setattr(tissue, "_MOST_CELLS", 100)
     found = find_tissue(slide_of(canvas))
     assert found.cells.size <= 100
@@ -199,7 +188,7 @@ def test_cells_of_large_slides_are_larger(generator, monkeypatch):
 def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_px, tile_px):
     shape = tuple(max(1, int(count * side)) for count, side in zip(cells.shape, cell_px, strict=True))
     grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
-    plan = plan_of(grid, runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
+    plan = plan_of(grid, tissue=runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
     plan = SlidePlan.from_dict(plan.to_dict())
     held, skipped = ([tile.write for tile in part] for part in (plan.tiles(), plan.glass()))
     assert sorted([*held, *skipped], key=lambda region: (region.top, region.left)) == [
@@ -216,6 +205,6 @@ def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_
 
 def test_a_plan_without_tissue_map_has_all_tiles():
     grid = Grid.plan((100, 90), geometry=Geometry(stride_px=16, context_px=0), tile_px=32)
-    plan = plan_of(grid, None)
+    plan = plan_of(grid)
     assert list(plan.tiles()) == list(grid.tiles())
     assert list(plan.glass()) == []

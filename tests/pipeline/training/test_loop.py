@@ -112,12 +112,9 @@ def test_patience_ends_a_training(train):
 def test_an_infinite_loss_is_an_error_and_the_batch_is_kept(tmp_path):
     with pytest.raises(SlidemillError, match="the loss is .* at step .*; the batch is in .*; lower learning_rate"):
         train_in(tmp_path, learning_rate=1e30)
+    shapes = {"image": (2, 1, 64, 64), "target": (2, 64, 64), "weights": (2, 64, 64)}
     with np.load(tmp_path / "training" / "failed-batch.npz") as batch:
-        assert {name: part.shape for name, part in batch.items()} == {
-            "image": (2, 1, 64, 64),
-            "target": (2, 64, 64),
-            "weights": (2, 64, 64),
-        }
+        assert {name: part.shape for name, part in batch.items()} == shapes
     assert not (tmp_path / "history.csv").exists()
 
 
@@ -155,14 +152,16 @@ def test_a_patch_that_does_not_fit_the_network_is_an_error(patch_px, message):
         check_patch(Geometry(stride_px=16, context_px=94, margin_px=92, remainder_px=12), patch_px)
 
 
-def test_a_batch_that_cannot_be_divided_is_an_error(tmp_path):
-    with pytest.raises(SlidemillError, match="batch_size 2 cannot be shared among 3 devices"):
-        train_in(tmp_path, devices=CPU * 3)
-
-
-def test_a_batch_of_one_is_an_error_for_pspnet(train):
-    with pytest.raises(SlidemillError, match="batch_size must be at least 2 for pspnet"):
-        train(architecture="pspnet", options={"width": 1}, batch_size=1)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"devices": CPU * 3}, "batch_size 2 cannot be shared among 3 devices"),
+        ({"architecture": "pspnet", "options": {"width": 1}, "batch_size": 1}, "must be at least 2 for pspnet"),
+    ],
+)
+def test_a_batch_of_a_wrong_size_is_an_error(train, settings, message):
+    with pytest.raises(SlidemillError, match=message):
+        train(**settings)
 
 
 def test_the_first_loss_is_that_of_chance(train):

@@ -52,19 +52,18 @@ def test_a_loss_that_never_falls_is_an_error():
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_rate_and_draws_the_test(tmp_path, monkeypatch, capsys):
-    Project(tmp_path)
-    (tmp_path / "results" / "weight_maps").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
+def test_the_command_prints_a_rate_and_draws_the_test(in_folder, capsys):
+    Project(in_folder)
+    (in_folder / "results" / "weight_maps").mkdir(parents=True)
     content = {"training": {"images": "images", "labels": "labels"}, "models": {"unet": NETWORK.model_dump()}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    (in_folder / "config.yaml").write_text(yaml.safe_dump(content))
     words = ["find-lr", "--model", "unet", "--settings", "config.yaml", "--steps", "40", "--threads", "1"]
     assert main(words) == 1
     assert "no weight map of a; run snakemake" in capsys.readouterr().err.splitlines()[-1]
-    (tmp_path / "weight-maps").rename(tmp_path / "results" / "weight_maps" / "unet")
+    (in_folder / "weight-maps").rename(in_folder / "results" / "weight_maps" / "unet")
     assert main(words) == 0
     suggested = float(capsys.readouterr().out.removeprefix("learning_rate: "))
     assert 1e-6 <= suggested <= 1
-    table = pd.read_csv(tmp_path / "results" / "find-lr" / "unet.csv")
+    table = pd.read_csv(in_folder / "results" / "find-lr" / "unet.csv")
     assert list(table) == ["learning_rate", "loss", "smoothed"]
-    assert (tmp_path / "results" / "find-lr" / "unet.svg").read_text().startswith("<?xml")
+    assert (in_folder / "results" / "find-lr" / "unet.svg").read_text().startswith("<?xml")

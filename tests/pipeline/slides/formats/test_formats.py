@@ -142,12 +142,8 @@ def test_a_czi_is_what_was_written(tmp_path, generator, colour, dtype):
     stored = (generator.random(shape) * 200).astype(dtype)
     with czi.create_czi(str(tmp_path / "x.czi")) as file:
         for scene, time, channel, plane in np.ndindex(*shape[:4]):
-            file.write(
-                stored[scene, time, channel, plane],
-                location=(-7 + 500 * scene, 300),
-                plane={"C": channel, "Z": plane, "T": time},
-                scene=scene,
-            )
+            place = {"location": (-7 + 500 * scene, 300), "plane": {"C": channel, "Z": plane, "T": time}}
+            file.write(stored[scene, time, channel, plane], **place, scene=scene)
         file.write_metadata("x", channel_names={0: "DAPI", 1: "GFP"}, scale_x=0.25e-6, scale_y=0.5e-6)
     if colour:
         with pytest.raises(SlideError, match="2 channels of 3 colours each"):
@@ -256,9 +252,8 @@ def test_palettes_become_rgb_and_white_stored_as_zero_is_inverted(tmp_path):
     palette = np.zeros((3, 256), np.uint16)
     palette[:, 1], palette[:, 2] = (257, 514, 771), (65535, 0, 257)
     tifffile.imwrite(tmp_path / "palette.tif", numbers, photometric="palette", colormap=palette)
-    np.testing.assert_array_equal(
-        pixels_of(tmp_path / "palette.tif"), [[[0, 1], [255, 1]], [[0, 2], [0, 2]], [[0, 3], [1, 3]]]
-    )
+    expected = [[[0, 1], [255, 1]], [[0, 2], [0, 2]], [[0, 3], [1, 3]]]
+    np.testing.assert_array_equal(pixels_of(tmp_path / "palette.tif"), expected)
     tifffile.imwrite(tmp_path / "white.tif", numbers, photometric="miniswhite")
     np.testing.assert_array_equal(pixels_of(tmp_path / "white.tif")[0], [[255, 254], [253, 254]])
 
@@ -268,9 +263,8 @@ def test_a_jpeg_is_what_pillow_reads(tmp_path, generator, mode, quality):
     drawn = generator.integers(0, 255, (30, 20, len(mode))).astype(np.uint8).squeeze()
     PIL.Image.fromarray(drawn, mode).save(tmp_path / "x.jpg", quality=quality)
     with PIL.Image.open(tmp_path / "x.jpg") as picture:
-        np.testing.assert_array_equal(
-            pixels_of(tmp_path / "x.jpg"), np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
-        )
+        expected = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "x.jpg"), expected)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:-100])
     with pytest.raises(SlideError, match="cut.jpg: cannot be read: .*truncated"):
         pixels_of(tmp_path / "cut.jpg")

@@ -55,11 +55,7 @@ def test_pairs_read_from_disk_equal_those_in_memory(project, monkeypatch):
     far = pickle.loads(pickle.dumps(opened(project)))
     assert [one.in_memory for one in (*near, *far)] == [True] * 3 + [False] * 3
     for one, other in zip(near, far, strict=True):
-        for rows, columns in (
-            (slice(0, 64), slice(0, 96)),
-            (slice(13, 32), slice(40, 96)),
-            (slice(63, 64), slice(0, 1)),
-        ):
+        for rows, columns in (np.s_[:64, :96], np.s_[13:32, 40:96], np.s_[63:64, 0:1]):
             np.testing.assert_array_equal(one.image[:, rows, columns], other.image[:, rows, columns])
             np.testing.assert_array_equal(one.classes[rows, columns], other.classes[rows, columns])
             np.testing.assert_array_equal(one.weights[rows, columns], other.weights[rows, columns])
@@ -121,9 +117,8 @@ def test_values_of_no_class_are_an_error(project):
 def test_all_problems_are_in_one_message(project):
     write(project, "labels", "b", BLANK)
     write(project, "images", "c", np.zeros((64, 96), np.uint8))
-    with pytest.raises(
-        SlidemillError, match=r"2 of 3 training .*\(1\) .*b.tif: nothing but .*\(2\) .*c.tif: the image is"
-    ):
+    problems = r"2 of 3 training .*\(1\) .*b.tif: nothing but .*\(2\) .*c.tif: the image is"
+    with pytest.raises(SlidemillError, match=problems):
         opened(project)
 
 

@@ -1,6 +1,7 @@
 """Patches depend on seed and number only, are balanced over slides and classes, and stay aligned with their labels."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,12 +107,7 @@ def test_ignored_pixels_stay_ignored_and_no_others_become_so():
 
 
 def test_an_image_smaller_than_a_patch_is_mirrored():
-    tiny = Annotated(
-        name="",
-        image=np.arange(12, dtype=np.float32).reshape(1, 3, 4),
-        classes=np.zeros((3, 4), np.uint8),
-        weights=np.ones((3, 4), np.float16),
-    )
+    tiny = of_classes(np.arange(12).reshape(3, 4))
     image, *_ = patches(images=[tiny], patch_px=16)[0]
     expected = np.pad(tiny.image[0], [(7, 6), (6, 6)], mode="reflect")
     np.testing.assert_array_equal(image[0].numpy(), expected)
@@ -120,9 +116,7 @@ def test_an_image_smaller_than_a_patch_is_mirrored():
 def test_real_neighbours_fill_the_corners_of_a_rotated_patch():
     """A rotated patch of a ramp is a ramp up to its corners; mirrored pixels would not be."""
     ramp = np.arange(200, dtype=np.float32)[:, None] + 3 * np.arange(200, dtype=np.float32)
-    slide = Annotated(
-        name="", image=ramp[None], classes=np.zeros(ramp.shape, np.uint8), weights=np.ones(ramp.shape, np.float16)
-    )
+    slide = replace(of_classes(np.zeros(ramp.shape)), image=ramp[None])
     config = STILL.model_copy(update={"rotate_deg": 180.0, "probability": {"rotate_deg": 1.0}})
     drawn = patches(config, images=[slide], patch_px=32)
     inner = 0

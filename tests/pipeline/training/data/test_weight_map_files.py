@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import skimage.measure
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from pipeline.slides.labels import IGNORED, class_map, separate_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands
 from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
+from tests.support.masks import numbered
 from tests.support.weight_maps import PUBLISHED, direct, random_objects
 
 INSTANCES = LabelConfig(classes=["background", "nucleus"], kind="instances")
@@ -37,9 +37,7 @@ def expected_weights(labels, config, path):
         objects = separate_touching(labels.astype(np.int32))
         return direct(objects, (objects > 0).astype(int), CLASS_WEIGHT["instances"], 10.0, 5.0)
     classes = class_map(labels, config, source=path)
-    return direct(
-        skimage.measure.label(classes, background=0, connectivity=1), classes, CLASS_WEIGHT["classes"], 10.0, 5.0
-    )
+    return direct(numbered(classes), classes, CLASS_WEIGHT["classes"], 10.0, 5.0)
 
 
 @pytest.mark.parametrize("config", [INSTANCES, CLASSES], ids=lambda config: config.kind)
