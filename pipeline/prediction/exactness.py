@@ -108,7 +108,6 @@ def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid
         Normalized, of the shape of ``grid``.
     grid : Grid
         Of exact tiles.
-    precision : "float64" or "float32"
     """
     trained = copy.deepcopy(network).to(_DTYPES[precision])
     whole = one_pass(trained, image, grid)

@@ -65,7 +65,6 @@ def read_batches(
 
     Parameters
     ----------
-    slides : iterable of (str, SlidePlan)
     batch_px : int
         Most pixels of a batch; it has at least one window.
     memory_mb : int

@@ -59,7 +59,7 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
     log.info("%s: rows %d, columns %d of %s px", planned.slide.slide, place.top, place.left, grid.shape)
     found = _verify(loaded, card, image, grid)
     origin = provenance("verify", config, weights=sha256(network), slide=planned.slide.slide_sha256)
-    write_json(output, found | {"piece": asdict(place), "grid": grid.to_dict(), "provenance": origin})
+    write_json(output, found | {"piece": asdict(place), "grid": asdict(grid), "provenance": origin})
     broken = [check for check in found["checks"] if not check["holds"]]
     if broken:
         raise SlidemillError(

@@ -44,7 +44,7 @@ class Layers:
     shape: tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table: key in the rows, meaning, decimals (None: text), whether it is shown at first."""
 
@@ -68,11 +68,8 @@ class Entry:
     @property
     def state(self) -> State:
         """``flagged`` is done with a quality warning, ``good`` is done without one."""
-        if self.row["status"] == "failed":
-            return "failed"
-        if self.row["status"] == "waiting":
-            return "waiting"
-        return "flagged" if self.row.get("flags") else "good"
+        status: State = self.row["status"]
+        return status if status in {"failed", "waiting"} else "flagged" if self.row.get("flags") else "good"
 
 
 @dataclass(frozen=True, kw_only=True)

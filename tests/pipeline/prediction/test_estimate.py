@@ -1,6 +1,6 @@
 """Estimates need headers only, and agree with plans and measurements."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_the_throughput_of_earlier_runs_is_that_of_all_of_them():
 
 def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(tmp_path, monkeypatch, capsys):
     project(tmp_path, monkeypatch)
-    write_json(tmp_path / "results/predictions/net/plate/a.json", SPEED.to_dict())
+    write_json(tmp_path / "results/predictions/net/plate/a.json", asdict(SPEED))
     tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
     (tmp_path / "bad.tif").write_text("bad")
 
@@ -97,7 +97,7 @@ def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(tm
     (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
     tifffile.imwrite("a.tif", np.zeros((300, 100), np.uint8))
     for name, speed in (("net", 2.0), ("mirrored", 8.0)):
-        write_json(tmp_path / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
+        write_json(tmp_path / f"results/predictions/{name}/a.json", asdict(replace(SPEED, wall_s=speed)))
     assert main(["estimate", "a.tif"]) == 0
     before = capsys.readouterr().out
     assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]
