@@ -45,7 +45,6 @@ def load_pretrained(network: SegmentationModel, source: str) -> None:
 
     Parameters
     ----------
-    network : SegmentationModel
     source : str
         ``imagenet``; or the path of a torchvision state dict (.pth, .pt), whose backbone must fit completely; or of a
         ``model.safetensors``, of which all weights with the same name and shape are loaded: the head stays random if

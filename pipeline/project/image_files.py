@@ -66,11 +66,6 @@ def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str,
     return images
 
 
-def find_labels(folder: Path) -> dict[str, Path]:
-    """Return the label images and annotation files below ``folder`` by sample id, as :func:`find_images` does."""
-    return find_images(folder, SUFFIXES + ANNOTATION_SUFFIXES)
-
-
 def list_images(
     folder: Path, suffixes: tuple[str, ...] = SUFFIXES, *, follow_links: bool
 ) -> tuple[dict[str, Path], dict[str, Refused]]:

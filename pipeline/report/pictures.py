@@ -132,10 +132,10 @@ def _picture(slide: Slide, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the slide as (rows, columns, 3) in its colours, or as (rows, columns) in grey."""
     rows, columns = shape
     picked = shrink(slide, (rows * _SAMPLES, columns * _SAMPLES))
-    means = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
+    means: NDArray[Any] = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
     if slide.channels == 3 and picked.dtype == np.uint8:
         return means.transpose(1, 2, 0).round().astype(np.uint8)
-    grey = normalize(means, measure_intensities(lambda: iter([means]), means.dtype)).mean(axis=0)
+    grey: NDArray[Any] = normalize(means, measure_intensities(lambda: iter([means]), means.dtype)).mean(axis=0)
     return (grey.clip(0, 1) * 255).round().astype(np.uint8)
 
 
