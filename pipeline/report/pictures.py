@@ -48,14 +48,7 @@ def picture_shape(shape: tuple[int, int], side_px: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def layers_of(
-    slide: Slide,
-    mask: Slide,
-    truth: NDArray[Any] | None,
-    *,
-    side_px: int,
-    num_classes: int,
-) -> Layers:
+def layers_of(slide: Slide, mask: Slide, truth: NDArray[Any] | None, *, side_px: int, num_classes: int) -> Layers:
     """Return the pictures of one result.
 
     Parameters
