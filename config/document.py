@@ -197,10 +197,8 @@ flagged.
 
 def metrics_page() -> str:
     """Return the text of docs/metrics.md."""
-    rows = []
-    for column in columns(["{class}"]):
-        about = column.about.replace("|", "\\|")
-        rows.append(f"| `{column.name}` | {about} |")
+    shown = {column.name: column.about.replace("|", "\\|") for column in columns(["{class}"])}
+    rows = [f"| `{name}` | {about} |" for name, about in shown.items()]
     return _METRICS.replace("{table}", "\n".join(rows))
 
 
@@ -274,7 +272,7 @@ def _limits(kind: type[BaseModel], name: str) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {choice[key]:g}" for key, sign in signs.items() if key in choice]
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
-    words = names.get(choice.get("type", ""), {"array": "list", "object": "mapping"}.get(choice.get("type", ""), ""))
+    words = (names | {"array": "list", "object": "mapping"}).get(choice.get("type", ""), "")
     fixed = [f"`{other['const']}`" for other in choices[1:] if "const" in other]
     fixed += ["null"] if len(choices) < len(described.get("anyOf", [described])) else []
     return " or ".join([", ".join([words, *bounds]), *fixed])

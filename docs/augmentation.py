@@ -49,11 +49,14 @@ _NOTHING = dict.fromkeys([*_ON_NUCLEI, *_ON_SECTION], 0.0) | {"flip": False, "ch
 def main() -> None:
     """Write the picture."""
     mpl.use("agg")
-    nuclei, section = _nuclei(), _section()
+    images = _images()
+    labels, pixels = tifffile.imread(images / "mask2d.tif"), np.asarray(Image.open(images / "histo.jpg"))[..., :3]
+    nuclei = _annotated(tifffile.imread(images / "img2d.tif")[None], (labels > 0).astype(np.uint8))
+    section = _annotated(np.moveaxis(pixels, -1, 0), np.zeros(pixels.shape[:2], dtype=np.uint8))
     panels = [("as it is", _patch(nuclei, {}))]
-    panels += [(f"{name}: {_text(size)}", _patch(nuclei, {name: size})) for name, size in _ON_NUCLEI.items()]
+    panels += [(f"{name}: {size}".lower(), _patch(nuclei, {name: size})) for name, size in _ON_NUCLEI.items()]
     panels += [("section as it is", _patch(section, {}))]
-    panels += [(f"{name}: {_text(size)}", _patch(section, {name: size})) for name, size in _ON_SECTION.items()]
+    panels += [(f"{name}: {size}".lower(), _patch(section, {name: size})) for name, size in _ON_SECTION.items()]
     panels += [("default", _patch(nuclei, None)), ("default", _patch(nuclei, None, number=1))]
     mpl.rcParams["font.size"] = 8
     rows = -(-len(panels) // _COLUMNS)
@@ -69,10 +72,6 @@ def main() -> None:
     drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
 
 
-def _text(size: float | bool) -> str:
-    return str(size).lower()
-
-
 def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, number: int = 0) -> NDArray[np.float32]:
     """Return a patch from a fixed place in colours, with the outlines of its labels; ``changes`` None: the defaults."""
     config = AugmentationConfig()
@@ -84,17 +83,6 @@ def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, num
     picture = np.moveaxis(np.broadcast_to(image.numpy(), (3, *image.shape[1:])), 0, -1).clip(0, 1).copy()
     picture[find_boundaries(target.numpy(), mode="inner")] = 1.0, 0.75, 0.0
     return picture
-
-
-def _nuclei() -> Annotated:
-    images = _images()
-    labels = tifffile.imread(images / "mask2d.tif")
-    return _annotated(tifffile.imread(images / "img2d.tif")[None], (labels > 0).astype(np.uint8))
-
-
-def _section() -> Annotated:
-    pixels = np.moveaxis(np.asarray(Image.open(_images() / "histo.jpg")), -1, 0)[:3]
-    return _annotated(pixels, np.zeros(pixels.shape[1:], dtype=np.uint8))
 
 
 def _annotated(pixels: NDArray[np.generic], classes: NDArray[np.uint8]) -> Annotated:

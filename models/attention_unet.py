@@ -24,8 +24,6 @@ class AttentionUNet(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of the first level; each level below has twice as many. 64 as published.
     depth : int

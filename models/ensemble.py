@@ -30,8 +30,6 @@ class Ensemble(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     members : list of mapping
         ``{"architecture": name, "options": {...}}`` of each network.
     scales : list of float

@@ -26,8 +26,6 @@ class _FCN(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of the first level, 64 in VGG-16; fc6 and fc7 have 64 times as many.
     dropout : float

@@ -21,8 +21,6 @@ class LinkNet(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of the first stage, 64 in ResNet-18.
     """

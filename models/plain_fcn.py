@@ -19,8 +19,6 @@ class PlainFCN(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of every layer.
     depth : int

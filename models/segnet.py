@@ -23,8 +23,6 @@ class SegNet(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of the first level, 64 in VGG-16.
     """
@@ -37,6 +35,12 @@ class SegNet(SegmentationModel):
         check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width)
         self.stride_px = 2 ** len(VGG16)
         self.encoder = vgg16_levels(in_channels, width, batch_norm=True)
+        self.add_decoder(width, num_classes)
+
+    def add_decoder(self, width: int, num_classes: int) -> None:
+        """Add the layers between the last pooling and the logits."""
+        self.bottom: nn.Module = nn.Identity()
+        self.head: nn.Module = nn.Identity()
         self.decoder = mirror_vgg16(width, convolution)
         self.decoder[-1] = nn.Sequential(
             *convolution(width, width), nn.Conv2d(width, num_classes, kernel_size=3, padding=1)
@@ -48,9 +52,11 @@ class SegNet(SegmentationModel):
         for level in self.encoder:
             image, where = F.max_pool2d(level(image), kernel_size=2, return_indices=True)
             indices.append(where)
+        image = self.bottom(image)  # (N, 8 width, H / 32, W / 32)
         for level in self.decoder:
             image = level(upsample(image, "max_unpooling", indices.pop()))
-        return image
+        logits: Tensor = self.head(image)
+        return logits
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """Load VGG-16 with batch normalization; its fully connected layers are not used."""

@@ -26,8 +26,6 @@ class SlidingWindow(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of every convolution, 48 as published.
     hidden : int

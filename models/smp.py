@@ -23,8 +23,6 @@ class SMP(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     variant : str
         ``ARCHITECTURE/ENCODER``, for example ``unetplusplus/resnet34``.
     **options

@@ -31,30 +31,24 @@ def demo(project: Path) -> None:
     """Quadrants of one annotated micrograph, and a second one without annotation."""
     stardist = _folder_of("stardist") / "data" / "images"
     image, labels = (tifffile.imread(stardist / name) for name in ("img2d.tif", "mask2d.tif"))
-    places = {
-        "upper_left": "data/training/{kind}s/upper_left.tif",
-        "upper_right": "data/training/{kind}s/upper_right.tif",
-        "lower_left": "data/training/{kind}s/lower_left.tif",
-        "lower_right": None,
-    }
-    for name, pattern in places.items():
+    for name in ("upper_left", "upper_right", "lower_left", "lower_right"):
         rows, columns = (slice(0, 256) if side in name else slice(256, 512) for side in ("upper", "left"))
-        for kind, pixels in (("image", image), ("label", labels)):
-            held_out = {"image": "data/slides/nuclei.tif", "label": "data/references/nuclei.tif"}[kind]
-            _write_tiff(project / (pattern.format(kind=kind) if pattern else held_out), pixels[rows, columns])
+        for folders, pixels in ((("training/images", "slides"), image), (("training/labels", "references"), labels)):
+            place = f"{folders[1]}/nuclei.tif" if name == "lower_right" else f"{folders[0]}/{name}.tif"
+            _write_tiff(project / "data" / place, pixels[rows, columns])
     nuclear = imagecodecs.png_decode((_folder_of("mahotas") / "demos" / "data" / "nuclear.png").read_bytes())
     _write_tiff(project / "data" / "slides" / "nuclear.tif", nuclear[..., 0])  # a grey picture saved as RGB
 
 
 def isbi2012(project: Path) -> None:
     """Neighbouring slices resemble each other, so the two sides are blocks of the stack."""
-    source = _data() / "isbi2012"
     for number in range(24):
-        name, training = f"{number:02d}.tif", number < 20
-        _copy(source / "images" / name, project / "data" / ("training/images" if training else "slides/stack") / name)
-        _copy(
-            source / "masks" / name, project / "data" / ("training/labels" if training else "references/stack") / name
-        )
+        for kind, folders in (
+            ("images", ("training/images", "slides/stack")),
+            ("masks", ("training/labels", "references/stack")),
+        ):
+            place = Path(folders[number >= 20]) / f"{number:02d}.tif"
+            _copy(_data() / "isbi2012" / kind / place.name, project / "data" / place)
 
 
 def dsb2018(project: Path) -> None:
@@ -64,15 +58,10 @@ def dsb2018(project: Path) -> None:
         if row["modality"] != "fluorescence":
             continue
         group, name = int(row["fov_group"]), f"{row['id'][:12]}.tif"
-        training = group % 5 != 0
-        folder = f"field_{group:03d}"
-        images, labels = (
-            (f"training/images/{folder}", f"training/labels/{folder}")
-            if training
-            else ("slides/fields", "references/fields")
-        )
-        _copy(source / "images" / f"{row['id']}.tif", project / "data" / images / name)
-        _copy(source / "labels" / f"{row['id']}.tif", project / "data" / labels / name)
+        training, folder = group % 5 != 0, f"field_{group:03d}"
+        for kind, held_back in (("images", "slides/fields"), ("labels", "references/fields")):
+            place = f"training/{kind}/{folder}" if training else held_back
+            _copy(source / kind / f"{row['id']}.tif", project / "data" / place / name)
         if not training:
             sheet.append(f"fields/{name.removesuffix('.tif')},{folder}")
     (project / "config").mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from models.base.folding import noise_for
+from models.base.folding import noise_for, run_watched
 from models.base.interface import SegmentationModel
 
 
@@ -79,13 +78,6 @@ def _ends(network: SegmentationModel) -> dict[str, torch.dtype]:
             taken.add(name)
         made[name] = output
 
-    hooks = [
-        module.register_forward_hook(partial(watch, name))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    logits = network(image)
-    for hook in hooks:
-        hook.remove()
+    logits = run_watched(network, image, (nn.Conv2d,), watch)
     last = {name: torch.float32 for name, output in made.items() if output is logits}
     return dict.fromkeys(taken, torch.bfloat16) | last

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -80,21 +82,25 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
             maker[id(output)] = name
             held.append(output)
 
-    watched = nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d
-    hooks = [
-        module.register_forward_hook(partial(watch, name))
-        for name, module in network.named_modules()
-        if isinstance(module, watched)
-    ]
-    network(image)
-    for hook in hooks:
-        hook.remove()
+    run_watched(network, image, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d), watch)
     partners = Counter(normalization for _, normalization in taken)
     return [
         (convolution, normalization)
         for (convolution, normalization), times in taken.items()
         if convolution and times == made[convolution] and partners[normalization] == 1
     ]
+
+
+def run_watched(
+    network: nn.Module, image: Tensor, kinds: tuple[type[nn.Module], ...], watch: Callable[..., None]
+) -> Tensor:
+    """Return the logits of an image; ``watch(name, layer, inputs, output)`` is called for the layers of some kinds."""
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kinds)]
+    with ExitStack() as hooks:
+        for name, layer in layers:
+            hooks.callback(layer.register_forward_hook(partial(watch, name)).remove)
+        logits: Tensor = network(image)
+    return logits
 
 
 def noise_for(network: SegmentationModel, *, batch: int = 1, cells: tuple[int, int] = (2, 2)) -> Tensor:

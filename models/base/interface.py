@@ -19,6 +19,9 @@ from models.base.imagenet import imagenet_weights
 class SegmentationModel(nn.Module, ABC):
     """A network from images to logits, built as ``Architecture(in_channels=..., num_classes=..., **options)``.
 
+    ``in_channels`` are those of the image, ``num_classes`` those of the logits; the options are the parameters of each
+    architecture.
+
     Attributes
     ----------
     paper

@@ -24,8 +24,6 @@ class DilatedResNet(SegmentationModel):
 
     Parameters
     ----------
-    in_channels, num_classes : int
-        Channels of the image and classes of the logits.
     width : int
         Channels of the first stage of the ResNet, 64 as published.
     depth : {50, 101, 152}

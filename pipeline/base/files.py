@@ -31,13 +31,8 @@ _PARTIAL, _LOCK = ".partial-", ".lock"
 def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Give a temporary path; move what is written there to ``path`` if the block succeeds, remove it otherwise.
 
-    It may be a file, or, if ``path`` does not exist, a folder.
-
-    Parameters
-    ----------
-    path : Path
-    keep : bool
-        Keep it if the block fails, so that the next attempt can continue with it.
+    It may be a file, or, if ``path`` does not exist, a folder. With ``keep`` it is kept if the block fails, so that the
+    next attempt can continue with it.
 
     Raises
     ------

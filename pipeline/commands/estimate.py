@@ -70,7 +70,6 @@ def _card(config: Settings, name: str) -> ModelCard:
         normalization={},
         metrics={},
         validation=[],
-        appearance=[],
         parameters=sheet.parameters,
         bytes_per_px=sheet.bytes_per_px,
     )

@@ -81,7 +81,8 @@ def run(
         given = _rectangle("place", place, opened) if place else None
         seen = _rectangle("region", region, opened) if region else _default_region(opened, given)
         given = given or surest_place(explained, seen)
-        if not _contains(seen, given):
+        both = zip(seen.slices, given.slices, strict=True)
+        if not all(outer.start <= inner.start and inner.stop <= outer.stop for outer, inner in both):
             raise SlidemillError(
                 f"--place {region_text(given)} is not within --region {region_text(seen)}; choose another"
             )
@@ -90,7 +91,8 @@ def run(
         strongest, found = show_responses(explained, seen)
     filters = filter_figure(first_layer_filters(loaded))
     for name, figure in (("occlusion", occlusion), ("responses", strongest), ("filters", filters)):
-        _write(output / f"{name}.png", figure)
+        with replacing(output / f"{name}.png") as temporary:
+            temporary.write_bytes(figure)
     origin = provenance("explain", view, weights=sha256(network))
     write_json(
         output / "explanation.json",
@@ -123,13 +125,3 @@ def _default_region(slide: Slide, place: Region | None) -> Region:
     top = min(max((place.top + place.bottom - rows) // 2, 0), slide.shape[0] - rows)
     left = min(max((place.left + place.right - columns) // 2, 0), slide.shape[1] - columns)
     return Region(top=top, left=left, bottom=top + rows, right=left + columns)
-
-
-def _contains(region: Region, place: Region) -> bool:
-    rows, columns = region.top <= place.top, region.left <= place.left
-    return rows and columns and place.bottom <= region.bottom and place.right <= region.right
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)

@@ -77,19 +77,10 @@ def mask_images(
 def pixel_area(pixel_size_um: tuple[float, float] | None, config: MaskConfig, *, slide: Path) -> float | None:
     """Return the area of a pixel in µm², None if it is not known and not needed.
 
-    Parameters
-    ----------
-    pixel_size_um : (row, column) or None
-        Of the mask, µm.
-    config : MaskConfig
-        Says whether objects or holes are removed by area.
-    slide : Path
-        File to name in an error.
-
     Raises
     ------
     SlidemillError
-        If small objects or holes are removed, and the slide has no pixel size.
+        If small objects or holes are removed by ``config``, and the ``slide`` has no pixel size (row, column).
     """
     if pixel_size_um is not None:
         return pixel_size_um[0] * pixel_size_um[1]

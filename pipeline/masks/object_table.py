@@ -31,10 +31,8 @@ class ObjectTable:
 
     Attributes
     ----------
-    ids : (n,) int64 array
     classes : (n,) uint8 array
         Class number of all its pixels.
-    areas_px : (n,) int64 array
     centroids_px : (n, 2) float64 array
         Row and column; the centre of the first pixel of the slide is (0, 0).
     boxes_px : (n, 4) int64 array

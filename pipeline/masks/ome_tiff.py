@@ -90,7 +90,10 @@ def _write_pyramid(
     steps = _steps(image.shape)
     for index, step in enumerate(steps):
         per_cm = None if pixel_size_um is None else (1e4 / step / pixel_size_um[1], 1e4 / step / pixel_size_um[0])
-        below = _half_size(image, scratch / f"{step}") if step != steps[-1] else None
+        half = tuple(-(-length // 2) for length in image.shape)
+        below = None
+        if step != steps[-1]:  # every second pixel, in chunks that half a row of tiles fills
+            below = scratch_array(scratch / f"{step}", half, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
         tiff.write(
             _tiles(image, below),
             shape=image.shape,
@@ -117,12 +120,6 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
-def _half_size(image: Array, path: Path) -> zarr.Array[Any]:
-    """Return a scratch array for every second pixel of an image, in chunks that half a row of tiles fills."""
-    shape = tuple(-(-length // 2) for length in image.shape)
-    return scratch_array(path, shape, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
-
-
 def _tiles(image: Array, below: zarr.Array[Any] | None) -> Iterator[NDArray[Any]]:
     """Yield the tiles of a level, and write every second pixel into the level below: labels are picked, never mixed."""
     for region in blocks(image.shape, STRIP_PX):
@@ -134,12 +131,6 @@ def _tiles(image: Array, below: zarr.Array[Any] | None) -> Iterator[NDArray[Any]
 
 
 def _physical_size(pixel_size_um: PixelSize | None) -> dict[str, Any]:
-    if pixel_size_um is None:
-        return {}
-    rows_um, columns_um = pixel_size_um
-    return {
-        "PhysicalSizeY": rows_um,
-        "PhysicalSizeYUnit": "µm",
-        "PhysicalSizeX": columns_um,
-        "PhysicalSizeXUnit": "µm",
-    }
+    sizes = dict(zip("YX", pixel_size_um or (), strict=False))
+    units = dict.fromkeys((f"PhysicalSize{axis}Unit" for axis in sizes), "µm")
+    return {f"PhysicalSize{axis}": size for axis, size in sizes.items()} | units

@@ -65,15 +65,10 @@ def _write_image(
     further: dict[str, Any],
 ) -> None:
     unit = {"unit": "micrometer"} if pixel_size_um else {}
-    steps = [2**index for index in range(len(levels))]
+    scales = [[2**index * size for size in pixel_size_um or (1.0, 1.0)] for index in range(len(levels))]
     datasets = [
-        {
-            "path": str(index),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [step * size for size in pixel_size_um or (1.0, 1.0)]}
-            ],
-        }
-        for index, step in enumerate(steps)
+        {"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for index, scale in enumerate(scales)
     ]
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}

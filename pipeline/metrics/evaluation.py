@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -70,7 +70,6 @@ def open_reference(
 
     Parameters
     ----------
-    path : Path
     shape : (rows, columns)
         Of the mask.
     slide : Path
@@ -99,11 +98,7 @@ def open_reference(
 
 def copy_mask(classes: Array, instances: Array | None, scratch: Path) -> LabelledImage:
     """Copy the class map and the object ids of a mask; without ids, its objects are the components of each class."""
-
-    def plain(band: NDArray[Any]) -> NDArray[np.uint8]:
-        return band.astype(np.uint8)
-
-    return _copy(classes, plain, instances, scratch)
+    return _copy(classes, lambda band: band.astype(np.uint8), instances, scratch)
 
 
 def copy_reference(reference: Slide, config: LabelConfig, scratch: Path) -> LabelledImage:
@@ -136,8 +131,6 @@ def measure(
     ----------
     truth, predicted : LabelledImage
         Of one shape.
-    classes : list of str
-    config : MetricsConfig
     pixel_size_um : (row, column) or None
         Distances are in µm with it, in px without.
     probabilities : (classes, rows, columns) float16 array or None
@@ -221,12 +214,7 @@ def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tu
             f"objects_f1_{percent}": matching.f1,
             f"objects_ap_{percent}": matching.average_precision,
         }
-    cut = partition(table)
-    return row | {
-        "adapted_rand_error": cut.adapted_rand_error,
-        "voi_split": cut.voi_split,
-        "voi_merge": cut.voi_merge,
-    }
+    return row | asdict(partition(table))
 
 
 def _probability_row(truth: Array, probabilities: Array, regions: list[tuple[slice, slice]], classes: list[str]) -> Row:

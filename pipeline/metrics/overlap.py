@@ -66,7 +66,6 @@ def per_class(name: str, counts: Counts) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    name : str
     counts : (C, C) int64 array
         From :func:`confusion`.
 

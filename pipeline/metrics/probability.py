@@ -34,12 +34,7 @@ class ProbabilityCounts:
     right: NDArray[np.int64]
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            seen=self.seen + other.seen,
-            true=self.true + other.true,
-            sure=self.sure + other.sure,
-            right=self.right + other.right,
-        )
+        return type(self)(**{name: counts + vars(other)[name] for name, counts in vars(self).items()})
 
 
 def count_probabilities(truth: NDArray[Any], probabilities: NDArray[np.float16]) -> ProbabilityCounts:

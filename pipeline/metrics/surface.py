@@ -113,7 +113,6 @@ def surface_distances(
     Parameters
     ----------
     truth, predicted : (rows, columns) class maps
-    index : int
     spacing : (row, column)
         Size of a pixel; distances have its unit.
     block_px : (rows, columns)

@@ -26,7 +26,6 @@ def map_and_merge(
 
     Parameters
     ----------
-    function : callable
     pieces : iterable
         In the order in which results are merged.
     merge : callable

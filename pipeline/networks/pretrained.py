@@ -45,7 +45,6 @@ def load_pretrained(network: SegmentationModel, source: str) -> None:
 
     Parameters
     ----------
-    network : SegmentationModel
     source : str
         ``imagenet``; or the path of a torchvision state dict (.pth, .pt), whose backbone must fit completely; or of a
         ``model.safetensors``, of which all weights with the same name and shape are loaded: the head stays random if
@@ -64,7 +63,8 @@ def load_pretrained(network: SegmentationModel, source: str) -> None:
         else:
             _copy_fitting(network, safetensors.torch.load_file(source), source)
     except (OSError, SafetensorError, pickle.UnpicklingError, EOFError, ValueError, RuntimeError, KeyError) as error:
-        raise SlidemillError(f"pretrained {source!r}: {_first_line(error)}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SlidemillError(f"pretrained {source!r}: {lines[0]}") from error
     log.info("started from %s", source)
 
 
@@ -82,8 +82,3 @@ def _copy_fitting(network: SegmentationModel, state: Mapping[str, Tensor], sourc
         log.info(
             "%s: %d of %d weights fit; random: %s", source, len(learned) - len(fresh), len(learned), ", ".join(fresh)
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

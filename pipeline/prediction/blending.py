@@ -44,8 +44,6 @@ class Blend:
 
     Parameters
     ----------
-    grid : Grid
-    num_classes : int
     rows : int
         Rows of tiles that an interrupted run has completed; windows do not change them.
     windows : int or None
@@ -71,7 +69,6 @@ class Blend:
 
         Parameters
         ----------
-        tile : Tile
         probabilities : (classes, rows, columns) float32 array
             Of the write region and ``grid.overlap_px`` around it, including what is beyond the slide.
 

@@ -41,7 +41,6 @@ class ExplainedSlide:
     ----------
     network : SegmentationModel
         In evaluation mode.
-    slide : Slide
     statistics : list of Statistics
         Of the whole slide, for normalization.
     largest_px : int

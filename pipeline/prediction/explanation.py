@@ -243,12 +243,7 @@ def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], b
 
 
 def _response(
-    layer: str,
-    channel: int,
-    values: NDArray[np.float32],
-    peak: NDArray[np.intp],
-    ratio: float,
-    shape: tuple[int, int],
+    layer: str, channel: int, values: NDArray[np.float32], peak: NDArray[np.intp], ratio: float, shape: tuple[int, int]
 ) -> Response:
     """Return the response at a peak of a map, in pixels of the window."""
     row, column = (

@@ -143,8 +143,7 @@ def labels_of(logits: Tensor) -> Tensor:
 
 def probabilities_of(logits: Tensor) -> NDArray[np.float32]:
     """Return class probabilities, (N, classes, rows, columns), in the memory of the CPU."""
-    probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
-    return probabilities
+    return logits.float().softmax(dim=1).cpu().numpy()
 
 
 def uncertain_of(logits: Tensor) -> Tensor:

@@ -261,7 +261,7 @@ class _ResultWriter:
             differing_px=sum(tally.differing_px for tally in self._samples.values()),
             compared_px=sum(tally.compared_px for tally in self._samples.values()),
             device=str(next(network.parameters()).device),
-            precision=_precision_of(network),
+            precision="bfloat16" if torch.bfloat16 in {weight.dtype for weight in network.parameters()} else "float32",
             threads=torch.get_num_threads(),
             uncertain={
                 sample: tally.uncertain_px / slide_px[sample] for sample, tally in self._samples.items() if tally.pixels
@@ -272,7 +272,3 @@ class _ResultWriter:
                 if sample in blended
             },
         )
-
-
-def _precision_of(network: SegmentationModel) -> str:
-    return "bfloat16" if any(weight.dtype == torch.bfloat16 for weight in network.parameters()) else "float32"

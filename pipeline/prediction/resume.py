@@ -7,7 +7,7 @@ and counts are those of an uninterrupted run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pipeline.tiling.plan import SlidePlan
@@ -60,13 +60,9 @@ class JournalRecord:
     spent: dict[str, float]
     samples: dict[str, Tally] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` returned."""
+        """Read what :func:`dataclasses.asdict` returned."""
         samples = {name: Tally(**tally) for name, tally in content["samples"].items()}
         return cls(**content | {"samples": samples})
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
@@ -45,10 +44,6 @@ class Speed:
     threads: int
     uncertain: dict[str, float]
     mismatch: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the measurement as JSON types."""
-        return asdict(self)
 
 
 def read_speed(path: Path) -> Speed:

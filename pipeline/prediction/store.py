@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ class PredictionWriter:
             group: Any = zarr.open_group(self._store, path=str(number), mode="r+")
             self._arrays[sample] = dict(group.arrays())
             return
-        piece = _chunk_rows(grid.tile[0]), grid.tile[1]
+        # Rows of a chunk: at most those of a band, and whole chunks in a tile
+        rows = next(rows for rows in range(min(grid.tile[0], _CHUNK_ROWS), 0, -1) if grid.tile[0] % rows == 0)
+        piece = rows, grid.tile[1]
         arrays = {"labels": self._create(f"{number}/labels", grid.shape, piece, "uint8")}
         if self.keeps_probabilities:
             shape, chunks = (self.num_classes, *grid.shape), (1, *piece)
@@ -80,7 +83,7 @@ class PredictionWriter:
 
     def record(self, record: JournalRecord) -> None:
         """Add a record: an interrupted prediction continues after the last one."""
-        zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=record.to_dict())
+        zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=asdict(record))
         self._next += 1
 
     def fail(self, sample: str, *, stage: str, error: str) -> None:
@@ -100,11 +103,6 @@ class PredictionWriter:
 
     def _create(self, path: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> zarr.Array[Any]:
         return zarr.create_array(self._store, name=path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0)
-
-
-def _chunk_rows(tile_rows: int) -> int:
-    """Return the largest height of a chunk that divides the height of a tile."""
-    return next(rows for rows in range(min(tile_rows, _CHUNK_ROWS), 0, -1) if tile_rows % rows == 0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -84,15 +85,10 @@ def richest_piece(
     read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int], piece: tuple[int, int]
 ) -> Region:
     """Return the place of the piece with the largest variance, out of 8 x 8 places spread evenly over the slide."""
-    starts = [
-        np.unique(np.linspace(0, length - side, _CANDIDATES).astype(int))
-        for length, side in zip(shape, piece, strict=True)
-    ]
-    places = [
-        Region(top=int(top), left=int(left), bottom=int(top) + piece[0], right=int(left) + piece[1])
-        for top in starts[0]
-        for left in starts[1]
-    ]
+    ends = zip(shape, piece, strict=True)
+    starts = [np.unique(np.linspace(0, length - side, _CANDIDATES).astype(int)).tolist() for length, side in ends]
+    corners = product(*starts)
+    places = [Region(top=top, left=left, bottom=top + piece[0], right=left + piece[1]) for top, left in corners]
     return max(places, key=lambda place: float(read(*place.slices).astype(np.float64).var(axis=(1, 2)).sum()))
 
 
@@ -109,7 +105,6 @@ def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid
         Normalized, of the shape of ``grid``.
     grid : Grid
         Of exact tiles.
-    precision : "float64" or "float32"
     """
     trained = copy.deepcopy(network).to(_DTYPES[precision])
     whole = one_pass(trained, image, grid)

@@ -66,7 +66,6 @@ def read_batches(
 
     Parameters
     ----------
-    slides : iterable of (str, SlidePlan)
     batch_px : int
         Most pixels of a batch; it has at least one window.
     memory_mb : int
@@ -140,7 +139,10 @@ class _OpenSlides:
             if place.sample in self._failed:
                 return None
         try:
-            return self._window(self._slide(place), place, out)
+            pixels = read_mirrored(self._slide(place).read, place.plan.grid.shape, place.tile.read)
+            if not np.isfinite(pixels).all():  # the plan may have read a coarser level only
+                raise SlideError(f"{place.plan.slide}: pixels are NaN or infinite; replace them")
+            return normalize(pixels, place.plan.statistics, out)
         except SlideError as error:
             with self._lock:
                 known = place.sample in self._failed
@@ -162,13 +164,6 @@ class _OpenSlides:
         if slide.shape != place.plan.grid.shape:
             raise SlideError(f"{place.plan.slide}: {slide.shape} px, planned with {place.plan.grid.shape}; run again")
         return slide
-
-    def _window(self, slide: Slide, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        plan = place.plan
-        pixels = read_mirrored(slide.read, slide.shape, place.tile.read)
-        if not np.isfinite(pixels).all():  # the plan may have read a coarser level only
-            raise SlideError(f"{plan.slide}: pixels are NaN or infinite; replace them")
-        return normalize(pixels, plan.statistics, out)
 
     def _close(self, sample: str) -> None:
         if sample in self._open:

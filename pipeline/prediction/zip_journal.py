@@ -59,15 +59,12 @@ def _complete_entries(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipInfo, int]]:
             return
         name, _ = file.read(name_length), file.read(extra_length)
         content = file.read(size)
-        if len(content) != size or zlib.crc32(content) != checksum or name in names or not _is_name(name):
+        if len(content) != size or zlib.crc32(content) != checksum or name in names:
+            return
+        if not (name.isascii() and name.decode("ascii").isprintable()):  # no checksum covers names, keys of Zarr
             return
         names.add(name)
         entry = zipfile.ZipInfo(name.decode("ascii"))
         entry.header_offset, entry.CRC, entry.compress_size, entry.file_size = place, checksum, stored, size
         place = file.tell()
         yield entry, place
-
-
-def _is_name(name: bytes) -> bool:
-    """Return whether this can be the name of an entry, which no checksum covers: names are keys of Zarr, in ASCII."""
-    return name.isascii() and name.decode("ascii").isprintable()

@@ -32,7 +32,6 @@ class Sample:
     ----------
     slide : str
         Its path; if it is refused, as printable text.
-    reference : str or None
     version : str
         Bytes and time of the last change; another slide under the same name has another version.
     pixel_size_um, channels
@@ -78,14 +77,7 @@ Samples = dict[str, Sample]
 
 
 def find_samples(settings: Settings, *, now_s: float | None = None) -> Samples:
-    """Return all slides in the drop folder by sample id, sorted.
-
-    Parameters
-    ----------
-    settings : Settings
-    now_s : float or None
-        Time since the epoch; None: the current time.
-    """
+    """Return all slides in the drop folder by sample id, sorted; ``now_s`` is the time since the epoch."""
     now_s = time.time() if now_s is None else now_s
     slides, refused = list_images(Path(settings.slides), follow_links=False)
     references, unusable = list_images(Path(settings.references), follow_links=True)
@@ -119,9 +111,11 @@ def assign_batches(
         Whether predictions must have them.
     """
     batches = {
-        name: known[name].batch
+        name: before.batch
         for name, sample in samples.items()
-        if name in known and _keeps_batch(known[name], sample, probabilities)
+        if (before := known.get(name)) and before.batch and before.pixels == sample.pixels
+        # They may have probabilities that nobody needs
+        if has_probabilities(before.batch) >= probabilities
     }
     new: dict[str, dict[str, str]] = defaultdict(dict)
     for name, sample in samples.items():
@@ -202,15 +196,11 @@ def _read_samples(path: Path) -> Samples:
         raise SlidemillError(f"{path}: not a list of samples of this version; remove it and run again") from error
 
 
-def _keeps_batch(before: Sample, now: Sample, probabilities: bool) -> bool:
-    """Return whether the last predictions of a slide are valid; they may have probabilities that nobody needs."""
-    return bool(before.batch) and before.pixels == now.pixels and has_probabilities(before.batch) >= probabilities
-
-
 def _look_at(slide: Path, before: Sample | None, settle_s: float, now_s: float) -> Sample | None:
     """Return what is known of a slide without opening it; None if it has just been removed."""
     try:
-        states = [slide.stat(), *(path.stat() for path in _parts(slide) if path.exists())]
+        others = slide.iterdir() if slide.is_dir() else parts_of(slide)  # of a folder, only those directly in it
+        states = [slide.stat(), *(path.stat() for path in others if path.exists())]
         size, changed_ns = sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
         found = Sample(slide=str(slide), version=f"{size} bytes, {changed_ns} ns")
         if before and before.is_ready and before.version == found.version:
@@ -222,11 +212,6 @@ def _look_at(slide: Path, before: Sample | None, settle_s: float, now_s: float) 
         return None
     except OSError as error:
         return Sample(slide=str(slide), refused=f"{slide}: cannot be read: {error.strerror}; allow it, or remove it")
-
-
-def _parts(slide: Path) -> list[Path]:
-    """Return the other files of a slide; of a folder, those directly in it."""
-    return list(slide.iterdir()) if slide.is_dir() else parts_of(slide)
 
 
 def _why_it_waits(slide: Path, age_s: float, settle_s: float) -> str:

@@ -66,11 +66,6 @@ def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str,
     return images
 
 
-def find_labels(folder: Path) -> dict[str, Path]:
-    """Return the label images and annotation files below ``folder`` by sample id, as :func:`find_images` does."""
-    return find_images(folder, SUFFIXES + ANNOTATION_SUFFIXES)
-
-
 def list_images(
     folder: Path, suffixes: tuple[str, ...] = SUFFIXES, *, follow_links: bool
 ) -> tuple[dict[str, Path], dict[str, Refused]]:
@@ -187,13 +182,13 @@ def _fields_of(folder: Path) -> dict[str, Path]:
     A damaged plate counts as one slide, so that its job reports the error.
     """
     try:
-        wells = _attributes(folder)["plate"]["wells"]
+        wells = read_attributes(folder)["plate"]["wells"]
         return {
             f"{str(well['path']).replace('/', '')}_f{field['path']}": _inside(folder, well["path"], field["path"])
             for well in wells
-            for field in _attributes(_inside(folder, well["path"]))["well"]["images"]
+            for field in read_attributes(_inside(folder, well["path"]))["well"]["images"]
         }
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
         return {}
 
 
@@ -204,8 +199,14 @@ def _inside(folder: Path, *names: str) -> Path:
     return place
 
 
-def _attributes(folder: Path) -> Any:
-    """Return the OME attributes of a zarr group, of zarr 3 or 2."""
-    if (folder / "zarr.json").is_file():
-        return json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]["ome"]
-    return json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """Return the OME attributes of a group of zarr 2 or 3, empty where there are none; raise ValueError on bad JSON."""
+    for name, place in (("zarr.json", ("attributes", "ome")), (".zattrs", ())):
+        if (folder / name).is_file():
+            about = json.loads((folder / name).read_text(encoding="utf-8"))
+            for key in place:
+                about = about.get(key, {})
+            if not isinstance(about, dict):
+                raise ValueError(f"{name} is no JSON object; save the image again")
+            return about
+    return {}

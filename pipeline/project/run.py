@@ -49,7 +49,6 @@ class Run:
 
         Parameters
         ----------
-        settings : Settings
         is_main : bool
             Whether this process plans the run. One of a job takes the samples that its run wrote down.
         on_cluster : bool
@@ -207,13 +206,8 @@ def print_summary() -> None:
 def write_report_after_failure(settings: Settings, workflow_folder: Path) -> None:
     """Write the report of a run in which samples failed or are left, then print the summary.
 
-    Without provenance.json, the next run writes the report again.
-
-    Parameters
-    ----------
-    settings : Settings
-    workflow_folder : Path
-        The folder of the Snakefile; the code there is run, as for the jobs, whatever version is installed.
+    Without provenance.json, the next run writes the report again. The code in ``workflow_folder``, that of the
+    Snakefile, is run, as for the jobs, whatever version is installed.
     """
     Path(paths.PROVENANCE).unlink(missing_ok=True)
     python_path = os.pathsep.join([str(workflow_folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)

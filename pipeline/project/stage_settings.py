@@ -64,8 +64,6 @@ def stage_config(
 
     Parameters
     ----------
-    settings : Settings
-    stage : str
     model : str or None
         The model, ensemble or fold that the job works on, if there is one.
     row : SheetRow or None
@@ -84,16 +82,13 @@ def stage_config(
     network = settings.models.get(name, ModelConfig()).model_copy(
         update={"pretrained": start_of(settings, model or "")}
     )
+    split = split_of(settings, model or "")
     tile = TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass)
     sections: dict[str, Section] = {
         "tile": tile,
         "weigh": WeighConfig(labels=labels, image=image, loss=network.loss),
         "train": TrainConfig(
-            labels=labels,
-            image=image,
-            model=network,
-            split=split_of(settings, model or ""),
-            allow_empty=settings.training.allow_empty,
+            labels=labels, image=image, model=network, split=split, allow_empty=settings.training.allow_empty
         ),
         "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
         "validate": ValidateConfig(
@@ -102,7 +97,7 @@ def stage_config(
             masks=settings.masks,
             metrics=settings.metrics,
             precision=settings.prediction.precision,
-            split=split_of(settings, model or ""),
+            split=split,
         ),
         "predict": PredictConfig(
             classes=settings.classes,

@@ -10,13 +10,7 @@ _MOST_REASONS = 10
 
 
 def last_lines(table: Path, page: Path) -> str:
-    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line.
-
-    Parameters
-    ----------
-    table, page : Path
-        Table and page of the report.
-    """
+    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line."""
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     counts = Counter(row["status"] for row in rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.image_files import SUFFIXES, find_images, find_labels
+from pipeline.project.image_files import ANNOTATION_SUFFIXES, SUFFIXES, find_images
 
 _MOST_NAMES = 5  # in a message
 
@@ -28,7 +28,7 @@ def find_pairs(images: Path, labels: Path) -> list[TrainingPair]:
     SlidemillError
         If there is no pair, or an image has no labels.
     """
-    image_of, label_of = find_images(images), find_labels(labels)
+    image_of, label_of = find_images(images), find_images(labels, SUFFIXES + ANNOTATION_SUFFIXES)
     if missing := [name for name in image_of if name not in label_of]:
         names = ", ".join(missing[:_MOST_NAMES]) + (", ..." if len(missing) > _MOST_NAMES else "")
         others = f"; {len(missing)} of {len(image_of)} images have none: {names}" if len(missing) > 1 else ""

@@ -31,7 +31,6 @@ def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -
     ----------
     table : DataFrame
         A row per sample and network, with sample, model and the metrics.
-    classes : list of str
     groups : dict of str
         Group by sample; a sample without one is its own group.
     """
@@ -77,14 +76,8 @@ def pair(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
 def _summary(scores: pd.Series[Any], groups: dict[str, str]) -> dict[str, Any]:
     by_group = scores.groupby(_group_of(scores, groups)).agg(["sum", "count"])
     low, high = _interval(by_group["sum"].to_numpy(), by_group["count"].to_numpy())
-    return {
-        "samples": len(scores),
-        "groups": len(by_group),
-        "mean": scores.mean(),
-        "median": scores.median(),
-        "low": low,
-        "high": high,
-    }
+    counts = {"samples": len(scores), "groups": len(by_group)}
+    return counts | {"mean": scores.mean(), "median": scores.median(), "low": low, "high": high}
 
 
 def _group_of(scores: pd.Series[Any], groups: dict[str, str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipeline.metrics.evaluation import POOLED, SURFACE
 from pipeline.metrics.objects import THRESHOLDS
 from pipeline.metrics.overlap import OVERLAP
@@ -21,17 +23,9 @@ _ABOUT = {
 }
 
 
-def _text(name: str, about: str, *, leading: bool = False) -> Column:
-    return Column(name=name, about=about, leading=leading)
-
-
-def _count(name: str, about: str, *, leading: bool = False) -> Column:
-    return Column(name=name, about=about, digits=0, leading=leading)
-
-
-def _value(name: str, about: str, *, digits: int = 4, leading: bool = False) -> Column:
-    return Column(name=name, about=about, digits=digits, leading=leading)
-
+_text = partial(Column, leading=False)
+_count = partial(Column, digits=0, leading=False)
+_value = partial(Column, digits=4, leading=False)
 
 _SAMPLE = [
     _text("sample", "Path of the slide below the drop folder, without its suffix.", leading=True),

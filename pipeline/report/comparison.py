@@ -85,14 +85,10 @@ def _costs(name: str, batches: Collection[str], settings: Settings) -> dict[str,
     speeds = [speed for speed in found if speed]
     seconds, compared = sum(speed.wall_s for speed in speeds), sum(speed.compared_px for speed in speeds)
     return {
-        "train_minutes": _minutes(histories) if trained else None,
+        "train_minutes": sum(pd.read_csv(path)["elapsed_s"].iloc[-1] for path in histories) / 60 if trained else None,
         "predict_mpx_per_s": sum(speed.pixels for speed in speeds) / 1e6 / seconds if seconds else None,
         "tile_mismatch": sum(speed.differing_px for speed in speeds) / compared if compared else None,
     }
-
-
-def _minutes(histories: list[Path]) -> float:
-    return float(sum(pd.read_csv(history)["elapsed_s"].iloc[-1] for history in histories)) / 60
 
 
 def _card(name: str, settings: Settings) -> dict[str, Any]:

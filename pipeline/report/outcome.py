@@ -89,7 +89,9 @@ def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_a
         failure, log = _reason_in_logs(names, [paths.LOG["objects"]])
     elif reference is not None and metrics is None:
         failure, log = _reason_in_logs(names, [paths.LOG["evaluate"]])
-    if failure.stage and not failure.kind and not _is_of_run(log):
+    slides = Path(paths.SLIDES)
+    of_run = log is not None and (not slides.is_file() or log.stat().st_mtime >= slides.stat().st_mtime)
+    if failure.stage and not failure.kind and not of_run:
         failure, log = Failure("", "", _NOT_YET), None
     return Outcome(
         sample=sample,
@@ -164,12 +166,6 @@ def _reason_in_logs(
     if not logs:
         return Failure(stage, "", _NOT_YET), None
     return Failure(stage, "", KILLED), logs[-1]
-
-
-def _is_of_run(log: Path | None) -> bool:
-    """Return whether the log was written in the current or last run, not in one before it."""
-    slides = Path(paths.SLIDES)
-    return log is not None and (not slides.is_file() or log.stat().st_mtime >= slides.stat().st_mtime)
 
 
 def _existing(path: str) -> Path | None:

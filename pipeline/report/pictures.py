@@ -48,14 +48,7 @@ def picture_shape(shape: tuple[int, int], side_px: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def layers_of(
-    slide: Slide,
-    mask: Slide,
-    truth: NDArray[Any] | None,
-    *,
-    side_px: int,
-    num_classes: int,
-) -> Layers:
+def layers_of(slide: Slide, mask: Slide, truth: NDArray[Any] | None, *, side_px: int, num_classes: int) -> Layers:
     """Return the pictures of one result.
 
     Parameters
@@ -85,8 +78,8 @@ def layers_of(
     wrong = None if truth is None else error_map(truth, predicted, num_classes=num_classes)
     return Layers(
         image=_webp(_picture(slide, shape)),
-        predicted=_png(_shown(predicted, num_classes), colours),
-        truth=None if truth is None else _png(_shown(truth, num_classes), colours),
+        predicted=_png(predicted, colours),
+        truth=None if truth is None else _png(truth, colours),
         error=None if wrong is None else _png(wrong, [BACKGROUND_RGB, EXTRA_RGB, MISSED_RGB, CONFUSED_RGB]),
         shape=shape,
     )
@@ -112,16 +105,13 @@ def error_map(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int)
 
 def shrink(slide: Slide, shape: tuple[int, int]) -> NDArray[Any]:
     """Pick (channels, *shape) pixels evenly from the coarsest level that has as many, reading it band by band."""
-    index = max(
-        (
-            number
-            for number in range(len(slide.levels))
-            if slide.shape_of(number)[0] >= shape[0] and slide.shape_of(number)[1] >= shape[1]
-        ),
-        default=0,
+    levels = [slide.shape_of(number) for number in range(len(slide.levels))]
+    large = [number for number, (rows, columns) in enumerate(levels) if rows >= shape[0] and columns >= shape[1]]
+    index = max(large, default=0)
+    level = levels[index]
+    rows, columns = (
+        ((np.arange(count) + 0.5) * length / count).astype(np.intp) for length, count in zip(level, shape, strict=True)
     )
-    level = slide.shape_of(index)
-    rows, columns = (_centres(level[axis], shape[axis]) for axis in (0, 1))
     together = max(1, _READ_PX // (level[1] * max(1, level[0] // shape[0])))
     pieces = []
     for part in bands(len(rows), together):
@@ -131,25 +121,15 @@ def shrink(slide: Slide, shape: tuple[int, int]) -> NDArray[Any]:
     return np.concatenate(pieces, axis=1)
 
 
-def _centres(length: int, count: int) -> NDArray[np.intp]:
-    """Return ``count`` indices spread evenly over [0, length)."""
-    return ((np.arange(count) + 0.5) * length / count).astype(np.intp)
-
-
 def _picture(slide: Slide, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the slide as (rows, columns, 3) in its colours, or as (rows, columns) in grey."""
     rows, columns = shape
     picked = shrink(slide, (rows * _SAMPLES, columns * _SAMPLES))
-    means = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
+    means: NDArray[Any] = picked.reshape(-1, rows, _SAMPLES, columns, _SAMPLES).mean(axis=(2, 4))
     if slide.channels == 3 and picked.dtype == np.uint8:
-        return _bytes(means.transpose(1, 2, 0))
-    grey = normalize(means, measure_intensities(lambda: iter([means]), means.dtype)).mean(axis=0)
-    return _bytes(grey.clip(0, 1) * 255)
-
-
-def _bytes(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
-    return rounded
+        return means.transpose(1, 2, 0).round().astype(np.uint8)
+    grey: NDArray[Any] = normalize(means, measure_intensities(lambda: iter([means]), means.dtype)).mean(axis=0)
+    return (grey.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _webp(picture: NDArray[np.uint8]) -> bytes:
@@ -165,13 +145,9 @@ def _webp(picture: NDArray[np.uint8]) -> bytes:
         shown = shown.resize((max(1, int(shown.width * scale)), max(1, int(shown.height * scale))))
 
 
-def _shown(labels: NDArray[Any], num_classes: int) -> NDArray[np.uint8]:
-    """Return classes as palette indices; other values become transparent."""
-    return np.where(labels < num_classes, labels, 0).astype(np.uint8)
-
-
-def _png(indices: NDArray[np.uint8], colours: list[RGB]) -> bytes:
-    """Return an indexed picture, index 0 transparent, reduced until it is within its size limit."""
+def _png(labels: NDArray[Any], colours: list[RGB]) -> bytes:
+    """Return an indexed picture, 0 and unknown labels transparent, reduced until it is within its size limit."""
+    indices = np.where(labels < len(colours), labels, 0).astype(np.uint8)
     limit = max(_FEWEST_BYTES, _LABELS_BYTES_PER_PX * indices.size)
     bits = next(bits for bits in (1, 2, 4, 8) if len(colours) <= 2**bits)
     while True:

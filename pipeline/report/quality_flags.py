@@ -74,8 +74,7 @@ def flags_of(
     """
     found = []
     for name, value in appearance.items():
-        scale = APPEARANCE.get(name.partition("_")[0])
-        if scale is not None:
+        if scale := APPEARANCE.get(name.partition("_")[0]):
             found.append(outlier_message(value, [other[name] for other in known if name in other], scale))
     found += [outlier_message(row[name], _others(cohort[name], row[name]), scale) for name, scale in COHORT.items()]
     if row["tile_mismatch"] > LARGEST_MISMATCH:

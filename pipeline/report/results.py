@@ -92,8 +92,7 @@ def _numbers(row: Row) -> dict[str, float]:
 
 def _appearance(sample: str) -> dict[str, float]:
     path = Path(paths.APPEARANCE.format(sample=sample))
-    appearance: dict[str, float] = read_json(path)["appearance"] if path.is_file() else {}
-    return appearance
+    return read_json(path)["appearance"] if path.is_file() else {}
 
 
 def _training_appearances(network: str) -> list[dict[str, float]]:

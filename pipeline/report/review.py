@@ -18,7 +18,7 @@ from pipeline.report.folds import folds_columns
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.entries import Column, Entry, Figure, Layers, Page, Table
 from pipeline.report.pictures import layers_of, picture_shape, shrink, side_px
-from pipeline.settings.schema import ImageConfig, Settings
+from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import class_map
 from pipeline.slides.slide import open_slide
@@ -137,8 +137,10 @@ def _layers(outcome: Outcome, settings: Settings, side: int) -> Layers | None:
         return None
     memory_mb = settings.tiling.memory_mb
     try:
+        plan = read_plan(Path(paths.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
+        view = plan.view if plan else None  # it has the pixel size of the sample sheet too
         with (
-            open_slide(outcome.slide, memory_mb=memory_mb, view=_view(outcome)) as slide,
+            open_slide(outcome.slide, memory_mb=memory_mb, view=view) as slide,
             open_slide(outcome.mask, memory_mb=memory_mb) as mask,
         ):
             truth = _truth(outcome, picture_shape(slide.shape, side), settings)
@@ -146,12 +148,6 @@ def _layers(outcome: Outcome, settings: Settings, side: int) -> Layers | None:
     except (SlidemillError, ValueError) as error:
         log.warning("no picture of %s: %s", outcome.sample, error)
         return None
-
-
-def _view(outcome: Outcome) -> ImageConfig | None:
-    """Return how the slide was read, from its plan: it has the pixel size of the sample sheet too."""
-    plan = read_plan(Path(paths.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
-    return plan.view if plan else None
 
 
 def _truth(outcome: Outcome, shape: tuple[int, int], settings: Settings) -> NDArray[Any] | None:

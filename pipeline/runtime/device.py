@@ -74,9 +74,7 @@ def _keep_heap() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(
-                _M_TRIM_THRESHOLD, -1
-            )  # never return memory: with a threshold of 2 GiB the heap grew larger (decision 16)
+            libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never: with a threshold of 2 GiB the heap grew larger (decision 16)
 
 
 def _processor_has(*flags: str) -> bool:

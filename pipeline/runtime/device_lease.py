@@ -24,17 +24,8 @@ def lease(names: Sequence[str], count: int = 1) -> list[int]:
 
     While it waits it holds none, so that two jobs that need several cannot block each other.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Unique names of the devices of this machine, the same in all jobs.
-    count : int
-        At most as many as there are names.
-
-    Returns
-    -------
-    list of int
-        Indices into ``names``.
+    ``names`` are unique names of the devices of this machine, the same in all jobs, at least ``count``. Returned are
+    indices into them.
     """
     folder = Path(tempfile.gettempdir()) / f"slidemill-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)

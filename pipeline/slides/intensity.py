@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,15 +42,6 @@ class Statistics:
     def scale(self) -> float:
         """The divisor: high - low; the whole range if those are equal, 1 if the channel is constant."""
         return (self.high - self.low) or (self.maximum - self.low) or 1.0
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the statistics as JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, float]) -> Self:
-        """Read what :meth:`to_dict` returned."""
-        return cls(**content)
 
 
 def measure_intensities(read_bands: ReadBands, dtype: np.dtype[Any]) -> list[Statistics]:
@@ -122,7 +113,6 @@ def normalize(
     Parameters
     ----------
     pixels : (channels, rows, columns) array
-    statistics : list of Statistics, one per channel
     out : (channels, rows, columns) float32 array, optional
         Array to write into and return.
 

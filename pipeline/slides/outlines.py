@@ -69,7 +69,10 @@ def read_annotations(path: Path, *, memory_mb: int) -> list[Annotation]:
     """
     try:
         state = path.stat()
-        size = _unpacked_bytes(path) if path.suffix.lower() == ".zip" else state.st_size
+        size = state.st_size
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
         if size * _PARSED_PER_BYTE > memory_mb * 10**6:
             raise SlideError(
                 f"{path}: {size} bytes need more than {memory_mb} MB (tiling.memory_mb); raise it, or split the file"
@@ -145,8 +148,3 @@ def _valid(path: Path, number: int, area: Any) -> BaseGeometry:
 
 def _no_area(path: Path, number: int, kind: str) -> SlideError:
     return SlideError(f"{path}: annotation {number} is a {kind}, only areas can be learned; remove it")
-
-
-def _unpacked_bytes(path: Path) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())

@@ -34,7 +34,6 @@ def draw_areas(
 
     Parameters
     ----------
-    shape : (rows, columns)
     areas : sequence of shapely Polygon or MultiPolygon
         In pixels of the file.
     values : sequence of int
@@ -89,11 +88,12 @@ def draw(path: Path, config: LabelConfig, *, memory_mb: int, like: Slide) -> Sli
     for annotation in annotations:
         _check_extent(annotation, path, like)
     classes = [_class_of(annotation, config, path) for annotation in annotations]
+    background = config.values[0] if config.kind == "classes" and config.values else 0
     drawing = draw_areas(
         like.shape,
         [annotation.area for annotation in annotations],
         _values(classes, config),
-        outside=_background(config) if config.ignored is None else config.ignored,
+        outside=background if config.ignored is None else config.ignored,
         step=like.step,
     )
     return Slide(path=path, levels=(drawing,), file_shape=like.shape, pixel_size_um=like.pixel_size_um)
@@ -104,10 +104,6 @@ def _values(classes: list[int], config: LabelConfig) -> list[int]:
         return [(config.values or range(len(config.classes)))[index] for index in classes]
     ids = (number for number in range(1, len(classes) + 2) if number != config.ignored)
     return [next(ids) if index else 0 for index in classes]
-
-
-def _background(config: LabelConfig) -> int:
-    return config.values[0] if config.kind == "classes" and config.values else 0
 
 
 def _class_of(annotation: Annotation, config: LabelConfig, path: Path) -> int:

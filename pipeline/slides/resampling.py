@@ -31,7 +31,6 @@ def resampled(source: Array, shape: tuple[int, int], step: tuple[float, float]) 
     source : (channels, rows, columns) array
     shape : (rows, columns)
         Of the result; both grids begin at the same corner.
-    step : (row, column)
     """
     return _on_grid(source, shape, step, _average)
 

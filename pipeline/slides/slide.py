@@ -29,7 +29,6 @@ class Slide:
 
     Attributes
     ----------
-    path : Path
     levels : tuple of (channels, rows, columns) arrays
         Resolutions, finest first.
     file_shape : (rows, columns)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, sha256, write_json
@@ -72,12 +72,12 @@ def run(
         output,
         num_classes=len(card.classes),
         probabilities=config.probabilities,
-        identity=_identity(origin, device.type, found),
+        identity=identity_of([origin, device.type, [[plan.to_dict(), _has_slide(plan)] for plan in found]]),
     ) as writer:
         planned = list(_begin(found, card, writer))
         measured = segment_slides(loaded, card, planned, writer, memory_mb=memory_mb, threads=threads)
         writer.finish(origin)
-    write_json(speed, measured.to_dict() | {"provenance": origin})
+    write_json(speed, asdict(measured) | {"provenance": origin})
     log.info(
         "%.2f Mpx in %.1f s, %.2f Mpx/s: %.0f %% of it in the network, %.0f %% waiting to read, %.0f %% to write",
         measured.pixels / 1e6,
@@ -88,12 +88,6 @@ def run(
     if measured.compared_px:
         share = 100 * measured.differing_px / measured.compared_px
         log.info("tile mismatch: windows label %.2f %% of their shared pixels differently", share)
-
-
-def _identity(origin: dict[str, Any], device: str, plans: list[Plan]) -> str:
-    """Return a hash of everything that the predictions depend on: settings, network, plans, slides, kind of device."""
-    sources = [[plan.to_dict(), _has_slide(plan)] for plan in plans]
-    return identity_of([origin, device, sources])
 
 
 def _has_slide(plan: Plan) -> bool:

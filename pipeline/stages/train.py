@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,7 +64,10 @@ def run(
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     everything = [*pairs, *held_back]
     prepared = prepare_training(everything, weight_maps, config, memory_mb=memory_mb)
-    origin = _origin(config.model_copy(update={"model": prepared.config}), everything)
+    start = Path(prepared.config.pretrained or "")
+    files = [path for pair in everything for path in (pair.image, pair.labels)] + [start] * start.is_file()
+    resolved = config.model_copy(update={"model": prepared.config})
+    origin = provenance("train", resolved, **{str(path): sha256(path) for path in files})
     task = Task(
         network=prepared.network,
         training=prepared.images[: len(pairs)],
@@ -89,13 +91,6 @@ def run(
         origin=origin,
     )
     shrink_state(task)
-
-
-def _origin(config: TrainConfig, pairs: list[TrainingPair]) -> dict[str, Any]:
-    """Return the provenance of the network: settings, and hashes of images, labels and initial weights."""
-    start = Path(config.model.pretrained or "")
-    files = [path for pair in pairs for path in (pair.image, pair.labels)] + [start] * start.is_file()
-    return provenance("train", config, **{str(path): sha256(path) for path in files})
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:

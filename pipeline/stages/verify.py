@@ -20,9 +20,9 @@ from pipeline.runtime.threads import use_threads
 from pipeline.settings.stage_sections import VerifyConfig
 from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import open_slide
-from pipeline.tiling.grid import Grid, Region
+from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px
-from pipeline.tiling.plan import SlidePlan, read_plan
+from pipeline.tiling.plan import read_plan
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +55,13 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
     if planned.slide is None:
         raise SlidemillError(planned.error, stage="tile")
     grid = small_grid(planned.slide.grid, largest_px=largest_window_px(card, memory_mb) // _DOUBLE)
-    place, image = _piece(planned.slide, grid, memory_mb)
+    with open_slide(planned.slide.slide, memory_mb=memory_mb, view=planned.slide.view) as slide:
+        place = richest_piece(slide.read, slide.shape, grid.shape)
+        image = normalize(slide.read(*place.slices), planned.slide.statistics)
     log.info("%s: rows %d, columns %d of %s px", planned.slide.slide, place.top, place.left, grid.shape)
     found = _verify(loaded, card, image, grid)
     origin = provenance("verify", config, weights=sha256(network), slide=planned.slide.slide_sha256)
-    write_json(output, found | {"piece": asdict(place), "grid": grid.to_dict(), "provenance": origin})
+    write_json(output, found | {"piece": asdict(place), "grid": asdict(grid), "provenance": origin})
     broken = [check for check in found["checks"] if not check["holds"]]
     if broken:
         raise SlidemillError(
@@ -67,13 +69,6 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
             f"{broken[0]['max_difference']:.2g} (at most {broken[0]['tolerance']:.0e}), {broken[0]['flips']} of "
             f"{image[0].size} labels differ; stride_px or context_px in {network.with_name('model.json')} is wrong"
         )
-
-
-def _piece(plan: SlidePlan, grid: Grid, memory_mb: int) -> tuple[Region, NDArray[np.float32]]:
-    """Return the place of the piece with the strongest contrast, and its normalized pixels."""
-    with open_slide(plan.slide, memory_mb=memory_mb, view=plan.view) as slide:
-        place = richest_piece(slide.read, slide.shape, grid.shape)
-        return place, normalize(slide.read(*place.slices), plan.statistics)
 
 
 def _verify(network: SegmentationModel, card: ModelCard, image: NDArray[np.float32], grid: Grid) -> dict[str, Any]:

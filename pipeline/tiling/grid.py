@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from models.base.geometry import Geometry, round_up
@@ -155,17 +155,7 @@ class Grid:
             right=write.left + columns + self.halo_px,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the grid as JSON types."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` returned."""
-        return cls(
-            shape=(content["shape"][0], content["shape"][1]),
-            tile=(content["tile"][0], content["tile"][1]),
-            halo_px=content["halo_px"],
-            stride_px=content["stride_px"],
-            overlap_px=content["overlap_px"],
-        )
+        """Read what :func:`dataclasses.asdict` returned, also from JSON, where tuples are lists."""
+        return cls(**content | {"shape": tuple(content["shape"]), "tile": tuple(content["tile"])})

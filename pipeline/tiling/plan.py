@@ -6,7 +6,7 @@ A slide that could not be read has a plan too: it holds the reason instead of a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self
@@ -68,15 +68,7 @@ class SlidePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
-        return {
-            "slide": str(self.slide),
-            "slide_sha256": self.slide_sha256,
-            "grid": self.grid.to_dict(),
-            "view": self.view.model_dump(mode="json"),
-            "statistics": [channel.to_dict() for channel in self.statistics],
-            "pixel_size_um": self.pixel_size_um,
-            "tissue": self.tissue,
-        }
+        return asdict(self) | {"slide": str(self.slide), "view": self.view.model_dump(mode="json")}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
@@ -87,7 +79,7 @@ class SlidePlan:
             slide_sha256=content["slide_sha256"],
             grid=Grid.from_dict(content["grid"]),
             view=ImageConfig.model_validate(content["view"]),
-            statistics=[Statistics.from_dict(channel) for channel in content["statistics"]],
+            statistics=[Statistics(**channel) for channel in content["statistics"]],
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
             tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
         )

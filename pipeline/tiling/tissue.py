@@ -70,13 +70,12 @@ def find_tissue(slide: Slide) -> Tissue | None:
     """
     if slide.channels != 3 or slide.levels[0].dtype != np.uint8 or math.prod(slide.shape) < _LEAST_PX:
         return None
-    survey = _survey(slide)
-    threshold = glass_threshold(survey.counts, survey.tint)
+    darkest, cell_px, counts, tint = _survey(slide)
+    threshold = glass_threshold(counts, tint)
     if threshold is None:
         return None
-    margin = [2 * math.ceil(_MARGIN_PX / side) + 1 for side in survey.cell_px]
-    cells = scipy.ndimage.maximum_filter(survey.darkest > threshold, size=margin)
-    return Tissue(cells=cells, cell_px=survey.cell_px)
+    margin = [2 * math.ceil(_MARGIN_PX / side) + 1 for side in cell_px]
+    return Tissue(cells=scipy.ndimage.maximum_filter(darkest > threshold, size=margin), cell_px=cell_px)
 
 
 def runs_with_tissue(tissue: Tissue, grid: Grid) -> list[tuple[int, int]]:
@@ -114,17 +113,8 @@ def glass_threshold(counts: NDArray[np.int64], tint: NDArray[np.float64]) -> flo
     return float(min(otsu, glass + _VISIBLE))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Survey:
-    """One reading of a slide: the largest absorption in each cell, and the arguments of :func:`glass_threshold`."""
-
-    darkest: NDArray[np.uint8]
-    cell_px: tuple[float, float]
-    counts: NDArray[np.int64]
-    tint: NDArray[np.float64]
-
-
-def _survey(slide: Slide) -> _Survey:
+def _survey(slide: Slide) -> tuple[NDArray[np.uint8], tuple[float, float], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the largest absorption in each cell, the sides of a cell, and the arguments of :func:`glass_threshold`."""
     levels = range(len(slide.levels))
     level = max(index for index in levels if round(slide.shape[0] / slide.shape_of(index)[0]) <= _COARSEST)
     shape = slide.shape_of(level)
@@ -140,12 +130,8 @@ def _survey(slide: Slide) -> _Survey:
         counts += np.bincount(absorption.ravel(), minlength=256)
         tints += np.bincount(absorption.ravel(), weights=colour.ravel(), minlength=256)
         darkest.append(_squares(absorption, spots).max(axis=(1, 3)))
-    return _Survey(
-        darkest=np.concatenate(darkest),
-        cell_px=(spot * spots * scale[0], spot * spots * scale[1]),
-        counts=counts,
-        tint=tints / np.maximum(counts, 1),
-    )
+    cell_px = (spot * spots * scale[0], spot * spots * scale[1])
+    return np.concatenate(darkest), cell_px, counts, tints / np.maximum(counts, 1)
 
 
 def _bands(slide: Slide, level: int, cell: int) -> Iterator[NDArray[np.uint8]]:

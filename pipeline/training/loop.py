@@ -82,7 +82,6 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
 
     Parameters
     ----------
-    task : Task
     devices : list of torch.device
         One process trains on each; they share every batch.
 
@@ -220,13 +219,8 @@ def validate(
 def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
     """Return the steps between two validations: as configured, or more, so that they take at most a tenth of the work.
 
-    It is computed from numbers of pixels, not measured, so that a training is repeatable.
-
-    Parameters
-    ----------
-    config : ResolvedConfig
-    validation_px : int
-        Pixels of all held-back images.
+    It is computed from numbers of pixels (``validation_px`` of all held-back images), not measured, so that a training
+    is repeatable.
     """
     step_px = config.batch_size * config.patch_px**2
     validation = _FORWARD_SHARE * validation_px / step_px  # in steps

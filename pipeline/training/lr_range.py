@@ -26,7 +26,6 @@ def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence
     ----------
     learner : Learner
         Not trained yet; spoilt afterwards.
-    batches : iterator of lists of tensors
     rates : sequence of float
         Rising.
     """
@@ -52,11 +51,6 @@ def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the learning rate at which the smoothed loss falls fastest on a logarithmic axis, before its minimum.
-
-    Parameters
-    ----------
-    rates, losses : sequences of float
-        Of the same length; rates rising.
 
     Raises
     ------

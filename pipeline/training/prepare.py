@@ -36,7 +36,6 @@ def prepare_training(
         All annotated images, those held back for validation included.
     weight_maps : Path
         Folder of their weight maps.
-    config : TrainConfig
     memory_mb : int
         Memory that the training may take.
 

@@ -81,18 +81,15 @@ class Learner:
         NotFiniteError
             If the loss or its gradient is NaN or infinite.
         """
-        torch.manual_seed(_seed(self._config.seed, number, self._fabric.global_rank))  # of dropout
+        seed = np.random.SeedSequence((self._config.seed, number, self._fabric.global_rank))
+        torch.manual_seed(int(seed.generate_state(1)[0]))  # of dropout
         set_mode(self._network, self._config, number)
         set_rate(self._optimizer, rate, number)
         image, *truth = batch
         loss = self._loss(image, truth)
         self._fabric.backward(loss)
-        norm = self._fabric.clip_gradients(
-            self._model,
-            self._stepper,
-            max_norm=self._config.optimizer.largest_gradient,
-            error_if_nonfinite=False,
-        )
+        largest = self._config.optimizer.largest_gradient
+        norm = self._fabric.clip_gradients(self._model, self._stepper, max_norm=largest, error_if_nonfinite=False)
         value, gradient = loss.item(), norm.item() if norm is not None else 0.0
         if self._config.precision == "float16":  # the scaler skips steps whose gradient overflows
             gradient = 0.0
@@ -116,8 +113,11 @@ class Learner:
     def _loss(self, image: Tensor, truth: list[Tensor]) -> Tensor:
         """Return the weighted sum of the losses of all heads, over the batches of all processes."""
         geometry = self._network.geometry
+        rows, columns = (geometry.input_px(length) for length in image.shape[-2:])
         with self.autocast():
-            heads = self._model.logits_to_train(_network_input(image, geometry))
+            heads = self._model.logits_to_train(
+                image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
+            )
         truth = [gather(part) for part in truth]
         losses = []
         for weight, part in heads:
@@ -135,15 +135,6 @@ def check_patch(geometry: Geometry, patch_px: int) -> None:
         raise SlidemillError(f"patch_px must be a multiple of the network's stride of {stride}, got {patch_px}")
     if patch_px < least:
         raise SlidemillError(f"patch_px must be at least {least} for this network, got {patch_px}")
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _network_input(image: Tensor, geometry: Geometry) -> Tensor:
-    rows, columns = (geometry.input_px(length) for length in image.shape[-2:])
-    return image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
 
 
 def _crop_to_logits(part: Tensor, logits: Tensor, geometry: Geometry) -> Tensor:

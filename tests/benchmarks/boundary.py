@@ -22,7 +22,7 @@ from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import ValidateConfig, parse_stage_config
 from pipeline.training.cross_validation import measure_pair
-from tests.benchmarks.common import THREADS, run_training, say, say_machine
+from tests.benchmarks.common import THREADS, by_time, run_training, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]
 MEMORY_MB = 4000
@@ -37,7 +37,7 @@ def main(minutes: float = 15, *weights: float) -> None:
             project = Path(folder) / "dsb2018"
             lay_out("dsb2018", project)
             settings = yaml.safe_load((project / "config" / "config.yaml").read_text(encoding="utf-8"))
-            settings["models"]["unet"] |= {"max_minutes": minutes, "loss": {"boundary_weight": weight}}
+            settings["models"]["unet"] |= by_time(minutes) | {"loss": {"boundary_weight": weight}}
             training = project / "data" / "training"
             weights_file = run_training(
                 project, Settings.model_validate(settings), training / "images", training / "labels"

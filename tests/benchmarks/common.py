@@ -94,7 +94,7 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
         {
             "classes": CLASSES,
             "training": {"kind": "classes", "values": [0, 255], "validation": 0.1},
-            "models": {"unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}, "max_minutes": minutes}},
+            "models": {"unet": {"options": {"width": width}, "loss": {"boundary_weight": 0}} | by_time(minutes)},
         }
     )
     images, labels = folder / "images", folder / "labels"
@@ -103,6 +103,11 @@ def train_network(folder: Path, *, width: int, minutes: float) -> Path:
         for number in range(20):
             (ours / f"{number:02d}.tif").symlink_to((DATA / "isbi2012" / theirs / f"{number:02d}.tif").resolve())
     return run_training(folder, settings, images, labels)
+
+
+def by_time(minutes: float) -> dict[str, float]:
+    """Return the settings of a training that ends by time."""
+    return {"max_minutes": float(minutes), "max_steps": 10**6}
 
 
 def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -> Path:

@@ -26,7 +26,7 @@ from pipeline.metrics.evaluation import copy_reference, measure
 from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.slide import open_slide
-from tests.benchmarks.common import THREADS, run_example, say, say_machine
+from tests.benchmarks.common import THREADS, by_time, run_example, say, say_machine
 from tests.support.paths import DATA
 
 LABELS = LabelConfig(classes=["membrane", "cell"], kind="classes", values=[0, 255])
@@ -82,7 +82,7 @@ def _monai(folder: Path, minutes: float) -> dict[str, float]:
 
 def _slidemill(folder: Path, minutes: float) -> dict[str, float]:
     """Run the example, and return the mean scores of its metrics."""
-    return run_example(folder, "isbi2012", {"max_minutes": float(minutes)}, SHOWN)
+    return run_example(folder, "isbi2012", by_time(minutes), SHOWN)
 
 
 def _scores(mask: Path, reference: Path, scratch: Path) -> dict[str, object]:

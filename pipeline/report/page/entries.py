@@ -22,7 +22,7 @@ class Layers:
     shape: tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table: key in the rows, meaning, decimals (None: text), whether it is shown at first."""
 

@@ -18,16 +18,10 @@ Reader = Callable[[Path, int, ExitStack], list[Series]]
 
 _BY_SUFFIX = {
     ".companion.ome": "pipeline.slides.formats.tiff:open_companion",
-    ".mrxs": "pipeline.slides.formats.whole_slide:open_whole_slide",
-    ".svslide": "pipeline.slides.formats.whole_slide:open_whole_slide",
-    ".vms": "pipeline.slides.formats.whole_slide:open_whole_slide",
-    ".vmu": "pipeline.slides.formats.whole_slide:open_whole_slide",
+    **dict.fromkeys((".mrxs", ".svslide", ".vms", ".vmu"), "pipeline.slides.formats.whole_slide:open_whole_slide"),
 }
 _BY_MAGIC = {
-    b"II*\0": "pipeline.slides.formats.tiff:open_tiff",
-    b"MM\0*": "pipeline.slides.formats.tiff:open_tiff",
-    b"II+\0": "pipeline.slides.formats.tiff:open_tiff",
-    b"MM\0+": "pipeline.slides.formats.tiff:open_tiff",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "pipeline.slides.formats.tiff:open_tiff"),
     b"\x89PNG\r\n\x1a\n": "pipeline.slides.formats.png_jpeg:open_png",
     b"\xff\xd8\xff": "pipeline.slides.formats.png_jpeg:open_jpeg",
     b"ZISRAWFILE": "pipeline.slides.formats.czi:open_czi",

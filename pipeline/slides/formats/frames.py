@@ -31,7 +31,6 @@ def array_of_frames(
     ----------
     shape : tuple of int
         Of the whole array; the last ``frame_axes`` axes are those of a plane.
-    dtype : dtype
     read_frame : callable
         Returns the plane at the index along the leading axes.
     frame_axes : int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import Any
 import zarr
 
 from pipeline.base.arrays import Array
+from pipeline.project.image_files import read_attributes
 from pipeline.slides.formats.image import UNITS_UM, Image, PixelSize, Series, check_budget, pixel_size
 
 log = logging.getLogger(__name__)
@@ -37,19 +37,6 @@ def open_ome_zarr(path: Path, budget_bytes: int, _: ExitStack) -> list[Series]:
     if not series:
         raise ValueError("no `multiscales` in its metadata, so it is no OME-Zarr image; save it again as OME-Zarr")
     return series
-
-
-def read_attributes(folder: Path) -> dict[str, Any]:
-    """Return the OME attributes of a group of zarr 2 or 3, empty where there are none; raise ValueError on bad JSON."""
-    for name, place in (("zarr.json", ("attributes", "ome")), (".zattrs", ())):
-        if (folder / name).is_file():
-            about = json.loads((folder / name).read_text(encoding="utf-8"))
-            for key in place:
-                about = about.get(key, {})
-            if not isinstance(about, dict):
-                raise ValueError(f"{name} is no JSON object; save the image again")
-            return about
-    return {}
 
 
 def _image(folder: Path, about: dict[str, Any], budget_bytes: int) -> Image:

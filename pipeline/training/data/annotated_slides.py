@@ -39,7 +39,6 @@ class Annotated:
 
     Attributes
     ----------
-    name : str
     image : (channels, rows, columns) float32 array
         Normalized with the statistics of the whole slide.
     classes : (rows, columns) uint8 array

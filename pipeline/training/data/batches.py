@@ -13,7 +13,7 @@ from itertools import count
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import ResolvedConfig
@@ -21,17 +21,12 @@ from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.patches import Patch, RandomPatches
 
 
-class PatchNumbers(Sampler[list[int]]):
-    """Numbers of the patches of each batch from ``first`` on, for process ``rank`` of ``processes``."""
-
-    def __init__(self, *, first: int, batch_size: int, rank: int, processes: int) -> None:
-        self.first, self.batch_size, self.rank, self.processes = first, batch_size, rank, processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        part = self.batch_size // self.processes
-        for batch in count(self.first):
-            start = batch * self.batch_size + self.rank * part
-            yield list(range(start, start + part))
+def patch_numbers(*, first: int, batch_size: int, rank: int, processes: int) -> Iterator[list[int]]:
+    """Yield the numbers of the patches of each batch from ``first`` on, for process ``rank`` of ``processes``."""
+    part = batch_size // processes
+    for batch in count(first):
+        start = batch * batch_size + rank * part
+        yield list(range(start, start + part))
 
 
 class Batches(Iterator[list[Tensor]]):
@@ -45,7 +40,9 @@ class Batches(Iterator[list[Tensor]]):
 
     def __init__(self, fabric: Fabric, patches: Dataset[Patch], *, batch_size: int, first: int) -> None:
         on_gpu = fabric.device.type != "cpu"
-        numbers = PatchNumbers(first=first, batch_size=batch_size, rank=fabric.global_rank, processes=fabric.world_size)
+        numbers = patch_numbers(
+            first=first, batch_size=batch_size, rank=fabric.global_rank, processes=fabric.world_size
+        )
         loader = DataLoader(
             patches,
             batch_sampler=numbers,

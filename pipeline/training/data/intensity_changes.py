@@ -80,7 +80,6 @@ def jitter_stains(
     ----------
     image : (3, rows, columns) float32 tensor
         Red, green, blue, normalized with ``statistics``.
-    statistics : tuple of Statistics
     white : float
         Intensity of white, in the units of the statistics.
 

@@ -104,7 +104,6 @@ def weight_bands(
     ----------
     read : callable
         Returns classes and objects of a region, as in :func:`weight_map`; ids of an object may differ between regions.
-    shape : (rows, columns)
     class_weight, boundary_weight, sigma_px
         As in :func:`weight_map`.
     block_px : (rows, columns)

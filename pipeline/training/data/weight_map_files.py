@@ -42,7 +42,6 @@ def label_reader(labels: Slide, config: LabelConfig, *, scratch: Path) -> Callab
     ----------
     labels : Slide
         A label image on the grid of its image.
-    config : LabelConfig
     scratch : Path
         A folder for the components; needed as long as the function.
     """

@@ -12,12 +12,7 @@ _SMOOTH = 1.0  # as in the code of the authors
 
 
 def cl_dice(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,
-    ignore_index: int = IGNORED,
-    *,
-    iterations: int = 3,
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED, *, iterations: int = 3
 ) -> Tensor:
     """Return the mean over classes of 1 - 2 P S / (P + S), over all pixels of the batch.
 

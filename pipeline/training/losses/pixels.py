@@ -26,12 +26,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None,
 
 
 def focal(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,
-    ignore_index: int = IGNORED,
-    *,
-    gamma: float = 2.0,
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore_index: int = IGNORED, *, gamma: float = 2.0
 ) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p of the true class, weighted by ``weights`` (instead of alpha).
 

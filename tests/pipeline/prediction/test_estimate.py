@@ -1,6 +1,6 @@
 """Estimates need headers only, and agree with plans and measurements."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_the_throughput_of_earlier_runs_is_that_of_all_of_them():
 
 def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(in_folder, monkeypatch, capsys):
     project(in_folder)
-    write_json(in_folder / "results/predictions/net/plate/a.json", SPEED.to_dict())
+    write_json(in_folder / "results/predictions/net/plate/a.json", asdict(SPEED))
     tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
     (in_folder / "bad.tif").write_text("bad")
 
@@ -96,7 +96,7 @@ def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(in
     mirrored = {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}
     project(in_folder, {"mirrored": mirrored}, **UNET, folds=2)
     for name, speed in (("net", 2.0), ("mirrored", 8.0)):
-        write_json(in_folder / f"results/predictions/{name}/a.json", replace(SPEED, wall_s=speed).to_dict())
+        write_json(in_folder / f"results/predictions/{name}/a.json", asdict(replace(SPEED, wall_s=speed)))
     assert main(["estimate", "a.tif"]) == 0
     before = capsys.readouterr().out
     assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]

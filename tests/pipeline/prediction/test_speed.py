@@ -1,5 +1,7 @@
 """A measurement is read as it was written."""
 
+from dataclasses import asdict
+
 import pytest
 
 from pipeline.base.errors import SlidemillError
@@ -9,7 +11,7 @@ from tests.support.prediction import SPEED
 
 
 def test_what_was_written_is_read(tmp_path):
-    write_json(tmp_path / "batch.json", SPEED.to_dict() | {"provenance": {}})
+    write_json(tmp_path / "batch.json", asdict(SPEED) | {"provenance": {}})
     assert read_speed(tmp_path / "batch.json") == SPEED
 
 

@@ -1,6 +1,6 @@
 """Networks are ranked by their mean Dice on their common samples; unknown values are empty, never 0."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +48,7 @@ def write_card(path, *, context_px, **more):
 
 
 def write_speed(batch, **measured):
-    write_json(Path(paths.SPEED.format(model="a", batch=batch)), replace(SPEED, **measured).to_dict())
+    write_json(Path(paths.SPEED.format(model="a", batch=batch)), asdict(replace(SPEED, **measured)))
 
 
 def test_scores_are_means_over_samples_with_their_spread():

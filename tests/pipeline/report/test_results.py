@@ -1,7 +1,7 @@
 """Every sample is a row with its numbers, and only unusual ones have flags."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def make(sample, *, look=LOOK, areas=(90, 100, 110), uncertain=0.05, mismatch=No
     speed = json.loads(places["SPEED"].read_text()) if places["SPEED"].is_file() else {"uncertain": {}, "mismatch": {}}
     speed["uncertain"][sample] = uncertain
     speed["mismatch"] |= {} if mismatch is None else {sample: mismatch}
-    write_json(places["SPEED"], replace(SPEED, uncertain=speed["uncertain"], mismatch=speed["mismatch"]).to_dict())
+    write_json(places["SPEED"], asdict(replace(SPEED, uncertain=speed["uncertain"], mismatch=speed["mismatch"])))
     files = {"slide": Path("a.tif"), "mask": Path("a.ome.tiff"), "objects_table": places["OBJECTS"]}
     return Outcome(**names, **files, annotations=places["OBJECTS"])
 

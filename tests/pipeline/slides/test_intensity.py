@@ -1,5 +1,8 @@
 """Statistics of a slide are those of all its pixels, for any bands."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,4 +70,4 @@ def test_nan_and_infinite_pixels_are_refused(value):
 
 def test_statistics_are_equal_after_json():
     statistics = Statistics(minimum=0.0, maximum=9.0, mean=3.5, low=1.0, high=8.0)
-    assert Statistics.from_dict(statistics.to_dict()) == statistics
+    assert Statistics(**json.loads(json.dumps(asdict(statistics)))) == statistics
