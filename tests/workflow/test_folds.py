@@ -55,7 +55,7 @@ def test_each_fold_is_a_training_and_the_model_is_their_average(folded):
     scores = [read_json(models / f"fold{fold}" / "model.json")["metrics"]["dice_mean"] for fold in HELD_BACK]
     assert card["metrics"]["dice_mean"] == pytest.approx(np.mean(scores))
     assert card["metrics"]["sd_dice_mean"] == pytest.approx(np.std(scores, ddof=1))
-    assert [path.name for path in (folded.folder / "results" / "weights").iterdir()] == ["net"]
+    assert [path.name for path in (folded.folder / "results" / "weight_maps").iterdir()] == ["net"]
     assert folded.metrics().loc["b", "model"] == "net"
 
 

@@ -33,4 +33,4 @@ def test_jobs_of_a_cluster_keep_theirs_and_odd_names_stay_here(crowded):
     planned = commands(done)
     assert {budget for line in planned for budget in re.findall(r"--memory-mb (\d+)", line)} == {"4000"}
     assert not [line for line in planned if "a, b.tif" in line]
-    assert "a, b.tif: a name with comma" in done.stdout + done.stderr
+    assert "a, b.tif: a name with a comma" in done.stdout + done.stderr
