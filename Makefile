@@ -74,7 +74,7 @@ docs: $(VENV)/dev ## write the generated pages, the schema and the picture of au
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	@for figure in weights steps predict sliding_window stitch memory training boundary planning; do python -m tests.benchmarks.$$figure || exit 1; done
+	@for figure in weight_map steps predict sliding_window stitch memory training boundary planning; do python -m tests.benchmarks.$$figure || exit 1; done
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

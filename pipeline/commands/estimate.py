@@ -13,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.networks.model_card import ModelCard, card_path, read_card
 from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_runs
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.project.stage_settings import network_file
 from pipeline.runtime.device import prepare
 from pipeline.runtime.job_limits import cores

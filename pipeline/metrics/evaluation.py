@@ -23,8 +23,8 @@ from pipeline.masks.instances import find_objects
 from pipeline.metrics import surface
 from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, merge_shared, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
+from pipeline.metrics.parallel_blocks import map_and_merge
 from pipeline.metrics.probability import ProbabilityCounts, average_precision, calibration_error, count_probabilities
-from pipeline.metrics.threads import map_and_merge
 from pipeline.runtime.scratch import scratch_array
 from pipeline.settings.schema import ImageConfig, MetricsConfig
 from pipeline.settings.stage_sections import LabelConfig

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.base.arrays import SQUARE_PX, Array, blocks
-from pipeline.metrics.threads import map_and_merge
+from pipeline.metrics.parallel_blocks import map_and_merge
 
 _CACHED_TREES = 12
 

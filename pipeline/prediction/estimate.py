@@ -17,7 +17,7 @@ from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.forward import logits_of, to_device
-from pipeline.prediction.speed import Speed
+from pipeline.prediction.measurements import Speed
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import needed_mb
 

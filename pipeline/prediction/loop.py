@@ -34,8 +34,8 @@ from pipeline.prediction.forward import (
     to_device,
     uncertain_of,
 )
+from pipeline.prediction.measurements import Speed
 from pipeline.prediction.resume import JournalRecord, Progress, Slides, Tally, progress_of, remaining
-from pipeline.prediction.speed import Speed
 from pipeline.prediction.store import PredictionWriter
 from pipeline.prediction.windows import Batch, Place, read_batches
 from pipeline.runtime.job_limits import memory_limit

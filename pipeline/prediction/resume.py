@@ -26,7 +26,7 @@ class Tally:
     rows
         Rows of tiles that are written, if tiles are blended.
     uncertain_px, differing_px, compared_px
-        Pixels of what is written; see :class:`pipeline.prediction.speed.Speed`.
+        Pixels of what is written; see :class:`pipeline.prediction.measurements.Speed`.
     error
         Why the slide cannot be read.
     """

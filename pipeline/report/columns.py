@@ -7,7 +7,7 @@ from functools import partial
 from pipeline.metrics.evaluation import POOLED, SURFACE
 from pipeline.metrics.objects import THRESHOLDS
 from pipeline.metrics.overlap import OVERLAP
-from pipeline.report.page.entries import Column
+from pipeline.report.page.page_types import Column
 
 _ABOUT = {
     "dice": "2 |A and B| / (|A| + |B|)",

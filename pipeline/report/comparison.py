@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.base.errors import SlidemillError
 from pipeline.base.paths import HISTORY, SPEED
 from pipeline.networks.model_card import card_path, read_card
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.base.paths import VALIDATION
 from pipeline.report.columns import columns
-from pipeline.report.page.entries import Column
+from pipeline.report.page.page_types import Column
 from pipeline.settings.schema import Settings
 
 log = logging.getLogger(__name__)

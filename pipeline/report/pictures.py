@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.base.arrays import bands
 from pipeline.base.palette import BACKGROUND_RGB, CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, RGB, class_rgb
-from pipeline.report.page.entries import Layers
+from pipeline.report.page.page_types import Layers
 from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.slides.slide import Slide
 

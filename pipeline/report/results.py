@@ -13,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
 from pipeline.networks.model_card import card_path, read_card
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.project.stage_settings import network_file
 from pipeline.report.columns import columns
 from pipeline.report.outcome import Outcome

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
 from pipeline.base.paths import VERIFICATION
-from pipeline.report.page.entries import Column, Table
+from pipeline.report.page.page_types import Column, Table
 
 _COLUMNS = [
     Column(name="model"),

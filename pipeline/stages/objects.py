@@ -11,10 +11,10 @@ import pandas as pd
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing, sha256
-from pipeline.masks.geojson import columns_of, features, write_features
 from pipeline.masks.instances import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
+from pipeline.masks.qupath_geojson import columns_of, features, write_features
 from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.slide import Slide, open_slide
 

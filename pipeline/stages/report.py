@@ -16,9 +16,9 @@ from pipeline.report.comparison import rank_models
 from pipeline.report.folds import folds_table
 from pipeline.report.outcome import outcomes
 from pipeline.report.page.render import render
+from pipeline.report.page_content import cohort_tables, draw_figures, folds_tables, ranking_table, review_page
 from pipeline.report.provenance import collect_origin
 from pipeline.report.results import results_table
-from pipeline.report.review import cohort_tables, draw_figures, folds_tables, ranking_table, review_page
 from pipeline.report.verification import verification_tables
 from pipeline.settings.schema import Settings
 

@@ -18,7 +18,7 @@ from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import find_pairs
 from pipeline.runtime.device import prepare
 from pipeline.settings.stage_sections import ValidateConfig
-from pipeline.training.cross_validation import measure_pair
+from pipeline.training.pair_metrics import measure_pair
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Cut a slide into tiles, and read windows of it with mirrored pixels around it.
+"""Cut a slide into tiles: what each contributes, and the window that it is computed from.
 
 A tile contributes its ``write`` region and is computed from its ``read`` window, which reaches a halo further on every
 side. The write regions partition the slide; every window starts and ends on a multiple of the stride, so that a tile

@@ -18,7 +18,7 @@ from pipeline.networks.model_card import card_path, read_card
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.forward import labels_of, logits_of
 from pipeline.prediction.loop import batch_limit_px
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.prediction.windows import grouped
 from pipeline.runtime.device import prepare
 from pipeline.tiling.memory_budget import largest_window_px

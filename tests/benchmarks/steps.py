@@ -28,7 +28,7 @@ from pipeline.training.loop import Task, train_network
 from pipeline.training.processes import start_fabric
 from pipeline.training.step import Learner
 from tests.benchmarks.common import THREADS, say, say_machine, seconds
-from tests.benchmarks.weights import demo_images
+from tests.benchmarks.weight_map import demo_images
 
 _WARM, _STEPS = 3, 12
 _CLASSES = ["background", "nucleus"]

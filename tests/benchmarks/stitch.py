@@ -26,7 +26,7 @@ from pipeline.slides.intensity import NORMALIZATION
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import Plan
 from tests.benchmarks.common import say
-from tests.benchmarks.weights import demo_images
+from tests.benchmarks.weight_map import demo_images
 from tests.support.networks import CARD
 from tests.support.prediction import plan_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.ndimage
 import tifffile
 
-from pipeline.report.page.entries import Column, Entry, Figure, Layers, Page, Table
+from pipeline.report.page.page_types import Column, Entry, Figure, Layers, Page, Table
 from pipeline.report.pictures import layers_of, picture_shape
 from pipeline.slides.slide import open_slide
 

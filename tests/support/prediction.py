@@ -9,7 +9,7 @@ import torch
 
 from models.base.geometry import round_up
 from pipeline.prediction.forward import crop_to, logits_of
-from pipeline.prediction.speed import Speed
+from pipeline.prediction.measurements import Speed
 from pipeline.settings.schema import ImageConfig
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.mirror_padding import read_mirrored

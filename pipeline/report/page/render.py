@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb, css
-from pipeline.report.page.entries import Column, Entry, Layers, Page, State
+from pipeline.report.page.page_types import Column, Entry, Layers, Page, State
 from pipeline.report.page.sort_order import is_number, worst_first
 
 # They differ in shape, not only in colour.

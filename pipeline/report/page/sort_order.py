@@ -6,7 +6,7 @@ import math
 from numbers import Real
 from typing import Any
 
-from pipeline.report.page.entries import Entry, State
+from pipeline.report.page.page_types import Entry, State
 
 STATES: tuple[State, ...] = ("failed", "flagged", "good", "waiting")
 

@@ -21,8 +21,8 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.tiling.grid import Region
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.training.data.annotated_slides import Annotated
-from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
+from pipeline.training.data.intensity_augmentation import IMAGE, intensity_changes, jitter_stains
+from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, reach_px, resample
 
 Patch = tuple[Tensor, Tensor, Tensor]
 

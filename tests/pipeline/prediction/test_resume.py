@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction import loop as segmentation
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.prediction.store import PredictionWriter, open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.report.page.entries import Column, Layers, Table
+from pipeline.report.page.page_types import Column, Layers, Table
 from pipeline.report.page.render import render
 from tests.support.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
 

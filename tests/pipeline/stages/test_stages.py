@@ -11,7 +11,7 @@ import torch
 
 from pipeline.base.files import read_json
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from pipeline.prediction.store import open_prediction
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs

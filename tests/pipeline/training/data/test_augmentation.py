@@ -12,8 +12,8 @@ from skimage.color import rgb_from_hed
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import Statistics
-from pipeline.training.data.intensity_changes import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_changes import draw_map, flip_or_rotate, reach_px, resample
+from pipeline.training.data.intensity_augmentation import IMAGE, intensity_changes, jitter_stains
+from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, reach_px, resample
 from tests.support.training import STILL
 
 SPACE = ("rotate_deg", "shift_px", "scale", "crop", "elastic_px")

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import write_json
-from pipeline.prediction.speed import read_speed
+from pipeline.prediction.measurements import read_speed
 from tests.support.prediction import SPEED
 
 

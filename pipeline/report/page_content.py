@@ -16,7 +16,7 @@ from pipeline.report import figures
 from pipeline.report.columns import columns
 from pipeline.report.folds import folds_columns
 from pipeline.report.outcome import Outcome
-from pipeline.report.page.entries import Column, Entry, Figure, Layers, Page, Table
+from pipeline.report.page.page_types import Column, Entry, Figure, Layers, Page, Table
 from pipeline.report.pictures import layers_of, picture_shape, shrink, side_px
 from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import LabelConfig

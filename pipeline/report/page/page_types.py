@@ -1,4 +1,4 @@
-"""What the page shows: samples with their pictures, tables and figures."""
+"""The types of the page: samples with their pictures, tables and figures."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import dask
 import numpy as np
 import pytest
 
-from pipeline.metrics.threads import map_and_merge
+from pipeline.metrics.parallel_blocks import map_and_merge
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 500])
