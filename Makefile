@@ -8,7 +8,7 @@ PROJECT ?= .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 
-TESTS := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TESTS := python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench clean

@@ -21,10 +21,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as behind nohup
     signal.signal(signal.SIGHUP, lambda *_: None)  # children do not ignore it then
 settings.register_profile("slidemill", deadline=None, print_blob=True)
 settings.load_profile("slidemill")
-# Two tests at a time have a core each; idle threads leave it to others, also in the jobs that tests start.
+# Several tests run at a time, each in one thread; idle threads leave it to others, also in the jobs that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+LONGEST = ("test_incremental", "test_kills", "test_failures", "test_comparison")  # files, in minutes
 SLOW = ("browser", "faults", "workflow")  # folders; single tests and files elsewhere have the marker
 
 
@@ -34,8 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.name in SLOW:
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    # Those of the browser, which measure time, when `make lint` has left the processor to them.
-    items.sort(key=lambda item: (item.path not in slow_files, item.path.parent.name == "browser"))
+    # Those of the browser, which measure time, come last of them: `make lint` has left the processor to them then.
+    items.sort(
+        key=lambda item: (
+            item.path not in slow_files,
+            item.path.parent.name == "browser",
+            LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST),
+        )
+    )
 
 
 @pytest.fixture(scope="session")

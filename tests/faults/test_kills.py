@@ -22,7 +22,6 @@ from tests.support.killing import (
     start,
     wait_for,
 )
-from tests.support.workflow import SAMPLES
 
 QUOTA = {"train": 5, "predict": 5, "stitch": 5, "report": 5}  # kills while a stage runs
 
@@ -49,7 +48,7 @@ def kill_once(project, generator, left, longest_s):
     """Run until a stage with kills left is running, wait a random time, and kill everything.
 
     Returns the stages that were hit. A run that ends before that is given new work: all slides, and the training if
-    it has kills left.
+    training if it has kills left.
     """
     run = start(project)
     while run.poll() is None:
@@ -60,7 +59,7 @@ def kill_once(project, generator, left, longest_s):
             return hit
         time.sleep(0.02)
     assert run.returncode == 0, messages(project)
-    replace_slides(project, *SAMPLES)
+    replace_slides(project, "alone", "plate/b")
     if left["train"]:
         remove_result(project, "train")
     return set()

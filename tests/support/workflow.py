@@ -18,7 +18,7 @@ from tests.support.networks import CLASSES
 from tests.support.paths import ROOT
 
 ODD = '-it\'s; "ünïcode" $(x) µm'
-SAMPLES = {"alone": (2100, 1500), "plate/a": (1300, 1000), "plate/b": (300, 400), f"plate/{ODD}": (60, 80)}
+SAMPLES = {"alone": (1100, 800), "plate/a": (700, 600), "plate/b": (300, 400), f"plate/{ODD}": (60, 80)}
 NETWORK = {
     "options": {"width": 2, "depth": 2},
     "patch_px": 64,
