@@ -145,7 +145,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(disk, project, capfd, stag
 
 def test_a_run_on_a_full_disk_fails_and_goes_on_when_there_is_room(disk, project, finished, tmp_path):
     """Snakemake itself, the logs and the report have no room either."""
-    for free in (0, 2**20):
+    for free in (0, 2**18):
         replace_slides(project, "alone")
         with disk.full(free_bytes=free):
             run = start(project, log=tmp_path / "run.log")
