@@ -16,7 +16,16 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recomm
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
 
+# An environment of an older Python, in which nothing can be installed, is made anew.
+IS_NEW := import sys; sys.exit(sys.version_info < (3, 11))
+ifneq ($(wildcard $(VENV)/bin/python),)
+ifneq ($(shell $(VENV)/bin/python -c '$(IS_NEW)' 2> /dev/null && echo yes),yes)
+$(shell rm -rf $(VENV))
+endif
+endif
+
 $(VENV)/bin/python:
+	@$(PYTHON) -c '$(IS_NEW)' 2> /dev/null || { echo "$(PYTHON): Slidemill needs Python 3.11 or newer; name it: make ... PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo: $(VENV)/bin/python pyproject.toml
@@ -74,7 +83,7 @@ docs: $(VENV)/dev ## write the generated pages, the schema and the picture of au
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	@for figure in weight_map steps predict sliding_window stitch memory training boundary planning; do python -m tests.benchmarks.$$figure || exit 1; done
+	@for figure in weight_map steps predict sliding_window stitch large_slide memory training boundary planning report plate fuzz; do python -m tests.benchmarks.$$figure || exit 1; done
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

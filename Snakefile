@@ -1,7 +1,19 @@
 # Slidemill: drop slides into a folder, run `snakemake --cores N`, review results/metrics.csv and results/report.html.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from pipeline.base.errors import SlidemillError
+from pipeline.settings.yaml_file import read_yaml
+
 min_version("9.8")
+
+try:
+    if Path("config/config.yaml").is_file() or not workflow.configfiles:
+        read_yaml(Path("config/config.yaml"))  # Snakemake would unfold whatever it holds
+except SlidemillError as error:
+    raise WorkflowError(str(error))
 
 
 configfile: "config/config.yaml"
@@ -22,6 +34,14 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        rules.finish.output,
+
+
+rule train:
+    """Train and validate all networks, and renew the report; slides are left to the next run."""
+    input:
+        rules.report.output,
+        rules.finish.output,
 
 
 onstart:

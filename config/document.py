@@ -2,13 +2,12 @@
 
 config/README.md and workflow/schemas/config.schema.json come from pipeline/settings/schema.py, docs/metrics.md from
 pipeline/report/columns.py, docs/models.md from measurements of every architecture, the table of files in
-docs/contracts.md from the rules. ``--check`` writes nothing; its exit status is 1 if a file is out of date.
+docs/contracts.md from pipeline/base/paths.py. ``--check`` writes nothing; its exit status is 1 if a file is out of date.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,8 @@ _HEAD = """# Configuration
 Every key has a default, so that a configuration only needs the keys that differ. An unknown key, a value of the wrong type or out of its
 range stops the workflow before the first job, with one line that names it.
 
-After a setting is changed, the stages that use it run again, and those that depend on them; a comment changes nothing.
+After a setting is changed, the stages that use it run again, and those that depend on them. `settle_s`, `batches`, both `memory_mb`
+and `prediction.compile` only renew the report; a comment changes nothing.
 `snakemake --cores 4 --config 'masks={instances: none}'` overrides a key for one run.
 
 Paths are relative to the project folder, the one that `snakemake` runs in (or `--directory`). Ready configurations are
@@ -51,13 +51,13 @@ Training labels and references are read in the same way. With `training.kind: in
 of its object, 0 is background, and objects become the second class; training puts a one-pixel ridge of background
 between touching objects. With `training.kind: classes` it is the value of its class (`training.values`).
 
-Training labels may also be outlines: GeoJSON as QuPath exports it, an ImageJ ROI (`.roi`), or a set of them (`.zip`), in
+Both may also be outlines: GeoJSON as QuPath exports it, an ImageJ ROI (`.roi`), or a set of them (`.zip`), in
 pixels of the image file. A pixel belongs to the last outline that contains its centre. With `training.kind: instances` every outline is an object, unless its class is the first of `classes`. With
 `training.kind: classes` its class is that of QuPath, or the name of the ROI (`nucleus`, `nucleus-2`), or its group (1 is
-the second class). Points and lines are refused. References are label images.
+the second class). Points and lines are refused.
 
 **Sparse annotation.** With `training.ignored: VALUE`, pixels of that value in a label image, and pixels outside all
-outlines of an annotation file, are neither learned nor scored; background must then be annotated too.
+outlines of an annotation file, are neither learned nor scored, in training, folds and references; background must then be annotated too.
 
 ## A trained network instead of training
 
@@ -82,13 +82,17 @@ _MODELS = """# Models
 
 Every name can be an `architecture` in the configuration. `slidemill models` prints this table; `make docs`
 writes it. All of it is measured: parameters and operations on the network itself, with default options, one channel
-and two classes; `context_px` by gradient probing (`models/base/context.py`).
+and two classes; `context_px` with NaN in the image (`models/base/context.py`).
 
 - **exact**: tiles equal one pass over the whole slide, pixel by pixel. `context_px` is the radius of the receptive
   field; a tile is read with as many pixels around it.
 - **blended**: the network uses all of its window (pyramid pooling, image-level pooling, instance or group
-  normalization), so that no halo makes tiles agree. Windows overlap by a quarter and are averaged with Gaussian weights.
+  normalization, attention), or depends on its size (up-sampling with aligned corners), so that no halo makes tiles agree. Windows overlap by a quarter and are averaged with Gaussian weights.
   The report shows the *tile mismatch*: the share of pixels in two windows whose labels differ.
+
+`segnet`, `deconvnet` and `unet` with `upsampling: max_unpooling` are exact too, but not continuous: unpooling puts a value where
+the largest of four was found. Where two of them are nearly equal, rounding decides, and the value moves by a pixel; so in float32
+single labels may differ between two tilings. `snakemake verification` tells how many, and decides in float64.
 
 GFLOPs/Mpx: 10⁹ operations (a multiply-add is two) per 10⁶ pixels of input, halos not counted.
 
@@ -110,7 +114,10 @@ torch's cache, or give its path. `pretrained` can also name another entry of `mo
 
 `pip install 'slidemill[zoo]'` adds `smp/ARCHITECTURE/ENCODER`, any of
 [segmentation_models_pytorch](https://github.com/qubvel-org/segmentation_models.pytorch), for example
-`smp/unetplusplus/resnet34`. Their stride and context are measured too.
+`smp/unetplusplus/resnet34`. Their stride and context are measured too. Exact are, for example, `unet`, `unetplusplus` and `linknet`
+with encoders of convolutions (`resnet*`, `mobilenet_v2`, `vgg*`, `densenet*`, `tu-convnext*`); blended are encoders with squeeze and
+excitation or attention (`efficientnet-*`, `mit_*`), and the architectures `fpn`, `pspnet`, `deeplabv3`, `deeplabv3plus`, `pan`,
+`manet`, `upernet` and `segformer`. Encoders that take images of one size only are refused.
 
 ## Ensembles
 
@@ -120,8 +127,11 @@ ensembles:
   careful: {members: [unet], scales: [0.5, 1, 2], symmetries: all}
 ```
 
-An ensemble averages the probabilities of its members, each at every scale and under every flip and rotation. It is one
-network in one file, with a stride and a context of its own, and exact if all members are.
+An ensemble averages the probabilities of its members, each at every scale and under every flip and rotation, and the
+[heads](training.md#heads) that all of them have. It is one network in one file, with a stride and a context of its own,
+and exact if all members are.
+
+A model with heads has one more channel in its last layer for each; the table is without.
 """
 
 
@@ -132,8 +142,8 @@ def models_page() -> str:
 
 _METRICS = """# Metrics
 
-The columns of `results/metrics.csv`, in their order; `results/metrics/{model}/{sample}.csv` has those that compare a mask
-with its reference. `make docs` writes this page. `{class}` stands for each class in the order of `classes`, the first one
+The columns of `results/metrics-all.csv`, in their order; `results/metrics.csv` has those that fit a screen, and
+`results/metrics/{model}/{sample}.csv` those that compare a mask with its reference. [results.md](results.md) shows how to read them. `make docs` writes this page. `{class}` stands for each class in the order of `classes`, the first one
 (background) included. A is the class in the reference, B in the mask.
 
 ## Absent classes
@@ -149,17 +159,30 @@ A ratio is empty if its denominator is zero, and a distance is empty if one mask
 
 A mean over classes ignores empty cells.
 
+**The headline is the foreground.** Most pixels of most images are background, and its Dice is high even if every object is missed. So
+networks are ranked, trainings stopped and weights kept by `foreground_dice`, the mean Dice of all classes but the first.
+`dice_mean` and the other `_mean` columns are over all classes, with the background. A sample with no foreground in reference and mask
+has no foreground Dice, and is not part of a ranking.
+
 ## How they are computed
 
 All counts are summed over blocks, so that the metrics of a slide larger than memory are exactly those of the whole image.
 
 - **Boundaries** are pixels of a class with a 4-neighbour of another class, or at the edge of the image, as in MONAI.
-  Distances are exact, in um if the pixel size is known (`distance_unit`).
+  Distances are exact, in um if the pixel size is known (`distance_unit`). A distance within 1e-6 of the tolerance is equal to it,
+  so that the size of a pixel changes no share. The bands of the boundary IoU are as wide as the tolerance in pixels, rounded half up.
 - **Objects** of the mask are those of its image `instances`, as in the table of objects; of the reference, its ids
   (`kind: instances`). Without ids (`masks.instances: none`, `kind: classes`), they are the 4-connected components of each
-  class except the first. Objects only match objects of the same class, one to one.
+  class except the first. Objects only match objects of the same class, one to one. Their metrics are pooled over classes:
+  panoptic quality is one of all objects, not the mean of one per class.
 - **Partitions** (adapted Rand error, variation of information) are over the pixels of true objects, as in the ISBI 2012
   challenge; predicted background there is one region.
+- **Pixels without annotation** (`training.ignored`, also in references) are in no metric, whatever is predicted there;
+  `pixels_ignored` is their number. They have no boundary, and none lies beside them: an object that they cut goes on there. A
+  distance to a boundary that nobody drew is not known, so distances near them can be too large. Of a true object, only what
+  is annotated is compared. A predicted object is compared in its annotated pixels; if it has no partner and more than half
+  of its pixels are not annotated, it is no false object (`objects_ignored`), as with the "void" pixels of panoptic quality
+  (Kirillov et al. 2019). `pixels` and `pixels_predicted_{class}` are of the whole slide.
 - **Probabilities** are evaluated with `prediction: {probabilities: true}`, on the float16 values that are kept.
 
 Checked in the tests against scikit-learn (overlap, average precision), stardist (objects), scikit-image (partitions), MONAI
@@ -167,21 +190,41 @@ and SciPy (surfaces), each on 200 random pairs with empty, full and single-pixel
 
 ## A cohort
 
-`results/cohort.csv` has mean, median and a 95 % interval of the mean per model, measure and class: a percentile bootstrap
-(9,999 draws) over groups, so that ten fields of one animal do not count as ten animals. `results/paired.csv` compares
-every two models on the samples that both have a score for, with Wilcoxon's signed-rank test over groups. Groups come
-from `config/samples.csv` (columns `sample`, `group`); without it, every sample is a group.
+Ten fields of one animal do not count as ten animals: in each number here a group counts once, with the mean over its samples.
+Groups come from `config/samples.csv` (columns `sample`, `group`); without it, every sample is a group.
 
-## Without a reference
+- `results/cohort.csv` has mean, median and a 95 % interval of the mean per model, measure and class. The interval is that
+  of Student's t over groups, cut at 0 and 1, and empty for one group. With few groups it is wide: for 2 groups 12.7
+  standard errors to each side, for 5 it is 2.8, for 20 it is 2.1.
+- `results/paired.csv` compares every two models on the samples that both have a score for: the median difference, and
+  Wilcoxon's signed-rank test. Differences below 1e-12 are rounding, and count as none. With fewer than six groups, p cannot
+  be below 0.05.
 
-`flags` says why a sample is doubtful. A value is an outlier if it is more than four robust deviations from the median of
+How often the interval contains the true mean, in simulations with groups of 1 to 8 samples:
+
+| groups | 2 | 3 | 4 | 5 | 8 | 12 | 20 |
+|---|---|---|---|---|---|---|---|
+| normal scores | 95.0 % | 95.1 % | 95.1 % | 95.1 % | 95.0 % | 95.1 % | 95.1 % |
+| skewed scores (beta 8, 2) | 94.2 % | 93.5 % | 93.3 % | 93.4 % | 93.8 % | 94.0 % | 94.4 % |
+
+If a few groups fail while all others are good, no interval from few groups is right: look at the dots of each sample.
+
+## Flags
+
+`flags` says why a sample is doubtful: what its file says and was not followed, pixels that are not in the file, a pixel size that is
+not that of the training ([inputs.md](inputs.md)), and these comparisons, of which the last two need a reference. A value is an outlier if it is more than four robust deviations from the median of
 the values that it is compared with, and outside of their range by more than a tenth of it.
 
 | compared | with |
 |---|---|
-| brightness, contrast, skewness of intensities, sharpness, saturated pixels, content, colour | the training images; if there are fewer than eight, the other slides |
-| objects per area, their median area, share of uncertain pixels | the other slides of the model, if there are at least eight |
+| brightness, contrast, skewness of intensities, sharpness, saturated pixels, content, colour | the training images (from n < 8 of them, a slide must be 1 + 2/n times as far away); without any, the other slides |
+| objects per mm², their median area in µm² | the other slides of the model with a known pixel size, if there are at least eight |
+| objects per Mpx, their median area in px | if the pixel size is not known: the other slides without one, if there are at least eight |
+| share of uncertain pixels | the other slides of the model, if there are at least eight |
 | tile mismatch | 2 % |
+| share of uncertain pixels | 40 % |
+| foreground and objects per area of the reference | the other references, if there are at least eight |
+| share of the pixels with the class of the reference | 50 %: below it, the reference may be inverted, or of another image |
 
 Sharpness is the energy of the Laplacian relative to the contrast; content is the share of 16 px squares that show more
 than noise. Up to 16 windows of 512 px of a slide are measured. A slide as unusual as one of the training images is not
@@ -202,16 +245,35 @@ def metrics_page() -> str:
     return _METRICS.replace("{table}", "\n".join(rows))
 
 
+# Names in pipeline/base/paths.py. The rules declare only ledgers, and what `verify`, `report` and `finish` write.
+_REPORT = "METRICS_TABLE ALL_METRICS COLUMNS SUMMARY ALL_OBJECTS COMPARISON COHORT PAIRED FOLDS FIGURE PAGE PROVENANCE"
+_WRITTEN_BY = {
+    "the workflow, when a run begins": "SLIDES",
+    "the workflow, when a run ends": "DONE",
+    "the jobs of networks": "NETWORK_LEDGER",
+    "`weigh`": "WEIGHT_MAP",
+    "`train`": "NETWORK CARD HISTORY HELD_BACK",
+    "`combine`": "NETWORK CARD",
+    "`validate`": "VALIDATION",
+    "the jobs of batches": "LEDGER",
+    "`tile`": "PLAN",
+    "`predict`": "PREDICTION",
+    "`stitch`": "MASK",
+    "`objects`": "OBJECTS ANNOTATIONS",
+    "`evaluate`": "METRICS",
+    "`verify`": "VERIFICATION",
+    "`report`": _REPORT,
+    "`finish`": "FINISHED",
+}
+
+
 def contracts_page() -> str:
-    """Return the text of docs/contracts.md with a new table of the files that the rules write."""
-    rows = [f"| `{paths.SLIDES}` | the workflow, when a run begins |"]
-    for name in ("train", "segment", "verify", "report"):
-        rules = (ROOT / "workflow" / "rules" / f"{name}.smk").read_text(encoding="utf-8").split("\nrule ")[1:]
-        for rule in (rule for rule in rules if "    output:" in rule):
-            outputs = rule.partition("    output:")[2].partition("    log:")[0]
-            names = re.findall(r"paths\.([A-Z_]+)", outputs) or ["WEIGHT_MAP"]  # of `weigh`, one for each image
-            files = ", ".join(f"`{path}`" for path in dict.fromkeys(getattr(paths, name) for name in names))
-            rows.append(f"| {files} | `{rule.partition(':')[0]}` |")
+    """Return the text of docs/contracts.md with a new table of the files that the stages write."""
+    rows = [
+        f"| {', '.join(f'`{getattr(paths, name)}`' for name in names.split())} | {writer} |"
+        for writer, names in _WRITTEN_BY.items()
+    ]
+    rows += ["| `results/pictures/{model}/{sample}...` | `objects`, `evaluate`: small pictures for the page |"]
     rows += ["| `logs/...`, `benchmarks/...` | Snakemake, per job: output of the stage; time and memory |"]
     head, _, rest = CONTRACTS.read_text(encoding="utf-8").partition(_BEGIN)
     table = "\n".join(["| path below the project | written by |", "|---|---|", *rows])

@@ -86,7 +86,7 @@ def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, num
 
 
 def _annotated(pixels: NDArray[np.generic], classes: NDArray[np.uint8]) -> Annotated:
-    statistics = measure_intensities(lambda: iter([pixels]), pixels.dtype)
+    statistics = measure_intensities(pixels)
     return Annotated(
         name="",
         image=normalize(pixels, statistics),

@@ -6,16 +6,17 @@ module of an architecture is imported on first use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from models.base.geometry import Geometry
+from models.base.heads import in_order
 
 if TYPE_CHECKING:
     from models.base.interface import SegmentationModel
 
-__all__ = ["Geometry", "available", "build", "is_known"]
+__all__ = ["Geometry", "available", "build", "is_known", "options_of"]
 
 _MODELS = {
     "attention_unet": "models.attention_unet:AttentionUNet",
@@ -45,8 +46,19 @@ def is_known(name: str) -> bool:
     return name in _MODELS or name.startswith(_SMP_PREFIX)
 
 
+def options_of(name: str) -> dict[str, object]:
+    """Return the options of an architecture, with their defaults."""
+    architecture, given = _find(name)
+    return architecture.options(**given)
+
+
 def build(
-    name: str, *, in_channels: int, num_classes: int, options: Mapping[str, object] | None = None
+    name: str,
+    *,
+    in_channels: int,
+    num_classes: int,
+    heads: Sequence[str] = (),
+    options: Mapping[str, object] | None = None,
 ) -> SegmentationModel:
     """Build the network ``name`` with random weights.
 
@@ -56,21 +68,24 @@ def build(
         One of :func:`available`.
     in_channels, num_classes : int
         Channels of the image and classes of the logits, each at least 1.
+    heads : sequence of str
+        What is learned beside the classes, of :data:`models.base.heads.HEADS`: one more channel of the output each.
     options : mapping, optional
         Keyword arguments of the architecture, for example ``{"width": 32}``.
 
     Raises
     ------
     ValueError
-        If the architecture or an option is unknown, or the value of an option is not allowed.
+        If the architecture, a head or an option is unknown, or the value of an option is not allowed.
     """
     architecture, given = _find(name)
     known = architecture.options(**given)
-    unknown = sorted(set(options or {}) - set(known))
+    unknown = sorted(set(options or {}) - known.keys())
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
-    network = architecture(in_channels=in_channels, num_classes=num_classes, **given, **dict(options or {}))
-    network.name, network.chosen_options = name, dict(options or {})
+    outputs = num_classes + len(heads)
+    network = architecture(in_channels=in_channels, num_classes=outputs, **given, **dict(options or {}))
+    network.name, network.chosen_options, network.heads = name, dict(options or {}), in_order(heads)
     return network
 
 

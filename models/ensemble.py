@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import models
 from models.base.geometry import Geometry, round_up
+from models.base.heads import HEADS, Head, values_of
 from models.base.interface import SegmentationModel
 from models.layers.blocks import check_choice
 
@@ -26,15 +27,15 @@ _LEAST_PROBABILITY = 1e-30
 
 
 class Ensemble(SegmentationModel):
-    """The average of networks of the same channels and classes.
+    """The average of networks of the same channels and classes; it has the heads that all of them have.
 
     Parameters
     ----------
     members : list of mapping
-        ``{"architecture": name, "options": {...}}`` of each network.
+        ``{"architecture": name, "options": {...}, "heads": [...]}`` of each network.
     scales : list of float
         Magnifications of the image for every member: 0.25, 0.5, 1, 2 or 4, by averaging or bilinear interpolation;
-        probabilities are scaled back in the same way.
+        probabilities and heads are scaled back in the same way.
     symmetries : {"none", "flips", "all"}
         Average over the 4 mirror images, or over all 8 symmetries of the square.
     """
@@ -54,11 +55,13 @@ class Ensemble(SegmentationModel):
         check_choice("symmetries", symmetries, get_args(Symmetries))
         for scale in scales:
             check_choice("scale", scale, SCALES)
+        shared = shared_heads(members)
         self.members = nn.ModuleList(
             models.build(
                 member["architecture"],
                 in_channels=in_channels,
-                num_classes=num_classes,
+                num_classes=num_classes - len(shared),
+                heads=member.get("heads", ()),
                 options=member["options"],
             )
             for member in members
@@ -83,28 +86,37 @@ class Ensemble(SegmentationModel):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (N, num_classes, H - 2 margin, W - 2 margin) logarithms of the averaged probabilities."""
+        """Return (N, num_classes + heads, H - 2 margin, W - 2 margin): logarithms of averaged probabilities, heads."""
         total: Tensor | float = 0.0
         for index, scale, turns, flip in self.views:
             view = torch.rot90(image.flip(-1) if flip else image, turns, dims=(-2, -1))
-            probabilities = self._probabilities(self.members[index], scale, view)  # type: ignore[arg-type]
-            probabilities = torch.rot90(probabilities, -turns, dims=(-2, -1))
-            total = total + (probabilities.flip(-1) if flip else probabilities)
+            seen = self._values(self.members[index], scale, view)  # type: ignore[arg-type]
+            seen = torch.rot90(seen, -turns, dims=(-2, -1))
+            total = total + (seen.flip(-1) if flip else seen)
         assert isinstance(total, Tensor)
-        return (total / len(self.views)).clamp_min(_LEAST_PROBABILITY).log()
+        values = total / len(self.views)
+        probabilities, heads = values[:, : self.num_classes], values[:, self.num_classes :]
+        return torch.cat([probabilities.clamp_min(_LEAST_PROBABILITY).log(), heads], dim=1)
 
-    def _probabilities(self, network: SegmentationModel, scale: float, image: Tensor) -> Tensor:
-        """Return the probabilities of one member at one scale, less the margin of the ensemble."""
+    def _values(self, network: SegmentationModel, scale: float, image: Tensor) -> Tensor:
+        """Return probabilities and heads of one member at one scale, less the margin of the ensemble."""
         geometry = network.geometry
         view = _resize(image, scale)
         rows, columns = view.shape[-2:]
         logits = network(view[..., : geometry.input_px(rows), : geometry.input_px(columns)])
         cut = geometry.trim_px - geometry.margin_px
         inner = logits[..., cut : cut + rows - 2 * geometry.trim_px, cut : cut + columns - 2 * geometry.trim_px]
-        probabilities = _resize(inner.softmax(dim=1), 1 / scale)
+        shared = [self.num_classes + network.heads.index(head) for head in self.heads]
+        values = torch.cat([inner[:, : self.num_classes].softmax(dim=1), values_of(inner[:, shared])], dim=1)
+        values = _resize(values, 1 / scale)
         rows, columns = (length - 2 * self.geometry.margin_px for length in image.shape[-2:])
         first = self.geometry.margin_px - round(geometry.trim_px / scale)
-        return probabilities[..., first : first + rows, first : first + columns]
+        return values[..., first : first + rows, first : first + columns]
+
+
+def shared_heads(members: Sequence[Mapping[str, Any]]) -> list[Head]:
+    """Return the heads of an ensemble: those that all its members have."""
+    return [head for head in HEADS if all(head in member.get("heads", ()) for member in members)]
 
 
 _SYMMETRIES: dict[Symmetries, list[tuple[int, bool]]] = {

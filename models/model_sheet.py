@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,19 +48,23 @@ class Sheet:
 
 
 def model_sheet(
-    name: str, *, in_channels: int = 1, num_classes: int = 2, options: Mapping[str, object] | None = None
+    name: str,
+    *,
+    in_channels: int = 1,
+    num_classes: int = 2,
+    heads: Sequence[str] = (),
+    options: Mapping[str, object] | None = None,
 ) -> Sheet:
     """Measure a network without its weights; arguments are those of :func:`models.build`."""
     with torch.device("meta"):
-        network = models.build(name, in_channels=in_channels, num_classes=num_classes, options=options)
+        network = models.build(name, in_channels=in_channels, num_classes=num_classes, heads=heads, options=options)
     geometry = network.geometry
-    defaults = inspect.signature(type(network)).parameters
     return Sheet(
         name=name,
         parameters=count_parameters(network),
         gflops_per_mpx=round(gflops_per_mpx(network, in_channels=in_channels, sampling=geometry), 1),
         bytes_per_px=bytes_per_px(network, in_channels=in_channels, sampling=geometry),
         geometry=geometry,
-        options={key: defaults[key].default for key in type(network).options() if key in defaults},
+        options=models.options_of(name),
         paper=network.paper,
     )

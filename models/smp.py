@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import functional_call
 
 from models.base.interface import SegmentationModel
 
 _GIVEN = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params", "kwargs"}
+_MOST_CELLS = 16  # down-samplings of the encoder in a stride: 8 in PAN, 7 in encoders with windows of 7 features
 
 
 class SMP(SegmentationModel):
@@ -36,14 +39,17 @@ class SMP(SegmentationModel):
         super().__init__()
         architecture, encoder = _split(variant)
         library = _library()
+        device = torch.get_default_device()
         try:
-            self.network = library.create_model(
-                architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=num_classes, **options
-            )
-        except (KeyError, RuntimeError, TypeError) as error:
+            with torch.device("cpu"):  # parts of the library cannot be made on other devices
+                network = library.create_model(
+                    architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=num_classes, **options
+                )
+            self.stride_px = _stride_px(network, in_channels)
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"smp/{variant}: {str(error).splitlines()[0]}") from error
+        self.network = network.to(device)
         self.encoder_name = encoder
-        self.stride_px = _stride_px(self.network.encoder, in_channels)
 
     @property
     def encoder(self) -> Any:
@@ -69,14 +75,15 @@ class SMP(SegmentationModel):
             ) from error
 
     @classmethod
-    def options(cls, **given: str) -> list[str]:
-        """Return the names of the options of an architecture of the library."""
+    def options(cls, **given: str) -> dict[str, object]:
+        """Return the options of an architecture of the library, with their defaults."""
         variant = given["variant"]
         architecture, _ = _split(variant)
         known = _library().MODEL_ARCHITECTURES_MAPPING
         if architecture not in known:
             raise ValueError(f"unknown model 'smp/{variant}'; available: {', '.join(f'smp/{name}' for name in known)}")
-        return [name for name in inspect.signature(known[architecture]).parameters if name not in _GIVEN]
+        parameters = inspect.signature(known[architecture]).parameters
+        return {name: parameter.default for name, parameter in parameters.items() if name not in _GIVEN}
 
 
 def _split(variant: str) -> tuple[str, str]:
@@ -96,11 +103,24 @@ def _library() -> Any:
     return segmentation_models_pytorch
 
 
-def _stride_px(encoder: nn.Module, in_channels: int) -> int:
-    """Return the size of the input relative to that of the coarsest features."""
-    length = 256
-    with torch.no_grad():
-        was_training = encoder.training
-        features = encoder.eval()(torch.zeros(1, in_channels, length, length))
-        encoder.train(was_training)
-    return int(max(length // feature.shape[-1] for feature in features if feature.shape[-1]))
+def _stride_px(network: Any, in_channels: int) -> int:
+    """Return the down-sampling of the encoder, or its smallest multiple such that the network takes all sizes of it.
+
+    The network is run without its weights: shapes are enough.
+    """
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    state = {name: tensor.to("meta") for name, tensor in tensors}
+    down = int(network.encoder.output_stride)
+    network.eval()
+    reason = "logits of another size"
+    for stride in range(down, _MOST_CELLS * down + 1, down):
+        image = torch.empty(1, in_channels, stride, 2 * stride, device="meta")
+        try:
+            logits = functional_call(network, state, image)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error)
+            continue
+        if logits.shape[2:] == image.shape[2:]:
+            network.train()
+            return stride
+    raise ValueError(f"tiles need a network that takes images of several sizes, and this one does not ({reason})")

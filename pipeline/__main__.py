@@ -10,6 +10,7 @@ import argparse
 import ast
 import inspect
 import logging
+import os
 import re
 import shlex
 import sys
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from pipeline import __version__
-from pipeline.base.errors import Stopped, error_line, user_error
+from pipeline.base.errors import SlidemillError, Stopped, error_line, user_error
 from pipeline.runtime.job_limits import cores
 from pipeline.runtime.logs import start_logging
 from pipeline.runtime.signals import stopped_in_order
@@ -32,13 +33,15 @@ from pipeline.runtime.threads import threads_in, use_threads
 from pipeline.settings.stage_sections import parse_stage_config
 
 # Stages are run by the workflow in about this order, commands are typed by a user.
-_STAGES = "tile weigh train validate combine predict stitch objects inspect evaluate verify report"
-_COMMANDS = "crate estimate explain export find-lr models view"
+_STAGES = "tile weigh train validate combine predict stitch objects evaluate verify report finish"
+_COMMANDS = "check crate estimate explain export find-lr init models view"
 STAGES = {name: f"pipeline.stages.{name}" for name in _STAGES.split()}
 COMMANDS = STAGES | {name: f"pipeline.commands.{name.replace('-', '_')}" for name in _COMMANDS.split()}
 
 _OF_WORKFLOW = "stages, run by the workflow (verify only by `snakemake verification`)"
 _JSON = " JSON text, normally written by the workflow; the first line of a job's log has the whole command to copy."
+
+_DIRECTORY = "directory"
 
 log = logging.getLogger("pipeline")
 
@@ -57,9 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with stopped_in_order():
             if not {"-h", "--help"}.intersection(words):
-                log.info("slidemill %s: python -m pipeline %s", __version__, shlex.join(words))
+                log.info("version %s: slidemill %s", __version__, shlex.join(words))
             run = import_module(COMMANDS[stage]).run
             flags = vars(stage_parser(stage, run).parse_args(words[1:]))
+            _enter(flags.pop(_DIRECTORY), is_new=stage == "init")
             run(**_values(run, flags))
     except (Exception, Stopped) as error:
         reason = user_error(error)
@@ -68,6 +72,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(error_line(stage, reason), file=sys.stderr)
         return 1
     return 0
+
+
+def _enter(directory: Path, *, is_new: bool) -> None:
+    """Go to the folder of the project."""
+    try:
+        if is_new:
+            directory.mkdir(parents=True, exist_ok=True)
+        os.chdir(directory)
+    except OSError as error:
+        raise SlidemillError(f"--directory {directory}: {error.strerror}; name the folder of a project") from error
 
 
 def run_and_exit() -> NoReturn:
@@ -89,11 +103,13 @@ def stage_parser(stage: str, run: Callable[..., None]) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    about = "Folder of the project; other paths are relative to it. Default: the current folder."
+    parser.add_argument("--directory", dest=_DIRECTORY, type=Path, default=Path(), metavar="FOLDER", help=about)
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     for name, kind in _parameters(run).items():
         meaning, default = meanings[name].replace("%", "%%"), parameters[name].default
         if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            parser.add_argument(name, nargs="+", type=kind, metavar=name.upper(), help=meaning)
+            parser.add_argument(name, nargs="*", type=kind, metavar=name.upper(), help=meaning)
             continue
         required = default is inspect.Parameter.empty
         meaning += _JSON if required and issubclass(kind, BaseModel) else ""
@@ -125,7 +141,7 @@ def _root_parser() -> argparse.ArgumentParser:
         lines += ["", f"{title}:", *(f"  {name:10}{_summary(COMMANDS[name])}" for name in COMMANDS if name in names)]
     parser = argparse.ArgumentParser(
         prog=_program(),
-        description="Run one stage or other command of Slidemill, in the project folder.",
+        description="Run one stage or other command of Slidemill, in the project folder or with --directory.",
         epilog="\n".join(lines[1:]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

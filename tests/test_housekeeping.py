@@ -1,11 +1,13 @@
 """What is written twice says the same, and what the documentation names exists."""
 
+import ast
 import re
 import runpy
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -29,6 +31,31 @@ def test_the_conda_environment_has_the_ranges_of_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pinned = dict((*requirement.split(" ", 1), "")[:2] for requirement in environment["dependencies"])
     assert pinned == wanted
+
+
+def test_what_is_imported_is_a_stated_dependency():
+    """An environment that holds more, by chance, runs code that fails on a new machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    stated = [
+        *project["dependencies"],
+        *(name for names in project["optional-dependencies"].values() for name in names),
+    ]
+    stated = {re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-") for requirement in stated}
+    distributions = packages_distributions()
+    imported = set()
+    for source in [path for path in SOURCES if path.suffix == ".py"]:
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            imported |= {name.split(".")[0] for name in names}
+    foreign = imported - sys.stdlib_module_names - {"models", "pipeline", "workflow"}
+    assert len(foreign) > 20
+    missing = {
+        name
+        for name in foreign
+        if not {one.lower().replace("_", "-") for one in distributions.get(name, [name])} & stated
+    }
+    assert not missing
 
 
 @pytest.mark.parametrize("generator", ["config/document.py", "docs/architecture.py"])
@@ -121,3 +148,34 @@ def test_words_at_which_readers_stopped_do_not_return(words):
     pattern = re.compile(rf"\b({words})\b", re.IGNORECASE)
     found = [str(path) for path in [*PAGES, *SOURCES, ROOT / "Snakefile"] if pattern.search(path.read_text("utf-8"))]
     assert not found, f"say: {BANNED[words]}"
+
+
+@pytest.fixture
+def old_python(tmp_path):
+    """A Python that is too old: it fails where a version is asked for, and says so wherever else it is called."""
+    script = '#!/bin/sh\ncase "$2" in *version_info*) exit 1;; esac\ntouch called\n'
+    (tmp_path / "python3.10").write_text(script)
+    (tmp_path / "python3.10").chmod(0o755)
+    return tmp_path / "python3.10"
+
+
+def make(*words):
+    command = ["make", "--file", str(ROOT / "Makefile"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_old_python_is_one_line_before_anything_is_made(old_python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = make(".venv/bin/python", f"PYTHON={old_python}")
+    assert done.returncode != 0
+    assert done.stdout == f"{old_python}: Slidemill needs Python 3.11 or newer; name it: make ... PYTHON=python3.12\n"
+    assert not (tmp_path / "called").exists()
+
+
+def test_an_environment_of_an_old_python_is_made_anew(old_python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    old_python.rename(tmp_path / ".venv" / "bin" / "python")
+    done = make("--dry-run", ".venv/bin/python", f"PYTHON={sys.executable}")
+    assert not (tmp_path / ".venv").exists()
+    assert f"{sys.executable} -m venv .venv" in done.stdout

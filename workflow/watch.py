@@ -14,11 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from pipeline.base.errors import SlidemillError
-from pipeline.project.drop_folder import find_samples, has_changes, known_samples
-from pipeline.settings.schema import parse_settings
+from pipeline.project.drop.drop_folder import find_samples, has_changes, last_run
+from pipeline.settings.schema import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Path("config/config.yaml")
@@ -30,22 +28,22 @@ def watch(command: list[str], every_s: float) -> None:
     pause_s = every_s
     while True:
         if is_due():
-            before = known_samples()
+            before = last_run().samples
             run(command)
             # A run that could not begin (locked, a wrong configuration) is tried again after longer and longer pauses
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if known_samples() == before else every_s
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if last_run().samples == before else every_s
         time.sleep(pause_s)
 
 
 def is_due() -> bool:
     """Return whether a run has something to do; print an error if that cannot be decided."""
     try:
-        settings = parse_settings(yaml.safe_load(CONFIG.read_text(encoding="utf-8")) or {}, source=str(CONFIG))
+        settings = read_settings(CONFIG)
         found = find_samples(settings)
-    except (SlidemillError, OSError, yaml.YAMLError) as error:
+    except (SlidemillError, OSError) as error:
         print(f"watch: {' '.join(str(error).split())}", file=sys.stderr)
         return False
-    return bool(found) and has_changes(found, known_samples())
+    return bool(found) and has_changes(found, last_run().samples)
 
 
 def run(command: list[str]) -> None:

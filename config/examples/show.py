@@ -11,10 +11,11 @@ _RANKED = [
     "rank",
     "model",
     "samples",
+    "foreground_dice",
+    "sd_foreground_dice",
+    "min_foreground_dice",
+    "max_foreground_dice",
     "dice_mean",
-    "sd_dice_mean",
-    "min_dice_mean",
-    "max_dice_mean",
     "train_minutes",
     "predict_mpx_per_s",
     "tiling",
@@ -25,9 +26,9 @@ _RANKED = [
 
 def show(project: Path) -> None:
     """Print the table of the samples, then the places."""
-    table = pd.read_csv(project / "results" / "metrics.csv")
+    table = pd.read_csv(project / "results" / "metrics-all.csv")
     scores = [name for name in table.columns if name.startswith("dice_") and name != "dice_pooled"]
-    shown = ["sample", "model", "status", *scores, "objects_f1_50", "adapted_rand_error", "flags"]
+    shown = ["sample", "model", "status", "foreground_dice", *scores, "objects_f1_50", "adapted_rand_error", "flags"]
     print("\n" + table[shown].to_string(index=False, float_format="%.4f", na_rep=""))
     ranking = pd.read_csv(project / "results" / "comparison.csv")
     if len(ranking) > 1:

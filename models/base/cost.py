@@ -53,7 +53,7 @@ def bytes_per_px(network: nn.Module, *, in_channels: int, sampling: Geometry) ->
     return -(-most // length**2)
 
 
-def training_bytes_per_px(network: SegmentationModel, *, num_classes: int) -> int:
+def training_bytes_per_px(network: SegmentationModel) -> int:
     """Return the peak memory of float32 activations and their gradients in a training step, per pixel.
 
     It is the slope between two sizes of patches, without what does not grow with them: weights, their gradients, the
@@ -67,16 +67,16 @@ def training_bytes_per_px(network: SegmentationModel, *, num_classes: int) -> in
         image = torch.empty(_STEP_IMAGES, network.in_channels, length, length, device="meta")
         live = _LiveBytes()
         with torch.enable_grad(), live:
-            losses = [_typical_loss(logits, num_classes) for _, logits in network.logits_to_train(image)]
+            losses = [_typical_loss(logits) for _, logits in network.logits_to_train(image)]
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         most.append(live.most + image.untyped_storage().nbytes())
     return -(-(most[1] - most[0]) // (_STEP_IMAGES * (lengths[1] ** 2 - lengths[0] ** 2)))
 
 
-def _typical_loss(logits: Tensor, num_classes: int) -> Tensor:
+def _typical_loss(logits: Tensor) -> Tensor:
     """Return a loss that takes about as much memory as those of training: probabilities, and a one-hot target."""
     target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=logits.device)
-    one_hot = F.one_hot(target, num_classes).movedim(-1, 1).float()
+    one_hot = F.one_hot(target, logits.shape[1]).movedim(-1, 1).float()
     return F.cross_entropy(logits, target) + (logits.softmax(dim=1) * one_hot).mean()
 
 

@@ -70,16 +70,16 @@ def _fold(network: nn.Module, pairs: list[tuple[str, str]]) -> None:
 
 def _pairs(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
     """Return pairs of a convolution and the batch normalization that takes all its outputs, and nothing else."""
-    maker: dict[int, str] = {}
+    maker: dict[tuple[int, int], str] = {}  # by tensor and by how often it was changed in place
     held: list[Tensor] = []  # keeps tensors alive, so that ids are unique
     made, taken = Counter[str](), Counter[tuple[str, str]]()
 
     def watch(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.BatchNorm2d):
-            taken[maker.get(id(inputs[0]), ""), name] += 1
-        else:
+        if type(module) is nn.BatchNorm2d:  # others may have an activation inside
+            taken[maker.get((id(inputs[0]), inputs[0]._version), ""), name] += 1
+        elif not isinstance(module, nn.BatchNorm2d):
             made[name] += 1
-            maker[id(output)] = name
+            maker[id(output), output._version] = name
             held.append(output)
 
     run_watched(network, image, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d), watch)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from models.base.context import measure_context_px
 from models.base.geometry import Geometry
+from models.base.heads import Head
 from models.base.imagenet import imagenet_weights
 
 
 class SegmentationModel(nn.Module, ABC):
     """A network from images to logits, built as ``Architecture(in_channels=..., num_classes=..., **options)``.
 
-    ``in_channels`` are those of the image, ``num_classes`` those of the logits; the options are the parameters of each
+    ``in_channels`` are those of the image, ``num_classes`` those of the output; the options are the parameters of each
     architecture.
 
     Attributes
@@ -34,8 +35,8 @@ class SegmentationModel(nn.Module, ABC):
         The part that :meth:`load_backbone` fills, and that can learn more slowly than the rest.
     least_batch
         Smallest batch for training: 2 if batch normalization follows an average of the whole image.
-    name, chosen_options
-        Architecture and options given to :func:`models.build`.
+    name, chosen_options, heads
+        Architecture, options and heads given to :func:`models.build`.
     stride_px, margin_px, remainder_px
         As in :class:`Geometry`.
     """
@@ -47,6 +48,7 @@ class SegmentationModel(nn.Module, ABC):
     encoder: Any
     name: str
     chosen_options: Mapping[str, Any]
+    heads: tuple[Head, ...] = ()
     stride_px: int = 1
     margin_px: int = 0
     remainder_px: int = 0
@@ -64,19 +66,25 @@ class SegmentationModel(nn.Module, ABC):
         """Channels of the image."""
         return int(self._arguments["in_channels"])
 
+    @property
+    def num_classes(self) -> int:
+        """Channels of the output that are logits of classes; the others are heads (:mod:`models.base.heads`)."""
+        return int(self._arguments["num_classes"]) - len(self.heads)
+
     @cached_property
     def geometry(self) -> Geometry:
         """Stride, margins and the measured context (:mod:`models.base.context`)."""
         sampling = Geometry(
             stride_px=self.stride_px, context_px=None, margin_px=self.margin_px, remainder_px=self.remainder_px
         )
-        with torch.inference_mode(mode=False), torch.enable_grad():  # the first use may be in inference mode
+        # The first use may be in inference mode; it draws no random number that others see
+        with torch.inference_mode(mode=False), torch.random.fork_rng(devices=[]):
             narrow = type(self)(**(self._arguments | {"in_channels": 1, "num_classes": 1} | dict(self.narrow_options)))
             return sampling.with_context(measure_context_px(narrow, sampling))
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits of an image.
+        """Return the logits of an image, and its heads in the channels after them.
 
         Parameters
         ----------
@@ -85,11 +93,11 @@ class SegmentationModel(nn.Module, ABC):
 
         Returns
         -------
-        (N, num_classes, H - 2 margin, W - 2 margin) float tensor
+        (N, num_classes + heads, H - 2 margin, W - 2 margin) float tensor
         """
 
     def logits_to_train(self, image: Tensor) -> list[tuple[float, Tensor]]:
-        """Return the weight of the loss and the logits of every head; the first is that of ``forward``."""
+        """Return the weight of the loss and the logits of every output; the first is that of ``forward``."""
         return [(1.0, self(image))]
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
@@ -117,9 +125,10 @@ class SegmentationModel(nn.Module, ABC):
         self.load_backbone(imagenet_weights(self.backbone))
 
     @classmethod
-    def options(cls, **given: str) -> list[str]:  # noqa: ARG003
-        """Return the names of the options; ``given`` are the arguments that are part of the name."""
-        return [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_OPTIONS]
+    def options(cls, **given: str) -> dict[str, object]:  # noqa: ARG003
+        """Return the options with their defaults; ``given`` are the arguments that are part of the name."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_OPTIONS}
 
 
 _NOT_OPTIONS = {"self", "in_channels", "num_classes"}

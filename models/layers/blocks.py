@@ -61,8 +61,11 @@ def normalized(channels: int, normalization: Normalization) -> list[nn.Module]:
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw the weights of a convolution with standard deviation sqrt(2 / fan-in) (He et al. 2015, arXiv:1502.01852)."""
-    if isinstance(module, nn.Conv2d):
+    """Draw the weights of a convolution with standard deviation sqrt(2 / fan-in) (He et al. 2015, arXiv:1502.01852).
+
+    Weights without memory (device ``meta``) are left alone: for them PyTorch would load its compiler, which takes long.
+    """
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

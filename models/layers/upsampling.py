@@ -4,18 +4,23 @@
 ``nearest``           every value four times
 ``bilinear``          linear interpolation between pixel centres (corners not aligned)
 ``bed_of_nails``      the value in the first of four pixels, zeros in the others
-``max_unpooling``     the value where the encoder's pooling found the largest of the four, zeros in the others
+``max_unpooling``     the value where the encoder's pooling found the largest of the four, zeros in the others; where
+                      two of them are nearly equal, rounding decides: not continuous
 ``transposed``        a learned kernel (Long et al. 2015)
 ====================  ==================================================================================================
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.base.folding import noise_for
+from models.base.interface import SegmentationModel
 
 Upsampling = Literal["transposed", "nearest", "bilinear", "bed_of_nails", "max_unpooling"]
 
@@ -79,3 +84,24 @@ def bilinear_transposed(classes: int, factor: int) -> nn.ConvTranspose2d:
     with torch.no_grad():
         layer.weight.copy_(torch.eye(classes)[:, :, None, None] * tent[:, None] * tent)
     return layer
+
+
+@torch.no_grad()
+def has_max_unpooling(network: SegmentationModel) -> bool:
+    """Return whether a network moves values to where the largest of a window was found: then it is discontinuous."""
+    with _Calls() as calls:
+        network(noise_for(network))
+    return F.max_unpool2d in calls.functions
+
+
+class _Calls(TorchFunctionMode):
+    """Remembers which functions of torch are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: set[Any] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        self.functions.add(func)
+        return func(*args, **dict(kwargs or {}))

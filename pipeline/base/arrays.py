@@ -25,16 +25,24 @@ class Array(Protocol):
     def __getitem__(self, key: Any) -> Any: ...
 
 
+class WritableArray(Array, Protocol):
+    """An :class:`Array` whose regions can also be set: a numpy array or a zarr array."""
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
 @dataclass(frozen=True)
 class LazyArray:
     """An array whose pixels are computed when a region is sliced.
 
     ``read`` gets one argument per axis, an integer or a slice with both ends inside the array, and returns that region.
+    ``in_strips``: a part of some rows takes as long as all of them, as in a file that stores whole rows together.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[..., NDArray[Any]]
+    in_strips: bool = False
 
     @property
     def ndim(self) -> int:

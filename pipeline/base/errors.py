@@ -1,15 +1,24 @@
-"""Errors that a user can fix. Each message is one line: what, where, the limit, what to do.
-
-The last line in the log of a failed job has a form that the report can read.
-"""
+"""Errors that a user can fix. Each message is one line: what, where, the limit, what to do."""
 
 from __future__ import annotations
 
 import re
+import struct
 from typing import NamedTuple
 
-_LINE = re.compile(r"^error: (?P<stage>[a-z]+): (?P<message>.*?)(?: \[(?P<kind>[A-Za-z]+)\])?$")
-_END_OF_TRACEBACK = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?(?P<kind>[A-Z]\w*)(?:: (?P<message>.*))?$")
+_LONGEST_REASON = 400
+# What readers raise on damaged files by accident; the message means nothing to a user
+_LOST = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    UnicodeError,
+    struct.error,
+)
+_FOR_PROGRAMMERS = re.compile(r"""\bb'[^']*'|\bb"[^"]*"|<[^<>]* at 0x\w+>""")  # bytes, and objects without a text
 
 
 class SlidemillError(Exception):
@@ -29,6 +38,10 @@ class ConfigError(SlidemillError):
 
 class SlideError(SlidemillError):
     """One image file cannot be read; only its sample fails."""
+
+
+class StorageError(SlidemillError):
+    """Results cannot be written (full disk, quota, no permission); no sample is to blame."""
 
 
 class Stopped(BaseException):
@@ -54,30 +67,33 @@ def user_error(error: BaseException) -> SlidemillError | Stopped | None:
 
 
 class Failure(NamedTuple):
-    """Why a job failed: the stage that found it, the class of the error (empty if unknown), the message."""
+    """Why a sample failed: the stage that found it, the class of the error, one line for the user, the log."""
 
     stage: str
-    kind: str
+    error_class: str
     message: str
+    log: str = ""
+
+
+def failure_of(stage: str, error: Exception | Stopped, log: str = "") -> Failure:
+    """Return why ``stage`` failed with an exception that may be a user's mistake or a bug."""
+    reason = user_error(error)
+    if reason is None:
+        return Failure(stage, type(error).__name__, f"a bug in Slidemill: {error!r}; see the log", log)
+    return Failure(getattr(reason, "stage", None) or stage, type(reason).__name__, str(reason), log)
 
 
 def error_line(stage: str, error: SlidemillError | Stopped) -> str:
     """Return the last line of the log of a failed job."""
-    found_by = getattr(error, "stage", None) or stage
-    return f"error: {found_by}: {error} [{type(error).__name__}]"
+    failure = failure_of(stage, error)
+    return f"error: {failure.stage}: {failure.message} [{failure.error_class}]"
 
 
-def read_failure(log: str, stage: str) -> Failure | None:
-    """Return why a job of ``stage`` failed, from the text of its log; None if the log does not say.
-
-    The reason is the last error line, which output of libraries may follow, or the end of a traceback.
-    """
-    lines = log.strip().splitlines()
-    for line in reversed(lines):
-        if match := _LINE.match(line):
-            return Failure(match["stage"], match["kind"] or "", match["message"])
-    last = lines[-1] if lines else ""
-    match = _END_OF_TRACEBACK.match(last)
-    if match and any(line.startswith("Traceback (most recent call last)") for line in lines):
-        return Failure(stage, match["kind"], f"a bug in Slidemill: {last}; see the log")
-    return None
+def reason_of(error: Exception) -> str:
+    """Return what the reader of a file says, in one short line; not what Python says of one that has lost its way."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    words = _FOR_PROGRAMMERS.sub("(...)", " ".join(str(error).split()))
+    if isinstance(error, _LOST) or not words:
+        return f"damaged, or not as files of its format are ({type(error).__name__})"
+    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."

@@ -21,6 +21,8 @@ BACKGROUND_RGB: RGB = (128, 128, 128)
 EXTRA_RGB: RGB = (213, 94, 0)
 MISSED_RGB: RGB = (86, 180, 233)
 CONFUSED_RGB: RGB = (240, 228, 66)
+PREDICTED_RGB: RGB = (230, 159, 0)  # outlines of objects
+TRUTH_RGB: RGB = (86, 180, 233)
 
 
 def class_rgb(index: int) -> RGB:

@@ -14,18 +14,22 @@ from pipeline.settings.schema import parse_settings
 
 _TABLES = {
     paths.PAGE: "The page to review the samples on",
-    paths.ALL_METRICS: "A row per sample and network",
+    paths.METRICS_TABLE: "A row per sample and network: state and main metrics",
+    paths.ALL_METRICS: "A row per sample and network: all metrics",
+    paths.SUMMARY: "A row per sample, network and class: count, area, share, density",
+    paths.ALL_OBJECTS: "A row per object of all samples",
+    paths.COLUMNS: "The meaning and unit of every column of these tables",
     paths.PROVENANCE: "Settings, versions and SHA-256 behind every mask",
 }
 
 
 def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-crate-metadata.json")) -> None:
-    """Write the metadata of the project in the current folder; no file is copied.
+    """Write the metadata of the project in the current folder, with all samples that are done; no file is copied.
 
     Parameters
     ----------
     provenance : Path
-        Provenance that a run wrote in which every sample succeeded.
+        Provenance that a run wrote.
     output : Path
         Metadata file to write.
     """
@@ -34,7 +38,7 @@ def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-cr
     except ModuleNotFoundError as error:
         raise SlidemillError("the package rocrate is not installed; pip install 'slidemill[crate]'") from error
     if not provenance.is_file():
-        raise SlidemillError(f"{provenance}: not found; a run in which every sample succeeds writes it")
+        raise SlidemillError(f"{provenance}: not found; a run writes it")
     content = read_json(provenance)
     crate = new_crate()
     crate.name = "Segmentation of microscopy slides"
@@ -45,6 +49,8 @@ def run(*, provenance: Path = Path(paths.PROVENANCE), output: Path = Path("ro-cr
         crate.add_file(dest_path=path, properties={"description": description})
     settings = parse_settings(content["config"], source=str(provenance))
     for sample in content["samples"]:
+        if sample["status"] != "done":
+            continue
         network = _file(crate, network_file(settings, sample["model"]), sample["weights_sha256"], "Network")
         slide = _file(crate, sample["slide"], sample["slide_sha256"], "Slide")
         mask = _file(crate, sample["mask"], content["sha256"][sample["mask"]], "Label image")

@@ -1,43 +1,64 @@
-"""Estimate time, memory and disk space of segmenting slides, from their headers alone."""
+"""Estimate time, memory and disk space of a run: its trainings, its slides by their headers, all stages."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import models
+from models.base.heads import Head
+from models.ensemble import shared_heads
 from models.model_sheet import model_sheet
-from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
-from pipeline.networks.model_card import ModelCard, card_path, read_card
-from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_runs
-from pipeline.prediction.measurements import read_speed
-from pipeline.project.stage_settings import network_file
+from pipeline.networks.model_card import ModelCard, card_path, member_of, read_card
+from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_slides
+from pipeline.prediction.measurements import Measurements
+from pipeline.project.channels import with_channels
+from pipeline.project.drop.image_files import find_images, sample_id
+from pipeline.project.jobs.announced import counted, span
+from pipeline.project.jobs.expected import STAGES
+from pipeline.project.jobs.ledger import ledger_path, read_ledger
+from pipeline.project.jobs.progress import expected_seconds
+from pipeline.project.jobs.run import Run
+from pipeline.project.sample_sheet import SheetRow, read_rows
+from pipeline.project.stage_settings import network_file, view_of
 from pipeline.runtime.device import prepare
 from pipeline.runtime.job_limits import cores
+from pipeline.settings.masks import resolve_masks
+from pipeline.settings.networks import AUTO
 from pipeline.settings.schema import Settings, read_settings
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import plan_grid
 
+_ORDER = ("weigh", "train", "validate", "combine", *STAGES)
+_AUTO_PATCH_PX, _AUTO_STEP_PX = 256, 4 * 256**2  # docs/auto.md
+
 
 def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), threads: int = cores()) -> None:
-    """Print a table of the slides for each network of the project in the current folder, trained or not.
+    """Print a table of slides for each network of the project, trained or not, then how long the next run will take.
 
     Parameters
     ----------
     slides : list of Path
-        Slides to estimate.
+        Slides to estimate, wherever they are; without any, all of the drop folder, and the next run.
     settings : Path
         Configuration of the project.
     threads : int
         CPU threads that a job of the stage predict will have.
     """
     config = read_settings(settings)
-    for name in config.networks:
+    of_the_project = not slides
+    slides = slides or list(find_images(Path(config.slides)).values())
+    config, _ = with_channels(config, _training_images(config), slides)
+    segmenting_s = {}
+    for name in config.networks if slides else ():
         card = _card(config, name)
         grids, errors = _grids(slides, card, config)
         speed = _throughput(name, card, [grid for grid, _ in grids.values()], threads) if grids else None
@@ -45,8 +66,50 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
         for error in errors:
             print(f"left out: {error}")
         if speed:
-            kept = config.needs_probabilities
-            _print({path: estimate(*grid, card, speed, probabilities=kept) for path, grid in grids.items()})
+            kept = config.prediction.kept(resolve_masks(config.masks, card.to_dict()))
+            keeps = partial(estimate, probabilities="probabilities" in kept, heads="heads" in kept)
+            estimates = {path: keeps(*grid, card, speed) for path, grid in grids.items()}
+            segmenting_s[name] = {str(path): one.time_s for path, one in estimates.items()}
+            _print(estimates)
+    if of_the_project:
+        print(*_next_run(config, segmenting_s, threads), sep="\n")
+
+
+def _next_run(config: Settings, segmenting_s: dict[str, dict[str, float]], threads: int) -> Iterator[str]:
+    """Yield how long the next run will take, and each stage of each model; ``segmenting_s`` by model and slide."""
+    run = Run.find(config, is_main=True, on_cluster=False, waits=False)
+    step_s = cache(partial(_step_s, config, threads=threads))
+    stages: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for job in run.todo.jobs:
+        seconds = expected_seconds(run, job)
+        if job.stage == "train":
+            training = config.models[run.model_of(job.model)]
+            seconds = min(training.max_steps * step_s(run.model_of(job.model)), training.max_seconds)
+        elif job.stage == "predict":
+            known = segmenting_s.get(job.model, {})
+            seconds = sum(known.get(run.samples[name].slide, 0.0) for name in run.batches[job.batch])
+        stages[job.stage, job.model].append(seconds)
+    if not stages:
+        yield "the next run has nothing to do"
+        return
+    yield f"the next run: about {span(sum(map(sum, stages.values())))}, one job after the other"
+    for stage, model in sorted(stages, key=lambda one: (one[1], _ORDER.index(one[0]))):
+        jobs = stages[stage, model]
+        yield f"  {stage} of {model}: {span(sum(jobs))}, {counted(len(jobs), 'job')}"
+
+
+def _step_s(config: Settings, model: str, *, threads: int) -> float:
+    """Return the seconds of a training step: a pass forward and one back, which takes twice as long."""
+    name = next(name for name, (of, _) in config.trainings.items() if of == model)
+    settings, speed = config.models[model], _measured(_card(config, name), threads)
+    patch_px = _AUTO_PATCH_PX if settings.patch_px == AUTO else settings.patch_px
+    patches = max(1, _AUTO_STEP_PX // patch_px**2) if settings.batch_size == AUTO else settings.batch_size
+    return 3 * patches * patch_px**2 / speed.px_per_s
+
+
+def _training_images(config: Settings) -> list[Path]:
+    """Return the training images; none, if the project has none yet."""
+    return list(find_images(Path(config.training.images)).values()) if config.trainings else []
 
 
 def _card(config: Settings, name: str) -> ModelCard:
@@ -54,17 +117,17 @@ def _card(config: Settings, name: str) -> ModelCard:
     path = card_path(Path(network_file(config, name)))
     if path.is_file():
         return read_card(path)
-    architecture, options = _architecture(config, name)
-    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.classes)}
+    architecture, options, heads = _architecture(config, name)
+    channels, classes = len(config.image.channels), len(config.classes)
     try:
-        sheet = model_sheet(architecture, options=options, **shape)
+        sheet = model_sheet(architecture, in_channels=channels, num_classes=classes, heads=heads, options=options)
     except ValueError as error:
         raise SlidemillError(str(error)) from error
     return ModelCard(
         architecture=architecture,
         options=options,
         classes=list(config.classes),
-        in_channels=len(config.image.channels),
+        in_channels=channels,
         geometry=sheet.geometry,
         pixel_size_um=None,
         normalization={},
@@ -72,18 +135,20 @@ def _card(config: Settings, name: str) -> ModelCard:
         validation=[],
         parameters=sheet.parameters,
         bytes_per_px=sheet.bytes_per_px,
+        heads=heads,
     )
 
 
-def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any]]:
-    """Return name and options of the architecture of a network or fold that is not trained yet."""
+def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any], list[Head]]:
+    """Return name, options and heads of the architecture of a network or fold that is not trained yet."""
     if name in config.averages:
         average = config.averages[name]
         cards = [_card(config, member) for member in average.members]
-        members = [{"architecture": card.architecture, "options": card.options} for card in cards]
-        return "ensemble", {"members": members, "scales": list(average.scales), "symmetries": average.symmetries}
+        members = [member_of(card) for card in cards]
+        options = {"members": members, "scales": list(average.scales), "symmetries": average.symmetries}
+        return "ensemble", options, shared_heads(members)
     model = config.models[config.trainings[name][0]]
-    return model.architecture, model.stated_options
+    return model.architecture, model.stated_options, list(model.heads.names)
 
 
 def _grids(
@@ -91,23 +156,42 @@ def _grids(
 ) -> tuple[dict[Path, tuple[Grid, PixelSize | None]], list[SlideError]]:
     """Return the tiles and the pixel size of each slide, and the errors of the slides that cannot be read."""
     grids, errors, memory_mb = {}, [], config.tiling.memory_mb
+    samples = {path: _sample_of(path, config) for path in slides}
+    rows = read_rows(Path(config.samples), samples.values(), channels=len(config.image.channels))
     for path in slides:
+        view = view_of(config.image, rows.get(samples[path], SheetRow()))
         try:
-            with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
-                grids[path] = plan_grid(slide.shape, card, memory_mb, config.tiling.tile_px), slide.pixel_size_um
+            with open_slide(path, memory_mb=memory_mb, view=view) as slide:
+                tiling = config.tiling
+                grid = plan_grid(slide.shape, card, memory_mb, tile_px=tiling.tile_px, mirror_px=tiling.mirror_px)
+                grids[path] = grid, slide.pixel_size_um
         except SlideError as error:
             errors.append(error)
     return grids, errors
 
 
+def _sample_of(slide: Path, config: Settings) -> str:
+    """Return the id that the sample sheet gives a slide: its path in the drop folder; its name if it is elsewhere."""
+    folder, path = Path(config.slides).resolve(), slide.resolve()
+    relative = path.relative_to(folder) if path.is_relative_to(folder) else Path(slide.name)
+    return sample_id(relative.as_posix()) or relative.as_posix()
+
+
 def _throughput(name: str, card: ModelCard, grids: list[Grid], threads: int) -> Throughput:
-    folder = Path(paths.SPEED.format(model=name, batch="")).parent
-    speeds = [read_speed(path) for path in sorted(folder.rglob("*.json"))]
-    if earlier := throughput_of_runs(speeds, sum(grid.redundancy for grid in grids) / len(grids)):
+    ledgers = ledger_path("predict", name, "").parent.rglob("*.json")
+    entries = [entry for path in ledgers for entry in read_ledger(path).values() if entry.is_done]
+    slides = [Measurements.from_found(entry.found) for entry in entries]
+    if earlier := throughput_of_slides(slides, sum(grid.redundancy for grid in grids) / len(grids)):
         return earlier
+    return _measured(card, threads)
+
+
+def _measured(card: ModelCard, threads: int) -> Throughput:
     device = prepare(threads)
     channels, classes = card.in_channels, len(card.classes)
-    network = models.build(card.architecture, in_channels=channels, num_classes=classes, options=card.options)
+    network = models.build(
+        card.architecture, in_channels=channels, num_classes=classes, heads=card.heads, options=card.options
+    )
     return measure_throughput(network, in_channels=channels, device=device)
 
 

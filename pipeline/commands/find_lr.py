@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, write_text
+from pipeline.project.channels import with_channels
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.report.figures import range_test
@@ -55,9 +56,10 @@ def run(
     project = read_settings(settings)
     if model not in project.models:
         raise SlidemillError(f"{settings}: no model {model!r}; there are {', '.join(project.models)}")
-    config = parse_stage_config(TrainConfig, stage_config(project, "train", model))
     set_up_process(threads)
     pairs = find_pairs(Path(project.training.images), Path(project.training.labels))
+    project, _ = with_channels(project, [pair.image for pair in pairs], [])
+    config = parse_stage_config(TrainConfig, stage_config(project, "train", model))
     weight_maps = Path(paths.WEIGHT_MAPS.format(model=model))
     if missing := [pair.name for pair in pairs if not (weight_maps / f"{pair.name}.tif").is_file()]:
         raise SlidemillError(f"{weight_maps}: no weight map of {missing[0]}; run snakemake --cores 8 --until weigh")

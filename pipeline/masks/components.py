@@ -1,14 +1,15 @@
 """Find the connected components of a class map larger than memory, and clean them by area.
 
-Blocks are labelled one by one, background included. A component has one part in each block that it lies in. Which parts
+Blocks are labelled in threads, background included. A component has one part in each block that it lies in. Which parts
 touch is enough to unite them, to remove small objects and to fill holes: pixels are labelled once, and every result is
-that of the whole image. Memory depends on the block and the number of components.
+that of the whole image. Memory depends on the block, the number of threads and the number of components.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import scipy.sparse
 import skimage.measure
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import STRIP_PX, Array, bands
+from pipeline.base.arrays import STRIP_PX, Array, WritableArray, blocks
+from pipeline.runtime.parallel_blocks import in_order
 from pipeline.runtime.scratch import scratch_array
 
-_CHUNK_PX = (512, 512)
+_CHUNK_PX = 512
 
 PartTable = NDArray[Any]
 Pairs = NDArray[np.int64]
@@ -55,6 +57,16 @@ class Parts:
         return self.numbers.shape
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """The parts of a block, numbered from 0; see :class:`Parts`."""
+
+    region: tuple[slice, slice]
+    numbers: NDArray[np.uint32]
+    table: PartTable
+    touching: Pairs
+
+
 def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRIP_PX) -> Parts:
     """Label the 4-connected components of equal class in each block.
 
@@ -67,50 +79,64 @@ def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRI
     block_px : (rows, columns)
         Largest block.
     """
-    chunks = (min(_CHUNK_PX[0], block_px[0]), min(_CHUNK_PX[1], block_px[1]))
-    numbers = scratch_array(scratch / "parts.zarr", labels.shape, "uint32", chunks=chunks)
+    # A chunk must not be in two blocks, which are written at the same time.
+    chunks = tuple(side if side % _CHUNK_PX else _CHUNK_PX for side in block_px)
+    numbers = scratch_array(scratch / "parts.zarr", labels.shape, "uint32", chunks=(chunks[0], chunks[1]))
+    found = in_order(partial(_find_in_block, labels, region) for region in blocks(labels.shape, block_px))
     tables, touching = [np.empty(0, _PART)], [np.empty((0, 2), np.int64)]
-    count = 0
-    for window, region in _windows(labels.shape, block_px):
-        classes = np.asarray(labels[region])
-        found = skimage.measure.label(classes, background=-1, connectivity=1)
-        window[1:, 1:] = found + (count - 1)
-        tables.append(_table_of(found - 1, classes, region, labels.shape[1]))
-        touching.append(_touching(window))
-        numbers[region] = window[1:, 1:]
-        count += len(tables[-1])
+    for block in in_order(partial(_write, numbers, *one) for one in _numbered(found, labels.shape[1])):
+        tables.append(block.table)
+        touching.append(block.touching)
     return Parts(numbers=numbers, table=np.concatenate(tables), touching=np.concatenate(touching))
 
 
-def _windows(
-    shape: tuple[int, ...], block_px: tuple[int, int]
-) -> Iterator[tuple[NDArray[np.int64], tuple[slice, slice]]]:
-    """Yield the blocks row by row, each with a window to fill that has the row above and the column to the left."""
-    above = np.full(shape[1], -1)
-    for rows in bands(shape[0], block_px[0]):
-        height = rows.stop - rows.start
-        beside = np.full(height, -1)
-        for columns in bands(shape[1], block_px[1]):
-            window = np.full((height + 1, columns.stop - columns.start + 1), -1)
-            window[0, 1:], window[1:, 0] = above[columns], beside
-            yield window, (rows, columns)
-            above[columns], beside = window[-1, 1:], window[1:, -1]
+def _find_in_block(labels: Array, region: tuple[slice, slice]) -> _Block:
+    classes = np.asarray(labels[region])
+    numbers = (skimage.measure.label(classes, background=-1, connectivity=1) - 1).astype(np.uint32)
+    touching = [_pairs(numbers[:, :-1], numbers[:, 1:]), _pairs(numbers[:-1], numbers[1:])]
+    table = _table_of(numbers, classes, region, labels.shape[1])
+    return _Block(region=region, numbers=numbers, table=table, touching=_once(touching))
 
 
-def _touching(window: NDArray[np.int64]) -> Pairs:
-    """Return each pair of different numbers that are side by side, once; -1 is beyond the image."""
-    pairs = []
-    for before, after in ((window[1:, :-1], window[1:, 1:]), (window[:-1, 1:], window[1:, 1:])):
-        here = before != after
-        one, other = before[here], after[here]
-        pairs.append((np.minimum(one, other) << 32 | np.maximum(one, other))[one >= 0])
-    found = np.sort(np.concatenate(pairs))  # np.unique hashes first, which takes ten times as long
+def _numbered(found: Iterable[_Block], columns: int) -> Iterator[tuple[_Block, int, list[Pairs]]]:
+    """Yield each block, row by row, with the number of its first part, and the pairs across its top and left border."""
+    above, beside = np.full(columns, -1), np.empty(0, np.int64)
+    count = 0
+    for block in found:
+        across = block.region[1]
+        top, left = block.numbers[0].astype(np.int64) + count, block.numbers[:, 0].astype(np.int64) + count
+        pairs = [_pairs(above[across], top)] if block.region[0].start else []
+        pairs += [_pairs(beside, left)] if across.start else []
+        above[across] = block.numbers[-1].astype(np.int64) + count
+        beside = block.numbers[:, -1].astype(np.int64) + count
+        yield block, count, pairs
+        count += len(block.table)
+
+
+def _write(numbers: WritableArray, block: _Block, first: int, pairs: list[Pairs]) -> _Block:
+    """Write the numbers of a block, from ``first``; return its table and all pairs in the numbers of the image."""
+    numbers[block.region] = block.numbers + np.uint32(first)
+    touching = _once([block.touching + first, *pairs])
+    return replace(block, numbers=np.empty((0, 0), np.uint32), touching=touching)
+
+
+def _pairs(before: NDArray[Any], after: NDArray[Any]) -> Pairs:
+    """Return the different numbers side by side, the lower one first."""
+    here = before != after
+    one, other = before[here].astype(np.int64), after[here].astype(np.int64)
+    return np.stack([np.minimum(one, other), np.maximum(one, other)], axis=1)
+
+
+def _once(pairs: list[Pairs]) -> Pairs:
+    """Return each pair once."""
+    low, high = np.concatenate(pairs).T
+    found = np.sort(low << 32 | high)  # np.unique hashes first, which takes ten times as long
     found = found[np.diff(found, prepend=-1) != 0]
     return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1)
 
 
 def _table_of(
-    numbers: NDArray[np.int64], classes: NDArray[np.uint8], region: tuple[slice, slice], columns: int
+    numbers: NDArray[np.uint32], classes: NDArray[np.uint8], region: tuple[slice, slice], columns: int
 ) -> PartTable:
     """Return the table of the parts of a block, numbered from 0 in the order of their first pixels."""
     begins = np.ones(numbers.shape, dtype=bool)

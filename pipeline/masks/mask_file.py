@@ -64,7 +64,10 @@ def _open_instances(path: Path, stack: ExitStack) -> LazyArray | None:
         images = {series.name: series for series in tiff.series}
         if "classes" not in images:  # a plain TIFF, or only the first part of a mask
             raise ValueError(f"no image 'classes' among {', '.join(map(repr, images))}")
-        store = stack.enter_context(images["instances"].aszarr(level=0)) if "instances" in images else None
+        # Decoded in the threads of zarr, as in pipeline/slides/formats/tiff.py
+        store = (
+            stack.enter_context(images["instances"].aszarr(level=0, maxworkers=2)) if "instances" in images else None
+        )
         return None if store is None else _checked(path, zarr.open_array(store, mode="r"))
     except Exception as error:  # tifffile raises anything
         raise SlideError(f"{path}: not a whole mask of Slidemill: {error}; {REMAKE}") from error

@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-import zarr
-from numpy.typing import NDArray
 
-from pipeline.base.arrays import STRIP_PX, Array, bands, blocks
+from pipeline.base.arrays import STRIP_PX, Array, WritableArray, bands, blocks
 from pipeline.base.errors import SlideError
+from pipeline.runtime.parallel_blocks import in_order
 from pipeline.runtime.scratch import scratch_array
 from pipeline.slides.formats.image import PixelSize
 
 _TILE_PX = STRIP_PX[0]
+_COMPRESSION = tifffile.COMPRESSION.ADOBE_DEFLATE
 _JSON = ("config", "sha256")  # annotations of a mask that are written as JSON
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")  # of UUIDs in files
 
@@ -94,20 +96,20 @@ def _write_pyramid(
         below = None
         if step != steps[-1]:  # every second pixel, in chunks that half a row of tiles fills
             below = scratch_array(scratch / f"{step}", half, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
-        tiff.write(
-            _tiles(image, below),
-            shape=image.shape,
-            dtype=image.dtype,
-            tile=(_TILE_PX, _TILE_PX),
-            compression="zlib",
-            maxworkers=1,
-            photometric="minisblack",
-            subifds=len(steps) - 1 if index == 0 else None,
-            subfiletype=0 if index == 0 else 1,
-            metadata=metadata if index == 0 else None,
-            resolution=per_cm,
-            resolutionunit=None if per_cm is None else "CENTIMETER",
-        )
+        with closing(_compressed_tiles(image, below)) as tiles:
+            tiff.write(
+                tiles,
+                shape=image.shape,
+                dtype=image.dtype,
+                tile=(_TILE_PX, _TILE_PX),
+                compression=_COMPRESSION,
+                photometric="minisblack",
+                subifds=len(steps) - 1 if index == 0 else None,
+                subfiletype=0 if index == 0 else 1,
+                metadata=metadata if index == 0 else None,
+                resolution=per_cm,
+                resolutionunit=None if per_cm is None else "CENTIMETER",
+            )
         if below is not None:
             image = below
 
@@ -120,14 +122,22 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
-def _tiles(image: Array, below: zarr.Array[Any] | None) -> Iterator[NDArray[Any]]:
-    """Yield the tiles of a level, and write every second pixel into the level below: labels are picked, never mixed."""
-    for region in blocks(image.shape, STRIP_PX):
-        block = np.asarray(image[region])
-        if below is not None:
-            below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
-        for columns in bands(block.shape[1], _TILE_PX):
-            yield block[:, columns]  # tifffile pads the tiles at the edges
+def _compressed_tiles(image: Array, below: WritableArray | None) -> Generator[bytes, None, None]:
+    """Yield the tiles of a level, compressed in threads, and write every second pixel into the level below."""
+    for tiles in in_order(partial(_compress, image, region, below) for region in blocks(image.shape, STRIP_PX)):
+        yield from tiles
+
+
+def _compress(image: Array, region: tuple[slice, slice], below: WritableArray | None) -> list[bytes]:
+    """Return the tiles of a block of one row of tiles. Labels are picked for the level below, never mixed."""
+    block = np.asarray(image[region])
+    if below is not None:
+        below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
+    missing = [(0, -length % _TILE_PX) for length in block.shape]
+    whole = np.pad(block, missing) if any(np.ravel(missing)) else block
+    encode = tifffile.TIFF.COMPRESSORS[_COMPRESSION]
+    tiles = (np.ascontiguousarray(whole[:, columns]) for columns in bands(whole.shape[1], _TILE_PX))
+    return [encode(tile) for tile in tiles]
 
 
 def _physical_size(pixel_size_um: PixelSize | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Compute all metrics of one mask and its reference: a row of numbers, in a stable order.
 
 Both are first copied to a scratch folder as class maps and object ids in chunks; then blocks are read in any order, and
-memory depends on the block, whatever the format of the reference.
+memory depends on the block, whatever the format of the reference. Pixels without annotation are in no metric.
 """
 
 from __future__ import annotations
@@ -17,19 +17,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import SQUARE_PX, Array, bands, blocks
-from pipeline.base.errors import SlideError
+from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, blocks, lookup
 from pipeline.masks.instances import find_objects
 from pipeline.metrics import surface
-from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, merge_shared, partition, shared_pixels
-from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
-from pipeline.metrics.parallel_blocks import map_and_merge
+from pipeline.metrics.boundaries import boundary_overlaps, surface_distances, with_cache
+from pipeline.metrics.objects import (
+    THRESHOLDS,
+    Overlaps,
+    Partition,
+    contingency,
+    merge_shared,
+    partition,
+    shared_pixels,
+)
+from pipeline.metrics.overlap import (
+    HEADLINE,
+    OVERLAP,
+    Counts,
+    confusion,
+    mean_over_classes,
+    per_class,
+    pixel_accuracy,
+    pooled,
+)
 from pipeline.metrics.probability import ProbabilityCounts, average_precision, calibration_error, count_probabilities
+from pipeline.runtime.parallel_blocks import in_order, map_and_merge
 from pipeline.runtime.scratch import scratch_array
 from pipeline.settings.schema import ImageConfig, MetricsConfig
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.labels import IGNORED, class_map, open_labels
+from pipeline.slides.labels import IGNORED, class_map, is_binary_mask, open_labels
 from pipeline.slides.outlines import is_annotation
 from pipeline.slides.slide import Slide, on_grid_of, open_plane, open_slide
 
@@ -40,6 +57,7 @@ POOLED = ("dice", "jaccard")
 SURFACE = ("hausdorff95", "surface_distance", "surface_dice", "boundary_iou")
 
 _BAND_PX = 2**22
+_UNKNOWN_AS_BACKGROUND = np.where(np.arange(256) == IGNORED, 0, np.arange(256)).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +67,7 @@ class LabelledImage:
     Attributes
     ----------
     classes : (rows, columns) uint8 array
+        Of a truth, :data:`pipeline.slides.labels.IGNORED` where it is not annotated.
     objects : (rows, columns) array of ids
         0 = background.
     count : int
@@ -98,22 +117,23 @@ def open_reference(
 
 def copy_mask(classes: Array, instances: Array | None, scratch: Path) -> LabelledImage:
     """Copy the class map and the object ids of a mask; without ids, its objects are the components of each class."""
-    return _copy(classes, lambda band: band.astype(np.uint8), instances, scratch)
+    return _copy(classes, lambda band: band.astype(np.uint8), instances, scratch, no_object=[0])
 
 
 def copy_reference(reference: Slide, config: LabelConfig, scratch: Path) -> LabelledImage:
-    """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class."""
+    """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class.
 
-    def meaning(band: NDArray[Any]) -> NDArray[np.uint8]:
-        classes = class_map(band, config, source=reference.path)
-        if (classes == IGNORED).any():
-            raise SlideError(
-                f"{reference.path}: some pixels are not annotated (training.ignored); annotate all of a reference"
-            )
-        return classes
-
+    Of a binary mask they are the components too.
+    """
     pixels = reference.plane()
-    return _copy(pixels, meaning, pixels if config.kind == "instances" else None, scratch)
+    has_ids = config.kind == "instances" and not is_binary_mask(reference, config)
+    return _copy(
+        pixels,
+        partial(class_map, config=config, source=reference.path),
+        pixels if has_ids else None,
+        scratch,
+        no_object=[0] if config.ignored is None else [0, config.ignored],
+    )
 
 
 def measure(
@@ -138,20 +158,42 @@ def measure(
     regions = list(blocks(truth.classes.shape))
 
     def count(region: tuple[slice, slice]) -> Counts:
-        return confusion(truth.classes[region], predicted.classes[region], num_classes=len(classes))
+        true, found = truth.classes[region], predicted.classes[region]
+        unknown = np.bincount(found[true == IGNORED], minlength=len(classes))
+        return np.vstack([confusion(true, found, num_classes=len(classes)), unknown])
 
-    counts = map_and_merge(count, regions, partial(np.sum, axis=0))
+    table = map_and_merge(count, regions, partial(np.sum, axis=0))
+    counts, unknown = table[:-1], table[-1]
+    known = predicted.classes if not unknown.any() else _known(predicted.classes, truth.classes)
     return (
-        _overlap_row(counts, classes)
-        | _surface_row(truth.classes, predicted.classes, classes, config, pixel_size_um)
+        _amount_row(counts, unknown, classes)
+        | _overlap_row(counts, classes)
+        | _surface_row(truth.classes, known, classes, config, pixel_size_um)
         | _object_row(truth, predicted, regions)
         | (_probability_row(truth.classes, probabilities, regions, classes) if probabilities is not None else {})
-        | _count_row(counts, classes)
+        | _confusion_row(counts, classes)
     )
 
 
+def _known(predicted: Array, truth: Array) -> LazyArray:
+    """Return a predicted class map without the pixels that are not annotated."""
+
+    def read(*region: slice) -> NDArray[np.uint8]:
+        return np.where(truth[region] == IGNORED, np.uint8(IGNORED), predicted[region])
+
+    return LazyArray(predicted.shape, predicted.dtype, read)
+
+
+def _amount_row(counts: Counts, unknown: Counts, classes: list[str]) -> Row:
+    found = counts.sum(axis=0) + unknown
+    row: Row = {"pixels": int(found.sum())}
+    row |= {f"pixels_predicted_{label}": int(total) for label, total in zip(classes, found, strict=True)}
+    return row | {"pixels_ignored": int(unknown.sum())}
+
+
 def _overlap_row(counts: Counts, classes: list[str]) -> Row:
-    row: Row = {"pixels": int(counts.sum()), "pixel_accuracy": pixel_accuracy(counts)}
+    row: Row = {"pixel_accuracy": pixel_accuracy(counts)}
+    row[HEADLINE] = mean_over_classes(per_class("dice", counts)[1:])
     for name in OVERLAP:
         row |= _by_class(name, per_class(name, counts), classes)
         if name in POOLED:
@@ -166,41 +208,57 @@ def _surface_row(
     tolerance = config.tolerance_px * float(np.mean(spacing))
     if pixel_size_um and config.tolerance_um:
         tolerance = config.tolerance_um
-    width_px = max(1, round(tolerance / float(np.mean(spacing))))
-    values = []
-    for index in range(len(classes)):
-        both = surface.surface_distances(truth, predicted, index, spacing=spacing)
-        intersection, union = surface.boundary_overlap(truth, predicted, index, width_px=width_px)
-        values.append(
-            (
-                surface.hausdorff95(*both),
-                surface.average_distance(*both),
-                surface.surface_dice(*both, tolerance=tolerance),
-                intersection / union if union else float("nan"),
-            )
+    width_px = surface.band_width_px(tolerance, spacing)
+    truth, predicted = with_cache(truth), with_cache(predicted)
+    distances = surface_distances(truth, predicted, num_classes=len(classes), spacing=spacing)
+    overlaps = boundary_overlaps(truth, predicted, num_classes=len(classes), width_px=width_px)
+    values = [
+        (
+            surface.hausdorff95(*both),
+            surface.average_distance(*both),
+            surface.surface_dice(*both, tolerance=tolerance),
+            intersection / union if union else float("nan"),
         )
+        for both, (intersection, union) in zip(distances, overlaps.tolist(), strict=True)
+    ]
     row: Row = {"distance_unit": "um" if pixel_size_um else "px", "tolerance": tolerance}
     for name, column in zip(SURFACE, np.transpose(values), strict=True):
         row |= _by_class(name, column, classes)
     return row
 
 
-def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tuple[slice, slice]]) -> Row:
+def compare_objects(
+    truth: LabelledImage, predicted: LabelledImage, regions: list[tuple[slice, slice]]
+) -> tuple[Overlaps, Partition]:
+    """Return how the objects of both overlap, where it is annotated, and how well they divide the image.
+
+    An object with pixels of the background and of another class is of the other class.
+    """
     kinds = np.zeros(truth.count + 1, np.uint8), np.zeros(predicted.count + 1, np.uint8)  # class of each object
+    unknown = truth.count + 1  # stands for the pixels that are not annotated
 
     def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
         both = [np.asarray(image.objects[region]) for image in (truth, predicted)]
-        for image, ids, kind in zip((truth, predicted), both, kinds, strict=True):
-            kind[ids] = image.classes[region]
-        return shared_pixels(*both)
+        classes = [np.asarray(image.classes[region]) for image in (truth, predicted)]
+        for ids, of_pixels, kind in zip(both, classes, kinds, strict=True):
+            kind[ids[of_pixels > 0]] = of_pixels[of_pixels > 0]
+        return shared_pixels(np.where(classes[0] == IGNORED, unknown, both[0]), both[1])
 
-    table = contingency(map_and_merge(count, regions, merge_shared), (truth.count, predicted.count))
-    overlaps = Overlaps(table, kinds)
+    table = contingency(map_and_merge(count, regions, merge_shared), (unknown, predicted.count))
+    known = table[:unknown]
+    return Overlaps(known, kinds, table[[unknown]].toarray()[0]), partition(known)
+
+
+def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tuple[slice, slice]]) -> Row:
+    overlaps, divided = compare_objects(truth, predicted, regions)
     matchings = {threshold: overlaps.match(threshold) for threshold in THRESHOLDS}
+    counted = matchings[0.5].matched + matchings[0.5].false_positive
     row: Row = {
         "objects_truth": truth.count,
-        "objects_predicted": predicted.count,
-        "objects_difference": predicted.count - truth.count,
+        "objects_predicted": counted,
+        "objects_ignored": predicted.count - counted,
+        "objects_difference": counted - truth.count,
+        **asdict(overlaps.errors()),
         "panoptic_quality": matchings[0.5].panoptic_quality,
         "aggregated_jaccard": overlaps.aggregated_jaccard(),
         "objects_ap_mean": float(np.mean([matching.average_precision for matching in matchings.values()])),
@@ -214,7 +272,7 @@ def _object_row(truth: LabelledImage, predicted: LabelledImage, regions: list[tu
             f"objects_f1_{percent}": matching.f1,
             f"objects_ap_{percent}": matching.average_precision,
         }
-    return row | asdict(partition(table))
+    return row | asdict(divided)
 
 
 def _probability_row(truth: Array, probabilities: Array, regions: list[tuple[slice, slice]], classes: list[str]) -> Row:
@@ -226,9 +284,8 @@ def _probability_row(truth: Array, probabilities: Array, regions: list[tuple[sli
     return row | _by_class("average_precision", average_precision(counts), classes)
 
 
-def _count_row(counts: Counts, classes: list[str]) -> Row:
+def _confusion_row(counts: Counts, classes: list[str]) -> Row:
     row: Row = {f"pixels_truth_{label}": int(total) for label, total in zip(classes, counts.sum(axis=1), strict=True)}
-    row |= {f"pixels_predicted_{label}": int(total) for label, total in zip(classes, counts.sum(axis=0), strict=True)}
     for true, line in zip(classes, counts, strict=True):
         row |= {f"pixels_{true}_as_{label}": int(value) for label, value in zip(classes, line, strict=True)}
     return row
@@ -239,27 +296,45 @@ def _by_class(name: str, values: NDArray[np.float64], classes: list[str]) -> Row
     return row | {f"{name}_{label}": float(value) for label, value in zip(classes, values, strict=True)}
 
 
-def _copy(labels: Array, meaning: Meaning, instances: Array | None, scratch: Path) -> LabelledImage:
-    """Copy a class map, and an image of ids, which may be any numbers and become 1, 2, 3, ...
+def _copy(
+    labels: Array, meaning: Meaning, instances: Array | None, scratch: Path, *, no_object: list[int]
+) -> LabelledImage:
+    """Copy a class map, and an image of ids, which may be any numbers but ``no_object`` and become 1, 2, 3, ...
 
     Without such an image, objects are the components of each class.
     """
     classes = scratch_array(scratch / "classes", labels.shape, "uint8", chunks=SQUARE_PX)
     if instances is None:
-        for rows in _bands(labels.shape):
+
+        def copy_classes(rows: slice) -> None:
             classes[rows] = meaning(labels[rows])
-        found, count = find_objects(classes, scratch=scratch)
+
+        _on_bands(copy_classes, labels.shape)
+        found, count = find_objects(lookup(classes, _UNKNOWN_AS_BACKGROUND), scratch=scratch)
         return LabelledImage(classes=classes, objects=found, count=count)
-    ids = np.unique(np.concatenate([np.unique(instances[rows]) for rows in _bands(labels.shape)]))
-    ids = ids[ids != 0]
+    ids = map_and_merge(lambda rows: np.unique(instances[rows]), _bands(labels.shape), _unite)
+    ids = np.setdiff1d(ids, no_object)
     objects = scratch_array(scratch / "objects", labels.shape, "uint32", chunks=SQUARE_PX)
-    for rows in _bands(labels.shape):
+
+    def copy_both(rows: slice) -> None:
         band = instances[rows]
         classes[rows] = meaning(band if labels is instances else labels[rows])
         for columns in bands(band.shape[1], SQUARE_PX[1]):  # searchsorted returns 64 bits a pixel
             part = band[:, columns]
-            objects[rows, columns] = np.where(part == 0, 0, np.searchsorted(ids, part) + 1)
+            objects[rows, columns] = np.where(np.isin(part, no_object), 0, np.searchsorted(ids, part) + 1)
+
+    _on_bands(copy_both, labels.shape)
     return LabelledImage(classes=classes, objects=objects, count=len(ids))
+
+
+def _on_bands(copy: Callable[[slice], None], shape: tuple[int, ...]) -> None:
+    """Copy every band in threads."""
+    for _ in in_order(partial(copy, rows) for rows in _bands(shape)):
+        pass
+
+
+def _unite(ids: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.unique(np.concatenate(ids))
 
 
 def _bands(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -1,7 +1,8 @@
 """Compute metrics of objects: which true objects are found, judged by overlap.
 
 All follow from one sparse table of the pixels that each true object shares with each predicted one, summed over blocks.
-An object only matches an object of its own class.
+An object only matches an object of its own class. Pixels without annotation are left out, and with them the predicted
+objects that lie mostly there and have no partner (the "void" of Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import maximum_bipartite_matching
-from skimage.metrics import adapted_rand_error, variation_of_information
+from skimage.metrics import adapted_rand_error
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of the intersection over union
 
@@ -68,7 +69,7 @@ class Matching:
     Attributes
     ----------
     matched, false_positive, false_negative
-        Numbers of pairs, of predicted objects and of true ones without a partner.
+        Numbers of pairs, of predicted objects and of true ones without a partner; hidden objects are no false ones.
     mean_iou
         Of the matched pairs; NaN without any.
     """
@@ -104,6 +105,28 @@ class Matching:
         return self.mean_iou * self.f1 if self.matched else self.f1
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectErrors:
+    """What is wrong with objects, judged by who lies mostly (more than half of the pixels) in whom.
+
+    Attributes
+    ----------
+    objects_merged
+        Predicted objects in which two or more true objects lie mostly.
+    objects_split
+        True objects in which two or more predicted objects lie mostly.
+    objects_missed
+        True objects of which at most half is in predicted objects.
+    objects_spurious
+        Predicted objects of which at most half is in true objects; hidden ones are none.
+    """
+
+    objects_merged: int
+    objects_split: int
+    objects_missed: int
+    objects_spurious: int
+
+
 class Overlaps:
     """The intersection over union of every pair of a true and a predicted object of the same class that touch.
 
@@ -111,12 +134,26 @@ class Overlaps:
     ----------
     table : (true objects + 1, predicted objects + 1) sparse int64 array
         From :func:`contingency`.
+        Of annotated pixels.
     classes : pair of int arrays, optional
         Class of every true and of every predicted object (index 0 is background); by default all are of one class.
+    unknown : (predicted objects + 1,) int array, optional
+        Pixels of every predicted object that are not annotated; by default none.
+
+    Attributes
+    ----------
+    hidden : (predicted objects,) bool array
+        Objects with more than half of their pixels not annotated: without a partner, they count as no error.
     """
 
-    def __init__(self, table: scipy.sparse.csr_array, classes: tuple[NDArray[Any], NDArray[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        table: scipy.sparse.csr_array,
+        classes: tuple[NDArray[Any], NDArray[Any]] | None = None,
+        unknown: NDArray[np.int64] | None = None,
+    ) -> None:
         self.areas = np.asarray(table.sum(axis=1)).ravel()[1:], np.asarray(table.sum(axis=0)).ravel()[1:]
+        self.hidden = np.zeros(len(self.areas[1]), bool) if unknown is None else unknown[1:] > self.areas[1]
         pairs = table.tocoo()
         touching = (pairs.row > 0) & (pairs.col > 0)
         if classes is not None:
@@ -130,36 +167,53 @@ class Overlaps:
         """Match as many pairs as possible; ``threshold`` is at least 0.5.
 
         Then an object has two possible partners only if each is exactly half of it, and counts and mean are the same
-        with either.
+        with either: so a hidden object must share more than half with its partner.
         """
         if threshold < 0.5:
             raise ValueError(f"the threshold must be at least 0.5, so that pairs are unique, got {threshold}")
-        good = self.iou >= threshold
+        good = (self.iou >= threshold) & ((self.iou > 0.5) | ~self.hidden[self.predicted])
         shape = len(self.areas[0]), len(self.areas[1])
         graph = scipy.sparse.coo_array((good[good], (self.true[good], self.predicted[good])), shape=shape).tocsr()
         partner = maximum_bipartite_matching(graph, perm_type="column") if min(shape) else np.empty(0)
         matched = int((partner >= 0).sum())
+        lone = np.delete(self.hidden, partner[partner >= 0].astype(np.intp))
         # Each true object in a pair has one overlap of at least 0.5, or two of exactly 0.5.
         best = np.zeros(shape[0])
         np.maximum.at(best, self.true[good], self.iou[good])
         return Matching(
             matched=matched,
-            false_positive=shape[1] - matched,
+            false_positive=int((~lone).sum()),
             false_negative=shape[0] - matched,
             mean_iou=float(best[partner >= 0].mean()) if matched else float("nan"),
+        )
+
+    def errors(self) -> ObjectErrors:
+        """Count merged, split, missed and spurious objects; an object only meets those of its own class."""
+        true_areas, predicted_areas = self.areas
+        merged = np.bincount(self.predicted[2 * self.intersection > true_areas[self.true]]) > 1
+        split = np.bincount(self.true[2 * self.intersection > predicted_areas[self.predicted]]) > 1
+        found, filled = (
+            np.bincount(of, weights=self.intersection, minlength=len(areas))
+            for of, areas in zip((self.true, self.predicted), self.areas, strict=True)
+        )
+        return ObjectErrors(
+            objects_merged=int(merged.sum()),
+            objects_split=int(split.sum()),
+            objects_missed=int((2 * found <= true_areas).sum()),
+            objects_spurious=int(((2 * filled <= predicted_areas) & ~self.hidden).sum()),
         )
 
     def aggregated_jaccard(self) -> float:
         """Return the aggregated Jaccard index (Kumar et al. 2017, doi:10.1109/TMI.2017.2677499).
 
         Each true object is paired with the predicted one of the largest overlap (the first of equal ones); predicted
-        objects without a pair count as error.
+        objects without a pair count as error, unless they are hidden.
         """
         order = np.lexsort((self.predicted, -self.iou, self.true))
         true, first = np.unique(self.true[order], return_index=True)
         chosen = order[first]
         missed = np.delete(self.areas[0], true).sum()
-        unused = np.delete(self.areas[1], np.unique(self.predicted[chosen])).sum()
+        unused = np.delete(np.where(self.hidden, 0, self.areas[1]), np.unique(self.predicted[chosen])).sum()
         return _ratio(int(self.intersection[chosen].sum()), int(self.union[chosen].sum() + missed + unused))
 
 
@@ -191,8 +245,10 @@ def partition(table: scipy.sparse.csr_array) -> Partition:
         return Partition(adapted_rand_error=np.nan, voi_split=np.nan, voi_merge=np.nan)
     with np.errstate(invalid="ignore"):  # no pair of pixels at all: NaN
         rand_error, _, _ = adapted_rand_error(table=inside)
-    # scikit-image compares the shapes of the images although it only uses the table.
-    split, merge = variation_of_information(np.zeros(1), np.zeros(1), table=inside / total)
+    pairs = inside.tocoo()
+    true, found, share = (values[pairs.data > 0] for values in (pairs.row, pairs.col, pairs.data / total))
+    # Not scikit-image's variation_of_information: its dot products add up in another order in two threads.
+    split, merge = ((share * np.log2(np.bincount(of, share)[of] / share)).sum() for of in (true, found))
     return Partition(adapted_rand_error=float(rand_error), voi_split=float(split), voi_merge=float(merge))
 
 

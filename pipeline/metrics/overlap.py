@@ -25,7 +25,7 @@ class OneVsRest(NamedTuple):
     true_negative: Counts
 
 
-# Numerator and denominator of each; the names are those of the columns in results/metrics.csv.
+# Numerator and denominator of each; the names are those of the columns in results/metrics-all.csv.
 _RATIOS: Mapping[str, Callable[[OneVsRest], tuple[Counts, Counts]]] = {
     # Dice (1945), doi:10.2307/1932409
     "dice": lambda n: (2 * n.true_positive, 2 * n.true_positive + n.false_positive + n.false_negative),
@@ -37,6 +37,7 @@ _RATIOS: Mapping[str, Callable[[OneVsRest], tuple[Counts, Counts]]] = {
     "accuracy": lambda n: (n.true_positive + n.true_negative, np.sum(n, axis=0)),
 }
 OVERLAP = tuple(_RATIOS)
+HEADLINE = "foreground_dice"  # what networks are stopped, chosen and ranked by: the mean Dice without the background
 
 
 def confusion(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int) -> Counts:

@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.slides.labels import IGNORED
+
 VALUES = np.arange(0x3C01, dtype=np.uint16).view(np.float16).astype(np.float64)  # every float16 in [0, 1], ascending
 _BINS = 15
 
@@ -43,11 +45,14 @@ def count_probabilities(truth: NDArray[Any], probabilities: NDArray[np.float16])
     Parameters
     ----------
     truth : (rows, columns) int array
+        Pixels that are :data:`pipeline.slides.labels.IGNORED` are left out.
     probabilities : (classes, rows, columns) float16 array
         In [0, 1].
     """
     bits = np.ascontiguousarray(probabilities).view(np.uint16).reshape(len(probabilities), -1)
     classes = truth.ravel()
+    if (unknown := classes == IGNORED).any():
+        bits, classes = bits[:, ~unknown], classes[~unknown]
     best = bits.argmax(axis=0)  # the order of positive floats is that of their bits
     top = bits[best, np.arange(bits.shape[1])]
     return ProbabilityCounts(

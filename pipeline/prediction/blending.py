@@ -44,6 +44,10 @@ class Blend:
 
     Parameters
     ----------
+    num_classes : int
+        Channels that are probabilities of classes, the first ones; the labels of windows are compared.
+    num_heads : int
+        Further channels, averaged in the same way.
     rows : int
         Rows of tiles that an interrupted run has completed; windows do not change them.
     windows : int or None
@@ -57,10 +61,12 @@ class Blend:
         Number of complete rows.
     """
 
-    def __init__(self, grid: Grid, num_classes: int, *, rows: int = 0, windows: int | None = None) -> None:
+    def __init__(
+        self, grid: Grid, num_classes: int, num_heads: int = 0, *, rows: int = 0, windows: int | None = None
+    ) -> None:
         self.mismatch, self.rows = Mismatch(), rows
         self._grid = grid
-        self._classes = num_classes
+        self._classes, self._channels = num_classes, num_classes + num_heads
         self._missing = grid.count if windows is None else windows
         self._rows: dict[int, _Row] = {}
 
@@ -69,14 +75,14 @@ class Blend:
 
         Parameters
         ----------
-        probabilities : (classes, rows, columns) float32 array
+        probabilities : (classes + heads, rows, columns) float32 array
             Of the write region and ``grid.overlap_px`` around it, including what is beyond the slide.
 
         Yields
         ------
         region : Region
             The write region of a tile.
-        probabilities : (classes, rows, columns) float32 array
+        probabilities : (classes + heads, rows, columns) float32 array
         """
         current = tile.write.top // self._grid.tile[0]
         for number in sorted(number for number in self._rows if number < current - 1):
@@ -104,7 +110,7 @@ class Blend:
     def _row(self, number: int) -> _Row:
         if number not in self._rows:
             top, bottom = self._extent(number)
-            self._rows[number] = _Row(self._classes, bottom - top, self._grid.shape[1])
+            self._rows[number] = _Row(self._classes, self._channels, bottom - top, self._grid.shape[1])
         return self._rows[number]
 
     def _finish(self, number: int) -> Iterator[tuple[Region, Probabilities]]:
@@ -121,8 +127,9 @@ class Blend:
 class _Row:
     """Sums of one row of tiles."""
 
-    def __init__(self, num_classes: int, height: int, width: int) -> None:
-        self.total = np.zeros((num_classes, height, width), dtype=np.float32)
+    def __init__(self, num_classes: int, channels: int, height: int, width: int) -> None:
+        self._classes = num_classes
+        self.total = np.zeros((channels, height, width), dtype=np.float32)
         self.weight = np.zeros((height, width), dtype=np.float32)
         self.first_label = np.full((height, width), _NO_LABEL, dtype=np.uint8)
         self.mismatch = Mismatch()
@@ -131,7 +138,7 @@ class _Row:
         """Add a part of a window, and compare its labels with those of the first window at each pixel."""
         self.total[:, *place] += probabilities * weights
         self.weight[place] += weights
-        labels, first = probabilities.argmax(axis=0).astype(np.uint8), self.first_label[place]
+        labels, first = probabilities[: self._classes].argmax(axis=0).astype(np.uint8), self.first_label[place]
         seen = first != _NO_LABEL
         self.mismatch.compared_px += int(seen.sum())
         self.mismatch.differing_px += int((seen & (first != labels)).sum())

@@ -17,13 +17,13 @@ from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.forward import logits_of, to_device
-from pipeline.prediction.measurements import Speed
-from pipeline.tiling.grid import Grid
+from pipeline.prediction.measurements import Measurements
+from pipeline.tiling.grid import Cut, Grid
 from pipeline.tiling.memory_budget import needed_mb
 
 _MASK_BYTES_PER_PX = 0.15  # classes, object ids and pyramid, zlib: nuclei at 20x take about that
 _LABEL_BYTES_PER_PX = 0.05  # kept predictions, zstd: 0.02 of nuclei, 0.06 of membranes
-_PROBABILITY_BYTES = 2
+_PROBABILITY_BYTES, _HEAD_BYTES = 2, 1  # at most: they shrink too, by what depends on the slide
 _TIMED_PX = 512  # side of the window that is timed
 _TIMED_S = 2.0
 
@@ -51,12 +51,21 @@ class Estimate:
 
 
 def estimate(
-    grid: Grid, pixel_size_um: tuple[float, float] | None, card: ModelCard, speed: Throughput, *, probabilities: bool
+    grid: Grid,
+    pixel_size_um: tuple[float, float] | None,
+    card: ModelCard,
+    speed: Throughput,
+    *,
+    probabilities: bool,
+    heads: bool = False,
 ) -> Estimate:
-    """Return the estimate for one slide, as if none of it were glass, which a run may skip."""
+    """Return the estimate for one slide, as if none of it were glass, which a run may skip.
+
+    ``probabilities`` and ``heads`` say what predictions keep.
+    """
     slide_px = math.prod(grid.shape)
     window_px = max(math.prod(tile.read.shape) for tile in grid.tiles())
-    kept = len(card.classes) * _PROBABILITY_BYTES if probabilities else 0
+    kept = len(card.classes) * _PROBABILITY_BYTES * probabilities + len(card.heads) * _HEAD_BYTES * heads
     return Estimate(
         shape=grid.shape,
         pixel_size_um=pixel_size_um,
@@ -68,13 +77,13 @@ def estimate(
     )
 
 
-def throughput_of_runs(speeds: Iterable[Speed], redundancy: float) -> Throughput | None:
-    """Return the throughput of earlier runs, assumed to have tiles of this redundancy; None without runs."""
-    found = list(speeds)
-    pixels, wall_s = sum(speed.pixels for speed in found), sum(speed.wall_s for speed in found)
+def throughput_of_slides(slides: Iterable[Measurements], redundancy: float) -> Throughput | None:
+    """Return the throughput of earlier predictions, assumed to have tiles of this redundancy; None without them."""
+    found = list(slides)
+    pixels, wall_s = sum(slide.pixels for slide in found), sum(slide.wall_s for slide in found)
     if not pixels:
         return None
-    return Throughput(px_per_s=pixels / wall_s, redundancy=redundancy, source=f"{len(found)} earlier runs")
+    return Throughput(px_per_s=pixels / wall_s, redundancy=redundancy, source=f"earlier predictions ({len(found)})")
 
 
 def measure_throughput(network: SegmentationModel, *, in_channels: int, device: torch.device) -> Throughput:
@@ -85,10 +94,10 @@ def measure_throughput(network: SegmentationModel, *, in_channels: int, device: 
     stride = network.geometry.stride_px
     side = -(-max(_TIMED_PX, 2 * network.geometry.halo_px + stride) // stride) * stride
     window = to_device(np.zeros((1, in_channels, side, side), dtype=np.float32), next(network.parameters()))
-    logits_of(network, window, network.geometry.halo_px).cpu()  # the first pass is slower
+    logits_of(network, window, Cut.all_sides(network.geometry.halo_px)).cpu()  # the first pass is slower
     start, count = time.monotonic(), 0
     while time.monotonic() - start < _TIMED_S:
-        logits_of(network, window, network.geometry.halo_px).cpu()
+        logits_of(network, window, Cut.all_sides(network.geometry.halo_px)).cpu()
         count += 1
     px_per_s = count * side**2 / (time.monotonic() - start)
     return Throughput(px_per_s=px_per_s, redundancy=1.0, source=f"timed on a window of {side} px, on {device}")

@@ -25,7 +25,7 @@ from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import bands
 from pipeline.prediction.forward import logits_of, probabilities_of, to_device
-from pipeline.tiling.grid import Region
+from pipeline.tiling.grid import Cut, Region
 
 _NOISE = 1e-12
 
@@ -76,7 +76,8 @@ def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.floa
     (N, classes, rows - 2 halo, columns - 2 halo) float32 array
     """
     weight = next(network.parameters())
-    return probabilities_of(logits_of(network, to_device(windows, weight), network.geometry.halo_px))
+    logits = logits_of(network, to_device(windows, weight), Cut.all_sides(network.geometry.halo_px))
+    return probabilities_of(logits[:, : network.num_classes])
 
 
 def occlusion_map(

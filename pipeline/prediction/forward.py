@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -20,17 +21,18 @@ from models.base.interface import SegmentationModel
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.blending import Blend
-from pipeline.tiling.grid import Grid, Tile
+from pipeline.runtime.device import free_cached_memory, is_out_of_memory
+from pipeline.settings.schema import MIRROR_PX
+from pipeline.tiling.grid import Cut, Grid, Region, Tile
 from pipeline.tiling.mirror_padding import read_mirrored
 
 log = logging.getLogger(__name__)
 
-_NO_MEMORY = "can't allocate memory"  # message of torch on a CPU, for which it has no class of error
 _UNCERTAIN = math.log(3)  # difference of logits: of two classes, the better one has a probability below 0.75
 
 
 @torch.inference_mode()
-def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tensor:
+def logits_of(network: SegmentationModel, windows: Tensor, cut: Cut) -> Tensor:
     """Run windows of one shape through the network and cut off their context.
 
     Parameters
@@ -39,63 +41,110 @@ def logits_of(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tenso
         In evaluation mode.
     windows : (N, channels, rows, columns) float tensor
         Normalized pixels; rows and columns are multiples of the stride.
-    cut_px : int
-        Pixels to cut off on each side: the halo, less what is kept for blending.
+    cut : Cut
+        Pixels to cut off on each side: the halo or the surround, less what is kept for blending.
 
     Returns
     -------
-    (N, classes, rows - 2 cut_px, columns - 2 cut_px) float tensor
+    (N, classes + heads, rows - cut.top - cut.bottom, columns - cut.left - cut.right) float tensor
     """
     geometry = network.geometry
     rows, columns = windows.shape[-2:]
     logits: Tensor = network(windows[..., : geometry.input_px(rows), : geometry.input_px(columns)])
-    first = cut_px - geometry.margin_px
-    return logits[..., first : first + rows - 2 * cut_px, first : first + columns - 2 * cut_px]
+    top, left = cut.top - geometry.margin_px, cut.left - geometry.margin_px
+    bottom, right = top + rows - cut.top - cut.bottom, left + columns - cut.left - cut.right
+    return logits[..., top:bottom, left:right]
 
 
-def logits_within_memory(network: SegmentationModel, windows: Tensor, cut_px: int) -> Tensor:
-    """Like :func:`logits_of`, but in smaller pieces if the memory of the device is too small.
+class Forward:
+    """A network that takes windows of any size: in smaller pieces if the memory of its device is too small.
 
-    Batches are halved, then single windows: into two that overlap by what is cut off, which is exact. Windows of
-    networks with global context are not divided.
+    Batches are halved, then single windows: into two that overlap by the halo of both, which is exact. Windows of
+    networks with global context are not divided. A size that did not fit is not tried again.
 
-    Raises
-    ------
-    SlidemillError
-        If the smallest piece does not fit.
+    Parameters
+    ----------
+    network : SegmentationModel
+        In evaluation mode, on its device.
+
+    Attributes
+    ----------
+    num_classes
+        Channels of the output that are logits of classes; the others are heads.
     """
-    try:
-        return logits_of(network, windows, cut_px)
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
-            raise
-        pieces = _halves(windows, network.geometry, cut_px)
-        if pieces is None:
-            rows, columns = windows.shape[-2:]
-            raise SlidemillError(
-                f"a window of {rows} x {columns} px does not fit into the memory of {windows.device}; "
-                "lower tiling.memory_mb or tiling.tile_px"
-            ) from None
-    log.warning("%s: not enough memory for windows %s; they are halved", windows.device, tuple(windows.shape))
-    halves, axis = pieces
-    return torch.cat([logits_within_memory(network, half, cut_px) for half in halves], dim=axis)
+
+    def __init__(self, network: SegmentationModel) -> None:
+        self.num_classes = network.num_classes
+        self._network = network
+        self._weight = next(network.parameters())
+        self._too_large_px = math.inf
+
+    def __call__(self, windows: NDArray[np.float32], cut: Cut) -> Tensor:
+        """Copy windows to the device and return their logits there, as :func:`logits_of` does.
+
+        Raises
+        ------
+        SlidemillError
+            If the smallest piece does not fit.
+        """
+        pieces = _halves(windows, self._network.geometry, cut)
+        pixels = windows.size // windows.shape[1]
+        if pieces is None or pixels < self._too_large_px:
+            try:
+                return logits_of(self._network, to_device(windows, self._weight), cut)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_cached_memory(self._weight.device)
+            if pieces is None:
+                rows, columns = windows.shape[-2:]
+                raise SlidemillError(
+                    f"a window of {rows} x {columns} px does not fit into the memory of {self._weight.device}; "
+                    "lower tiling.memory_mb or tiling.tile_px"
+                )
+            self._too_large_px = pixels
+            log.warning("%s: not enough memory for windows %s; they are halved", self._weight.device, windows.shape)
+        halves, axis = pieces
+        return torch.cat([self(half, its_cut) for half, its_cut in halves], dim=axis)
 
 
-def _halves(windows: Tensor, geometry: Geometry, cut_px: int) -> tuple[list[Tensor], int] | None:
-    """Return two halves of a batch, or of its only window, and the axis along which their logits are joined."""
+def _halves(
+    windows: NDArray[np.float32], geometry: Geometry, cut: Cut
+) -> tuple[list[tuple[NDArray[np.float32], Cut]], int] | None:
+    """Return two halves of a batch, or of its only window, with their cuts, and the axis that joins their logits.
+
+    None if they cannot be divided.
+    """
     if len(windows) > 1:
-        return list(windows.tensor_split(2)), 0
+        return [(half, cut) for half in np.array_split(windows, 2)], 0
     axis = 2 if windows.shape[2] >= windows.shape[3] else 3
-    written = windows.shape[axis] - 2 * cut_px
-    first = written // 2 // geometry.stride_px * geometry.stride_px
-    if first == 0 or geometry.context_px is None:
+    before, after = (cut.top, cut.bottom) if axis == 2 else (cut.left, cut.right)
+    length = windows.shape[axis]
+    written = length - before - after
+    middle = before + written // 2 // geometry.stride_px * geometry.stride_px
+    if middle == before or geometry.context_px is None:
         return None
-    around = 2 * cut_px
-    return [windows.narrow(axis, 0, first + around), windows.narrow(axis, first, written - first + around)], axis
+    stop, start = min(middle + geometry.halo_px, length), max(middle - geometry.halo_px, 0)
+    first, last = (windows[(slice(None),) * axis + (part,)] for part in (slice(0, stop), slice(start, None)))
+    if axis == 2:
+        return [(first, cut._replace(bottom=stop - middle)), (last, cut._replace(top=middle - start))], axis
+    return [(first, cut._replace(right=stop - middle)), (last, cut._replace(left=middle - start))], axis
 
 
-def predict_image(network: SegmentationModel, image: Array, *, num_classes: int, tile_px: int) -> NDArray[np.uint8]:
-    """Return the labels of a normalized image, tile by tile.
+def predict_image(
+    network: SegmentationModel, image: Array, *, num_classes: int, tile_px: int, mirror_px: int = MIRROR_PX
+) -> NDArray[np.uint8]:
+    """Return the labels of a whole image, (rows, columns) uint8: those of :func:`predict_regions`."""
+    labels = np.empty(image.shape[1:], dtype=np.uint8)
+    for region, part in predict_regions(network, image, num_classes=num_classes, tile_px=tile_px, mirror_px=mirror_px):
+        labels[region.slices] = part
+    return labels
+
+
+def predict_regions(
+    network: SegmentationModel, image: Array, *, num_classes: int, tile_px: int, mirror_px: int = MIRROR_PX
+) -> Iterator[tuple[Region, NDArray[np.uint8]]]:
+    """Yield the labels of a normalized image tile by tile; the image may be larger than memory.
 
     Parameters
     ----------
@@ -103,28 +152,30 @@ def predict_image(network: SegmentationModel, image: Array, *, num_classes: int,
         In evaluation mode, on any device.
     image : (channels, rows, columns) float32 array
     num_classes : int
-        Of the network.
+        Of the network; its heads are left out.
     tile_px : int
         Largest side of a tile.
+    mirror_px : int
+        The surround that is asked for.
 
-    Returns
-    -------
-    (rows, columns) uint8 array
+    Yields
+    ------
+    region : Region
+        Together they cover the image, each pixel once.
+    labels : (rows, columns) uint8 array
     """
     shape = (image.shape[1], image.shape[2])
-    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
-    weight = next(network.parameters())
+    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px, mirror_px=mirror_px)
     blend = Blend(grid, num_classes) if grid.overlap_px else None
-    labels = np.empty(shape, dtype=np.uint8)
+    forward = Forward(network)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        logits = logits_of(network, to_device(window[None], weight), grid.cut_px)
+        logits = forward(window[None], tile.cut)[:, :num_classes]
         if blend is None:
-            labels[tile.write.slices] = crop_to(labels_of(logits), tile)[0].cpu().numpy()
+            yield tile.write, crop_to(labels_of(logits), tile)[0].cpu().numpy()
             continue
         for region, probabilities in blend.add(tile, probabilities_of(logits)[0]):
-            labels[region.slices] = probabilities.argmax(axis=0)
-    return labels
+            yield region, probabilities.argmax(axis=0).astype(np.uint8)
 
 
 def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
@@ -137,7 +188,10 @@ def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
 
 
 def labels_of(logits: Tensor) -> Tensor:
-    """Return the class of the largest logit, as uint8 (N, rows, columns); the first one if several are equal."""
+    """Return the class of the largest logit, as uint8 (N, rows, columns); the first one if several are equal.
+
+    These logits, and those below, are of the classes only.
+    """
     return logits.max(dim=1).indices.to(torch.uint8)  # argmax is 25 times slower in one of the memory orders
 
 

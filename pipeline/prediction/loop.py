@@ -1,7 +1,7 @@
 """Prediction of slides: batches of windows are read ahead, run through the network, and written in a thread.
 
 Reading, network and writing overlap, so that a run takes as long as the slowest of them, the network. The time that it
-waits for the others is measured.
+waits for the others is measured. Slides are complete one after the other, while the loop goes on with the next.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,39 +22,43 @@ from numpy.typing import NDArray
 
 from models.base.bfloat16 import convert_to_bfloat16
 from models.base.folding import fold_batch_norm
+from models.base.heads import values_of
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import outside_the_heap
+from pipeline.base.errors import SlideError
 from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.blending import Blend, Mismatch, Probabilities
-from pipeline.prediction.forward import (
-    crop_slices,
-    labels_of,
-    logits_within_memory,
-    probabilities_of,
-    to_device,
-    uncertain_of,
-)
-from pipeline.prediction.measurements import Speed
-from pipeline.prediction.resume import JournalRecord, Progress, Slides, Tally, progress_of, remaining
-from pipeline.prediction.store import PredictionWriter
-from pipeline.prediction.windows import Batch, Place, read_batches
+from pipeline.prediction.forward import Forward, labels_of, probabilities_of, uncertain_of
+from pipeline.prediction.measurements import Measurements
+from pipeline.prediction.results import Scores, SlideResult, Target
+from pipeline.prediction.resume import PARTS
+from pipeline.prediction.windows import Batch, read_batches
 from pipeline.runtime.job_limits import memory_limit
 from pipeline.tiling.memory_budget import AHEAD, budget_within, largest_window_px
 from pipeline.tiling.plan import SlidePlan
 
 log = logging.getLogger(__name__)
 
+_NOT_FINITE = "{slide}: the network returns values that are not finite; check the pixel values, or train it again"
 _BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # larger batches are not faster
 
+Item = TypeVar("Item")
 Value = TypeVar("Value")
+Results = dict[str, SlideResult]
 
 
-class Scores(NamedTuple):
-    """Output of the network for N windows, (N, ...): labels, or probabilities to blend, or both if both are kept."""
+class _Kept(NamedTuple):
+    """What is kept of the output of a network beside labels; its first channels are classes."""
 
-    labels: NDArray[np.uint8] | None
-    uncertain: NDArray[np.bool_] | None
-    probabilities: Probabilities | None
+    num_classes: int
+    probabilities: bool
+    heads: list[str]
+
+
+class Finished(NamedTuple):
+    """A slide that the loop is through with: what was measured on it, or why it cannot be read."""
+
+    sample: str
+    outcome: Measurements | SlideError
 
 
 def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
@@ -73,80 +77,156 @@ def batch_limit_px(window_px: int, device: torch.device) -> int:
 def segment_slides(
     network: SegmentationModel,
     card: ModelCard,
-    slides: list[tuple[str, SlidePlan]],
-    writer: PredictionWriter,
+    targets: Sequence[Target],
     *,
+    probabilities: bool,
+    heads: bool = False,
     memory_mb: int,
     threads: int,
-) -> Speed:
-    """Predict slides and write the results; continue if an earlier run was interrupted.
+) -> Generator[Finished, None, None]:
+    """Predict slides, and yield each as soon as its file is complete, or as it turns out that it cannot be read.
+
+    Slides that an earlier run did not complete continue where it was interrupted; so will those of this run if it ends
+    early. On the processor, windows of different slides do not go through the network together, so that a prediction
+    is the same bit for bit whoever shares the job; on a GPU they do, and logits may differ by rounding.
 
     Parameters
     ----------
     network : SegmentationModel
         In evaluation mode, on its device.
-    slides : list of (sample id, plan)
-    writer : PredictionWriter
-        Has begun the slides, and has the records of an interrupted run.
+    targets : sequence of Target
+        Slides, and the files to write.
+    probabilities, heads : bool
+        Whether they are kept.
     memory_mb : int
         Memory limit of reading and network together; the limit of this process holds too.
     threads : int
         Half of them read.
 
-    Returns
-    -------
-    Speed
-        Time of the run, and what the network waited for.
+    Raises
+    ------
+    ConfigError
+        If planned windows do not fit into the memory of this process.
+    SlidemillError
+        If a window does not fit into that of the device.
+    StorageError
+        If a file cannot be written.
     """
-    progress = progress_of(writer.records, slides)
-    left = remaining(slides, progress.first)
-    if writer.records:
-        log.info("continuing after %d of %d windows", progress.first, sum(plan.count for _, plan in slides))
     device = next(network.parameters()).device
     if device.type == "cpu":  # a GPU holds the windows in its own memory
-        memory_mb = budget_within(memory_limit(), card, (plan.grid for _, plan in slides), memory_mb=memory_mb)
-    batches = read_batches(
-        left,
-        batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
-        memory_mb=memory_mb,
-        threads=max(1, threads // 2),
-        ahead=AHEAD,
-    )
-    clock = _Clock(progress.spent)
-    results = _ResultWriter(left, writer, progress, clock)
-    _segment(network, batches, results, clock)
-    return results.speed(network, slides)
+        grids = (target.plan.grid for target in targets)
+        memory_mb = budget_within(memory_limit(), card, grids, memory_mb=memory_mb)
+    half = torch.bfloat16 in {weight.dtype for weight in network.parameters()}
+    about = {"device": str(device), "precision": "bfloat16" if half else "float32"}
+    with ExitStack() as opened:
+        kept = _Kept(len(card.classes), probabilities, list(card.heads) if heads else [])
+        make = partial(
+            SlideResult,
+            num_classes=kept.num_classes,
+            probabilities=kept.probabilities,
+            heads=kept.heads,
+            opened=opened,
+        )
+        results = {target.sample: make(target) for target in targets}
+        batches = read_batches(
+            list(_remaining(results)),
+            batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
+            mixed=device.type != "cpu",
+            memory_mb=memory_mb,
+            threads=max(1, threads // 2),
+            ahead=AHEAD,
+        )
+        for result in _segment(network, batches, results, kept):
+            outcome = result.error or result.measurements(**about, threads=torch.get_num_threads())
+            yield Finished(result.target.sample, outcome)
 
 
-def _segment(network: SegmentationModel, batches: Iterable[Batch], results: _ResultWriter, clock: _Clock) -> None:
-    """Run all batches through the network, and write the results."""
-    with write_behind(results.write) as put:
-        stream = iter(batches)
+def _remaining(results: Results) -> Iterator[tuple[str, SlidePlan]]:
+    """Yield the slides that have windows to do, each with the plan of these only."""
+    for sample, result in results.items():
+        if windows := result.progress.windows:
+            log.info("%s: continuing after %d of %d windows", sample, windows, result.target.plan.count)
+        if not result.is_complete:
+            yield sample, result.remaining()
+
+
+def _segment(
+    network: SegmentationModel, batches: Iterable[Batch], results: Results, kept: _Kept
+) -> Iterator[SlideResult]:
+    """Run all batches through the network, and write the results; yield those that are through."""
+    for result in [result for result in results.values() if result.is_complete]:  # all of it is glass
+        result.complete()
+        yield result
+    clock, stream, forward = _Clock(), iter(batches), Forward(network)
+    with write_behind(partial(_write, results)) as put:
+        last = None
         while True:
             with clock.measure("reading"):
                 batch = next(stream, None)
             if batch is None:
                 break
+            last = batch
             with clock.measure("network"):
-                scores = _score(network, batch, results.writer.keeps_probabilities) if batch.places else None
+                scores = _score(forward, batch, kept) if batch.places else None
+            spent = clock.lap()
             with clock.measure("writing"):
-                put((batch, scores))
+                through = put((batch, scores, spent))
+            yield from through or ()
         with clock.measure("writing"):
-            put(None)
+            through = put(None)
+        if last is not None:
+            _share(results, last, clock.lap())
+        yield from through or ()
 
 
-def _score(network: SegmentationModel, batch: Batch, keep_probabilities: bool) -> Scores:
-    """Run a batch through the network.
+def _write(results: Results, scored: tuple[Batch, Scores | None, dict[str, float]]) -> list[SlideResult]:
+    """Write a batch; record what is done of each slide, or complete it. Return the slides that are through."""
+    batch, scores, spent = scored
+    through = []
+    for unreadable in batch.unreadable:
+        results[unreadable.sample].give_up(unreadable.error)
+        through.append(results[unreadable.sample])
+    _share(results, batch, spent)
+    for sample, places in groupby(enumerate(batch.places), key=lambda numbered: numbered[1].sample):
+        result = results[sample]
+        if result.error:  # another thread read this window before it turned out
+            continue
+        assert scores is not None
+        windows = list(places)
+        if not scores.finite[[index for index, _ in windows]].all():
+            result.give_up(SlideError(_NOT_FINITE.format(slide=result.target.plan.slide)))
+            through.append(result)
+            continue
+        for index, place in windows:
+            result.write(place.tile, scores, index)
+        if result.is_complete:
+            result.complete()
+            through.append(result)
+        else:
+            result.record()
+    return through
 
-    What is cut off and blended depends on the network only, so it is the same for all slides.
-    """
-    grid = batch.places[0].plan.grid
-    weight = next(network.parameters())
-    logits = logits_within_memory(network, to_device(batch.pixels, weight), grid.cut_px)
+
+def _share(results: Results, batch: Batch, spent: dict[str, float]) -> None:
+    """Divide the seconds of a batch among its slides, by pixels."""
+    pixels = [math.prod(place.tile.write.shape) for place in batch.places]
+    for place, count in zip(batch.places, pixels, strict=True):
+        results[place.sample].progress.add_time(spent, count / sum(pixels))
+
+
+def _score(forward: Forward, batch: Batch, kept: _Kept) -> Scores:
+    """Run a batch through the network. What is cut off and blended is the same for all its windows."""
+    grid, tile = batch.places[0].plan.grid, batch.places[0].tile
+    output = forward(batch.pixels, tile.cut)
+    finite = output.isfinite().flatten(1).all(1).cpu().numpy()
+    logits = output[:, : kept.num_classes]
+    heads = values_of(output[:, kept.num_classes :].float()) if kept.heads else None
     if grid.overlap_px:
-        return Scores(None, None, probabilities_of(logits))
-    probabilities = probabilities_of(logits) if keep_probabilities else None
-    return Scores(_to_host(labels_of(logits)), _to_host(uncertain_of(logits)), probabilities)
+        channels = [probabilities_of(logits)] + ([] if heads is None else [heads.cpu().numpy()])
+        return Scores(finite, None, None, np.concatenate(channels, axis=1))
+    probabilities = probabilities_of(logits) if kept.probabilities else None
+    levels = None if heads is None else _to_host((255 * heads).round().to(torch.uint8))
+    return Scores(finite, _to_host(labels_of(logits)), _to_host(uncertain_of(logits)), probabilities, levels)
 
 
 def _to_host(values: torch.Tensor) -> NDArray[Any]:
@@ -157,29 +237,30 @@ def _to_host(values: torch.Tensor) -> NDArray[Any]:
 
 
 @contextmanager
-def write_behind(consume: Callable[[Value], None]) -> Iterator[Callable[[Value | None], None]]:
+def write_behind(consume: Callable[[Item], Value]) -> Iterator[Callable[[Item | None], Value | None]]:
     """Run ``consume`` in a thread, at most one item behind; its exceptions are raised by the next call.
 
-    Yields a function that takes an item, waits for the previous one, and returns; with ``None`` it only waits.
+    Yields a function that takes an item, waits for the previous one, and returns its result; with ``None`` it only
+    waits.
     """
     with ThreadPoolExecutor(1) as pool:
-        running: Future[None] | None = None
+        running: Future[Value] | None = None
 
-        def put(item: Value | None) -> None:
+        def put(item: Item | None) -> Value | None:
             nonlocal running
-            if running is not None:
-                running.result()
+            result = None if running is None else running.result()
             running = None if item is None else pool.submit(consume, item)
+            return result
 
         yield put
 
 
 class _Clock:
-    """Seconds spent in each part of the loop, and in total; earlier, interrupted runs included."""
+    """Seconds spent in each part of the loop, and in total, since the last lap."""
 
-    def __init__(self, earlier: dict[str, float]) -> None:
-        self._start = time.monotonic() - earlier.get("all", 0.0)
-        self._spent = {part: earlier.get(part, 0.0) for part in ("reading", "network", "writing")}
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._spent = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
@@ -187,88 +268,9 @@ class _Clock:
         yield
         self._spent[part] += time.monotonic() - before
 
-    def read(self) -> dict[str, float]:
-        return self._spent | {"all": max(time.monotonic() - self._start, 1e-9)}
-
-
-class _ResultWriter:
-    """Writes the results of slides, and counts what was measured on them."""
-
-    def __init__(self, slides: Slides, writer: PredictionWriter, progress: Progress, clock: _Clock) -> None:
-        self.writer = writer
-        self._samples, self._stop, self._clock = progress.samples, progress.first, clock
-        for sample, tally in self._samples.items():
-            if tally.error:
-                writer.fail(sample, stage="predict", error=tally.error)
-        self._blends = {
-            sample: Blend(plan.grid, writer.num_classes, rows=self._samples[sample].rows, windows=plan.count)
-            for sample, plan in slides
-            if plan.grid.overlap_px
-        }
-
-    def write(self, scored: tuple[Batch, Scores | None]) -> None:
-        """Write a batch: exact tiles at once, blended ones when their neighbours are done; then record it."""
-        batch, scores = scored
-        tallies: dict[str, Tally] = defaultdict(Tally)
-        for unreadable in batch.unreadable:
-            log.warning("%s", unreadable.error)
-            self.writer.fail(unreadable.sample, stage="predict", error=unreadable.error)
-            tallies[unreadable.sample].error = unreadable.error
-        for index, place in enumerate(batch.places):
-            assert scores is not None
-            tally = tallies[place.sample]
-            tally.pixels += math.prod(place.tile.write.shape)
-            if scores.labels is None:
-                assert scores.probabilities is not None
-                self._blend(place, scores.probabilities[index], tally)
-            else:
-                self._write(place, scores, index, tally)
-        first, self._stop = self._stop, self._stop + batch.requested
-        for sample, tally in tallies.items():
-            self._samples[sample].add(tally)
-        self.writer.record(JournalRecord(first=first, stop=self._stop, spent=self._clock.read(), samples=dict(tallies)))
-
-    def _write(self, place: Place, scores: Scores, index: int, tally: Tally) -> None:
-        assert scores.labels is not None
-        assert scores.uncertain is not None
-        inside = crop_slices(place.tile)
-        kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
-        tally.uncertain_px += int(scores.uncertain[index, *inside].sum())
-        self.writer.write(place.sample, place.tile.write, scores.labels[index, *inside], kept)
-
-    def _blend(self, place: Place, probabilities: Probabilities, tally: Tally) -> None:
-        blend = self._blends[place.sample]
-        rows, mismatch = blend.rows, replace(blend.mismatch)
-        for region, blended in blend.add(place.tile, probabilities):
-            tally.uncertain_px += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
-            labels = blended.argmax(axis=0).astype(np.uint8)
-            self.writer.write(place.sample, region, labels, blended if self.writer.keeps_probabilities else None)
-        tally.rows += blend.rows - rows
-        tally.differing_px += blend.mismatch.differing_px - mismatch.differing_px
-        tally.compared_px += blend.mismatch.compared_px - mismatch.compared_px
-
-    def speed(self, network: SegmentationModel, slides: Slides) -> Speed:
-        """Return the measurements on ``slides``."""
-        spent = self._clock.read()
-        slide_px = {sample: math.prod(plan.grid.shape) for sample, plan in slides}  # glass included
-        blended = [sample for sample, plan in slides if plan.grid.overlap_px]
-        return Speed(
-            pixels=sum(tally.pixels for tally in self._samples.values()),
-            wall_s=spent["all"],
-            network_s=spent["network"],
-            reading_s=spent["reading"],
-            writing_s=spent["writing"],
-            differing_px=sum(tally.differing_px for tally in self._samples.values()),
-            compared_px=sum(tally.compared_px for tally in self._samples.values()),
-            device=str(next(network.parameters()).device),
-            precision="bfloat16" if torch.bfloat16 in {weight.dtype for weight in network.parameters()} else "float32",
-            threads=torch.get_num_threads(),
-            uncertain={
-                sample: tally.uncertain_px / slide_px[sample] for sample, tally in self._samples.items() if tally.pixels
-            },
-            mismatch={
-                sample: Mismatch(differing_px=tally.differing_px, compared_px=tally.compared_px).share
-                for sample, tally in self._samples.items()
-                if sample in blended
-            },
-        )
+    def lap(self) -> dict[str, float]:
+        """Return the seconds since the last lap, and begin the next."""
+        now = time.monotonic()
+        spent = self._spent | {"wall": now - self._start}
+        self._start, self._spent = now, dict.fromkeys(PARTS, 0.0)
+        return spent

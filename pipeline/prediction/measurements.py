@@ -1,35 +1,37 @@
-"""Measurements of a prediction, in a file beside the predictions, which do not depend on times."""
+"""What the prediction of one slide measures; the stage ``predict`` records it in its ledger."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
-
-from pipeline.base.errors import SlidemillError
-from pipeline.base.files import read_json
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Measurements of one job of the stage ``predict``.
+class Measurements:
+    """Measurements of the prediction of one slide, as JSON types.
+
+    The seconds are a share of those of the job: slides whose windows go through the network together share the time of
+    that by their pixels, interrupted runs included. So their sum is the time of the job, without imports.
 
     Attributes
     ----------
     pixels
-        Pixels of all slides of the batch that went through the network, without skipped glass.
+        Pixels that went through the network, without skipped glass.
     wall_s, network_s
-        Time from the first window to the last, without imports, and the part of it spent in the network.
-    differing_px, compared_px
-        The tile mismatch of a network with global context: pixels whose label differs between two windows, and pixels
-        at which windows were compared. Both 0 for networks with exact tiles.
+        Time from the first window to the last, and the part of it spent in the network.
     reading_s, writing_s
         Time that the network waited for windows, and for writing.
+    uncertain
+        Share of pixels whose best class is less than three times as probable as the second; None if all is glass.
+    tile_mismatch
+        For a network with global context: share of the pixels where windows overlap that they label differently.
+    differing_px, compared_px
+        Numerator and denominator of the tile mismatch; both 0 for networks with exact tiles.
+    probabilities, heads
+        Whether they were kept.
     device, precision, threads
         Of the job.
-    uncertain
-        By sample: share of pixels whose best class is less than three times as probable as the second.
-    mismatch
-        By sample, for a network with global context: tile mismatch.
     """
 
     pixels: int
@@ -37,19 +39,17 @@ class Speed:
     network_s: float
     reading_s: float
     writing_s: float
+    uncertain: float | None
+    tile_mismatch: float | None
     differing_px: int
     compared_px: int
+    probabilities: bool
     device: str
     precision: str
     threads: int
-    uncertain: dict[str, float]
-    mismatch: dict[str, float]
+    heads: bool = False  # of ledgers of earlier versions
 
-
-def read_speed(path: Path) -> Speed:
-    """Read what the stage ``predict`` wrote."""
-    content = read_json(path)
-    try:
-        return Speed(**{field.name: content[field.name] for field in fields(Speed)})
-    except KeyError as error:
-        raise SlidemillError(f"{path}: no {error} in this measurement; remove it and run again") from error
+    @classmethod
+    def from_found(cls, found: Mapping[str, Any]) -> Self:
+        """Read the entry of a ledger (``found``), which may have more."""
+        return cls(**{field.name: found[field.name] for field in fields(cls) if field.name in found})

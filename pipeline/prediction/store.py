@@ -1,8 +1,7 @@
-"""The predictions of a batch: one zarr zip with the labels (and probabilities) of every sample.
+"""The prediction of one sample: a zarr zip with ``labels``, and perhaps ``probabilities`` and ``heads``, at its root.
 
-Samples are numbered inside, and the index maps their ids to numbers: an id is data, not a path. A failed sample is in
-the index with its error. An interrupted prediction continues from the unfinished file
-(:mod:`pipeline.prediction.zip_journal`).
+Its attributes have the provenance, and the names of the heads. An interrupted prediction continues from the unfinished
+file (:mod:`pipeline.prediction.zip_journal`), in which the progress is recorded.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,16 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import ZipStore
 
+from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import replacing
-from pipeline.prediction.resume import JournalRecord
+from pipeline.prediction.resume import Progress
 from pipeline.prediction.zip_journal import recover
 from pipeline.tiling.grid import Grid, Region
 
 log = logging.getLogger(__name__)
 
-_INDEX, _JOURNAL = "index", "journal"
-_CHUNK_ROWS = 512  # at most: later stages read bands of so many rows
+_LABELS, _PROBABILITIES, _HEADS, _JOURNAL = "labels", "probabilities", "heads", "journal"
 _IS_RECORD = re.compile(rf"{_JOURNAL}/(\d+)/zarr\.json")
 
 
@@ -40,121 +40,156 @@ class PredictionWriter:
 
     Attributes
     ----------
-    records : list of JournalRecord
-        Of interrupted runs on the same samples: windows that are already written.
+    records : list of Progress
+        Of interrupted runs: what is already written.
     """
 
-    def __init__(self, store: ZipStore, *, num_classes: int, probabilities: bool, records: list[JournalRecord]) -> None:
-        self._store = store
+    def __init__(self, store: ZipStore, arrays: dict[str, zarr.Array[Any]], records: list[Progress]) -> None:
         self.records = records
+        self._store = store
+        self._arrays = arrays
         self._next = len(records)
-        self.num_classes = num_classes
-        self.keeps_probabilities = probabilities
-        self._arrays: dict[str, dict[str, zarr.Array[Any]]] = {}
-        self._numbers: dict[str, int] = {}
-        self._errors: dict[str, tuple[str, str]] = {}
 
-    def begin(self, sample: str, grid: Grid, glass: Iterable[Region] = ()) -> None:
-        """Create the arrays of a sample; its regions of glass are background.
+    def write(
+        self,
+        region: Region,
+        labels: NDArray[np.uint8],
+        probabilities: NDArray[Any] | None = None,
+        heads: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Write one region: (rows, columns) labels and, if kept, (classes or heads, rows, columns) of the others."""
+        self._arrays[_LABELS][region.slices] = labels
+        for name, values in ((_PROBABILITIES, probabilities), (_HEADS, heads)):
+            if values is not None:
+                self._arrays[name][(slice(None), *region.slices)] = values
 
-        Their labels are not stored: a missing chunk means zeros.
-        """
-        number = self._number(sample)
-        if self.records:
-            group: Any = zarr.open_group(self._store, path=str(number), mode="r+")
-            self._arrays[sample] = dict(group.arrays())
-            return
-        # Rows of a chunk: at most those of a band, and whole chunks in a tile
-        rows = next(rows for rows in range(min(grid.tile[0], _CHUNK_ROWS), 0, -1) if grid.tile[0] % rows == 0)
-        piece = rows, grid.tile[1]
-        arrays = {"labels": self._create(f"{number}/labels", grid.shape, piece, "uint8")}
-        if self.keeps_probabilities:
-            shape, chunks = (self.num_classes, *grid.shape), (1, *piece)
-            arrays["probabilities"] = self._create(f"{number}/probabilities", shape, chunks, "float16")
-            for region in glass:
-                arrays["probabilities"][(0, *region.slices)] = 1
-        self._arrays[sample] = arrays
-
-    def write(self, sample: str, region: Region, labels: NDArray[np.uint8], probabilities: NDArray[Any] | None) -> None:
-        """Write one region: (rows, columns) labels and, if kept, (classes, rows, columns) probabilities."""
-        self._arrays[sample]["labels"][region.slices] = labels
-        if probabilities is not None:
-            self._arrays[sample]["probabilities"][(slice(None), *region.slices)] = probabilities
-
-    def record(self, record: JournalRecord) -> None:
+    def record(self, progress: Progress) -> None:
         """Add a record: an interrupted prediction continues after the last one."""
-        zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=asdict(record))
+        if self._next == 0:
+            zarr.create_group(self._store, path=_JOURNAL)
+        zarr.create_group(self._store, path=f"{_JOURNAL}/{self._next}", attributes=asdict(progress))
         self._next += 1
-
-    def fail(self, sample: str, *, stage: str, error: str) -> None:
-        """Note that a sample has no prediction, the reason, and the stage that found it."""
-        self._number(sample)
-        self._errors[sample] = (stage, error)
-
-    def finish(self, provenance: dict[str, Any]) -> None:
-        """Write the index; nothing can be added after it."""
-        samples = {
-            sample: {"number": number, "error": self._errors.get(sample)} for sample, number in self._numbers.items()
-        }
-        zarr.create_group(self._store, path=_INDEX, attributes={"samples": samples, "provenance": provenance})
-
-    def _number(self, sample: str) -> int:
-        return self._numbers.setdefault(sample, len(self._numbers))
-
-    def _create(self, path: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> zarr.Array[Any]:
-        return zarr.create_array(self._store, name=path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0)
 
 
 @contextmanager
-def write_predictions(
-    path: Path, *, num_classes: int, probabilities: bool, identity: str
+def write_prediction(
+    path: Path,
+    grid: Grid,
+    *,
+    num_classes: int,
+    probabilities: bool,
+    heads: Sequence[str] = (),
+    identity: str,
+    provenance: Mapping[str, Any] | None = None,
+    glass: Iterable[Region] = (),
 ) -> Iterator[PredictionWriter]:
     """Open a writer; the file appears under its name when the block ends without an exception.
 
-    Otherwise the recorded part is kept beside it, for the next run with the same ``identity``: a hash of slides,
-    settings and network.
+    Otherwise the recorded part is kept beside it, for the next attempt with the same ``identity``; except after a
+    ``SlideError``: then the slide must change.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the slide.
+    num_classes : int
+        Of the probabilities.
+    probabilities : bool
+        Whether they are kept.
+    heads : sequence of str
+        Names of the heads that are kept.
+    identity : str
+        A hash of all that decides the result: slide, settings, network.
+    provenance : mapping
+        What the file is made from, as JSON types.
+    glass : iterable of Region
+        Regions that will not be written: background. Their labels are not stored: a missing chunk means zeros.
     """
     with replacing(path, keep=True) as temporary:
-        records = _recover_records(temporary, identity)
-        with ZipStore(temporary, mode="a" if records else "w") as store:
-            if not records:
-                zarr.create_group(store, attributes={"identity": identity})
-            yield PredictionWriter(store, num_classes=num_classes, probabilities=probabilities, records=records)
+        try:
+            records = _recover_records(temporary, identity)
+            with ZipStore(temporary, mode="a" if records else "w") as store:
+                if records:
+                    arrays = _arrays_in(zarr.open_group(store, mode="r+"))
+                else:
+                    about = {"identity": identity, "provenance": dict(provenance or {}), "heads": list(heads)}
+                    zarr.create_group(store, attributes=about)
+                    arrays = _create_arrays(store, grid, num_classes if probabilities else 0, len(heads), glass)
+                yield PredictionWriter(store, arrays, records)
+        except SlideError:
+            shutil.rmtree(temporary.parent, ignore_errors=True)
+            raise
 
 
-def _recover_records(path: Path, identity: str) -> list[JournalRecord]:
+def _create_arrays(
+    store: ZipStore, grid: Grid, num_probabilities: int, num_heads: int, glass: Iterable[Region]
+) -> dict[str, zarr.Array[Any]]:
+    piece = grid.piece_rows, grid.tile[1]
+    arrays = {
+        _LABELS: zarr.create_array(store, name=_LABELS, shape=grid.shape, chunks=piece, dtype="uint8", fill_value=0)
+    }
+    if num_probabilities:
+        shape, chunks = (num_probabilities, *grid.shape), (1, *piece)
+        kept = zarr.create_array(store, name=_PROBABILITIES, shape=shape, chunks=chunks, dtype="float16", fill_value=0)
+        for region in glass:
+            kept[(0, *region.slices)] = 1
+        arrays[_PROBABILITIES] = kept
+    if num_heads:
+        shape, chunks = (num_heads, *grid.shape), (1, *piece)
+        arrays[_HEADS] = zarr.create_array(store, name=_HEADS, shape=shape, chunks=chunks, dtype="uint8", fill_value=0)
+    return arrays
+
+
+def _arrays_in(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+    return {name: group[name] for name in (_LABELS, _PROBABILITIES, _HEADS) if name in group}  # type: ignore[misc]
+
+
+def _recover_records(path: Path, identity: str) -> list[Progress]:
     names = recover(path, lambda name: _IS_RECORD.fullmatch(name) is not None)
-    with zipfile.ZipFile(path) if names else nullcontext() as archive:
-        if archive is None:
-            return []
+    if not names:
+        return []
+    with zipfile.ZipFile(path) as archive:
         if json.loads(archive.read("zarr.json"))["attributes"].get("identity") != identity:
-            log.info("%s is of other slides, settings or weights: prediction starts from the beginning", path)
+            log.info("%s is of another slide, settings or weights: prediction starts from the beginning", path)
             return []
         records = [json.loads(archive.read(name))["attributes"] for name in names if _IS_RECORD.fullmatch(name)]
-        return [JournalRecord.from_dict(record) for record in records]
-
-
-def network_sha256(path: Path) -> str | None:
-    """Return the SHA-256 of the network that predicted a batch; None if the file does not have it."""
-    with ZipStore(path, mode="r") as store:
-        origin: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["provenance"]
-        weights: str | None = origin.get("sha256", {}).get("weights")
-        return weights
+        return [Progress(**record) for record in records]
 
 
 @contextmanager
-def open_prediction(path: Path, sample: str) -> Iterator[zarr.Group]:
-    """Open the prediction of one sample: a group with ``labels`` (rows, columns) and perhaps ``probabilities``.
+def open_prediction(path: Path) -> Iterator[zarr.Group]:
+    """Open the prediction of a sample: a group with ``labels``, and perhaps ``probabilities`` and ``heads``.
 
     Raises
     ------
     SlidemillError
-        If the sample failed, with the recorded reason and stage; or if the file does not have it.
+        If the file does not exist or is damaged.
     """
-    with ZipStore(path, mode="r") as store:
-        samples: Any = zarr.open_group(store, path=_INDEX, mode="r").attrs["samples"]
-        if sample not in samples:
-            raise SlidemillError(f"{path}: has no prediction of {sample!r}; remove it and run the workflow again")
-        if error := samples[sample]["error"]:
-            raise SlideError(error[1], stage=error[0])
-        yield zarr.open_group(store, path=str(samples[sample]["number"]), mode="r")
+    if not path.is_file():
+        raise SlidemillError(f"{path}: there is no prediction of this sample; run the workflow again")
+    try:
+        with zipfile.ZipFile(path):  # a store that cannot be opened cannot be closed
+            pass
+        with ZipStore(path, mode="r") as store:
+            yield _complete_group(store)
+    except zipfile.BadZipFile as error:
+        raise SlidemillError(f"{path}: {error}; remove this damaged prediction and run the workflow again") from error
+
+
+def head_of(group: zarr.Group, name: str) -> LazyArray | None:
+    """Return one head of an open prediction, (rows, columns) uint8, 255 for 1; None if it is not kept."""
+    names = group.attrs.get("heads", [])
+    if name not in names:  # type: ignore[operator]
+        return None
+    heads: zarr.Array[Any] = group[_HEADS]  # type: ignore[assignment]
+    number = names.index(name)  # type: ignore[union-attr]
+    return LazyArray(heads.shape[1:], np.dtype(np.uint8), lambda *key: np.asarray(heads[(number, *key)]))
+
+
+def _complete_group(store: ZipStore) -> zarr.Group:
+    try:
+        group = zarr.open_group(store, mode="r")
+        group[_LABELS]
+    except (KeyError, ValueError, FileNotFoundError) as error:
+        raise zipfile.BadZipFile(f"has no labels ({error})") from error
+    return group

@@ -1,32 +1,28 @@
 """Reading of windows: they are grouped into batches, and read ahead in threads.
 
-Which windows share a batch depends on the plans only. If a slide turns out to be damaged, its windows become
+Which windows share a batch depends on the plans only. If a slide turns out to be damaged, it becomes
 :class:`Unreadable`; the other windows of the batch are predicted.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import outside_the_heap
 from pipeline.base.errors import SlideError
+from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.grid import Tile
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.tiling.plan import SlidePlan
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +39,26 @@ class Unreadable:
     """A slide that could be planned but not read."""
 
     sample: str
-    error: str
+    error: SlideError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Normalized windows of one shape, (windows, channels, rows, columns) float32, and unreadable slides.
+    """Normalized windows of one shape, (windows, channels, rows, columns) float32, and unreadable slides."""
 
-    ``requested`` is the number of windows including those that could not be read.
-    """
-
-    requested: int
     places: list[Place]
     pixels: NDArray[np.float32]
     unreadable: list[Unreadable]
 
 
 def read_batches(
-    slides: Iterable[tuple[str, SlidePlan]], *, batch_px: int, memory_mb: int, threads: int, ahead: int
+    slides: Iterable[tuple[str, SlidePlan]],
+    *,
+    batch_px: int,
+    mixed: bool,
+    memory_mb: int,
+    threads: int,
+    ahead: int,
 ) -> Iterator[Batch]:
     """Read the windows of slides (sample id and plan), one slide after the other.
 
@@ -68,6 +66,8 @@ def read_batches(
     ----------
     batch_px : int
         Most pixels of a batch; it has at least one window.
+    mixed : bool
+        Whether windows of different slides may share a batch.
     memory_mb : int
         Memory limit of decoding one piece of a slide.
     threads : int
@@ -76,40 +76,26 @@ def read_batches(
         Batches that are read while one is in use.
     """
     with _OpenSlides(memory_mb) as opened:
-        tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px))
+        tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px, mixed=mixed))
         yield from in_order(tasks, threads=threads, ahead=ahead)
 
 
-def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int) -> Iterator[list[Place]]:
-    """Group consecutive windows of one shape, also of several slides."""
+def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int, *, mixed: bool) -> Iterator[list[Place]]:
+    """Group consecutive windows of one shape and one cut, if ``mixed`` also those of several slides."""
     group: list[Place] = []
     for sample, plan in slides:
+        if group and not mixed:
+            yield group
+            group = []
         for tile in plan.tiles():
             rows, columns = tile.read.shape
-            if group and (tile.read.shape != group[0].tile.read.shape or (len(group) + 1) * rows * columns > batch_px):
+            alike = not group or (tile.read.shape, tile.cut) == (group[0].tile.read.shape, group[0].tile.cut)
+            if not alike or (group and (len(group) + 1) * rows * columns > batch_px):
                 yield group
                 group = []
             group.append(Place(sample=sample, plan=plan, tile=tile))
     if group:
         yield group
-
-
-def in_order(tasks: Iterable[Callable[[], Value]], *, threads: int, ahead: int) -> Iterator[Value]:
-    """Run tasks in threads, a few ahead of the consumer; yield their results in order.
-
-    The exception of a task is raised in its place; tasks that have not started by then are not run.
-    """
-    waiting: deque[Future[Value]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(task))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _OpenSlides:
@@ -140,14 +126,14 @@ class _OpenSlides:
                 return None
         try:
             pixels = read_mirrored(self._slide(place).read, place.plan.grid.shape, place.tile.read)
-            if not np.isfinite(pixels).all():  # the plan may have read a coarser level only
+            if not np.isfinite(pixels).all():  # the plan of a large slide has looked at a sample
                 raise SlideError(f"{place.plan.slide}: pixels are NaN or infinite; replace them")
             return normalize(pixels, place.plan.statistics, out)
         except SlideError as error:
             with self._lock:
                 known = place.sample in self._failed
                 self._failed.add(place.sample)
-            return None if known else Unreadable(sample=place.sample, error=str(error))
+            return None if known else Unreadable(sample=place.sample, error=error)
         finally:
             with self._lock:
                 self._left[place.sample] -= 1
@@ -178,7 +164,6 @@ def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
     good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
     return Batch(
-        requested=len(places),
         places=[places[index] for index in good],
         pixels=pixels if len(good) == len(places) else pixels[good],
         unreadable=[result for result in read if isinstance(result, Unreadable)],

@@ -1,22 +1,20 @@
 """Memory and time that a job asks for, from the size of its slides.
 
-Before a slide has a plan, only the bytes of its file are known; headers are not opened, since every job of a cluster
-would open all of them. The plan says the number of pixels.
+Only the bytes of its files are known; headers are not opened, since every job of a cluster would open all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.base.errors import SlidemillError
-from pipeline.base.files import read_json
-from pipeline.project.drop_folder import Sample
+from pipeline.base.files import stats_of
+from pipeline.project.drop.drop_folder import Sample
+from pipeline.project.drop.image_files import parts_of
 from pipeline.runtime.job_limits import Limit, memory_limit
 from pipeline.settings.networks import ModelConfig
 
 _PX_PER_BYTE = 4.0  # of slides with three channels as JPEG; all others have fewer
-_UNKNOWN_MPX = 20_000.0  # of a slide whose pixels are in other files
 _PROCESS_MB = 1000  # Python and the libraries of a stage without a network
 _PIECE_MB = 1000  # decoded at once by a stage that reads a large slide by region, unless its tiles are larger
 _BYTES_PER_PX = 24  # three channels, decoded and as float32
@@ -28,8 +26,7 @@ _BASE_MIN = 10  # start of a job and its imports
 _STEPS_PER_MIN = 15  # of training
 _MPX_PER_MIN = {
     "weigh": 5,
-    "tile": 300,
-    "inspect": 3000,
+    "tile": 250,
     "predict": 30,
     "validate": 20,
     "stitch": 100,
@@ -38,35 +35,40 @@ _MPX_PER_MIN = {
 }
 
 
-def slide_mpx(sample: Sample, plan: Path | None = None) -> float:
-    """Return the millions of pixels of a slide: those of its ``plan``, else the most that its bytes can hold."""
-    if plan is not None and (planned := _planned_mpx(plan)) is not None:
-        return planned
-    path = Path(sample.slide)
-    if path.suffix.lower() == ".mrxs" or any(part.lower().endswith(".zarr") for part in path.parts):
-        return _UNKNOWN_MPX
+def slide_mpx(sample: Sample) -> float:
+    """Return the most millions of pixels that the bytes of a slide can hold, of a folder those below it."""
     return sample.size_mb * _PX_PER_BYTE
 
 
-def files_mpx(paths: Iterable[str]) -> float:
-    """Return the most millions of pixels that files of their size can hold."""
-    return sum(Path(path).stat().st_size for path in paths) / 1e6 * _PX_PER_BYTE
+def files_mpx(paths: Iterable[Path]) -> float:
+    """Return the most millions of pixels that images of their size can hold, each with its folder and parts."""
+    return sum(stat.st_size for path in paths for stat in stats_of(path, *parts_of(path))) / 1e6 * _PX_PER_BYTE
 
 
-def reading_mb(mpx: float, budget_mb: int, attempt: int) -> int:
-    """Return the memory in MB of a job that reads slides by region.
+def batch_mb(mpx: Sequence[float], threads: int, budget_mb: int, attempt: int) -> int:
+    """Return the memory in MB of a job that reads the slides of a batch by region.
 
     Parameters
     ----------
-    mpx : float
-        Millions of pixels of its largest slide. A small slide may be decoded as a whole, of a large one a piece.
+    mpx : sequence of float
+        Millions of pixels of each slide. A small slide may be decoded as a whole, of a large one a piece.
+    threads : int
+        A slide is read by each, in a process of its own.
     budget_mb : int
         Memory that decoding may take; larger pieces are refused.
     attempt : int
         From 1. The piece doubles with every attempt.
     """
-    decoded_mb = min(mpx * _BYTES_PER_PX, _PIECE_MB * 2.0 ** (attempt - 1), budget_mb)
-    return round(_PROCESS_MB * attempt + decoded_mb)
+    processes = min(threads, len(mpx))
+    piece_mb = min(max(mpx, default=0.0) * _BYTES_PER_PX, _PIECE_MB * 2.0 ** (attempt - 1))
+    return round(_PROCESS_MB * attempt * processes + min(processes * piece_mb, budget_mb))
+
+
+def workers_within(samples: Sequence[Sample], *, threads: int, memory_mb: int) -> int:
+    """Return how many samples a job works on at a time: one for each thread, as long as all fit into its memory."""
+    largest_mpx = max((slide_mpx(sample) for sample in samples), default=0.0)
+    decoded_mb = min(largest_mpx * _BYTES_PER_PX, memory_mb)
+    return min(threads, len(samples), int(memory_mb // max(decoded_mb, 1)))
 
 
 def minutes(stage: str, mpx: float, attempt: int) -> int:
@@ -95,13 +97,3 @@ def affordable_mb(budget_mb: int, limit: Limit | None = None) -> tuple[int, str]
         f"tiling.memory_mb is {budget_mb}, but only {limit.memory_mb} MB are available ({limit.source}): "
         f"jobs use {lowered}; set it to that to silence this warning"
     )
-
-
-def _planned_mpx(plan: Path) -> float | None:
-    """Return the pixels by a plan, 0 for a slide that cannot be read; None without a plan of this version."""
-    try:
-        slide = read_json(plan)["slide"]
-        rows, columns = slide["grid"]["shape"] if slide else (0, 0)
-        return float(rows * columns) / 1e6
-    except (SlidemillError, OSError, KeyError, TypeError, ValueError):
-        return None

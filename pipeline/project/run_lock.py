@@ -22,12 +22,18 @@ from pipeline.base.files import why_not_written
 log = logging.getLogger(__name__)
 
 _FOLDER = Path(".snakemake")
+_LOCKS = _FOLDER / "locks"  # of Snakemake
 _LEAST_BYTES = 10**6
 _held: list[IO[str]] = []  # open until the process ends, since closing a file releases its lock
 
 
-def lock_project() -> bool:
+def lock_project(*, begins: bool = False) -> bool:
     """Lock the project in the current folder, shared, until this process ends.
+
+    Parameters
+    ----------
+    begins : bool
+        Whether a run begins, which is refused while another one works. A dry run is not.
 
     Returns
     -------
@@ -38,13 +44,13 @@ def lock_project() -> bool:
     Raises
     ------
     SlidemillError
-        If the disk is full. Snakemake would fail at its first file, with a less clear message.
+        If the disk is full, or another run works. Snakemake would fail with a less clear message.
     """
     _check_free_space()
     try:
         _FOLDER.mkdir(exist_ok=True)
         lock = (_FOLDER / "slidemill.lock").open("a+", encoding="utf-8")
-        was_killed = _lock(lock)
+        was_killed = _lock(lock, begins=begins)
     except OSError as error:  # read-only, or a file system without locks; a dry run needs neither
         log.warning("%s: cannot be locked: %s", _FOLDER, why_not_written(_FOLDER / "slidemill.lock", error))
         return False
@@ -59,26 +65,30 @@ def _check_free_space() -> None:
         raise SlidemillError(f"{_FOLDER}: cannot be written: {why_not_written(_FOLDER.absolute(), error)}")
 
 
-def _lock(lock: IO[str]) -> bool:
+def _lock(lock: IO[str], *, begins: bool) -> bool:
     """Share the lock; return whether a killed run had left Snakemake's lock, which is then removed."""
     was_killed = False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         was_killed = _unlock(lock)
-    except BlockingIOError:
-        pass  # another process is running
+    except BlockingIOError:  # another process is running
+        if begins and _has_locks():
+            raise SlidemillError(f"another run is working in {Path.cwd()}: wait until it has ended") from None
     fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a process with the exclusive lock, which it has for milliseconds
     return was_killed
 
 
+def _has_locks() -> bool:
+    return _LOCKS.is_dir() and any(_LOCKS.iterdir())
+
+
 def _unlock(lock: IO[str]) -> bool:
     """Remove Snakemake's locks if this machine made them; if there are none, note this machine for later runs."""
-    files = _FOLDER / "locks"
     lock.seek(0)
-    if files.is_dir() and any(files.iterdir()):
+    if _has_locks():
         if lock.read() != platform.node():
             return False
-        shutil.rmtree(files)
+        shutil.rmtree(_LOCKS)
         return True
     lock.truncate(0)
     lock.write(platform.node())

@@ -7,16 +7,20 @@ sample does not redo others.
 from __future__ import annotations
 
 import csv
+import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.image_files import mistake_in
+from pipeline.project.drop.image_files import mistake_in
+from pipeline.project.drop.names import matched, nearest_to
 
 _COLUMNS = ("group", "batch", "pixel_size_um", "channels")
 _BETWEEN_CHANNELS = ";"
+_NEARLY_THE_SAME = 0.8  # of two names of columns, see difflib
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 Line = dict[str, str]
 
@@ -30,7 +34,7 @@ class SheetRow:
     batch : str or None
         The slides that it is predicted with, instead of those of its folder.
     pixel_size_um : float or None
-        Used if its file has none.
+        Used whatever its file says.
     channels : tuple of int and str or None
         Used instead of ``image.channels``.
     """
@@ -91,9 +95,24 @@ def read_rows(sheet: Path, samples: Iterable[str], *, channels: int) -> dict[str
 
 
 def read_unknown(sheet: Path, samples: Iterable[str]) -> list[tuple[int, str]]:
-    """Return line number and name of samples that do not exist: deleted, or misspelt."""
-    known = set(samples)
-    return [(number, line["sample"]) for number, line in _read_lines(sheet) if line["sample"] not in known]
+    """Return line number and name of samples that do not exist: deleted, or misspelt.
+
+    Raises
+    ------
+    SlidemillError
+        As above, or if no line is about an existing sample: then the sheet belongs to other files.
+    """
+    names = list(samples)
+    lines = _read_lines(sheet)
+    known = {number for number, _ in _lines_about(sheet, names)}
+    unknown = [(number, line["sample"]) for number, line in lines if number not in known]
+    if names and unknown and not known:
+        raise SlidemillError(
+            f"{sheet}: no line is about one of the {len(names)} images, such as {names[0]!r}; the column sample has "
+            f"{unknown[0][1]!r} in line {unknown[0][0]}{nearest_to(unknown[0][1], names)}; it must be the path below "
+            "the folder of images, without suffix"
+        )
+    return unknown
 
 
 def _cell(line: Line, column: str) -> str:
@@ -103,7 +122,7 @@ def _cell(line: Line, column: str) -> str:
 def _batch(text: str, where: str) -> str | None:
     if not text:
         return None
-    if mistake_in(text) or not all(part.strip(".") for part in text.split("/")):
+    if mistake_in(text):
         raise SlidemillError(f"{where}: batch must be a valid folder name, got {text!r}; fix it")
     return text
 
@@ -133,8 +152,14 @@ def _channels(text: str, where: str, count: int) -> tuple[int | str, ...] | None
 
 
 def _lines_about(sheet: Path, samples: Iterable[str]) -> Iterator[tuple[int, Line]]:
-    known = set(samples)
-    return ((number, line) for number, line in _read_lines(sheet) if line["sample"] in known)
+    """Yield the lines about samples, under the name of the sample."""
+    lines = {line["sample"]: (number, line) for number, line in _read_lines(sheet)}
+    seen: dict[int, str] = {}
+    for name, (_, (number, line)) in matched(samples, lines).items():
+        if number in seen:
+            raise SlidemillError(f"{sheet}: line {number} is about {seen[number]!r} and {name!r}; name one of them")
+        seen[number] = name
+        yield number, line | {"sample": name}
 
 
 def _read_lines(sheet: Path) -> list[tuple[int, Line]]:
@@ -143,19 +168,39 @@ def _read_lines(sheet: Path) -> list[tuple[int, Line]]:
         return []
     try:
         with sheet.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(enumerate(csv.DictReader(file, strict=True), start=2))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SlidemillError(f"{sheet}: not a readable CSV file: {error}") from error
+            reader = csv.DictReader(file, strict=True)
+            _check_header(sheet, reader.fieldnames or ())
+            lines = list(enumerate(reader, start=2))
+    except UnicodeDecodeError as error:
+        raise SlidemillError(f"{sheet}: not UTF-8 text; save it as CSV in UTF-8 (Excel: 'CSV UTF-8')") from error
+    except (OSError, csv.Error) as error:
+        raise SlidemillError(
+            f"{sheet}: not a readable CSV file: {getattr(error, 'strerror', None) or error}; save it again"
+        ) from error
     seen = set[str]()
     for number, line in lines:
-        if "sample" not in line or not set(_COLUMNS) & set(line):
-            missing = "sample" if "sample" not in line else "group"
-            raise SlidemillError(
-                f"{sheet}: no column {missing!r}; it has sample and group (or batch, pixel_size_um, channels)"
-            )
+        if None in line:
+            raise SlidemillError(f"{sheet}: line {number} has more cells than the first line; quote commas in cells")
         if not line["sample"]:
             raise SlidemillError(f"{sheet}: line {number} has no sample; fill it in or remove the line")
         if line["sample"] in seen:
             raise SlidemillError(f"{sheet}: line {number} names {line['sample']!r} again; remove one of the lines")
         seen.add(line["sample"])
     return lines
+
+
+def _check_header(sheet: Path, found: Sequence[str]) -> None:
+    """Refuse a sheet without the columns, and say what its first line is instead; also one with a misspelt column."""
+    known = ("sample", *_COLUMNS)
+    for mark, name in _OTHER_SEPARATORS.items():
+        if "sample" not in found and any(mark in column for column in found):
+            raise SlidemillError(f"{sheet}: its columns are separated by {name}; save it with commas")
+    for column in filter(str.strip, found):  # spreadsheets add empty ones
+        if found.count(column) > 1:
+            raise SlidemillError(f"{sheet}: the column {column!r} is there {found.count(column)} times; remove one")
+        near = difflib.get_close_matches(column.strip().lower(), known, n=1, cutoff=_NEARLY_THE_SAME)
+        if near and column not in known:
+            raise SlidemillError(f"{sheet}: a column is {column!r}; write it {near[0]!r}, or rename it")
+    if "sample" not in found or not set(_COLUMNS) & set(found):
+        wanted = f"sample and at least one of {', '.join(_COLUMNS)}"
+        raise SlidemillError(f"{sheet}: its columns are {', '.join(map(repr, found)) or 'missing'}; it needs {wanted}")

@@ -1,15 +1,16 @@
 """Which training images a network learns from, and which are held back: the last ones, or each fold in turn.
 
-Images of one group (an animal, a patient, a field) are never in both parts. Groups stay in the order of their names, so
-that neighbours are held back together: in a stack of slices, only those at a cut resemble each other.
+Images of one group (an animal, a patient, a field) are never in both parts. Groups stay in the order of their names, in
+which z2 is before z10, so that neighbours are held back together: in a stack of slices, only those at a cut resemble
+each other.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.sample_ids import folder_of
 from pipeline.project.sample_sheet import read_groups, read_unknown
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.stage_sections import SplitConfig
@@ -18,7 +19,7 @@ Groups = dict[str, list[TrainingPair]]
 
 
 def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Split the training pairs into those to learn from and those held back, both sorted by name, neither empty.
+    """Split pairs into those to learn from and those held back, neither empty, in the order of their names.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair]
     parts: tuple[list[TrainingPair], list[TrainingPair]] = [], []
     for name, pairs in groups.items():
         parts[name in held_back].extend(pairs)
-    training, validation = (sorted(part, key=lambda pair: pair.name) for part in parts)
+    training, validation = (sorted(part, key=_natural) for part in parts)
     return training, validation
 
 
@@ -56,8 +57,8 @@ def group_pairs(pairs: list[TrainingPair], sheet: Path) -> Groups:
     if group_of and (missing := [name for name in names if name not in group_of]):
         raise SlidemillError(f"{sheet}: no line for the training image {missing[0]!r}; add its group")
     groups: Groups = {}
-    for pair in sorted(pairs, key=lambda pair: pair.name):
-        groups.setdefault(group_of.get(pair.name) or folder_of(pair.name), []).append(pair)
+    for pair in sorted(pairs, key=_natural):
+        groups.setdefault(group_of.get(pair.name) or _folder_of(pair.name), []).append(pair)
     return groups
 
 
@@ -98,6 +99,18 @@ def _last(groups: Groups, share: float) -> list[str]:
     while len(left) > 1 and (not held_back or _count(groups, held_back) < round(share * _count(groups, groups))):
         held_back.append(left.pop())
     return held_back
+
+
+def _natural(pair: TrainingPair) -> tuple[list[str | int], str]:
+    """Return a key that sorts names by the numbers in them: text and numbers take turns, so they can be compared."""
+    parts = re.split(r"(\d+)", pair.name)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], pair.name
+
+
+def _folder_of(name: str) -> str:
+    """Return the folder of an image, or its own name if it is in none."""
+    parent = str(PurePosixPath(name).parent)
+    return name if parent == "." else parent
 
 
 def _count(groups: Groups, names: list[str] | Groups) -> int:

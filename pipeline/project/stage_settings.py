@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pipeline.base.paths import NETWORK
+from pathlib import Path
+
+from pipeline.base.errors import ConfigError, SlidemillError
+from pipeline.base.files import read_json
+from pipeline.base.paths import KEPT, NETWORK
 from pipeline.project.sample_sheet import SheetRow
+from pipeline.settings.masks import MaskConfig, resolve_masks
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.section import Section
 from pipeline.settings.stage_sections import (
     EvaluateConfig,
-    InspectConfig,
     LabelConfig,
     ObjectsConfig,
     PredictConfig,
     SplitConfig,
+    StitchConfig,
     TileConfig,
     TrainConfig,
     ValidateConfig,
@@ -22,11 +27,11 @@ from pipeline.settings.stage_sections import (
 )
 
 
-def view_of(settings: Settings, row: SheetRow) -> ImageConfig:
-    """Return how the slide of this row of the sample sheet is read."""
-    size = {} if row.pixel_size_um is None else {"fallback_pixel_size_um": row.pixel_size_um}
+def view_of(image: ImageConfig, row: SheetRow) -> ImageConfig:
+    """Return how the slide of this row of the sample sheet is read; ``image`` is how the others are."""
+    size = {} if row.pixel_size_um is None else {"stated_pixel_size_um": row.pixel_size_um}
     channels = {} if row.channels is None else {"channels": list(row.channels)}
-    return settings.image.model_copy(update=size | channels)
+    return image.model_copy(update=size | channels)
 
 
 def network_file(settings: Settings, name: str) -> str:
@@ -34,13 +39,44 @@ def network_file(settings: Settings, name: str) -> str:
     return settings.networks.get(name) or NETWORK.format(model=name)
 
 
+def masks_of(masks: MaskConfig, network: Path) -> MaskConfig:
+    """Return the configuration of masks for the predictions of a network file, without ``auto``."""
+    try:
+        card = read_json(network.with_name("model.json"))
+    except SlidemillError:  # said where the network is used
+        card = {}
+    return resolve_masks(masks, card)
+
+
 def start_of(settings: Settings, name: str) -> str | None:
-    """Return what a training starts from: `imagenet`, a path, or nothing. A fold starts from the same fold."""
+    """Return what a training starts from: `imagenet`, a path, or nothing. A fold starts from the same fold.
+
+    Raises
+    ------
+    ConfigError
+        If that is what the training writes: it would train again in every run.
+    """
+    model, _ = settings.trainings.get(name, (name, None))
+    before = training_of_start(settings, name)
+    if before is not None:
+        return network_file(settings, before)
+    start = settings.models[model].pretrained if model in settings.models else None
+    if start and Path(start).resolve() in [Path(NETWORK.format(model=one)).resolve() for one in (model, name)]:
+        kept = KEPT.format(model=name, identity="*")
+        raise ConfigError(
+            f"models.{model}.pretrained: {start} is what this training writes; name a network that is kept, "
+            f"{kept}/model.safetensors, or a copy"
+        )
+    return start
+
+
+def training_of_start(settings: Settings, name: str) -> str | None:
+    """Return the network of this project that a training starts from, if it starts from one."""
     model, fold = settings.trainings.get(name, (name, None))
     start = settings.models[model].pretrained if model in settings.models else None
     if start not in settings.models:
-        return start
-    return network_file(settings, f"{start}/fold{fold}" if settings.models[start].folds else start)
+        return None
+    return f"{start}/fold{fold}" if settings.models[start].folds else start
 
 
 def split_of(settings: Settings, name: str) -> SplitConfig:
@@ -52,26 +88,12 @@ def split_of(settings: Settings, name: str) -> SplitConfig:
     return SplitConfig(samples=training.samples, folds=settings.models[model].folds, fold=fold)
 
 
-def stage_config(
-    settings: Settings,
-    stage: str,
-    model: str | None = None,
-    *,
-    row: SheetRow | None = None,
-    probabilities: bool | None = None,
-) -> str:
+def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
     """Return the part of the configuration that a stage uses, as JSON.
 
-    Parameters
-    ----------
-    model : str or None
-        The model, ensemble or fold that the job works on, if there is one.
-    row : SheetRow or None
-        What the sample sheet says of a slide; it overrides the configuration.
-    probabilities : bool or None
-        Whether a batch is predicted with probabilities; None: if the configuration needs them.
+    ``model`` is the model, ensemble or fold that the job works on, if there is one.
     """
-    image = view_of(settings, row or SheetRow())
+    image = settings.image
     labels = LabelConfig(
         classes=settings.classes,
         kind=settings.training.kind,
@@ -83,10 +105,11 @@ def stage_config(
         update={"pretrained": start_of(settings, model or "")}
     )
     split = split_of(settings, model or "")
-    tile = TileConfig(image=image, tile_px=settings.tiling.tile_px, skip_glass=settings.tiling.skip_glass)
+    tiling = settings.tiling
+    tile = TileConfig(image=image, tile_px=tiling.tile_px, mirror_px=tiling.mirror_px, skip_glass=tiling.skip_glass)
     sections: dict[str, Section] = {
         "tile": tile,
-        "weigh": WeighConfig(labels=labels, image=image, loss=network.loss),
+        "weigh": WeighConfig(labels=labels, image=image, loss=network.loss, heads=network.heads),
         "train": TrainConfig(
             labels=labels, image=image, model=network, split=split, allow_empty=settings.training.allow_empty
         ),
@@ -103,12 +126,14 @@ def stage_config(
             classes=settings.classes,
             precision=settings.prediction.precision,
             compile=settings.prediction.compile,
-            probabilities=settings.needs_probabilities if probabilities is None else probabilities,
+            probabilities=settings.prediction.probabilities,
+            masks=settings.masks,
         ),
         "verify": VerifyConfig(classes=settings.classes),
-        "stitch": settings.masks,
-        "inspect": InspectConfig(image=image),
-        "evaluate": EvaluateConfig(labels=labels, image=image, metrics=settings.metrics),
+        "stitch": StitchConfig(classes=settings.classes, masks=settings.masks),
+        "evaluate": EvaluateConfig(
+            labels=labels, image=image, metrics=settings.metrics, probabilities=settings.prediction.probabilities
+        ),
         "objects": ObjectsConfig(classes=settings.classes, image=image),
         "report": settings,
     }

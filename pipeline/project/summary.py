@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from pipeline.base import paths
+from pipeline.base.errors import Failure
+from pipeline.base.files import read_json
+from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
+from pipeline.project.stage_settings import network_file
+from pipeline.settings.schema import Settings
 
 _MOST_REASONS = 10
 
 
-def last_lines(table: Path, page: Path) -> str:
-    """Return the last lines of a run, from ``results/metrics.csv``; samples with the same reason share a line."""
-    with table.open(newline="", encoding="utf-8") as file:
+def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
+    """Return the last lines of a run, from ``metrics-all.csv`` in ``folder``, and how many samples and networks failed.
+
+    Samples with the same reason share a line, in which the failure of their network is told too.
+    """
+    table, every, page = (folder / Path(path).name for path in (paths.METRICS_TABLE, paths.ALL_METRICS, paths.PAGE))
+    with every.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     counts = Counter(row["status"] for row in rows)
     reasons: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -19,15 +32,57 @@ def last_lines(table: Path, page: Path) -> str:
         if row["status"] != "done":
             at = f" at {row['stage']}" if row["stage"] else ""
             reasons[row["status"], at, row["error"], row["log"]].append(row["sample"])
-    lines = [", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "waiting") if counts[status])]
+    for name, failure in _failed_networks(settings):
+        reason = ("failed", f" at {failure.stage}", failure.message, failure.log)
+        if reason not in reasons:
+            reasons[reason].append(name)
+            counts["failed"] += 1
+    lines = [_headline(counts, settings)]
     for (status, at, error, log), samples in sorted(reasons.items())[:_MOST_REASONS]:
         others = len(samples) - 1
         named = samples[0] + (f" and {others} more" if others else "")
         lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else ""))
+    if learned := sum(row.get("learned") == "yes" for row in rows):
+        lines.append(f"  {learned} of them are training images: left out of means, ranking and tests")
     if len(reasons) > _MOST_REASONS:
         lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more reasons")
     if counts["failed"]:
         lines.append(
-            f"fix what failed and run the same command again; finished samples are kept. Details: {table}, {page}"
+            f"fix what failed and run the same command again; what is finished is kept. Details: {table}, {page}"
         )
-    return "\n".join(lines)
+    elif counts["done"] or not rows:
+        lines.append(f"look at {page}; the numbers are in {table}")
+    return "\n".join(lines), counts["failed"]
+
+
+def print_last_lines(settings: Settings) -> None:
+    """Print the last lines of the run in the current folder, if it has a report."""
+    if not Path(paths.ALL_METRICS).exists():
+        return
+    print(f"\n{last_lines(Path(paths.REPORT), settings)[0]}", file=sys.stderr)
+
+
+def print_verifications(files: Iterable[str]) -> None:
+    """Print how often tiles equal one pass over the whole, from the files of `verify` that are there."""
+    found = Counter(str(read_json(Path(path)).get("law")) for path in files if Path(path).is_file())
+    said = ", ".join(f"{law} on {count} of {sum(found.values())}" for law, count in sorted(found.items()))
+    print(f"verification (tiles equal one pass over the whole): {said or 'no slide'}", file=sys.stderr)
+
+
+def _headline(counts: Counter[str], settings: Settings) -> str:
+    if sum(counts.values()):
+        return ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "waiting") if counts[status])
+    there = [name for name in settings.networks if Path(network_file(settings, name)).is_file()]
+    return f"no slides; trained: {', '.join(there)}"
+
+
+def _failed_networks(settings: Settings) -> Iterator[tuple[str, Failure]]:
+    """Yield the jobs of networks that failed."""
+    models = {model: None for model, _ in settings.trainings.values()}
+    jobs = [("weigh", model) for model in models]
+    jobs += [(stage, name) for name in settings.trainings for stage in ("train", "validate")]
+    jobs += [("combine", name) for name in settings.averages]
+    for stage, name in jobs:
+        entry = read_ledger(network_ledger_path(stage, name)).get(name)
+        if entry and entry.failure:
+            yield name, entry.failure

@@ -1,4 +1,4 @@
-"""The columns of results/metrics.csv, in their order, each with one sentence; docs/metrics.md is written from them."""
+"""The columns of results/metrics-all.csv, in their order, with a sentence each; docs/metrics.md is made of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 from pipeline.metrics.evaluation import POOLED, SURFACE
 from pipeline.metrics.objects import THRESHOLDS
-from pipeline.metrics.overlap import OVERLAP
+from pipeline.metrics.overlap import HEADLINE, OVERLAP
 from pipeline.report.page.page_types import Column
 
 _ABOUT = {
@@ -33,17 +33,21 @@ _SAMPLE = [
     _text("group", "Group of the sample sheet: an animal, a patient, a field."),
     _text("status", "done, failed, or waiting for the next run."),
     _text("stage", "The stage that failed; `drop` if the drop folder refused the slide."),
-    _text("error_class", "Class of the error; empty if the job left no error message."),
+    _text("error_class", "Class of the error; empty if the job did not end."),
     _text("error", "Why it failed or waits."),
-    _text("flags", "Quality warnings, found without a reference.", leading=True),
+    _text("flags", "Warnings: what is doubtful about slide, reference and mask.", leading=True),
+    _text("learned", "yes if the network was trained on this image: then it is in no mean, ranking or test."),
     _count("objects", "Objects in the mask.", leading=True),
     _count("median_area_px", "Median area of the objects in the mask, in pixels."),
+    _value("median_area_um2", "The same in µm²; empty if the pixel size is not known.", digits=2),
     _value("uncertain", "Share of the pixels whose best class is less than three times as probable as the second."),
     _value("tile_mismatch", "Share of the pixels in two windows that they label differently; empty for exact tiles."),
 ]
+_SHORT = ["sample", "model", "group", "status", "flags", "objects"]
 _PIXELS = [
-    _count("pixels", "Pixels of the slide."),
+    _count("pixels_ignored", "Pixels without annotation (`training.ignored`): they are in no metric."),
     _value("pixel_accuracy", "Share of the pixels with the right class."),
+    _value(HEADLINE, "Mean Dice of the foreground: of all classes but the first, that have a value.", leading=True),
 ]
 _DISTANCES = [
     _text("distance_unit", "um if the pixel size is known, else px."),
@@ -51,9 +55,14 @@ _DISTANCES = [
 ]
 _OBJECTS = [
     _count("objects_truth", "True objects."),
-    _count("objects_predicted", "Predicted objects."),
-    _count("objects_difference", "Number of predicted objects minus that of true ones."),
-    _value("panoptic_quality", "Mean IoU of matched objects times F1, at 0.5."),
+    _count("objects_predicted", "Predicted objects that count: all but the ignored ones."),
+    _count("objects_ignored", "Predicted objects without a partner at 50 %, mostly in pixels without annotation."),
+    _count("objects_difference", "Number of predicted objects that count minus that of true ones."),
+    _count("objects_merged", "Predicted objects in which two or more true ones lie with more than half of their area."),
+    _count("objects_split", "True objects in which two or more predicted ones lie with more than half of their area."),
+    _count("objects_missed", "True objects of which at most half is in predicted objects."),
+    _count("objects_spurious", "Predicted objects of which at most half is in true ones, without the ignored ones."),
+    _value("panoptic_quality", "Mean IoU of matched objects times F1, at 0.5; of the objects of all classes together."),
     _value("aggregated_jaccard", "Aggregated Jaccard index (AJI) of the objects."),
     _value("objects_ap_mean", "Mean of objects_ap over all thresholds."),
 ]
@@ -78,7 +87,7 @@ _FILES = {
 
 def columns(classes: list[str]) -> list[Column]:
     """Return all columns for these classes."""
-    found = [*_SAMPLE, *_PIXELS]
+    found = [*_SAMPLE, *amounts(classes), *_PIXELS]
     for name in OVERLAP:
         found += _by_class(name, classes, _ABOUT[name])
         if name in POOLED:
@@ -90,18 +99,32 @@ def columns(classes: list[str]) -> list[Column]:
     about = "Mean difference between the probability of the best class and how often it is right."
     found.append(_value("calibration_error", about))
     found += _by_class("average_precision", classes, "area under the precision-recall curve")
-    for side in ("truth", "predicted"):
-        found += [_count(f"pixels_{side}_{label}", f"Pixels of {label}, {side}.") for label in classes]
+    found += [_count(f"pixels_truth_{label}", f"Pixels of {label} in the reference.") for label in classes]
     for true in classes:
         found += [_count(f"pixels_{true}_as_{label}", f"Pixels of {true} labelled {label}.") for label in classes]
     return found + [_text(name, about) for name, about in _FILES.items()]
 
 
+def short_columns(classes: list[str]) -> list[str]:
+    """Return the columns of results/metrics.csv: those of the columns of all metrics that fit a screen."""
+    scores = [f"{name}_{label}" for name in ("dice", "jaccard") for label in ("mean", *classes)]
+    return [*_SHORT, HEADLINE, *scores, "objects_f1_50", "error"]
+
+
+def amounts(classes: list[str]) -> list[Column]:
+    """Return what there is of each class in a mask; known without a reference."""
+    found = [_count("pixels", "Pixels of the slide.")]
+    found += [_count(f"pixels_predicted_{label}", f"Pixels of {label} in the mask.") for label in classes]
+    found += [_value(f"share_{label}", f"Pixels of {label} in the mask / pixels of the slide.") for label in classes]
+    about = "in the mask, in µm²; empty if the pixel size is not known"
+    found += [_value(f"area_um2_{label}", f"Area of {label} {about}.", digits=2) for label in classes]
+    return found + [_count(f"count_{label}", f"Objects of {label} in the mask.") for label in classes[1:]]
+
+
 def _by_class(name: str, classes: list[str], meaning: str) -> list[Column]:
-    mean = f"Mean over the classes that have a value: {meaning}."
-    leading = name == "dice"
-    return [_value(f"{name}_mean", mean, leading=leading)] + [
-        _value(f"{name}_{label}", f"Of {label}: {meaning}.", leading=leading and index > 0)
+    mean = f"Mean over the classes that have a value, with the background: {meaning}."
+    return [_value(f"{name}_mean", mean)] + [
+        _value(f"{name}_{label}", f"Of {label}: {meaning}.", leading=name in ("dice", "jaccard") and index > 0)
         for index, label in enumerate(classes)
     ]
 

@@ -15,18 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.base.palette import class_rgb, css
+from pipeline.metrics.overlap import HEADLINE
 
 _SIZE_IN = (7.2, 3.6)
+_MOST_SHAPES = 2000  # dots; more are pixels in the figure
 _LINES = ("-", "--", ":", "-.")  # the next style when the seven colours repeat
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> str:
-    """Draw mean Dice on the held-back images over the minutes of training, a line per network."""
+    """Draw the foreground Dice on the held-back images over the minutes of training, a line per network."""
     figure, axes = _figure()
     for number, (model, history) in enumerate(histories.items()):
         minutes = history["elapsed_s"] / 60
-        axes.plot(minutes, history["dice_mean"], _LINES[number // 7 % 4], color=_colour(number), label=model)
-    axes.set(xlabel="training, min", ylabel="mean Dice, held-back images")
+        axes.plot(minutes, history[HEADLINE], _LINES[number // 7 % 4], color=_colour(number), label=model)
+    axes.set(xlabel="training, min", ylabel="foreground Dice, held-back images")
     return _svg(figure, axes, empty=not histories)
 
 
@@ -44,7 +46,8 @@ def dice_by_class(table: pd.DataFrame, classes: list[str]) -> str:
             centre = place + (number - (len(models) - 1) / 2) * width
             spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(scores)) * width
             colour = _colour(number)
-            axes.scatter(centre + spread, scores, s=9, color=colour, alpha=0.5, linewidths=0)
+            many = len(table) > _MOST_SHAPES
+            axes.scatter(centre + spread, scores, s=9, color=colour, alpha=0.5, linewidths=0, rasterized=many)
             low, median, high = np.percentile(scores, (25, 50, 75))
             axes.vlines(centre, low, high, color="black", linewidth=1.2)
             axes.plot(centre, median, "D", color=colour, markeredgecolor="black", label=model if place == 0 else None)
@@ -54,20 +57,21 @@ def dice_by_class(table: pd.DataFrame, classes: list[str]) -> str:
 
 
 def models_with_intervals(cohort: pd.DataFrame) -> str:
-    """Draw the mean Dice over samples of every network with its 95 % interval."""
+    """Draw the mean foreground Dice of every network with its 95 % interval."""
     figure, axes = _figure()
-    chosen = cohort[(cohort["measure"] == "dice") & (cohort["class"] == "mean")].sort_values("mean")
+    chosen = cohort[cohort["measure"] == HEADLINE].sort_values("mean")
     places = range(len(chosen))
     axes.hlines(places, chosen["low"], chosen["high"], color="black", linewidth=1.2)
     axes.plot(chosen["mean"], places, "D", color=_colour(0), markeredgecolor="black")
     axes.set_yticks(range(len(chosen)), chosen["model"])
-    axes.set(xlabel="mean Dice over samples, 95 % interval", ylim=(-0.7, max(len(chosen), 1) - 0.3))
+    axes.set(xlabel="foreground Dice, mean over groups, 95 % interval", ylim=(-0.7, max(len(chosen), 1) - 0.3))
     return _svg(figure, axes, empty=chosen.empty, legend=False)
 
 
 def confusion(table: pd.DataFrame, classes: list[str]) -> str:
     """Draw how the pixels of each true class were labelled over all samples, a matrix per network."""
-    models = [str(model) for model in table.loc[table["pixels"].notna(), "model"].unique()]
+    measured = table[f"pixels_truth_{classes[0]}"].notna()
+    models = [str(model) for model in table.loc[measured, "model"].unique()]
     figure = Figure(figsize=(3.6 * max(len(models), 1), 3.6), layout="constrained")
     many = np.atleast_1d(figure.subplots(1, max(len(models), 1)))
     for axes, model in zip(many, models, strict=False):
@@ -113,5 +117,5 @@ def _svg(figure: Figure, axes: Axes, *, empty: bool, legend: bool = True) -> str
     file = io.StringIO()
     metadata: Any = {"Date": None}  # the same figure twice is the same file
     with rc_context({"svg.hashsalt": "slidemill", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata=metadata)
+        figure.savefig(file, format="svg", metadata=metadata, dpi=150)
     return file.getvalue()

@@ -1,178 +1,190 @@
-"""The state of every sample, read from files and logs: done, waiting, or failed at which stage and why."""
+"""The state of every sample, read from ledgers: done, waiting, or failed at which stage and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.base import paths
-from pipeline.base.errors import Failure, SlideError, SlidemillError, read_failure
-from pipeline.project.drop_folder import Sample, samples_of_run
+from pipeline.base.errors import Failure, SlideError
+from pipeline.project.drop.drop_folder import LastRun, Sample, Samples, find_samples, last_run
+from pipeline.project.jobs.expected import Expected
+from pipeline.project.jobs.fingerprints import BEFORE
+from pipeline.project.jobs.ledger import Entries, ledger_path, read_ledger, was_interrupted
+from pipeline.project.jobs.todo import is_current
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
-from pipeline.tiling.plan import read_plan
 
 _REFUSED_AT = "drop"  # no stage: refused before the first one
 _NOT_YET = "not run yet; the next run takes it"
 KILLED = (
-    "the job left no error message: probably killed (memory, time limit, shutdown), or the disk was full; run the same "
+    "the job did not end: probably killed (memory, time limit, shutdown, Ctrl-C), or the disk was full; run the same "
     "command again, with more memory, time or disk space if that repeats"
 )
+STOPPED = "the run was stopped by its user; the next run goes on where it was"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The state of one sample under one model; a file is None if it is missing or out of date.
+    """The state of one sample under one model, with the paths of its files; None if its stage is not done.
 
-    ``stage``, ``error_class``, ``error`` and ``log`` say why it failed; ``error`` also why it waits.
+    ``stage``, ``error_class``, ``error`` and ``log`` say why it failed; ``error`` also why it waits. ``found`` is what
+    each stage that is done measured, see docs/contracts.md.
     """
 
     sample: str
     model: str
-    slide: Path
-    batch: str = ""
-    reference: Path | None = None
-    mask: Path | None = None
-    objects_table: Path | None = None
-    annotations: Path | None = None
-    metrics: Path | None = None
+    slide: str
+    reference: str | None = None
+    mask: str | None = None
+    objects_table: str | None = None
+    annotations: str | None = None
+    metrics: str | None = None
     stage: str = ""
     error_class: str = ""
     error: str = ""
-    log: Path | None = None
+    log: str = ""
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def status(self) -> Literal["done", "failed", "waiting"]:
-        """``done`` if every file that the sample should have is there and up to date."""
+        """``done`` if every stage is done with the slide, the network and the settings of now."""
         if self.stage:
             return "failed"
         return "waiting" if self.error else "done"
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage is done."""
+        return not self.stage and not self.error
 
-def outcomes(settings: Settings, *, check_age: bool) -> list[Outcome]:
-    """Return the outcome of every slide of the run under every model, ordered by model and sample.
 
-    With ``check_age`` a result that is older than its sources counts as missing: a job before it failed.
-    """
-    samples = samples_of_run(settings)
+def pixel_um2(outcome: Outcome) -> float:
+    """Return the area of a pixel of the mask of a sample that is done; NaN without a pixel size."""
+    size_um = outcome.found["objects"]["pixel_size_um"]
+    return math.nan if size_um is None else math.prod(size_um)
+
+
+def outcomes(settings: Settings) -> list[Outcome]:
+    """Return the outcome of every slide of the run under every model, ordered by model and sample."""
+    last, expected = last_run(), Expected(settings)
+    samples = last.samples or find_samples(settings)
     return [
-        _outcome(name, sample, model, settings, check_age) if sample.is_ready else _not_run(name, sample, model)
+        outcome
         for model in settings.networks
-        for name, sample in samples.items()
+        for outcome in _outcomes_of_model(model, samples, settings, expected, last)
     ]
 
 
-def _not_run(name: str, found: Sample, model: str) -> Outcome:
+def _outcomes_of_model(
+    model: str, samples: Samples, settings: Settings, expected: Expected, last: LastRun
+) -> Iterator[Outcome]:
+    network = _reason_in_network(model, settings, last)
+
+    @cache  # it has many samples
+    def entries_of(stage: str, batch: str) -> Entries:
+        return read_ledger(ledger_path(stage, model, batch))
+
+    for name, sample in samples.items():
+        if not sample.is_ready:
+            yield _not_run(name, sample, model)
+            continue
+        if network:  # what was made with an older one is no result
+            yield _outcome(name, sample, model, {}, network)
+            continue
+        wanted = expected.of(model, sample)
+        entries = {
+            stage: entry
+            for stage, fingerprint in wanted.items()
+            if (entry := entries_of(stage, sample.batch).get(name))
+            and (is_current(entry, stage, fingerprint) or (entry.failure and entry.fingerprint == fingerprint))
+        }
+        reason = _reason_in_stages(entries, list(wanted), model, sample.batch, last)
+        yield _outcome(name, sample, model, entries, reason)
+
+
+def _not_run(name: str, sample: Sample, model: str) -> Outcome:
     """Return the outcome of a slide that the run refused or that waits."""
-    stage, error_class = (_REFUSED_AT, SlideError.__name__) if found.refused else ("", "")
-    error = found.refused or found.waits
-    return Outcome(sample=name, model=model, slide=Path(found.slide), stage=stage, error_class=error_class, error=error)
+    stage, error_class = (_REFUSED_AT, SlideError.__name__) if sample.refused else ("", "")
+    error = sample.refused or sample.waits
+    return Outcome(sample=name, model=model, slide=sample.slide, stage=stage, error_class=error_class, error=error)
 
 
-def _outcome(sample: str, found: Sample, model: str, settings: Settings, check_age: bool) -> Outcome:
-    slide, reference = Path(found.slide), Path(found.reference) if found.reference else None
-    names = {"sample": sample, "model": model, "batch": found.batch}
-    network = Path(network_file(settings, model))
-    plan = Path(paths.PLAN.format(**names))
-    mask = _current(Path(paths.MASK.format(**names)), [slide, plan, network] if check_age else [])
-    of_mask = [mask] if check_age else []
-    objects = _current(Path(paths.OBJECTS.format(**names)), of_mask)
-    annotations = _current(Path(paths.ANNOTATIONS.format(**names)), of_mask)
-    metrics = _current(Path(paths.METRICS.format(**names)), [mask, reference] if check_age else [])
-    metrics = metrics if reference is not None else None
-    failure, log = Failure("", "", ""), None
-    if mask is None:
-        failure, log = _reason(names, plan, _network_logs(model, settings))
-    elif objects is None or annotations is None:
-        failure, log = _reason_in_logs(names, [paths.LOG["objects"]])
-    elif reference is not None and metrics is None:
-        failure, log = _reason_in_logs(names, [paths.LOG["evaluate"]])
-    slides = Path(paths.SLIDES)
-    of_run = log is not None and (not slides.is_file() or log.stat().st_mtime >= slides.stat().st_mtime)
-    if failure.stage and not failure.kind and not of_run:
-        failure, log = Failure("", "", _NOT_YET), None
+def _outcome(name: str, sample: Sample, model: str, entries: Entries, reason: Failure | None) -> Outcome:
+    """Return the outcome of a sample from the entries of its stages that are up to date."""
+    done = {stage: entry.found for stage, entry in entries.items() if entry.is_done}
+    stage, error_class, error, log = reason or Failure("", "", "")
+
+    def made(by: str, pattern: str) -> str | None:
+        return pattern.format(model=model, sample=name) if by in done else None
+
     return Outcome(
-        sample=sample,
+        sample=name,
         model=model,
-        slide=slide,
-        batch=found.batch,
-        reference=reference,
-        mask=mask,
-        objects_table=objects,
-        annotations=annotations,
-        metrics=metrics,
-        stage=failure.stage,
-        error_class=failure.kind,
-        error=failure.message,
+        slide=sample.slide,
+        reference=sample.reference,
+        mask=made("stitch", paths.MASK),
+        objects_table=made("objects", paths.OBJECTS),
+        annotations=made("objects", paths.ANNOTATIONS),
+        metrics=made("evaluate", paths.METRICS),
+        stage=stage,
+        error_class=error_class,
+        error=error,
         log=log,
+        found=done,
     )
 
 
-def _current(path: Path, sources: list[Path | None]) -> Path | None:
-    """Return ``path`` if it and its sources exist, and it is not older than any of them."""
-    if not path.is_file() or not all(source and source.exists() for source in sources):
-        return None
-    newest = max((source.stat().st_mtime_ns for source in sources if source), default=0)
-    return path if path.stat().st_mtime_ns >= newest else None
+def _reason_in_network(model: str, settings: Settings, last: LastRun) -> Failure | None:
+    """Return why a network could not be made, or that it is not made yet; None if it is there."""
+    jobs = _jobs_of_network(model, settings)
+    for stage, name in jobs:
+        for entry in read_ledger(Path(paths.NETWORK_LEDGER.format(stage=stage, model=name))).values():
+            if entry.failure:
+                return entry.failure
+    for stage, name in jobs:
+        ledger = Path(paths.NETWORK_LEDGER.format(stage=stage, model=name))
+        if _is_lost(ledger, last):
+            return _lost(stage, paths.LOG[stage].format(model=name), last)
+    is_there = not jobs or Path(network_file(settings, model)).is_file()
+    return None if is_there else Failure("", "", _NOT_YET)
 
 
-def _network_logs(model: str, settings: Settings) -> list[str]:
-    """Return the logs of the jobs that make a network, in the order of the jobs."""
+def _jobs_of_network(model: str, settings: Settings) -> list[tuple[str, str]]:
+    """Return stage and name of the jobs that make a network, in their order."""
     if model in settings.averages:
         members = settings.averages[model].members
-        logs = dict.fromkeys(log for member in members for log in _network_logs(member, settings))
-        return [*logs, paths.LOG["combine"].format(model=model)]
+        jobs = dict.fromkeys(job for member in members for job in _jobs_of_network(member, settings))
+        return [*jobs, ("combine", model)]
     if model not in settings.trainings:
         return []
     name, _ = settings.trainings[model]
     start = settings.models[name].pretrained
-    before = _network_logs(start, settings) if start in settings.models else []
-    return [*before, paths.LOG["weigh"].format(model=name), paths.LOG["train"].format(model=model)]
+    before = _jobs_of_network(start, settings) if start in settings.models else []
+    return [*before, ("weigh", name), ("train", model)]
 
 
-def _reason(names: dict[str, str], plan: Path, network: list[str]) -> tuple[Failure, Path | None]:
-    """Return the failure of the first stage that failed, and its log."""
-    if plan.is_file():
-        log = _existing(paths.LOG["tile"].format(**names))
-        try:
-            if error := read_plan(plan).error:
-                return Failure("tile", SlideError.__name__, error), log
-        except SlidemillError as error:
-            return Failure("tile", type(error).__name__, str(error)), log
-    return _reason_in_logs(names, [paths.LOG["tile"], paths.LOG["predict"], paths.LOG["stitch"]], network)
+def _lost(stage: str, log: str, last: LastRun) -> Failure:
+    """Return why a job did not end; a sample of a run that the user stopped waits."""
+    return Failure("", "", STOPPED) if last.stopped else Failure(stage, "", KILLED, log)
 
 
-def _reason_in_logs(
-    names: dict[str, str], chain: list[str], network: Sequence[str] = ()
-) -> tuple[Failure, Path | None]:
-    """Return the first failure in the logs of the network, then of a chain of stages, and its log.
-
-    A log of the chain that is older than one before it is of an earlier run. If no log names a failure, the job of the
-    last one was killed.
-    """
-    logs = [log for pattern in network if (log := _existing(pattern.format(**names)))]
-    newest_ns = max((log.stat().st_mtime_ns for log in logs), default=0)
-    for pattern in chain:
-        log = _existing(pattern.format(**names))
-        if log and log.stat().st_mtime_ns >= newest_ns:
-            newest_ns = log.stat().st_mtime_ns
-            logs.append(log)
-    for log in logs:
-        if found := read_failure(_end_of(log), log.parts[1]):
-            return found, log
-    stage = (logs[-1] if logs else Path(chain[-1])).parts[1]
-    if not logs:
-        return Failure(stage, "", _NOT_YET), None
-    return Failure(stage, "", KILLED), logs[-1]
+def _is_lost(ledger: Path, last: LastRun) -> bool:
+    """Return whether a job did not end: one of the last run, or one that began by hand."""
+    return str(ledger) in last.lost or was_interrupted(ledger)
 
 
-def _existing(path: str) -> Path | None:
-    return Path(path) if Path(path).is_file() else None
-
-
-def _end_of(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 65_536))
-        return file.read().decode("utf-8", errors="replace")
+def _reason_in_stages(entries: Entries, stages: list[str], model: str, batch: str, last: LastRun) -> Failure | None:
+    """Return why a sample is not done, from the entries of its ``stages`` that are up to date; None if it is."""
+    failed = [entries[stage].failure for stage in stages if stage in entries and entries[stage].failure]
+    if failed:
+        return failed[0]
+    missing = [stage for stage in stages if stage not in entries]
+    for stage in missing:
+        if (stage not in BEFORE or BEFORE[stage] in entries) and _is_lost(ledger_path(stage, model, batch), last):
+            return _lost(stage, paths.LOG[stage].format(model=model, batch=batch), last)
+    return Failure("", "", _NOT_YET) if missing else None

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from pipeline.base import paths
-from pipeline.base.errors import SlidemillError
+from pipeline.metrics.overlap import HEADLINE
+from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
+from pipeline.project.jobs.todo import PICTURES
 from pipeline.report import figures
 from pipeline.report.columns import columns
-from pipeline.report.folds import folds_columns
+from pipeline.report.held_back import read_held_back
 from pipeline.report.outcome import Outcome
-from pipeline.report.page.page_types import Column, Entry, Figure, Layers, Page, Table
-from pipeline.report.pictures import layers_of, picture_shape, shrink, side_px
+from pipeline.report.page.page_types import Column, Entry, Figure, Layers, Page, Table, url_of
+from pipeline.report.tables.folds import folds_columns
 from pipeline.settings.schema import Settings
-from pipeline.settings.stage_sections import LabelConfig
-from pipeline.slides.labels import class_map
-from pipeline.slides.slide import open_slide
-from pipeline.tiling.plan import read_plan
 
 log = logging.getLogger(__name__)
 
+MOST_EMBEDDED = 200  # results whose pictures are in the page, which has at most 15 MB then and can be mailed
 _LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "annotations": "QuPath", "log": "log"}
-_TEXTS = {"model", "other", "measure", "class", "architecture", "tiling", "paper"}
+_TEXTS = {"way", "used", "model", "other", "measure", "class", "architecture", "tiling", "paper"}
 _COUNTS = {"rank", "samples", "groups", "failed", "parameters", "gflops_per_mpx", "stride_px", "context_px"}
 
 
@@ -35,11 +34,12 @@ def draw_figures(table: pd.DataFrame, summary: pd.DataFrame, settings: Settings)
     """Return the figures by the name of their file; the histories of trainings are read from the current folder."""
     trained = {name: Path(paths.HISTORY.format(model=name)) for name in settings.trainings}
     histories = {name: pd.read_csv(path) for name, path in trained.items() if path.is_file()}
+    histories = {name: history for name, history in histories.items() if HEADLINE in history}  # not of older versions
     return {
         "learning": Figure(
             title="Learning curves",
-            caption="Mean Dice on the images held back from training. The network of the highest point is kept; of a "
-            "fold, the last one.",
+            caption="Mean Dice of the foreground classes on the images held back from training. The network of the "
+            "highest point is kept; of a fold, the last one.",
             svg=figures.learning_curves(histories),
         ),
         "dice": Figure(
@@ -49,7 +49,7 @@ def draw_figures(table: pd.DataFrame, summary: pd.DataFrame, settings: Settings)
         ),
         "models": Figure(
             title="Models",
-            caption="Mean over samples of the mean Dice, with its 95 % bootstrap interval over groups.",
+            caption="Mean over groups of the mean Dice of the foreground classes, with its 95 % interval.",
             svg=figures.models_with_intervals(summary),
         ),
         "confusion": Figure(
@@ -68,18 +68,24 @@ def review_page(
     settings: Settings,
     origin: dict[str, Any],
 ) -> Page:
-    """Return the page of all samples; ``table`` has a row for each of ``found``, in the same order."""
-    side = side_px(len(found))
+    """Return the page of all samples; ``table`` has a row for each of ``found``, in the same order.
+
+    Pictures of up to 200 results are part of the page; more stay in their files, which are beside it.
+    """
+    embedded = len(found) <= MOST_EMBEDDED
     entries = [
-        Entry(row=row, links=_links(row), layers=_layers(outcome, settings, side))
+        Entry(row=row, links=_links(row), layers=_layers(outcome, embedded=embedded))
         for outcome, row in zip(found, _rows(table), strict=True)
     ]
     return Page(
+        project=Path.cwd().name,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         columns=columns(settings.classes),
         entries=entries,
         classes=settings.classes,
         tables=tables,
         figures=drawn,
+        held_back=read_held_back(settings, embedded=embedded),
         provenance={name: value for name, value in origin.items() if name != "samples"},
     )
 
@@ -88,6 +94,7 @@ def ranking_table(ranking: pd.DataFrame) -> Table:
     """Return the table of all networks."""
     return _table(
         "Models",
+        "Ranked by foreground_dice, the mean Dice of all classes but the first; dice_mean is with the background. "
         "Scores are means over the samples that all models with scores were evaluated on; sd, min and max are their "
         "spread. Exact: tiled prediction equals one pass over the whole slide. Blended: the model uses its whole "
         "window, so overlapping windows are averaged; tile_mismatch is the share of the pixels in two windows "
@@ -108,12 +115,45 @@ def folds_tables(folds: pd.DataFrame, classes: list[str]) -> list[Table]:
     return [table] if table.rows else []
 
 
+def doubts_tables(settings: Settings) -> list[Table]:
+    """Return the table of what the ledgers of trainings say is doubtful about their images, or none."""
+    images: dict[tuple[str, str], dict[str, None]] = {}
+    for name, (model, _) in settings.trainings.items():
+        for entry in read_ledger(network_ledger_path("train", name)).values():
+            for warning in entry.found.get("warnings", ()):
+                image, _, doubt = warning.partition(": ")
+                images.setdefault((model, doubt), {})[image] = None
+    caption = "What is doubtful about the training images and their labels, with the first of the images."
+    named = [Column(name="model"), Column(name="images", digits=0), Column(name="image"), Column(name="doubt")]
+    rows = [
+        {"model": model, "images": len(those), "image": next(iter(those)), "doubt": doubt}
+        for (model, doubt), those in images.items()
+    ]
+    return [Table(title="Training images", caption=caption, columns=named, rows=rows)] if rows else []
+
+
+def partings_tables(partings: pd.DataFrame) -> list[Table]:
+    """Return the table of ways to tell objects apart, or none."""
+    caption = (
+        "Objects on the images held back from training, by each way to tell them apart (`masks.instances`) with its "
+        "setting: mean F1 over IoU 0.5 to 0.9, and adapted Rand error. `auto` uses the best one (`masks.criterion`)."
+    )
+    table = _table("Objects", caption, partings, digits=4)
+    return [table] if table.rows else []
+
+
 def cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
-    """Return the tables of means and of models in pairs, without those that are empty."""
-    means = "Mean and median over samples, and the 95 % bootstrap interval of the mean over groups of the sample sheet."
-    tests = "Median difference on the samples that both have a score for, and Wilcoxon's signed-rank test over groups."
+    """Return the tables of means and of models in pairs; none that is empty or of one sample, which has no spread."""
+    means = (
+        "Mean, median and the 95 % interval of the mean (Student's t), over the groups of the sample sheet; without "
+        "it, every sample is a group."
+    )
+    tests = (
+        "Median over groups of the difference on the samples that both have a score for, and Wilcoxon's signed-rank "
+        "test over groups; fewer than six groups cannot give a p below 0.05."
+    )
     tables = [_table("Cohort", means, summary, digits=4), _table("Models in pairs", tests, pairs, digits=4)]
-    return [table for table in tables if table.rows]
+    return [table for table in tables if any(row["samples"] > 1 for row in table.rows)]
 
 
 def _table(title: str, caption: str, content: pd.DataFrame, *, digits: int) -> Table:
@@ -124,35 +164,29 @@ def _table(title: str, caption: str, content: pd.DataFrame, *, digits: int) -> T
 
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of a table; None where a cell is empty."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    cells = [column.astype(object).where(column.notna(), None).tolist() for _, column in table.items()]
+    names = list(table.columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def _links(row: dict[Any, Any]) -> dict[str, str]:
     return {label: quote(f"../{row[name]}") for name, label in _LINKS.items() if row[name]}
 
 
-def _layers(outcome: Outcome, settings: Settings, side: int) -> Layers | None:
+def _layers(outcome: Outcome, *, embedded: bool) -> Layers | None:
     """Return the pictures of a sample, or None where there is nothing to show."""
-    if outcome.mask is None:
+    if "objects" not in outcome.found:
         return None
-    memory_mb = settings.tiling.memory_mb
+    stages = [stage for stage in ("objects", "evaluate") if stage in outcome.found]
+    files = {
+        name: paths.PICTURE[name].format(model=outcome.model, sample=outcome.sample)
+        for stage in stages
+        for name in PICTURES[stage]
+    }
     try:
-        plan = read_plan(Path(paths.PLAN.format(model=outcome.model, sample=outcome.sample))).slide
-        view = plan.view if plan else None  # it has the pixel size of the sample sheet too
-        with (
-            open_slide(outcome.slide, memory_mb=memory_mb, view=view) as slide,
-            open_slide(outcome.mask, memory_mb=memory_mb) as mask,
-        ):
-            truth = _truth(outcome, picture_shape(slide.shape, side), settings)
-            return layers_of(slide, mask, truth, side_px=side, num_classes=len(settings.classes))
-    except (SlidemillError, ValueError) as error:
-        log.warning("no picture of %s: %s", outcome.sample, error)
+        urls = {name: url_of(path, embedded=embedded) for name, path in files.items()}
+    except OSError as reason:
+        log.warning("no picture of %s: %s", outcome.sample, reason)
         return None
-
-
-def _truth(outcome: Outcome, shape: tuple[int, int], settings: Settings) -> NDArray[Any] | None:
-    if outcome.reference is None or outcome.metrics is None:
-        return None
-    meaning = LabelConfig(classes=settings.classes, kind=settings.training.kind, values=settings.training.values)
-    with open_slide(outcome.reference, memory_mb=settings.tiling.memory_mb) as reference:
-        return class_map(shrink(reference, shape)[0], meaning, source=outcome.reference)
+    rows, columns = outcome.found["objects"]["picture_px"]
+    return Layers(urls=urls, shape=(rows, columns))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pipeline.base import paths
-from pipeline.base.errors import SlidemillError
-from pipeline.base.files import read_json
-from pipeline.networks.model_card import card_path, read_card
-from pipeline.prediction.measurements import read_speed
-from pipeline.project.stage_settings import network_file
+from pipeline.metrics.overlap import HEADLINE
 from pipeline.report.columns import columns
-from pipeline.report.outcome import Outcome
-from pipeline.report.quality_flags import COHORT, FEWEST, flags_of
+from pipeline.report.learned import card_of, images_learned
+from pipeline.report.outcome import Outcome, pixel_um2
+from pipeline.report.quality_flags import LEARNED, against_training, flags_of
 from pipeline.settings.schema import Settings
-from pipeline.tiling.plan import read_plan
 
 Row = dict[str, Any]
 
 _AREA = "median_area_px"  # can end in .5
+_STATE = [field.name for field in fields(Outcome) if field.name != "found"]
 
 
 def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]) -> pd.DataFrame:
@@ -31,73 +26,86 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
 
     A cell without a value is NaN or None.
     """
-    rows = [_row(outcome, groups) for outcome in found]
+    rows = [_row(outcome, groups, config.classes) for outcome in found]
     for model in config.networks:
-        _flag([row for row in rows if row["model"] == model], _training_appearances(network_file(config, model)))
+        chosen = [number for number, row in enumerate(rows) if (row["model"], row["status"]) == (model, "done")]
+        card, learned = card_of(config, model), images_learned(config, model)
+        known = card.appearance if card else []
+        numbers = [_numbers(rows[number], found[number], config.classes[0]) for number in chosen]
+        flags = flags_of(numbers, [found[number].found["tile"]["appearance"] for number in chosen], known)
+        for number, own in zip(chosen, flags, strict=True):
+            is_learned = found[number].found["tile"]["slide_sha256"] in learned
+            rows[number]["learned"] = "yes" if is_learned else ""
+            doubts = [LEARNED] if is_learned else []
+            doubts += against_training(_compared(rows[number], found[number]), card) if card else []
+            rows[number]["flags"] = "; ".join([*_warnings(found[number]), *doubts, *own])
     names = columns(config.classes)
     table = pd.DataFrame(rows, columns=[column.name for column in names])
-    return table.astype({column.name: "Int64" for column in names if column.digits == 0 and column.name != _AREA})
+    kinds = {column.name: "Int64" if column.digits == 0 and column.name != _AREA else "float64" for column in names}
+    return table.astype({column.name: kinds[column.name] for column in names if column.digits is not None})
 
 
-def _row(outcome: Outcome, groups: dict[str, str]) -> Row:
-    row: Row = {}
-    if outcome.metrics:
-        measured = pd.read_csv(outcome.metrics, dtype={"sample": str, "model": str}).iloc[0]
-        row = {str(name): value for name, value in measured.items()}
-    row |= {field.name: getattr(outcome, field.name) for field in fields(outcome)}
-    row |= {"status": outcome.status, "group": groups.get(outcome.sample), "flags": ""}
-    return row | (_measured(outcome) if outcome.status == "done" else {})
+def _row(outcome: Outcome, groups: dict[str, str], classes: list[str]) -> Row:
+    row = dict(outcome.found["evaluate"]["metrics"]) if outcome.metrics else {}
+    row |= {name: getattr(outcome, name) for name in _STATE}
+    row |= {"status": outcome.status, "group": groups.get(outcome.sample), "flags": "", "learned": ""}
+    if outcome.status == "done":
+        row |= _amounts(outcome, classes)
+        row |= {name: outcome.found["predict"][name] for name in ("uncertain", "tile_mismatch")}
+    return row
 
 
-def _measured(outcome: Outcome) -> Row:
-    """Return what is measured on a mask without a reference."""
-    names = {"sample": outcome.sample, "model": outcome.model, "batch": outcome.batch}
-    try:
-        speed = read_speed(Path(paths.SPEED.format(**names)))
-    except SlidemillError:
-        uncertain = mismatch = np.nan  # written by an earlier version
+def _amounts(outcome: Outcome, classes: list[str]) -> Row:
+    """Return what there is of each class in the mask; NaN in µm² without a pixel size."""
+    measured, pixels = outcome.found["objects"], outcome.found["tile"]["pixels"]
+    um2, median = pixel_um2(outcome), measured["median_area_px"]
+    row: Row = {name: measured[name] for name in ("objects", _AREA)}
+    row |= {"pixels": pixels, "median_area_um2": math.nan if median is None else median * um2}
+    for label, count, own in zip(classes, measured["class_objects"], measured["class_pixels"], strict=True):
+        row |= {f"pixels_predicted_{label}": own, f"share_{label}": own / pixels}
+        row |= {f"area_um2_{label}": own * um2, f"count_{label}": count}
+    return row
+
+
+def _warnings(outcome: Outcome) -> list[str]:
+    """Return what was doubtful about how the slide and its reference were read."""
+    return [warning for stage in ("tile", "evaluate") for warning in outcome.found.get(stage, {}).get("warnings", [])]
+
+
+def _numbers(row: Row, outcome: Outcome, background: str) -> dict[str, float]:
+    """Return what is compared with other samples, in µm if the pixel size is known; NaN where a number is unknown."""
+    um2 = pixel_um2(outcome)
+    if math.isnan(um2):
+        compared = {_AREA: row[_AREA], "objects_per_mpx": 1e6 * row["objects"] / row["pixels"]}
     else:
-        uncertain = speed.uncertain.get(outcome.sample, np.nan)
-        mismatch = speed.mismatch.get(outcome.sample, np.nan)
-    table = outcome.objects_table
-    areas = pd.read_csv(table, usecols=["area_px"])["area_px"] if table else pd.Series(dtype=float)
+        density = 1e6 * row["objects"] / (row["pixels"] * um2)
+        compared = {"median_area_um2": row["median_area_um2"], "objects_per_mm2": density}
+    compared |= {name: row[name] for name in ("uncertain", "tile_mismatch")}
+    compared |= _truth_numbers(row, background)
+    return {name: math.nan if number is None else float(number) for name, number in compared.items()}
+
+
+def _truth_numbers(row: Row, background: str) -> Row:
+    """Return what is compared of a reference; nothing without one."""
+    background_px = row.get(f"pixels_truth_{background}")
+    if background_px is None:
+        return {}
+    share, per_mpx = 1 - background_px / row["pixels"], 1e6 * row["objects_truth"] / row["pixels"]
     return {
-        "objects": len(areas),
-        "median_area_px": float(areas.median()) if len(areas) else np.nan,
-        "uncertain": uncertain,
-        "tile_mismatch": mismatch,
+        "truth_share": share,
+        "truth_per_mpx": per_mpx,
+        "agreement": row["pixel_accuracy"],
+        HEADLINE: row.get(HEADLINE, math.nan),
     }
 
 
-def _flag(rows: list[Row], known: list[dict[str, float]]) -> None:
-    """Fill in the flags of the finished samples of one network."""
-    done = [row for row in rows if row["status"] == "done"]
-    appearances = [_appearance(row["sample"]) for row in done]
-    seen = [_numbers(row) for row in done]
-    cohort = {name: [numbers[name] for numbers in seen] for name in COHORT}
-    if len(known) < FEWEST:  # too few training images are known: compare the slides with each other
-        known = [appearance for appearance in appearances if appearance]
-    for row, appearance, numbers in zip(done, appearances, seen, strict=True):
-        others = [other for other in known if other is not appearance]
-        row["flags"] = "; ".join(flags_of(numbers, cohort, appearance, others))  # type: ignore[arg-type]
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    plan = read_plan(Path(paths.PLAN.format(sample=row["sample"], model=row["model"]))).slide
-    pixels = float(np.prod(plan.grid.shape)) if plan else np.nan
-    return {name: row[name] for name in ("median_area_px", "uncertain", "tile_mismatch")} | {
-        "objects_per_mpx": 1e6 * row["objects"] / pixels
+def _compared(row: Row, outcome: Outcome) -> dict[str, float]:
+    """Return what is compared with the annotated objects, in pixels as the network saw them in training."""
+    measured = outcome.found["objects"]
+    numbers = {
+        "objects": row["objects"],
+        "median_area_px": measured["median_area_px"],
+        "per_mpx": 1e6 * row["objects"] / row["pixels"],
+        "spread": measured["area_spread"],
     }
-
-
-def _appearance(sample: str) -> dict[str, float]:
-    path = Path(paths.APPEARANCE.format(sample=sample))
-    return read_json(path)["appearance"] if path.is_file() else {}
-
-
-def _training_appearances(network: str) -> list[dict[str, float]]:
-    """Return the appearance of the training images of a network; empty if its card cannot be read."""
-    try:
-        return read_card(card_path(Path(network))).appearance
-    except SlidemillError:
-        return []
+    return {name: math.nan if number is None else float(number) for name, number in numbers.items()}

@@ -15,6 +15,16 @@ from pipeline.runtime.threads import use_threads
 
 log = logging.getLogger(__name__)
 
+# Messages of torch for which it has no class of error: of a CPU (Linux, Windows), the CUDA and HIP runtime and MPS,
+# of cuBLAS and cuDNN, of cuDNN if no workspace fits, and of an MPS buffer beyond the largest one.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute",
+    "Invalid buffer size",
+)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
@@ -62,10 +72,25 @@ def set_up_process(threads: int) -> None:
 def computes_bfloat16(device: torch.device) -> bool:
     """Return whether the device has bfloat16 in hardware. Emulated, it is up to a hundred times slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # the question is about the current device
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return _processor_has("avx512_bf16", "amx_bf16", "bf16")
     return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of a device, or that of the process, is too small for what was computed or copied."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and any(message in str(error) for message in _NO_MEMORY))
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Return the memory of a GPU that torch keeps for itself, so that libraries beside it can allocate."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _keep_heap() -> None:

@@ -1,7 +1,8 @@
-"""Temporary arrays on disk, larger than memory, read and written by block."""
+"""Temporary arrays, read and written by block: on disk if they are large, in memory if they are small."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,22 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from pipeline.base.arrays import WritableArray
+
+_IN_MEMORY_BYTES = 2**22  # making and removing files takes longer than all work on a small image
+
 
 def scratch_array(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any] | str, *, chunks: tuple[int, int]
-) -> zarr.Array[Any]:
-    """Return a new (rows, columns) array of zeros at ``path``, in chunks of at most ``chunks`` (rows, columns).
+) -> WritableArray:
+    """Return a new (rows, columns) array of zeros, in memory up to 4 MiB, else at ``path``.
 
-    LZ4 with shuffled bytes shrinks label images to a hundredth, faster than a disk could write them.
+    On disk it has chunks of at most ``chunks`` (rows, columns), compressed by LZ4 with shuffled bytes, which shrinks
+    label images to a hundredth, faster than a disk could write them.
     """
     kind = np.dtype(dtype)
+    if math.prod(shape) * kind.itemsize <= _IN_MEMORY_BYTES:
+        return np.zeros(shape, kind)
     return zarr.create_array(
         path,
         shape=shape,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from pipeline.base.errors import Stopped
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def stopped_in_order() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread handles signals
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in ENDING}
+    handled = [number for number in ENDING if before[number] is not signal.SIG_IGN]
     owner = os.getpid()
 
     def stop(number: int, _: object) -> None:

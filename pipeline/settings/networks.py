@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 import models
-from pipeline.settings.section import Name, NonNegative, Positive, Section, Share
+from models.base.heads import HEADS, Head
+from pipeline.settings.section import Name, NonNegative, Place, Positive, Section, Share
 
 ChangeOfSpace = Literal["flip", "rotate_deg", "shift_px", "scale", "crop", "elastic_px"]
 ChangeOfColour = Literal["stain", "contrast", "brightness", "gamma", "blur_px", "noise", "channel_shuffle", "erase"]
@@ -24,8 +25,8 @@ class TrainingConfig(Section):
     Labels are images, or outlines drawn in QuPath (`.geojson`) or ImageJ (`.roi`, `.zip`).
     """
 
-    images: str = Field("data/training/images", description="Folder of training images.")
-    labels: str = Field("data/training/labels", description="Folder of their label images or annotation files.")
+    images: Place = Field("data/training/images", description="Folder of training images.")
+    labels: Place = Field("data/training/labels", description="Folder of their label images or annotation files.")
     kind: Literal["instances", "classes"] = Field(
         "instances",
         description="What a label image holds: an id per object (0 = background; objects become the second class), "
@@ -53,7 +54,7 @@ class TrainingConfig(Section):
         description="Share of the training images held back for validation: the last ones by name, whole files, "
         "at least one. Images of one group are held back together. A model with `folds` does not use it.",
     )
-    samples: str = Field(
+    samples: Place = Field(
         "config/training.csv",
         description="Optional sample sheet of the training images, a CSV with the columns `sample` (path below "
         "`images`, without suffix) and `group` (animal, patient, field), with a line for every image. Without it, "
@@ -101,6 +102,8 @@ class LossWeights(Section):
 class LossConfig(LossWeights):
     """The loss: a weighted sum."""
 
+    distance: NonNegative = Field(10.0, description="Weight of the loss of the head `distance`, a smooth L1.")
+    boundary: NonNegative = Field(10.0, description="Weight of the loss of the head `boundary`, a smooth L1.")
     focal_gamma: float = Field(
         2.0, ge=1, le=10, description="How strongly the focal loss reduces the weight of easy pixels."
     )
@@ -131,6 +134,22 @@ class LossConfig(LossWeights):
         if not any(getattr(self, loss) for loss in LossWeights.model_fields):
             raise ValueError(f"all of {', '.join(LossWeights.model_fields)} are 0; at least one must be above 0")
         return self
+
+
+class HeadsConfig(Section):
+    """What the network learns beside its classes to part objects that touch, from their ids: docs/training.md."""
+
+    distance: bool = Field(
+        False,
+        description="The distance to the border of the object: 0 there, 1 at its deepest pixel. Of `classes`, the "
+        "objects are the connected parts of each class but the first.",
+    )
+    boundary: bool = Field(False, description="Where an object is near another: at most one pixel between them.")
+
+    @property
+    def names(self) -> tuple[Head, ...]:
+        """The heads that are on, in the order of their channels."""
+        return tuple(head for head in HEADS if getattr(self, head))
 
 
 class AugmentationConfig(Section):
@@ -220,11 +239,12 @@ class ModelConfig(Section):
         description="Options of the architecture, such as `width`, listed in docs/models.md. `depth` and "
         "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
     )
-    pretrained: str | None = Field(
+    pretrained: Place | None = Field(
         None,
         description="Initial weights instead of random ones: `imagenet` (from torchvision, for architectures with a "
         "backbone), the name of another entry of `models` (an `fcn16s` starts from an `fcn32s`), or the path of a "
-        "file: a torchvision state dict (.pth) or a `model.safetensors`.",
+        "file: a torchvision state dict (.pth) or a `model.safetensors`, such as an earlier one of this model in "
+        "`results/models/NAME/kept/`.",
     )
     encoder_rate: float = Field(
         1.0,
@@ -237,9 +257,14 @@ class ModelConfig(Section):
         ge=0,
         description="First steps, in which the encoder keeps its weights and statistics; for `pretrained`.",
     )
+    heads: HeadsConfig = Field(HeadsConfig(), description="What is learned beside the classes.")
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="Random changes of the patches.")
-    max_steps: int = Field(2000, ge=1, description="Training ends after this number of optimizer steps.")
+    max_steps: int = Field(
+        2000,
+        ge=1,
+        description="Training ends after this number of optimizer steps. Raised later, it goes on from there.",
+    )
     max_minutes: Positive | None = Field(
         None,
         description="Training ends after this time if it has not reached `max_steps`; validation counts, interruptions "
@@ -248,7 +273,7 @@ class ModelConfig(Section):
     patience: int | None = Field(
         None,
         ge=1,
-        description="Training ends after this number of validations without a better mean Dice; null: never.",
+        description="Training ends after this number of validations without a better foreground Dice; null: never.",
     )
     validate_every: int = Field(
         50,
@@ -286,7 +311,7 @@ class ModelConfig(Section):
         "back.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
-    checkpoint: str | None = Field(
+    checkpoint: Place | None = Field(
         None,
         description="A trained `model.safetensors` with its `model.json` beside it; replaces training altogether.",
     )

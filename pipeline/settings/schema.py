@@ -7,32 +7,42 @@ written from these classes by ``make docs``.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.base.errors import ConfigError
+from pipeline.settings.masks import MaskConfig
 from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
-from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Positive, Section
+from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Place, Positive, Section
+from pipeline.settings.yaml_file import read_yaml
 
 
 class ImageConfig(Section):
     """What is read from slides and training images. Label images and references are read as they are."""
 
     channels: list[Index | Name] = Field(
-        [0], min_length=1, description="Channels that the network sees: numbers, counted from 0, or names in the file."
+        [0],
+        min_length=1,
+        description="Channels that the network sees: numbers, counted from 0, or names in the file. If it is not set, "
+        "all three colours where training images (or a network of yours) and slides are RGB, else the first channel.",
     )
     z: Index | Literal["max"] | None = Field(
         None,
         description="Plane of a stack, counted from 0, or `max` for the maximum projection. null: there is one plane; "
-        "a stack is an error. Pages of a TIFF without metadata count as z.",
+        "a stack is an error.",
+    )
+    pages: Literal["z", "channels"] = Field(
+        "z", description="What the pages of a TIFF are that does not say it: planes of a stack, or channels."
     )
     t: Index | None = Field(None, description="Time point, counted from 0. null: there is only one; more are an error.")
-    series: Index | Name = Field(
-        0, description="Series, scene or position of files with several images: a number, counted from 0, or a name."
+    series: Index | Name | None = Field(
+        None,
+        description="Series, scene or position of files with several images: a number, counted from 0, or a name. "
+        "null: the first; there is a flag if there are more.",
     )
     level: Index = Field(0, description="Level of a pyramid to segment, counted from 0, the finest.")
     pixel_size_um: Positive | None = Field(
@@ -44,8 +54,12 @@ class ImageConfig(Section):
     )
     fallback_pixel_size_um: Positive | None = Field(
         None,
-        description="Pixel size in µm of images whose file has none; null leaves them without one. A sample sheet "
-        "can have one per slide.",
+        description="Pixel size in µm of images whose file has none; null leaves them without one.",
+    )
+    stated_pixel_size_um: Positive | None = Field(
+        None,
+        description="Pixel size in µm of the finest level of all images, whatever their files say; null: as in the "
+        "file. A sample sheet states it per slide.",
     )
 
     @model_validator(mode="after")
@@ -55,9 +69,24 @@ class ImageConfig(Section):
         return self
 
 
+class BatchConfig(Section):
+    """Which slides share a job; it decides nothing about their results."""
+
+    samples: int = Field(
+        256, ge=1, description="Most slides of a batch: the slides of a folder that a job works through together."
+    )
+    size_mb: Positive = Field(
+        2000.0,
+        description="Most MB of the slides of a batch, as they are on disk. A larger slide is a batch of its own.",
+    )
+
+
+MIRROR_PX = 16  # held-back images are predicted with it too
+
+
 class TilingConfig(Section):
-    """How slides are cut into tiles. It affects speed and memory, and the result only of networks with global context
-    and where glass is skipped.
+    """How slides are cut into tiles. It affects speed and memory, and the result only near the border of slides
+    (`mirror_px`), of networks with global context, and where glass is skipped.
     """
 
     memory_mb: int = Field(
@@ -72,6 +101,12 @@ class TilingConfig(Section):
         ge=16,
         description="Largest side in px of a tile, without its halo; null: what `memory_mb` allows, or 512 for "
         "networks with global context.",
+    )
+    mirror_px: int = Field(
+        MIRROR_PX,
+        ge=0,
+        description="Mirrored px that the network sees around a slide, in whole strides and at most its halo. Small "
+        "images are faster with fewer. Networks that crop their input, or with global context, take what they need.",
     )
     skip_glass: bool = Field(
         True,
@@ -101,36 +136,9 @@ class PredictionConfig(Section):
         description="Write class probabilities (float16) beside the labels; evaluate them if there is a reference.",
     )
 
-
-class MaskConfig(Section):
-    """What is written into the masks. Areas are of 4-connected pixels, over the whole slide."""
-
-    instances: Literal["none", "components", "watershed"] = Field(
-        "components",
-        description="The image of object ids: `components` numbers the 4-connected components of each class except "
-        "background; `watershed` also separates touching objects, by probabilities and shape; `none` omits the image.",
-    )
-    neck: float = Field(
-        0.85,
-        gt=0,
-        lt=1,
-        description="For `instances: watershed`: an object is split where the neck between two parts is less deep "
-        "than this share of the shallower part. Depth is the distance to the outline times the probability. Lower "
-        "values split less.",
-    )
-    min_object_um2: NonNegative = Field(
-        0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
-    )
-    max_hole_um2: NonNegative = Field(
-        0.0,
-        description="Background of at most this area (µm²) within one class becomes that class, after small objects "
-        "are removed; 0 fills none. Needs the pixel size of the slide.",
-    )
-
-    @property
-    def cleans(self) -> bool:
-        """Whether anything is removed or filled."""
-        return self.min_object_um2 > 0 or self.max_hole_um2 > 0
+    def kept(self, masks: MaskConfig) -> set[str]:
+        """Return what predictions have beside labels: what the user asks for, and what masks without ``auto`` need."""
+        return masks.needs | ({"probabilities"} if self.probabilities else set())
 
 
 class MetricsConfig(Section):
@@ -147,28 +155,28 @@ class MetricsConfig(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    slides: str = Field(
+    slides: Place = Field(
         "data/slides",
-        description="Drop folder: image files, and folders and OME-Zarr plates of them (one GPU job for all new slides "
-        "of a folder).",
+        description="Drop folder: image files, and folders and OME-Zarr plates of them.",
     )
-    references: str = Field(
+    references: Place = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )
-    samples: str = Field(
+    samples: Place = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the column `sample` and any of these: `group` (animal, patient, "
-        "field), the unit of confidence intervals and tests; `batch`, the name shared by new slides that are predicted "
-        "together, instead of their folder; `pixel_size_um`, for slides whose file has none; `channels`, instead of "
+        "field), the unit of confidence intervals and tests; `batch`, the name shared by new slides that share their "
+        "jobs, instead of their folder; `pixel_size_um`, instead of that in the file; `channels`, instead of "
         "`image.channels`, separated by `;`. Cells may be empty, except those of `group`. A changed group only renews "
-        "the report; a changed pixel size or channel segments that slide again.",
+        "the report; a changed channel segments that slide again, a pixel size only with `image.pixel_size_um`.",
     )
     settle_s: NonNegative = Field(
         10.0,
         description="A slide that changed less than this many seconds ago may still be being copied: it waits for the "
-        "next run and is listed in the report. A TIFF that is shorter than its header says waits too, for an hour. 0: "
-        "no slide waits.",
+        "next run and is listed in the report; if all slides do, the run waits for them. A TIFF that is shorter than "
+        "its header says waits too, for an hour. 0: no slide waits.",
     )
+    batches: BatchConfig = BatchConfig()
     classes: list[ClassName] = Field(
         ["background", "object"], min_length=2, max_length=255, description="Names of the classes, background first."
     )
@@ -193,11 +201,6 @@ class Settings(Section):
         return {name: model.checkpoint for name, model in self.models.items()} | dict.fromkeys(self.ensembles)
 
     @property
-    def needs_probabilities(self) -> bool:
-        """Whether prediction writes them, for the user or only for the watershed."""
-        return self.prediction.probabilities or self.masks.instances == "watershed"
-
-    @property
     def trainings(self) -> dict[str, tuple[str, int | None]]:
         """All trainings, each with its model and the fold that is held back (from 1), if there is one.
 
@@ -220,6 +223,17 @@ class Settings(Section):
     def folds_of(self, model: str) -> list[str]:
         """Return the trainings of the folds of a model; none if it is one network."""
         return [name for name, (of, fold) in self.trainings.items() if of == model and fold]
+
+    @model_validator(mode="after")
+    def _objects_are_told_apart(self) -> Self:
+        if "instances" not in self.masks.model_fields_set and self.training.kind == "classes":
+            object.__setattr__(self, "masks", self.masks.model_copy(update={"instances": "components"}))
+        if self.masks.instances == "partition" and len(self.classes) != 2:
+            raise ValueError(
+                f"masks.instances 'partition' is for two classes, what separates and the objects, got {self.classes}; "
+                "use 'watershed' or 'distance'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_refer_to_models(self) -> Self:
@@ -265,6 +279,8 @@ class Settings(Section):
         return self
 
 
+_shown = reprlib.Repr()  # a value with anchors of YAML in anchors can be endless as text
+_shown.maxlevel, _shown.maxstring, _shown.maxlist, _shown.maxdict = 2, 200, 10, 10
 _CHOICE = re.compile(r"constrained-|literal\[")  # ends the path of a value that may have several types
 
 
@@ -284,15 +300,11 @@ def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
 
 def read_settings(path: Path) -> Settings:
     """Read the configuration of a project; raise :class:`ConfigError` as above, or where there is none."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; go to the project, or name --settings") from error
-    return parse_settings(content, source=str(path))
+    return parse_settings(read_yaml(path), source=str(path))
 
 
-def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Return the first error in one line."""
+def explain(error: ValidationError, kind: type) -> str:
+    """Return the first error in one line; ``kind`` is what was validated, a model or a dataclass."""
     first = error.errors()[0]
     place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
     if place and _CHOICE.match(str(place[-1])):  # the value may have several types
@@ -301,12 +313,12 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
-        return f"unknown key {key!r} (value {first['input']!r}); known keys here: {known}"
+        return f"unknown key {key!r} (value {_shown.repr(first['input'])}); known keys here: {known}"
     message = " or ".join(messages)
-    return f"{key}: {message}, got {first['input']!r}" if key else message
+    return f"{key}: {message}, got {_shown.repr(first['input'])}" if key else message
 
 
-def _section_at(kind: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+def _section_at(kind: Any, path: Iterable[int | str]) -> Any:
     """Return the section of the schema that ``path`` leads to."""
     for part in path:
         if isinstance(part, str) and part in kind.model_fields:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]*$")]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+_POWER_OF_TEN = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+_LONGEST_NAME = 200  # bytes; file systems allow 255, names of results are longer by a suffix
+
+
+def _check_place(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("must be the path of a file or folder")
+    return text
+
+
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]*$", max_length=_LONGEST_NAME)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=_LONGEST_NAME)]
+Place = Annotated[str, AfterValidator(_check_place)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,3 +31,20 @@ class Section(BaseModel):
     """A section of the configuration: unknown keys and wrong types are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _powers_of_ten_are_numbers(cls, values: Any) -> Any:
+        """Read `1e-3` as a number where one can be: YAML 1.1 takes it for text, since it has no point."""
+        if not isinstance(values, dict):
+            return values
+        numbers = {name for name, field in cls.model_fields.items() if "float" in repr(field.annotation)}
+        return {name: _number(value) if name in numbers else value for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and _POWER_OF_TEN.fullmatch(value):
+        return float(value)
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    return {name: _number(one) for name, one in value.items()} if isinstance(value, dict) else value

@@ -10,8 +10,9 @@ from typing import Literal, Self, TypeVar
 from pydantic import ValidationError, model_validator
 
 from pipeline.base.errors import ConfigError
-from pipeline.settings.networks import LossConfig, ModelConfig
-from pipeline.settings.schema import ImageConfig, MaskConfig, MetricsConfig, explain
+from pipeline.settings.masks import MaskConfig
+from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
+from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
 from pipeline.settings.section import ClassName, Section
 
 Part = TypeVar("Part", bound=Section)
@@ -31,6 +32,7 @@ class TileConfig(Section):
 
     image: ImageConfig
     tile_px: int | None
+    mirror_px: int
     skip_glass: bool
 
 
@@ -40,6 +42,7 @@ class WeighConfig(Section):
     labels: LabelConfig
     image: ImageConfig
     loss: LossConfig
+    heads: HeadsConfig = HeadsConfig()
 
 
 class SplitConfig(Section):
@@ -80,18 +83,13 @@ class ValidateConfig(Section):
     split: SplitConfig
 
 
-class InspectConfig(Section):
-    """What the stage ``inspect`` gets."""
-
-    image: ImageConfig
-
-
 class EvaluateConfig(Section):
     """What the stage ``evaluate`` gets."""
 
     labels: LabelConfig
     image: ImageConfig = ImageConfig()
     metrics: MetricsConfig
+    probabilities: bool = False  # whether those of the prediction are measured too
 
 
 class PredictConfig(Section):
@@ -100,7 +98,15 @@ class PredictConfig(Section):
     classes: list[ClassName]
     precision: Literal["float32", "bfloat16"]
     compile: bool = False
-    probabilities: bool
+    probabilities: bool  # whether the user asks for them
+    masks: MaskConfig = MaskConfig()  # what they need is kept too
+
+
+class StitchConfig(Section):
+    """What the stage ``stitch`` gets."""
+
+    classes: list[ClassName]
+    masks: MaskConfig = MaskConfig()
 
 
 class VerifyConfig(Section):

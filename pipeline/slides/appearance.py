@@ -9,6 +9,8 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from pipeline.slides.intensity import HIGH_PERCENT
+
 WINDOW_PX = 512
 _WINDOWS_PER_SIDE = 4
 _CELL_PX = 16
@@ -39,13 +41,14 @@ def appearance(pieces: list[NDArray[Any]]) -> dict[str, float]:
     Returns
     -------
     dict of float
-        ``intensity`` (mean) and ``contrast`` (1st to 99th percentile), as shares of the range of the integer type, and
-        ``colour_i`` of each channel, its share of the intensity; ``skewness`` of the intensities; ``focus``, log10 of
-        the energy of the Laplacian relative to the contrast; ``saturated``, the share of pixels at an end of the
-        range; ``tissue``, the share of small squares that hold more than noise.
+        ``intensity`` (mean) and ``contrast`` (1st to 99th percentile), as shares of the range, and ``colour_i`` of each
+        channel, its share of the intensity; ``skewness`` of the intensities; ``focus``, log10 of the energy of the
+        Laplacian relative to the contrast; ``saturated``, the share of pixels at an end of the range; ``tissue``, the
+        share of small squares that hold more than noise. The range ends at the largest value of an 8 or 16 bit
+        integer; for other types, whose largest value says nothing, at percentile 99.8 of the windows.
     """
-    dtype = pieces[0].dtype
-    largest = float(np.iinfo(dtype).max) if dtype.kind in "ui" else max(float(piece.max()) for piece in pieces) or 1.0
+    largest = _largest(pieces)
+    pieces = [np.minimum(piece, largest) for piece in pieces]
     grey = [piece.mean(axis=0, dtype=np.float64) / largest for piece in pieces]
     values = np.concatenate([piece.ravel() for piece in grey])
     by_channel = np.mean([piece.mean(axis=(1, 2), dtype=np.float64) for piece in pieces], axis=0)
@@ -63,6 +66,15 @@ def appearance(pieces: list[NDArray[Any]]) -> dict[str, float]:
     }
     shares = by_channel / max(by_channel.sum(), 1e-12)
     return look | ({f"colour_{index}": float(share) for index, share in enumerate(shares)} if len(shares) > 1 else {})
+
+
+def _largest(pieces: list[NDArray[Any]]) -> Any:
+    """Return the upper end of the range, of the type of the pixels."""
+    dtype = pieces[0].dtype
+    if dtype.kind in "uib" and dtype.itemsize <= 2:
+        return dtype.type(1 if dtype.kind == "b" else np.iinfo(dtype).max)
+    high = np.percentile(np.concatenate([piece.ravel() for piece in pieces]), HIGH_PERCENT, method="inverted_cdf")
+    return high if high > 0 else dtype.type(1)
 
 
 def _content(grey: NDArray[np.float64]) -> float:

@@ -1,14 +1,17 @@
-"""Measure the intensities of a whole slide, and normalize its pixels by them.
+"""Measure the intensities of a slide on its finest level, and normalize its pixels by them.
 
-Percentiles come from a histogram that is filled band by band: exact for 8 and 16 bit integers, to one part in 65,536
-of the range for other types. Memory does not grow with the number of rows.
+Up to 2**26 pixels all are measured; of larger slides a sample, the same for a file with a pyramid and one without.
+Training and prediction measure alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,16 +19,24 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import bands
 from pipeline.base.errors import SlideError
+from pipeline.slides.percentiles import Pieces, percentiles_and_means
 from pipeline.slides.slide import Slide
 
 LOW_PERCENT, HIGH_PERCENT = 1.0, 99.8  # as in CSBDeep (Weigert 2018, doi:10.1038/s41592-018-0216-7) and StarDist
-NORMALIZATION = {"kind": "percentile", "low_percent": LOW_PERCENT, "high_percent": HIGH_PERCENT}
 
-_BINS = 65_536
+_WINDOW_PX = 256  # most files have tiles of this size or a multiple
+_WINDOWS = 1024
 _BAND_PX = 2**22  # read at a time
-_ENOUGH_PX = 2**20  # pixels of a level that is measured instead of a finer one
+_LARGEST, _LARGEST_DOUBLE = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
 
-ReadBands = Callable[[], Iterator[NDArray[Any]]]
+NORMALIZATION = {
+    "kind": "percentile",
+    "low_percent": LOW_PERCENT,
+    "high_percent": HIGH_PERCENT,
+    "level": 0,
+    "windows": _WINDOWS,
+    "window_px": _WINDOW_PX,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,71 +55,65 @@ class Statistics:
         return (self.high - self.low) or (self.maximum - self.low) or 1.0
 
 
-def measure_intensities(read_bands: ReadBands, dtype: np.dtype[Any]) -> list[Statistics]:
-    """Return the statistics of every channel.
+def measure_slide(slide: Slide) -> list[Statistics]:
+    """Return the statistics of every channel, from the finest level.
 
-    Parameters
-    ----------
-    read_bands : callable
-        Each call returns an iterator over (channel, row, column) pieces of the slide; it is called twice.
-    dtype : dtype
-        Of the pixels; integers get bins of one unit where their range allows it.
+    Up to 2**26 pixels they are exact. Of a larger slide they are those of the windows of :func:`sampled_windows`.
+
+    Raises
+    ------
+    SlideError
+        If a pixel that was read is NaN or infinite, or the file is damaged.
+    """
+    try:
+        return _measure(partial(_pieces, slide), slide.levels[0].dtype)
+    except ValueError as error:
+        raise SlideError(f"{slide.path}: {error}") from error
+
+
+def measure_intensities(pixels: NDArray[Any]) -> list[Statistics]:
+    """Return the statistics of every channel of (channel, row, column) pixels, of any integer or float type.
 
     Raises
     ------
     ValueError
         If a pixel is NaN or infinite.
     """
-    minimum, maximum = _range(read_bands)
-    one_unit = (dtype.kind in "uib") & (maximum - minimum < _BINS) | (maximum == minimum)
-    width = np.where(one_unit, 1.0, (maximum - minimum) / (_BINS - 1))
-    counts = np.zeros((len(minimum), _BINS), dtype=np.int64)
-    totals = np.zeros(len(minimum))
-    for band in read_bands():
-        for channel, pixels in enumerate(band):
-            values = pixels.astype(np.float64).ravel()
-            totals[channel] += values.sum()
-            bins = np.rint((values - minimum[channel]) / width[channel]).astype(np.intp)
-            counts[channel] += np.bincount(bins, minlength=_BINS)
-    return [
-        Statistics(
-            minimum=float(minimum[channel]),
-            maximum=float(maximum[channel]),
-            mean=float(totals[channel] / counts[channel].sum()),
-            low=_percentile(counts[channel], LOW_PERCENT) * float(width[channel]) + float(minimum[channel]),
-            high=_percentile(counts[channel], HIGH_PERCENT) * float(width[channel]) + float(minimum[channel]),
-        )
-        for channel in range(len(minimum))
-    ]
+    return _measure(lambda: [lambda: pixels], pixels.dtype)
 
 
-def measure_slide(slide: Slide) -> list[Statistics]:
-    """Return the statistics of every channel of a slide, from the coarsest level with a million pixels.
+def sampled_windows(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return where the 1,024 windows of the sample of a slide begin, (row, column), in order.
 
-    Raises
-    ------
-    SlideError
-        If a pixel is NaN or infinite, or the file is damaged.
+    The slide is cut into cells of 256 px, and those into 32 x 32 equal rectangles (more in one direction and fewer in
+    the other, if the slide is narrow). Each rectangle draws one of its cells, by a fixed seed; a cell that two of them
+    share may be drawn twice, and counts twice. So each pixel is as likely to be counted as any other, and the share of
+    pixels below a percentile p has a standard error of at most sqrt(p (1 - p) / 1024), reached if no cell has two
+    values: 0.31 % of the pixels at percentile 1, 0.14 % at 99.8.
+
+    References
+    ----------
+    Cochran (1977), Sampling Techniques, chapter 5: stratified random sampling.
     """
-    enough = (level for level in range(len(slide.levels)) if math.prod(slide.shape_of(level)) >= _ENOUGH_PX)
-    level = max(enough, default=0)
-    read_bands = row_bands(lambda rows, columns: slide.read(rows, columns, level), slide.shape_of(level))
-    try:
-        return measure_intensities(read_bands, slide.levels[level].dtype)
-    except ValueError as error:
-        raise SlideError(f"{slide.path}: {error}") from error
-
-
-def row_bands(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int, int]) -> ReadBands:
-    """Return what reads a slide in bands of whole rows, about 4 million pixels each."""
-    height = max(1, _BAND_PX // shape[1])
-    return lambda: (read(rows, slice(0, shape[1])) for rows in bands(shape[0], height))
+    cells = [math.ceil(length / _WINDOW_PX) for length in shape]
+    rows = min(cells[0], math.isqrt(_WINDOWS))
+    columns = min(cells[1], _WINDOWS // rows)
+    rows = min(cells[0], _WINDOWS // columns)
+    draw = random.Random(0).random  # the same numbers in every version of Python
+    drawn = [
+        (int((row + draw()) * cells[0] / rows) * _WINDOW_PX, int((column + draw()) * cells[1] / columns) * _WINDOW_PX)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return sorted(drawn)
 
 
 def normalize(
     pixels: NDArray[Any], statistics: list[Statistics], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Map the low percentile of each channel to 0 and the high one to 1, without clipping.
+    """Map the low percentile of each channel to 0 and the high one to 1.
+
+    Nothing is clipped, except for results beyond the range of float32, which become its ends.
 
     Parameters
     ----------
@@ -121,27 +126,54 @@ def normalize(
     (channels, rows, columns) float32 array
     """
     normalized = np.empty(pixels.shape, dtype=np.float32) if out is None else out
-    exact = np.result_type(pixels.dtype, np.float32)  # float64 only where float32 would round the pixels
     for plane, channel, target in zip(pixels, statistics, normalized, strict=True):
-        if exact == np.float32:
-            np.subtract(plane, exact.type(channel.low), out=target)
-            np.divide(target, exact.type(channel.scale), out=target)
-        else:
-            target[:] = (plane - channel.low) / channel.scale
+        if not _normalize_in_float32(plane, channel, target):
+            with np.errstate(over="ignore"):
+                difference = plane.astype(np.float64) - channel.low
+                target[:] = np.clip(difference / min(channel.scale, _LARGEST_DOUBLE), -_LARGEST, _LARGEST)
     return normalized
 
 
-def _range(read_bands: ReadBands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    lows, highs = [], []
-    for band in read_bands():
-        unusable = band.size - np.count_nonzero(np.isfinite(band))
-        if unusable:
-            raise ValueError(f"{unusable} pixels are NaN or infinite and cannot be normalized; replace them")
-        lows.append(band.min(axis=(1, 2)).astype(np.float64))
-        highs.append(band.max(axis=(1, 2)).astype(np.float64))
-    return np.min(lows, axis=0), np.max(highs, axis=0)
+def _normalize_in_float32(plane: NDArray[Any], channel: Statistics, target: NDArray[np.float32]) -> bool:
+    """Normalize one channel at memory speed; return False if float32 rounds its pixels, or a number overflows."""
+    if np.result_type(plane.dtype, np.float32) != np.float32:
+        return False
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        low, scale = np.float32(channel.low), np.float32(channel.scale)
+        np.subtract(plane, low, out=target)
+        np.divide(target, scale, out=target)
+    return plane.dtype.kind != "f" or bool(np.isfinite(scale) and np.isfinite(target).all())
 
 
-def _percentile(counts: NDArray[np.int64], percent: float) -> int:
-    """Return the smallest bin with at least ``percent`` of the pixels in it and below."""
-    return int(np.searchsorted(np.cumsum(counts), percent / 100 * counts.sum()))
+def _measure(pieces: Pieces, dtype: np.dtype[Any]) -> list[Statistics]:
+    values, means = percentiles_and_means(pieces, (0, LOW_PERCENT, HIGH_PERCENT, 100), dtype)
+    return [
+        Statistics(minimum=minimum, low=low, high=high, maximum=maximum, mean=mean)
+        for (minimum, low, high, maximum), mean in zip(values.astype(np.float64).tolist(), means, strict=True)
+    ]
+
+
+def _pieces(slide: Slide) -> Iterator[Callable[[], NDArray[Any]]]:
+    """Yield the tasks that read a slide in bands, or a sample of it."""
+    rows, columns = slide.shape
+    if rows * columns <= _WINDOWS * _WINDOW_PX**2:
+        for band in bands(rows, max(1, _BAND_PX // columns)):
+            yield partial(slide.read, band, slice(0, columns))
+        return
+    for top, windows in groupby(sampled_windows(slide.shape), key=lambda window: window[0]):
+        lefts = [left for _, left in windows]
+        for some in bands(len(lefts), _BAND_PX // _WINDOW_PX**2):
+            yield partial(_read_windows, slide, top, lefts[some])
+
+
+def _read_windows(slide: Slide, top: int, lefts: Sequence[int]) -> NDArray[Any]:
+    """Return windows of the same rows, side by side; if the file stores whole rows together, by reading those once."""
+    height = min(_WINDOW_PX, slide.shape[0] - top)
+    windows = {left: slice(left, min(left + _WINDOW_PX, slide.shape[1])) for left in lefts}
+    if not getattr(slide.levels[0], "in_strips", False):
+        read = {left: slide.read(slice(top, top + height), window) for left, window in windows.items()}
+        return np.concatenate([read[left] for left in lefts], axis=2)
+    columns = np.r_[*(windows[left] for left in lefts)]
+    rows = bands(height, max(1, _BAND_PX // slide.shape[1]))
+    whole = (slide.read(slice(top + band.start, top + band.stop), slice(0, slide.shape[1])) for band in rows)
+    return np.concatenate([pixels[:, :, columns] for pixels in whole], axis=1)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 import skimage.measure
 from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
+from pipeline.base.arrays import blocks
 from pipeline.base.errors import SlideError
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.outlines import is_annotation
@@ -19,6 +21,12 @@ from pipeline.slides.rasterize import draw
 from pipeline.slides.slide import Slide, open_plane
 
 IGNORED = 255  # in class maps: not annotated, neither learned nor scored
+_WHITE = 255
+_BLOCK_PX = (2048, 2048)
+_MOST_NAMED = 3  # objects in a warning
+_MOST_COMPARED = 100_000  # objects that are looked for in several blocks
+
+Box = tuple[slice, slice]
 
 
 @contextmanager
@@ -35,6 +43,101 @@ def open_labels(path: Path, config: LabelConfig, *, memory_mb: int, like: Slide)
         return
     with open_plane(path, memory_mb=memory_mb, like=like) as labels:
         yield labels
+
+
+def is_binary_mask(labels: Slide, config: LabelConfig) -> bool:
+    """Return whether a label image of ``kind: instances`` marks all objects with one value, 1 or the largest (255).
+
+    Then its objects are the 4-connected components. An image with two ids is recognized in its first block.
+    """
+    if config.kind != "instances" or is_annotation(labels.path):
+        return False
+    found: NDArray[Any] = np.empty(0, labels.levels[0].dtype)
+    for region in blocks(labels.shape):
+        found = np.union1d(found, _ids(labels.read(*region)[0], config))
+        if len(found) > 1:
+            return False
+    return _marks_all(found)
+
+
+def warnings_of(labels: Slide, config: LabelConfig) -> list[str]:
+    """Return what is doubtful about labels: how they were read, one value for all objects, objects in pieces.
+
+    Raises
+    ------
+    SlideError
+        If its pixels are not in the file.
+    """
+    found = list(labels.inspect())
+    if is_annotation(labels.path) or config.kind != "instances":
+        return found
+    if is_binary_mask(labels, config):
+        return [*found, "one value marks all objects, so each connected part is taken for an object"]
+    scattered, whole = set[int](), dict[int, Box]()
+    for region in blocks(labels.shape, _BLOCK_PX):
+        ids = _ids_or_zero(labels.read(*region)[0], config)
+        for number, box, has_far_pieces in _objects_within(ids, region, labels.shape):
+            if has_far_pieces or (number in whole and _are_apart([whole[number], box])):
+                scattered.add(number)
+            if len(whole) < _MOST_COMPARED:
+                whole[number] = box
+    if scattered:
+        named = ", ".join(map(str, sorted(scattered)[:_MOST_NAMED])) + (", ..." if len(scattered) > _MOST_NAMED else "")
+        found.append(
+            f"objects in pieces far apart: {len(scattered)} (id {named}); does each object have an id of its own?"
+        )
+    return found
+
+
+def _ids_or_zero(labels: NDArray[Any], config: LabelConfig) -> NDArray[Any]:
+    return labels if config.ignored is None else np.where(labels == config.ignored, 0, labels)
+
+
+def _ids(labels: NDArray[Any], config: LabelConfig) -> NDArray[Any]:
+    ids: NDArray[Any] = np.setdiff1d(_ids_or_zero(labels, config), [0])
+    return ids
+
+
+def _marks_all(ids: NDArray[Any]) -> bool:
+    """Return whether these ids, all there are, are one value that programs write for "object"."""
+    if len(ids) != 1 or ids.dtype.kind not in "uib":
+        return False
+    return bool(ids.dtype == bool or ids[0] in (1, _WHITE, np.iinfo(ids.dtype).max))
+
+
+def _objects_within(ids: NDArray[Any], region: Box, shape: tuple[int, int]) -> Iterator[tuple[int, Box, bool]]:
+    """Yield the objects of a region of an image: id, box in the image, whether it has pieces far apart.
+
+    Objects that the region cuts are left out, since their pieces may be connected outside.
+    """
+    numbers, _, known = relabel_sequential(np.where(ids > 0, ids, 0).astype(np.int64))
+    for number, inside in enumerate(scipy.ndimage.find_objects(numbers), start=1):
+        box = _moved(inside, region)
+        if any(
+            (one.start == edge.start > 0) or (one.stop == edge.stop < length)
+            for one, edge, length in zip(box, region, shape, strict=True)
+        ):
+            continue
+        parts, count = scipy.ndimage.label(numbers[inside] == number, structure=np.ones((3, 3)))
+        yield int(known[number]), box, count > 1 and _are_apart(scipy.ndimage.find_objects(parts))
+
+
+def _moved(inside: Box, region: Box) -> Box:
+    """Return a box of a region as one of the image."""
+    starts = [part.start for part in region]
+    rows, columns = (slice(at + part.start, at + part.stop) for at, part in zip(starts, inside, strict=True))
+    return rows, columns
+
+
+def _are_apart(boxes: list[Box]) -> bool:
+    """Return whether one of some boxes is further from the largest of them than that is wide."""
+    sides = [max(part.stop - part.start for part in box) for box in boxes]
+    largest = boxes[int(np.argmax(sides))]
+    gaps = [
+        max(max(one.start - other.stop, other.start - one.stop, 0) for one, other in zip(box, largest, strict=True))
+        for box in boxes
+    ]
+    return bool(max(gaps) > max(sides))
 
 
 def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDArray[np.uint8]:
@@ -69,16 +172,27 @@ def class_map(labels: NDArray[Any], config: LabelConfig, *, source: Path) -> NDA
             raise SlideError(f"{source}: object id {labels.min()} is below 0 (background); save it unsigned")
         return np.where(ignored, IGNORED, labels > 0).astype(np.uint8)
     values = config.values or list(range(len(config.classes)))
+    if labels.dtype == bool and 1 not in values:  # one bit a pixel: white is 1 in some files, 255 in others
+        labels = labels.astype(np.uint8) * np.uint8(_WHITE)
     classes = np.full(labels.shape, IGNORED, dtype=np.uint8)
     for index, value in enumerate(values):
         classes[labels == value] = index
     if (unknown := labels[(classes == IGNORED) & ~ignored]).size:
-        meaning = ", ".join(f"{value} = {name}" for value, name in zip(values, config.classes, strict=True))
-        raise SlideError(
-            f"{source}: {unknown.size} pixels belong to no class ({meaning}), the first has value {unknown[0]}; "
-            "fix the file or training.values, or set training.ignored"
-        )
+        raise SlideError(f"{source}: {_without_class(unknown, values, config.classes)}")
     return classes
+
+
+def _without_class(unknown: NDArray[Any], values: Sequence[int], names: Sequence[str]) -> str:
+    """Return which values belong to no class, and what to do: many of them are ids of objects."""
+    found, counts = np.unique(unknown, return_counts=True)
+    listed = ", ".join(f"{value} ({count} px)" for value, count in zip(found[:_MOST_NAMED], counts, strict=False))
+    more = ", ..." if len(found) > _MOST_NAMED else ""
+    meaning = ", ".join(f"{value} = {name}" for value, name in zip(values, names, strict=True))
+    what = "if they are ids of objects, set training.kind: instances; else " if len(found) > 1 else ""
+    return (
+        f"pixels of value {listed}{more} belong to no class ({meaning}); {what}fix the file or training.values, or set "
+        "training.ignored"
+    )
 
 
 def training_objects(
@@ -87,7 +201,7 @@ def training_objects(
     """Return the classes that are learned from a region of labels, and its objects.
 
     Objects are the ids of ``kind: instances``, separated by a line of background where they touch, or the 4-connected
-    components of each class but background; unannotated pixels are no object.
+    components of each class but background, and of a binary mask; unannotated pixels are no object.
 
     Returns
     -------
@@ -99,6 +213,8 @@ def training_objects(
         found = np.where(classes == IGNORED, 0, classes)
         return classes, skimage.measure.label(found, background=0, connectivity=1).astype(np.int32)
     ids = np.where(classes == 1, labels, 0)
+    if _marks_all(_ids(labels, config)) and not is_annotation(source):
+        return classes, skimage.measure.label(ids > 0, connectivity=1).astype(np.int32)
     objects = separate_touching(relabel_sequential(ids)[0].astype(np.int32))
     return np.where(classes == IGNORED, IGNORED, objects > 0).astype(np.uint8), objects
 

@@ -5,7 +5,8 @@ An image with any number of planes goes in, its resolutions as (channel, row, co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +22,93 @@ Pixels = NDArray[Any]
 
 
 def pick_series(series: Sequence[Series], view: ImageConfig | None, path: Path) -> Series:
-    """Return the series that ``image.series`` chooses, the first without a view."""
-    names = [one.name for one in series]
-    return series[_index(view.series if view else 0, names, len(series), path, "series", "image.series")]
+    """Return the series that ``image.series`` chooses, else the first."""
+    names, wanted = [one.name for one in series], view.series if view else None
+    return series[_index(wanted or 0, names, len(series), path, "series", "image.series")]
 
 
-def pick_planes(image: Image, view: ImageConfig | None, path: Path) -> tuple[list[LazyArray], tuple[str, ...]]:
-    """Return all resolutions of the chosen planes as (channel, row, column) arrays, and the names of their channels.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The planes of an image that are read; of several ``z`` the maximum of each pixel."""
 
-    Without a view: all channels, and the only plane.
+    image: Image
+    channels: Sequence[int]
+    z: Sequence[int]
+    t: int
+
+    @property
+    def levels(self) -> tuple[LazyArray, ...]:
+        """All resolutions as (channel, row, column) arrays."""
+        return tuple(self._level(array) for array in self.image.levels)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the chosen channels; numbers if the file has no names."""
+        names = _names_of(self.image)
+        return tuple(names[index] if names else str(index) for index in self.channels)
+
+    def count_missing(self, level: int) -> tuple[int, int]:
+        """Return how many tiles or chunks of these planes the file does not store, and of how many."""
+        channels = set(self.channels) if self.image.channel_axis == "C" else {0}  # colours are stored together
+        places = [{"C": channel, "Z": z, "T": self.t} for channel in channels for z in self.z]
+        absent, total = map(sum, zip(*(self.image.missing(level, place) for place in places), strict=True))
+        return absent, total
+
+    def _level(self, array: Array) -> LazyArray:
+        image = self.image
+
+        def read(wanted: slice, rows: slice, columns: slice) -> Pixels:
+            highest = read_z(rows, columns, self.z[0])
+            for plane in self.z[1:]:
+                np.maximum(highest, read_z(rows, columns, plane), out=highest)
+            return highest[wanted]
+
+        def read_z(rows: slice, columns: slice, plane: int) -> Pixels:
+            place: dict[str, int | slice] = {"Y": rows, "X": columns, "Z": plane, "T": self.t}
+            if image.channel_axis == "S":  # samples of a colour are stored, and decoded, together
+                return _block(array, image.axes, place | {"S": slice(None)}, "SYX")[list(self.channels)]
+            return np.stack([_block(array, image.axes, place | {"C": channel}, "YX") for channel in self.channels])
+
+        rows, columns = (array.shape[image.axes.index(axis)] for axis in "YX")
+        stored = getattr(array, "chunks", None)  # of Zarr arrays
+        in_strips = stored is not None and stored[image.axes.index("X")] >= columns
+        return LazyArray((len(self.channels), rows, columns), array.dtype, read, in_strips)
+
+
+def pick_planes(image: Image, view: ImageConfig | None, path: Path) -> Choice:
+    """Return the planes that a view chooses; without one all channels, and the only plane.
 
     Raises
     ------
     SlideError
         If the file does not have what the view chooses, or has several planes and the view chooses none.
     """
-    names = image.channel_names if len(image.channel_names) == image.channels else ()
+    also = "; if its pages are channels, set image.pages: channels" if image.has_bare_pages else ""
+    if image.has_bare_pages and view and view.pages == "channels":
+        image, also = _pages_as_channels(image), ""
+    names = _names_of(image)
     wanted = view.channels if view else range(image.channels)
-    channels = [_index(one, names, image.channels, path, "channel", "image.channels") for one in wanted]
-    z = _plane(view.z if view else None, image.length("Z"), path, "Z", "image.z (0 to {last}, or max)")
-    t = _plane(view.t if view else None, image.length("T"), path, "T", "image.t (0 to {last})")
-    levels = [_chosen(array, image, channels, z, t[0]) for array in image.levels]
-    return levels, tuple(names[index] if names else str(index) for index in channels)
+    channels = [_index(one, names, image.channels, path, "channel", "image.channels", also) for one in wanted]
+    if view is None and (axis := next((axis for axis in "ZT" if image.length(axis) > 1), "")):
+        raise SlideError(
+            f"{path}: {image.length(axis)} planes along axis {axis}; a label image has one: save that of its slide"
+        )
+    z = _plane(
+        view.z if view else None, image.length("Z"), path, "Z", f"image.z (0 to {image.length('Z') - 1}, or max)", also
+    )
+    t = _plane(view.t if view else None, image.length("T"), path, "T", f"image.t (0 to {image.length('T') - 1})")
+    return Choice(image=image, channels=channels, z=z, t=t[0])
 
 
-def _chosen(array: Array, image: Image, channels: list[int], z: range, t: int) -> LazyArray:
-    """Return the chosen channels of one resolution; of several z the maximum of each pixel."""
+def _names_of(image: Image) -> tuple[str, ...]:
+    return image.channel_names if len(image.channel_names) == image.channels else ()
 
-    def read(wanted: slice, rows: slice, columns: slice) -> Pixels:
-        highest = read_z(rows, columns, z[0])
-        for plane in z[1:]:
-            np.maximum(highest, read_z(rows, columns, plane), out=highest)
-        return highest[wanted]
 
-    def read_z(rows: slice, columns: slice, plane: int) -> Pixels:
-        place: dict[str, int | slice] = {"Y": rows, "X": columns, "Z": plane, "T": t}
-        if image.channel_axis == "S":  # samples of a colour are stored, and decoded, together
-            return _block(array, image.axes, place | {"S": slice(None)}, "SYX")[channels]
-        return np.stack([_block(array, image.axes, place | {"C": channel}, "YX") for channel in channels])
+def _pages_as_channels(image: Image) -> Image:
+    def missing(level: int, planes: Mapping[str, int]) -> tuple[int, int]:
+        return image.missing(level, {"Z": planes["C"]})
 
-    rows, columns = (array.shape[image.axes.index(axis)] for axis in "YX")
-    return LazyArray((len(channels), rows, columns), array.dtype, read)
+    return replace(image, axes=image.axes.replace("Z", "C"), missing=missing)
 
 
 def _block(array: Array, axes: str, place: dict[str, int | slice], order: str) -> Pixels:
@@ -71,31 +118,34 @@ def _block(array: Array, axes: str, place: dict[str, int | slice], order: str) -
     return np.asarray(array[key]).transpose([kept.index(axis) for axis in order])
 
 
-def _plane(wanted: int | str | None, length: int, path: Path, axis: str, setting: str) -> range:
-    setting = setting.format(last=length - 1)
+def _plane(wanted: int | str | None, length: int, path: Path, axis: str, setting: str, also: str = "") -> range:
     if wanted == "max":
         return range(length)
     if wanted is None and length > 1:
-        raise SlideError(f"{path}: {length} planes along axis {axis}; choose with {setting}")
+        raise SlideError(f"{path}: {length} planes along axis {axis}; choose with {setting}{also}")
     index = int(wanted or 0)
     if index >= length:
-        raise SlideError(f"{path}: no plane {index} along axis {axis}, the file has {length}; choose with {setting}")
+        raise SlideError(
+            f"{path}: no plane {index} along axis {axis}, the file has {length}; choose with {setting}{also}"
+        )
     return range(index, index + 1)
 
 
-def _index(wanted: int | str, names: Sequence[str], length: int, path: Path, what: str, setting: str) -> int:
+def _index(
+    wanted: int | str, names: Sequence[str], length: int, path: Path, what: str, setting: str, also: str = ""
+) -> int:
     """Return the index of a name, or the index itself; refuse what is not there."""
     if isinstance(wanted, str):
         if names.count(wanted) != 1:
             known = ", ".join(map(repr, names)) if any(names) else "none"
             raise SlideError(
                 f"{path}: {what} {wanted!r} ({setting}) is in the file {names.count(wanted)} times; "
-                f"its names: {known}; choose one of them, or a number from 0 to {length - 1}"
+                f"its names: {known}; choose one of them, or a number from 0 to {length - 1}{also}"
             )
         return names.index(wanted)
     if wanted >= length:
         raise SlideError(
             f"{path}: no {what} {wanted} ({setting}, counted from 0), the file has {length}; "
-            "change the setting, or remove the file"
+            f"change the setting, or remove the file{also}"
         )
     return wanted

@@ -79,7 +79,7 @@ def _on_grid(
                 target[:] = mixed if mixed.dtype == source.dtype or source.dtype.kind == "f" else np.rint(mixed)
         return pixels[channels]
 
-    return LazyArray((source.shape[0], *shape), source.dtype, read)
+    return LazyArray((source.shape[0], *shape), source.dtype, read, getattr(source, "in_strips", False))
 
 
 def _nearest(wanted: slice, step: float, length: int) -> _Taps:

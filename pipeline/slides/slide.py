@@ -7,20 +7,22 @@ pixels comes out. Headers are checked before a pixel is decoded; whatever is wro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.base.arrays import Array, LazyArray
-from pipeline.base.errors import SlideError
+from pipeline.base.errors import SlideError, reason_of
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats import open_series
-from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.planes import Pixels, pick_planes, pick_series
+from pipeline.slides.formats.image import Image, PixelSize, Series
+from pipeline.slides.planes import Choice, Pixels, pick_planes, pick_series
 from pipeline.slides.resampling import picked, resampled
 
 _ROUNDING = 1 + 1e-6  # a level this much coarser than asked for is fine enough
+_MOST_ENLARGED = 8.0  # times, along a side; beyond it, one of the two pixel sizes is wrong
+_LARGEST_DIFFERENCE = 0.01  # between the pixel size that is stated and that of the file, without a warning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,15 @@ class Slide:
     step : (row, column)
         How many pixels of the finest resolution in the file a pixel of ``levels[0]`` is wide.
     pixel_size_um : (row, column) or None
-        Of ``levels[0]``, µm: that of the file, else the fallback of the view.
+        Of ``levels[0]``, µm: what the view states, else that of the file, else the fallback of the view.
     channel_names : tuple of str
         As in the file; numbers if it has no names.
+    file_level : int
+        The level of the file that ``levels[0]`` is made of.
+    choice : Choice or None
+        The planes of the file; None if it is no image.
+    warnings : tuple of str
+        What its file says that was not followed.
     """
 
     path: Path
@@ -47,6 +55,28 @@ class Slide:
     step: tuple[float, float] = (1.0, 1.0)
     pixel_size_um: PixelSize | None = None
     channel_names: tuple[str, ...] = ()
+    file_level: int = 0
+    choice: Choice | None = None
+    warnings: tuple[str, ...] = ()
+
+    def inspect(self) -> tuple[str, ...]:
+        """Return all warnings about how it is read, also those that take a look at every tile or chunk.
+
+        Raises
+        ------
+        SlideError
+            If none of its pixels are in the file, or some are lost.
+        """
+        with _as_slide_error(self.path):
+            absent, total = self.choice.count_missing(self.file_level) if self.choice else (0, 1)
+            if absent == total:
+                raise ValueError(f"all of its {total} tiles or chunks are absent; copy or save it again")
+        if not absent:
+            return self.warnings
+        return (
+            *self.warnings,
+            f"{absent} of its {total} tiles or chunks ({absent / total:.0%}) are absent, read as empty",
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,35 +134,63 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
     """
     with ExitStack() as stack:
         with _as_slide_error(path):
-            image = pick_series(open_series(path, memory_mb * 10**6, stack), view, path).open()
-            levels, names = pick_planes(image, view, path)
-            _, rows, columns = levels[0].shape
-            slide = Slide(
-                path=path,
-                levels=tuple(levels),
-                file_shape=(rows, columns),
-                pixel_size_um=image.pixel_size_um,
-                channel_names=names,
-            )
-            slide = _at_resolution(slide, view) if view else slide
-        yield slide
+            series = open_series(path, memory_mb * 10**6, stack)
+            slide = _slide(path, pick_series(series, view, path).open(), view)
+        yield slide if view and view.series is not None else _as_one_of(series, slide)
 
 
 @contextmanager
 def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iterator[Slide]:
     """Open a label image, which has one channel, on the grid of the slide ``like``.
 
+    Its pixels are the numbers in the file: palettes and white stored as 0 do not change them.
+
     Raises
     ------
     SlideError
-        If the file cannot be read, has more than one channel, or another shape than ``like``.
+        If the file cannot be read, has a compression that changes numbers, more than one channel, or another shape
+        than ``like``.
     """
-    with open_slide(path, memory_mb=memory_mb) as slide:
-        if slide.channels != 1:
-            raise SlideError(
-                f"{path}: a label image has 1 channel, this file has {slide.channels}; save it as a grey image"
-            )
+    with ExitStack() as stack:
+        with _as_slide_error(path):
+            series = open_series(path, memory_mb * 10**6, stack)
+            image = pick_series(series, None, path).open()
+            if image.lossy:
+                raise ValueError(
+                    f"{image.lossy} changes the numbers of a label image; save the original labels as PNG or as TIFF "
+                    "with LZW or zlib"
+                )
+            slide = _as_one_of(series, _slide(path, image.numbers or image, None))
+            if slide.channels != 1:
+                raise ValueError(
+                    f"a label image has 1 channel, this file has {slide.channels}; save a number per pixel, no colours"
+                )
         yield on_grid_of(like, slide) if like else slide
+
+
+def _as_one_of(series: Sequence[Series], slide: Slide) -> Slide:
+    """Return a slide with a warning if it is the first of several images of its file, and nobody chose it."""
+    if len(series) == 1:
+        return slide
+    name = f" ({series[0].name})" if series[0].name else ""
+    warning = f"the first{name} of its {len(series)} images is read, the others are not; image.series chooses another"
+    return replace(slide, warnings=(*slide.warnings, warning))
+
+
+def _slide(path: Path, image: Image, view: ImageConfig | None) -> Slide:
+    choice = pick_planes(image, view, path)
+    levels = choice.levels
+    _, rows, columns = levels[0].shape
+    slide = Slide(
+        path=path,
+        levels=levels,
+        file_shape=(rows, columns),
+        pixel_size_um=image.pixel_size_um,
+        channel_names=choice.channel_names,
+        choice=choice,
+        warnings=image.warnings,
+    )
+    return _at_resolution(slide, view) if view else slide
 
 
 def on_grid_of(slide: Slide, labels: Slide) -> Slide:
@@ -156,8 +214,8 @@ def on_grid_of(slide: Slide, labels: Slide) -> Slide:
 
 def _at_resolution(slide: Slide, view: ImageConfig) -> Slide:
     """Return the slide at the level or the pixel size that the view chooses."""
-    fallback = view.fallback_pixel_size_um
-    size = slide.pixel_size_um or ((fallback, fallback) if fallback else None)
+    slide = _with_stated_size(slide, view)
+    size = slide.pixel_size_um
     if view.pixel_size_um is None:
         if view.level >= len(slide.levels):
             raise SlideError(
@@ -165,13 +223,24 @@ def _at_resolution(slide: Slide, view: ImageConfig) -> Slide:
                 "choose another, or set image.pixel_size_um"
             )
         at_level = replace(slide, levels=slide.levels[view.level :], step=_scaled(slide, view.level, (1.0, 1.0)))
-        return replace(at_level, pixel_size_um=size and _scaled(slide, view.level, size))
+        return replace(at_level, file_level=view.level, pixel_size_um=size and _scaled(slide, view.level, size))
     if size is None:
         raise SlideError(
             f"{slide.path}: no pixel size in the file, and image.pixel_size_um asks for {view.pixel_size_um} µm; "
             "state it in the column pixel_size_um of the sample sheet, or in image.fallback_pixel_size_um"
         )
     return _at_pixel_size(slide, size, view.pixel_size_um)
+
+
+def _with_stated_size(slide: Slide, view: ImageConfig) -> Slide:
+    """Return the slide with the pixel size that the user states, else that of its file, else the fallback."""
+    of_file, stated = slide.pixel_size_um, view.stated_pixel_size_um or view.fallback_pixel_size_um
+    if stated is None or (of_file and view.stated_pixel_size_um is None):
+        return slide
+    warnings = slide.warnings
+    if of_file and any(abs(size / stated - 1) > _LARGEST_DIFFERENCE for size in of_file):
+        warnings += (f"pixel size {stated:g} µm, as stated by you, instead of {of_file[0]:.4g} µm, as in the file",)
+    return replace(slide, pixel_size_um=(stated, stated), warnings=warnings)
 
 
 def _scaled(slide: Slide, level: int, of_file: tuple[float, float]) -> tuple[float, float]:
@@ -186,6 +255,7 @@ def _at_pixel_size(slide: Slide, size: PixelSize, target_um: float) -> Slide:
     fine = [level for level, one in enumerate(sizes) if max(one) <= target_um * _ROUNDING]
     chosen = fine[-1] if fine else 0
     steps = target_um / sizes[chosen][0], target_um / sizes[chosen][1]
+    _check_steps(slide, chosen, sizes[chosen], target_um, steps)
     rows, columns = (max(1, round(n / step)) for n, step in zip(slide.shape_of(chosen), steps, strict=True))
     finest = resampled(slide.levels[chosen], (rows, columns), steps)
     return replace(
@@ -193,7 +263,23 @@ def _at_pixel_size(slide: Slide, size: PixelSize, target_um: float) -> Slide:
         levels=(finest, *slide.levels[len(fine) :]),
         step=_scaled(slide, chosen, steps),
         pixel_size_um=(target_um, target_um),
+        file_level=chosen,
     )
+
+
+def _check_steps(slide: Slide, level: int, size: PixelSize, target_um: float, steps: tuple[float, float]) -> None:
+    """Refuse a target that would enlarge pixels many times, or leave less than one pixel."""
+    what = f"{slide.path}: image.pixel_size_um of {target_um:g} µm would"
+    advice = "correct it, or state the pixel size of the slide in the column pixel_size_um of the sample sheet"
+    if min(steps) < 1 / _MOST_ENLARGED:
+        raise SlideError(
+            f"{what} enlarge its pixels of {max(size):.4g} µm {1 / min(steps):.4g} times, the limit is "
+            f"{_MOST_ENLARGED:g}; {advice}"
+        )
+    if any(length < step for length, step in zip(slide.shape_of(level), steps, strict=True)):
+        raise SlideError(
+            f"{what} shrink its {slide.file_shape} pixels of {min(size):.4g} µm to less than one; {advice}"
+        )
 
 
 @contextmanager
@@ -204,12 +290,8 @@ def _as_slide_error(path: Path) -> Iterator[None]:
     except SlideError:
         raise
     except MemoryError as error:
-        raise SlideError(f"{path}: does not fit into memory: {_line(error)}; give the job more memory") from error
+        raise SlideError(f"{path}: does not fit into memory: {reason_of(error)}; give the job more memory") from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or _line(error)
+        reason = reason_of(error)
         advice = "" if ";" in reason else "; fix, replace or remove the file"  # our readers add their own
         raise SlideError(f"{path}: cannot be read: {reason}{advice}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import models
+from models.ensemble import shared_heads
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
-from pipeline.networks.model_card import ModelCard
+from pipeline.metrics.overlap import HEADLINE
+from pipeline.networks.model_card import ModelCard, card_path, member_of, write_partings
 from pipeline.networks.weights_file import load_network, save_network
+from pipeline.project.jobs.batch_job import Made
+from pipeline.project.jobs.ledger import makers_of
+from pipeline.project.jobs.network_job import inputs_of_networks, make_network
 from pipeline.settings.networks import EnsembleConfig
+from pipeline.training.partings import mean_partings
 
 log = logging.getLogger(__name__)
 
 
-def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
+def run(*, model: str, networks: list[Path], config: EnsembleConfig) -> None:
     """Write the ensemble of ``networks``.
 
     Parameters
     ----------
+    model : str
+        Name of the ensemble, or of the model in folds.
     networks : list of Path
         Network files (model.safetensors, each with model.json beside it) of the same channels and classes.
-    output : Path
-        Network file of the ensemble to write, and model.json beside it.
     config : EnsembleConfig
         Scales and symmetries that each member predicts at.
     """
+    make = partial(_combine, networks, Path(paths.NETWORK.format(model=model)), config)
+    after = [maker for network in networks for maker in makers_of(network)]
+    make_network("combine", model, config, make, made_from=partial(inputs_of_networks, networks), after=after)
+
+
+def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made:
     members = [load_network(path) for path in networks]
     first = members[0][1]
     for path, (_, card) in zip(networks, members, strict=True):
@@ -37,12 +51,15 @@ def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
                 f"{path}: {card.in_channels} channels and classes {card.classes}, but {networks[0]} has "
                 f"{first.in_channels} and {first.classes}; an ensemble needs the same"
             )
-    options = {
-        "members": [{"architecture": card.architecture, "options": card.options} for _, card in members],
-        "scales": list(config.scales),
-        "symmetries": config.symmetries,
-    }
-    ensemble = models.build("ensemble", in_channels=first.in_channels, num_classes=len(first.classes), options=options)
+    parts = [member_of(card) for _, card in members]
+    options = {"members": parts, "scales": list(config.scales), "symmetries": config.symmetries}
+    ensemble = models.build(
+        "ensemble",
+        in_channels=first.in_channels,
+        num_classes=len(first.classes),
+        heads=shared_heads(parts),
+        options=options,
+    )
     ensemble.load_state_dict(
         {
             f"members.{index}.{name}": value
@@ -58,10 +75,13 @@ def run(*, networks: list[Path], output: Path, config: EnsembleConfig) -> None:
         pixel_size_um=first.pixel_size_um,
         metrics=metrics,
         validation=validation,
-        appearance=first.appearance,
+        described={"appearance": first.appearance, "objects": first.objects},
         origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
+    table = mean_partings([card.parting or [] for _, card in members])
+    write_partings(card_path(output), table, output=card_path(output))
     log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))
+    return Made(files=[output, card_path(output)])
 
 
 def cross_validation(cards: list[ModelCard]) -> tuple[dict[str, float], list[str]]:
@@ -72,7 +92,8 @@ def cross_validation(cards: list[ModelCard]) -> tuple[dict[str, float], list[str
     images = [name for card in cards for name in card.validation]
     if len(cards) < 2 or not all(card.validation for card in cards) or len(set(images)) < len(images):
         return {}, []
-    shared = [name for name in cards[0].metrics if name.startswith("dice_") and all(name in c.metrics for c in cards)]
+    scores = [name for name in cards[0].metrics if name == HEADLINE or name.startswith("dice_")]
+    shared = [name for name in scores if all(name in card.metrics for card in cards)]
     metrics = {}
     for name in shared:
         values = [np.nan if card.metrics[name] is None else card.metrics[name] for card in cards]

@@ -1,61 +1,61 @@
-"""List the objects of one mask: a table and polygons."""
+"""List the objects of the masks of one batch: a table, polygons and small pictures for each."""
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array
+from pipeline.base import paths
+from pipeline.base.arrays import STRIP_PX, Array, blocks
 from pipeline.base.errors import SlideError
-from pipeline.base.files import provenance, replacing, sha256
+from pipeline.base.files import provenance, replacing
 from pipeline.masks.instances import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
 from pipeline.masks.qupath_geojson import columns_of, features, write_features
+from pipeline.project.jobs.batch_job import Made, Task, batch_job
+from pipeline.project.stage_settings import view_of
+from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pictures
+from pipeline.runtime.parallel_blocks import map_and_merge
 from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.slide import Slide, open_slide
 
 
-def run(
-    *,
-    sample: str,
-    model: str,
-    slide: Path,
-    mask: Path,
-    table: Path,
-    annotations: Path,
-    memory_mb: int,
-    config: ObjectsConfig,
-) -> None:
-    """Write the objects of one mask; docs/contracts.md describes columns and properties.
+def run(*, model: str, batch: str, threads: int, memory_mb: int, config: ObjectsConfig) -> None:
+    """Write the objects of the masks of one batch; docs/contracts.md describes columns and properties.
 
     Parameters
     ----------
-    sample : str
-        Id of the sample.
     model : str
-        Name of the network; with the sample, it determines the ids of the polygons.
-    slide : Path
-        Slide whose intensities are measured.
-    mask : Path
-        Mask of the slide (OME-TIFF).
-    table : Path
-        CSV to write, a row for each object.
-    annotations : Path
-        GeoJSON to write for QuPath, a polygon for each object.
+        Name of the network in the configuration; with the sample, it determines the ids of the polygons.
+    batch : str
+        Batch of the run, one of those in results/slides.json.
+    threads : int
+        CPU threads that the job may use.
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : ObjectsConfig
-        Classes and how the slide is read.
+        Classes and how slides are read.
     """
-    channels = list(dict.fromkeys(config.image.channels))
-    view = config.image.model_copy(update={"channels": channels})
+    with batch_job("objects", config, model=model, batch=batch) as job:
+        job.work_through(partial(_list_objects, config=config), threads=threads, memory_mb=memory_mb)
+
+
+def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
+    view = view_of(config.image, task.slide.row)
+    channels = list(dict.fromkeys(view.channels))
+    table, annotations = task.path(paths.OBJECTS), task.path(paths.ANNOTATIONS)
     with (
-        open_slide(slide, memory_mb=memory_mb, view=view) as image,
-        open_mask(mask, memory_mb=memory_mb) as labels,
+        open_slide(
+            Path(task.slide.slide), memory_mb=task.memory_mb, view=view.model_copy(update={"channels": channels})
+        ) as image,
+        open_mask(task.path(paths.MASK), memory_mb=task.memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
         tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
@@ -63,15 +63,31 @@ def run(
         instances = labels.instances
         if instances is None:
             instances, _ = find_objects(labels.classes, scratch=Path(scratch))
-        objects = _measure(image, labels, instances, len(config.classes))
+        objects = _measure(image, labels, instances)
+        class_pixels = _class_pixels(labels, len(config.classes))
         columns = columns_of(objects, config.classes, channels, labels.slide.pixel_size_um)
         pd.DataFrame(columns).to_csv(table_file, index=False)
         outlines = trace_objects(instances, objects)
-        found = features(f"{model}/{sample}", objects, columns, outlines, image.step)
-        write_features(annotations_file, found, provenance("objects", config, mask=sha256(mask)))
+        found = features(f"{task.model}/{task.sample}", objects, columns, outlines, image.step)
+        mask_sha256 = task.before.found["mask_sha256"] if task.before else ""
+        write_features(annotations_file, found, provenance("objects", config, mask=mask_sha256))
+        drawn = pictures_of_mask(image, labels.slide, instances, num_classes=len(config.classes))
+    pictures = write_pictures(drawn, model=task.model, sample=task.sample)
+    areas = columns["area_px"]
+    measured = {
+        "objects": len(areas),
+        "median_area_px": _median(areas),
+        "area_spread": float(np.log2(areas).std()) if len(areas) else None,
+        "class_objects": np.bincount(objects.classes, minlength=len(config.classes)).tolist(),
+        "class_pixels": class_pixels,
+        "class_median_area_px": [_median(areas[objects.classes == number]) for number in range(len(config.classes))],
+        "pixel_size_um": list(labels.slide.pixel_size_um) if labels.slide.pixel_size_um else None,
+        "picture_px": list(picture_shape(image.shape)),
+    }
+    return Made(files=[table, annotations, *pictures], found=measured)
 
 
-def _measure(image: Slide, mask: Mask, instances: Array, num_classes: int) -> ObjectTable:
+def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
     path, shape = mask.slide.path, mask.slide.shape
     if not shape == instances.shape == image.shape or mask.slide.channels != 1 or instances.dtype != np.uint32:
         raise SlideError(
@@ -79,11 +95,26 @@ def _measure(image: Slide, mask: Mask, instances: Array, num_classes: int) -> Ob
             f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {REMAKE}"
         )
     try:
-        objects = measure_objects(instances, mask.classes, image.read, channels=image.channels)
+        return measure_objects(instances, mask.classes, image.read, channels=image.channels)
     except ValueError as error:
         raise SlideError(f"{path}: {error}; {REMAKE}") from error
-    if (highest := int(objects.classes.max(initial=0))) >= num_classes:
+
+
+def _median(areas_px: NDArray[Any]) -> float | None:
+    return float(np.median(areas_px)) if len(areas_px) else None
+
+
+def _class_pixels(mask: Mask, num_classes: int) -> list[int]:
+    """Return the number of pixels of each class."""
+
+    def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
+        return np.bincount(np.asarray(mask.classes[region]).ravel(), minlength=256)
+
+    counts = map_and_merge(count, blocks(mask.slide.shape, STRIP_PX), partial(np.sum, axis=0))
+    if (highest := int(np.flatnonzero(counts)[-1])) >= num_classes:
         raise SlideError(
-            f"{path}: the mask has class {highest} (counted from 0), but {num_classes} classes are configured; {REMAKE}"
+            f"{mask.slide.path}: the mask has class {highest} (counted from 0), but {num_classes} classes are "
+            f"configured; {REMAKE}"
         )
-    return objects
+    pixels: list[int] = counts[:num_classes].tolist()
+    return pixels

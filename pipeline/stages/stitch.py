@@ -1,67 +1,86 @@
-"""Write the mask of a predicted slide: classes and objects over all tiles, with pyramid and pixel size."""
+"""Write the masks of the slides of one batch: classes and objects over all tiles, with pyramid and pixel size."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 
+from pipeline.base import paths
 from pipeline.base.arrays import Array
-from pipeline.base.errors import SlideError, SlidemillError
+from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, replacing, sha256
-from pipeline.masks.instances import mask_images, pixel_area
+from pipeline.masks.instances import mask_images, pixel_area, with_areas
 from pipeline.masks.ome_tiff import write_label_images
-from pipeline.networks.model_card import read_card
-from pipeline.prediction.store import network_sha256, open_prediction
-from pipeline.settings.schema import MaskConfig
+from pipeline.prediction.store import head_of, open_prediction
+from pipeline.project.jobs.batch_job import Made, Task, batch_job
+from pipeline.project.stage_settings import masks_of
+from pipeline.settings.masks import DISTANCE
+from pipeline.settings.stage_sections import StitchConfig
 from pipeline.tiling.plan import read_plan
 
+log = logging.getLogger(__name__)
 
-def run(*, sample: str, prediction: Path, plan: Path, model: Path, output: Path, config: MaskConfig) -> None:
-    """Write the mask of one sample; fails with the recorded reason if its slide could not be read.
+
+def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, config: StitchConfig) -> None:
+    """Write the masks of one batch.
 
     Parameters
     ----------
-    sample : str
-        Id of the sample.
-    prediction : Path
-        Prediction of the batch of the sample (zarr zip).
-    plan : Path
-        Plan of the sample.
-    model : Path
-        Description of the network (model.json).
-    output : Path
-        Mask to write (OME-TIFF).
+    model : str
+        Name of the network in the configuration.
+    batch : str
+        Batch of the run, one of those in results/slides.json.
+    network : Path
+        Network file (model.safetensors); model.json beside it says what ``masks.instances: auto`` stands for.
+    threads : int
+        CPU threads that the job may use.
+    memory_mb : int
+        Memory that the job may use, in MB.
     config : MaskConfig
         How objects are made.
     """
-    planned = read_plan(plan)
-    if planned.slide is None:
-        raise SlideError(planned.error, stage="tile")
-    pixel_size_um = planned.slide.pixel_size_um
-    pixel_um2 = pixel_area(pixel_size_um, config, slide=planned.slide.slide)
-    card = read_card(model)
-    made_from = {"slide": planned.slide.slide_sha256, "model_json": sha256(model)}
-    if weights := network_sha256(prediction):
-        made_from["weights"] = weights
+    masks = masks_of(config.masks, network)
+    if masks != config.masks:
+        log.info("masks.instances auto: %s", masks.model_dump())
+    config = config.model_copy(update={"masks": masks})
+    with batch_job("stitch", config, model=model, batch=batch) as job:
+        job.work_through(partial(_stitch, config=config), threads=threads, memory_mb=memory_mb)
+
+
+def _stitch(task: Task, *, config: StitchConfig) -> Made:
+    plan = read_plan(task.path(paths.PLAN))
+    predicted = task.before.found if task.before else {}
+    masks = with_areas(config.masks, predicted.get("small_area_px"))
+    pixel_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)
+    prediction, output = task.path(paths.PREDICTION), task.path(paths.MASK)
     with (
-        open_prediction(prediction, sample) as group,
+        open_prediction(prediction) as group,
         replacing(output) as temporary,
         tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
     ):
-        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
-        if config.instances == "watershed" and probabilities is None:
+        for name in config.masks.needs - set(group.array_keys()):
             raise SlidemillError(
-                f"{prediction}: has no probabilities, which masks.instances 'watershed' needs; predict again with them"
+                f"{prediction}: has no {name}, which masks.instances {config.masks.instances!r} needs; predict "
+                "again with them"
             )
+        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
         labels: Array = group["labels"]  # type: ignore[assignment]
-        images = mask_images(labels, probabilities, config, pixel_um2=pixel_um2, scratch=Path(scratch))
+        images = mask_images(
+            labels,
+            probabilities,
+            masks,
+            distance=head_of(group, DISTANCE),
+            pixel_um2=pixel_um2,
+            scratch=Path(scratch),
+        )
+        made_from = {"slide": plan.slide_sha256, "weights": predicted.get("weights_sha256", "")}
+        about = {"sample": task.sample, "classes": ", ".join(config.classes)}
         write_label_images(
             temporary,
             images,
-            pixel_size_um=pixel_size_um,
-            annotations={
-                "sample": sample,
-                "classes": ", ".join(card.classes),
-                **provenance("stitch", config, **made_from),
-            },
+            pixel_size_um=plan.pixel_size_um,
+            annotations=about | provenance("stitch", config, **made_from),
         )
+    return Made(files=[output], found={"mask_sha256": sha256(output)})

@@ -1,44 +1,84 @@
-"""Plan which tiles cover a slide, and measure its intensities."""
+"""Plan which tiles cover the slides of one batch, and measure their intensities and appearance."""
 
 from __future__ import annotations
 
-import logging
+import math
+from functools import partial
 from pathlib import Path
 
-from pipeline.base.errors import SlideError
-from pipeline.base.files import provenance, sha256, write_json
-from pipeline.networks.model_card import read_card
+from pipeline.base import paths
+from pipeline.base.errors import SlideError, SlidemillError
+from pipeline.base.files import provenance, write_json
+from pipeline.networks.model_card import ModelCard, card_path, read_card
+from pipeline.project.jobs.batch_job import Made, Task, batch_job
+from pipeline.project.stage_settings import view_of
 from pipeline.settings.stage_sections import TileConfig
-from pipeline.tiling.plan import Plan
+from pipeline.slides.appearance import appearance, windows
+from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan_slide import plan_slide
 
-log = logging.getLogger(__name__)
+_PIXEL_SIZE_TOLERANCE = 0.2  # a larger difference from the training is a warning
 
 
-def run(*, sample: str, slide: Path, model: Path, output: Path, memory_mb: int, config: TileConfig) -> None:
-    """Plan the tiles of one slide for one network.
-
-    If the slide cannot be read, the plan holds the reason, and the stage stitch fails with it; other slides go on.
+def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, config: TileConfig) -> None:
+    """Write a plan for each slide of one batch; a slide that cannot be read has none, and the reason in the ledger.
 
     Parameters
     ----------
-    sample : str
-        Id of the sample.
-    slide : Path
-        Slide to read.
-    model : Path
-        Description of the network (model.json).
-    output : Path
-        Plan to write (JSON).
+    model : str
+        Name of the network in the configuration.
+    batch : str
+        Batch of the run, one of those in results/slides.json.
+    network : Path
+        Network file (model.safetensors, with model.json beside it).
+    threads : int
+        CPU threads that the job may use.
     memory_mb : int
         Memory that predicting the tiles may use, in MB.
     config : TileConfig
-        Tile size, tissue detection and how the slide is read.
+        Tile size, tissue detection and how slides are read.
     """
-    card = read_card(model)
-    try:
-        plan = Plan(sample=sample, slide=plan_slide(slide, card, memory_mb, config))
-    except SlideError as error:
-        log.warning("%s", error)
-        plan = Plan(sample=sample, slide=None, error=str(error))
-    write_json(output, plan.to_dict() | {"provenance": provenance("tile", config, model_json=sha256(model))})
+    with batch_job("tile", config, model=model, batch=batch, network=network) as job:
+        if not job.tasks:
+            return
+        try:
+            card = read_card(card_path(network))
+        except SlidemillError as error:
+            job.fail_all(error)
+        else:
+            make = partial(_plan, card=card, card_sha256=job.network.card, config=config)
+            job.work_through(make, threads=threads, memory_mb=memory_mb)
+
+
+def _plan(task: Task, *, card: ModelCard, card_sha256: str, config: TileConfig) -> Made:
+    slide, output = Path(task.slide.slide), task.path(paths.PLAN)
+    of_slide = config.model_copy(update={"image": view_of(config.image, task.slide.row)})
+    plan = plan_slide(slide, card, task.memory_mb, of_slide)
+    with open_slide(slide, memory_mb=task.memory_mb, view=of_slide.image) as opened:
+        warnings = [*opened.inspect(), *pixel_size_warning(opened.pixel_size_um, card.pixel_size_um)]
+        look = appearance([opened.read(rows, columns) for rows, columns in windows(opened.shape)])
+    if not all(math.isfinite(number) for number in look.values()):
+        raise SlideError(f"{slide}: pixels are NaN or infinite; replace them")
+    write_json(output, plan.to_dict() | {"provenance": provenance("tile", of_slide, model_json=card_sha256)})
+    found = {
+        "pixels": math.prod(plan.grid.shape),
+        "slide_sha256": plan.slide_sha256,
+        "appearance": look,
+        "warnings": warnings,
+    }
+    return Made(files=[output], found=found)
+
+
+def pixel_size_warning(slide: PixelSize | None, training: PixelSize | None) -> list[str]:
+    """Return what to know if pixels are not square, or not as large as in the images that the network learned from."""
+    if slide is None:
+        return []
+    if training is None:
+        is_square = max(slide) <= min(slide) * (1 + _PIXEL_SIZE_TOLERANCE)
+        sides = f"{slide[0]:.4g} x {slide[1]:.4g} µm"
+        return [] if is_square else [f"its pixels are not square ({sides}); image.pixel_size_um makes them square"]
+    own, other = max(zip(slide, training, strict=True), key=lambda sides: abs(math.log(sides[0] / sides[1])))
+    if abs(own / other - 1) <= _PIXEL_SIZE_TOLERANCE:
+        return []
+    return [f"its pixels are {own / other:.3g} times as large as those of the training ({own:.4g} and {other:.4g} µm)"]

@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from pipeline.base.files import identity_of, provenance, sha256
-from pipeline.networks.weights_file import save_network
+from pipeline.base import paths
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import identity_of, provenance, replacing, sha256
+from pipeline.metrics.overlap import HEADLINE
+from pipeline.networks.model_card import card_path, read_card, write_partings
+from pipeline.networks.weights_file import load_network, save_network
+from pipeline.prediction.loop import make_ready
+from pipeline.project.jobs.batch_job import Made
+from pipeline.project.jobs.fingerprints import NETWORK_ALGORITHMS, Inputs, recipe
+from pipeline.project.jobs.ledger import makers_of
+from pipeline.project.jobs.network_job import inputs_of_train, make_network
 from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.report.held_back import write_held_back
+from pipeline.report.pictures import pictures_of_training
 from pipeline.runtime.device import choose_devices, set_up_process
-from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stage_sections import TrainConfig
+from pipeline.settings.schema import MIRROR_PX, ImageConfig
+from pipeline.settings.stage_sections import TileConfig, TrainConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
-from pipeline.training.loop import Task, shrink_state, train_network
+from pipeline.training.data.annotated_slides import check_classes
+from pipeline.training.held_back import label_held_back
+from pipeline.training.loop import Task, train_network
+from pipeline.training.pair_metrics import PairPredictor
+from pipeline.training.partings import compare_partings
 from pipeline.training.prepare import prepare_training
 
 log = logging.getLogger(__name__)
 
+_LIMITS = ("max_steps", "max_minutes", "patience")  # a training under higher ones goes on where it ended
+_IDENTITY_LENGTH = 16
+
 
 def run(
     *,
+    model: str,
     images: Path,
     labels: Path,
     weight_maps: Path,
-    output: Path,
-    history: Path,
     threads: int,
     devices: int,
     memory_mb: int,
     config: TrainConfig,
 ) -> None:
-    """Train one network; the same command continues an interrupted training.
+    """Train one network. An interrupted training continues, and a finished one goes on if its limits are raised.
 
     Parameters
     ----------
+    model : str
+        Name of the model in the configuration, or of one of its folds (``unet/fold1``).
     images : Path
         Folder of the training images.
     labels : Path
         Folder of the labels, with the names of the images.
     weight_maps : Path
         Folder of the weight maps, with the names of the images.
-    output : Path
-        Network file to write (model.safetensors), with model.json and the folder ``training`` beside it.
-    history : Path
-        CSV to write: a row for each validation.
     threads : int
         CPU threads that the job may use.
     devices : int
@@ -58,39 +78,153 @@ def run(
         Model, training, labels and how images are read.
     """
     set_up_process(threads)
-    groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
-    pairs, held_back = split_pairs(groups, config.split)
+
+    def split() -> tuple[list[TrainingPair], list[TrainingPair]]:
+        groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
+        return split_pairs(groups, config.split)
+
+    def made_from() -> Inputs:
+        pairs, held_back = split()
+        return inputs_of_train([*pairs, *held_back], held_back, start=config.model.pretrained)
+
+    def make() -> Made:
+        return _train(model, split(), weight_maps, devices=devices, memory_mb=memory_mb, config=config)
+
+    after = [("weigh", model.partition("/")[0]), *makers_of(Path(config.model.pretrained or ""))]
+    make_network("train", model, config, make, made_from=made_from, after=after)
+
+
+def _train(
+    model: str,
+    parts: tuple[list[TrainingPair], list[TrainingPair]],
+    weight_maps: Path,
+    *,
+    devices: int,
+    memory_mb: int,
+    config: TrainConfig,
+) -> Made:
+    pairs, held_back = parts
     log.info("training on %s", ", ".join(pair.name for pair in pairs))
     log.info("held back for validation: %s", ", ".join(pair.name for pair in held_back))
     everything = [*pairs, *held_back]
     prepared = prepare_training(everything, weight_maps, config, memory_mb=memory_mb)
+    training, held_back_images = prepared.images[: len(pairs)], prepared.images[len(pairs) :]
+    doubts = check_classes(training, held_back_images, config.labels.classes)
+    for doubt in doubts:
+        log.warning("training image %s", doubt)
+    doubts = [f"{image.name}: {warning}" for image in prepared.images for warning in image.warnings] + doubts
     start = Path(prepared.config.pretrained or "")
-    files = [path for pair in everything for path in (pair.image, pair.labels)] + [start] * start.is_file()
+    inputs = [path for pair in everything for path in (pair.image, pair.labels)] + [start] * start.is_file()
     resolved = config.model_copy(update={"model": prepared.config})
-    origin = provenance("train", resolved, **{str(path): sha256(path) for path in files})
-    task = Task(
-        network=prepared.network,
-        training=prepared.images[: len(pairs)],
-        validation=prepared.images[len(pairs) :],
-        classes=config.labels.classes,
-        config=prepared.config,
-        identity=identity_of(origin),
-        history=history,
-        folder=output.parent / "training",
+    origin = provenance("train", resolved, **{str(path): sha256(path) for path in inputs})
+    kept = Path(paths.KEPT.format(model=model, identity=_identity(origin)[:_IDENTITY_LENGTH]))
+    files = [Path(pattern.format(model=model)) for pattern in (paths.NETWORK, paths.CARD, paths.HISTORY)]
+    if all((kept / path.name).is_file() for path in files):
+        log.info("%s was made from the same images under the same settings; it is used again", kept)
+    else:
+        task = Task(
+            network=prepared.network,
+            training=training,
+            validation=held_back_images,
+            classes=config.labels.classes,
+            config=prepared.config,
+            identity=_identity(origin, but=_LIMITS),
+            folder=Path(paths.TRAINING.format(model=model)),
+        )
+        pixel_size_um = _common_pixel_size(everything, memory_mb, config.image)
+        chosen, objects = choose_devices(devices), prepared.objects
+        _learn(task, kept, chosen, pixel_size_um=pixel_size_um, objects=objects, origin=origin)
+    if read_card(kept / Path(paths.CARD).name).parting is None:
+        _compare_partings(kept, held_back, choose_devices(devices)[0], config, memory_mb=memory_mb)
+    for path in files:  # the network of other settings stays until this one is complete
+        with replacing(path) as temporary:
+            shutil.copyfile(kept / path.name, temporary)
+    _replace_folder(Path(paths.HELD_BACK.format(model=model)), kept)
+    return Made(files=files, found={"warnings": doubts})
+
+
+def _learn(
+    task: Task,
+    kept: Path,
+    devices: list[torch.device],
+    *,
+    pixel_size_um: PixelSize | None,
+    objects: Mapping[str, float],
+    origin: dict[str, Any],
+) -> None:
+    """Train, then write the network with its card and its history into the folder ``kept``, as a whole."""
+    best = train_network(task, devices)
+    log.info("best after %d steps: foreground Dice %.4f on the held-back images", best["step"], best[HEADLINE])
+    shutil.rmtree(kept, ignore_errors=True)  # if it is incomplete
+    with replacing(kept) as folder:
+        folder.mkdir()
+        save_network(
+            folder / Path(paths.NETWORK).name,
+            task.network,
+            classes=task.classes,
+            pixel_size_um=pixel_size_um,
+            metrics=best,
+            validation=[annotated.name for annotated in task.validation],
+            described={
+                "appearance": [one.appearance for one in (*task.training, *task.validation)],
+                "objects": objects,
+            },
+            origin=origin,
+        )
+        shutil.copyfile(task.history, folder / task.history.name)
+        _draw_held_back(folder / Path(paths.HELD_BACK).name, task, devices[0])
+    log.info("kept in %s", kept)
+
+
+def _draw_held_back(folder: Path, task: Task, device: torch.device) -> None:
+    """Write pictures of the held-back images, and the Dice of each."""
+    network = task.network.to(device).eval()
+    scores, pictures = {}, {}
+    for image in label_held_back(network, task.validation, num_classes=len(task.classes)):
+        scores[image.name] = image.foreground_dice
+        pictures[image.name] = pictures_of_training(image.pixels, image.truth, image.predicted)
+    write_held_back(folder, scores, pictures)
+
+
+def _replace_folder(folder: Path, kept: Path) -> None:
+    """Put the pictures of a network that was kept in place of those of the last one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if (kept / folder.name).is_dir():  # not of older versions
+        with replacing(folder) as temporary:
+            shutil.copytree(kept / folder.name, temporary)
+
+
+def _compare_partings(
+    kept: Path, held_back: list[TrainingPair], device: torch.device, config: TrainConfig, *, memory_mb: int
+) -> None:
+    """Compare the ways to tell objects apart on the held-back images, and add the table to the card."""
+    weights = kept / Path(paths.NETWORK).name
+    network, card = load_network(weights)
+    make_ready(network, device, "float32")
+    predictor = PairPredictor(
+        network=network,
+        card=card,
+        labels=config.labels,
+        tile=TileConfig(image=config.image, tile_px=None, mirror_px=MIRROR_PX, skip_glass=False),
+        memory_mb=memory_mb,
+        threads=torch.get_num_threads(),
     )
-    best = train_network(task, choose_devices(devices))
-    log.info("best after %d steps: mean Dice %.4f on the held-back images", best["step"], best["dice_mean"])
-    save_network(
-        output,
-        task.network,
-        classes=config.labels.classes,
-        pixel_size_um=_common_pixel_size(everything, memory_mb, config.image),
-        metrics=best,
-        validation=[pair.name for pair in held_back],
-        appearance=[annotated.appearance for annotated in prepared.images],
-        origin=origin,
-    )
-    shrink_state(task)
+    with replacing(card_path(weights)) as temporary:
+        try:
+            table = compare_partings(predictor, held_back, scratch=temporary.parent)
+        except SlidemillError as error:  # too little memory: the network is trained all the same
+            log.warning("ways to tell objects apart are not compared: %s", error)
+            table = []
+        write_partings(card_path(weights), table, output=temporary)
+    for one in table:
+        log.info("objects by %s: F1 %s, adapted Rand error %s", one.settings, one.f1, one.rand)
+
+
+def _identity(origin: dict[str, Any], *, but: Collection[str] = ()) -> str:
+    """Return the hash of what a training is made from, without the settings of its model in ``but``."""
+    config = recipe("train", json.dumps(origin["config"])).settings
+    model = {name: value for name, value in config["model"].items() if name not in but}
+    return identity_of([NETWORK_ALGORITHMS["train"], config | {"model": model}, origin["sha256"]])
 
 
 def _common_pixel_size(pairs: list[TrainingPair], memory_mb: int, view: ImageConfig) -> PixelSize | None:

@@ -9,26 +9,30 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import __version__
+from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, sha256, spreadsheet_text
 from pipeline.metrics.evaluation import Row
+from pipeline.metrics.overlap import HEADLINE
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.loop import make_ready
-from pipeline.project.splits import group_pairs, split_pairs
+from pipeline.project.jobs.batch_job import Made
+from pipeline.project.jobs.fingerprints import Inputs
+from pipeline.project.jobs.network_job import inputs_of_validate, make_network
+from pipeline.project.splits import Groups, group_pairs, split_pairs
 from pipeline.project.training_pairs import find_pairs
 from pipeline.runtime.device import prepare
 from pipeline.settings.stage_sections import ValidateConfig
-from pipeline.training.pair_metrics import measure_pair
+from pipeline.training.pair_metrics import PairPredictor, measure_pair
 
 log = logging.getLogger(__name__)
 
 
 def run(
     *,
-    network: Path,
+    model: str,
     images: Path,
     labels: Path,
-    output: Path,
     threads: int,
     memory_mb: int,
     config: ValidateConfig,
@@ -37,14 +41,12 @@ def run(
 
     Parameters
     ----------
-    network : Path
-        Network file of the fold (model.safetensors, with model.json beside it).
+    model : str
+        Name of the fold (``unet/fold1``).
     images : Path
         Folder of the training images.
     labels : Path
         Folder of the labels, with the names of the images.
-    output : Path
-        CSV to write, a row for each image.
     threads : int
         CPU threads that the job may use.
     memory_mb : int
@@ -52,7 +54,23 @@ def run(
     config : ValidateConfig
         The split, and how to predict and measure.
     """
-    groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
+    network, output = (Path(pattern.format(model=model)) for pattern in (paths.NETWORK, paths.VALIDATION))
+
+    def groups() -> Groups:
+        return group_pairs(find_pairs(images, labels), Path(config.split.samples))
+
+    def made_from() -> Inputs:
+        return inputs_of_validate(split_pairs(groups(), config.split)[1], network)
+
+    def make() -> Made:
+        return _validate(groups(), network=network, output=output, threads=threads, memory_mb=memory_mb, config=config)
+
+    make_network("validate", model, config, make, made_from=made_from, after=[("train", model)])
+
+
+def _validate(
+    groups: Groups, *, network: Path, output: Path, threads: int, memory_mb: int, config: ValidateConfig
+) -> Made:
     _, held_back = split_pairs(groups, config.split)
     device = prepare(threads)
     loaded, card = load_network(network)
@@ -64,14 +82,21 @@ def run(
     make_ready(loaded, device, config.precision)
     group_of = {pair.name: name for name, pairs in groups.items() for pair in pairs}
     origin: Row = {"version": __version__, "weights_sha256": sha256(network)}
+    predictor = PairPredictor(
+        network=loaded,
+        card=card,
+        labels=config.labels,
+        tile=config.tile,
+        memory_mb=memory_mb,
+        threads=threads,
+    )
     rows = []
     with replacing(output) as temporary:
         for pair in held_back:
             with tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
-                measured = measure_pair(
-                    loaded, card, pair, config, memory_mb=memory_mb, threads=threads, scratch=Path(scratch)
-                )
-            log.info("%s: mean Dice %.4f", pair.name, measured["dice_mean"])
+                measured = measure_pair(predictor, pair, config, scratch=Path(scratch))
+            log.info("%s: foreground Dice %.4f", pair.name, measured[HEADLINE])
             names: Row = {"sample": spreadsheet_text(pair.name), "group": spreadsheet_text(group_of[pair.name])}
             rows.append(names | measured | origin)
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    return Made(files=[output])

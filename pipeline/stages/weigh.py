@@ -1,4 +1,4 @@
-"""Compute the weight maps of all training images: class balance of the whole set, and boundaries."""
+"""Compute the maps of all training images: weights (class balance, boundaries), and the targets of heads."""
 
 from __future__ import annotations
 
@@ -6,38 +6,48 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import paths
 from pipeline.base.files import provenance, replacing, sha256
+from pipeline.project.jobs.batch_job import Made
+from pipeline.project.jobs.network_job import inputs_of_weigh, make_network
 from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.settings.stage_sections import WeighConfig
 from pipeline.slides.labels import open_labels
 from pipeline.slides.slide import Slide, open_slide
+from pipeline.training.data.head_targets import head_targets
 from pipeline.training.data.weight_map import class_weights, weight_bands
-from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
+from pipeline.training.data.weight_map_files import count_classes, label_reader, objects_of, write_maps
 
 log = logging.getLogger(__name__)
 
 
-def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: WeighConfig) -> None:
-    """Write one weight map (float16 TIFF) for every training image.
+def run(*, model: str, images: Path, labels: Path, memory_mb: int, config: WeighConfig) -> None:
+    """Write one TIFF for every training image: its weight map, and a channel for each head.
 
     Parameters
     ----------
+    model : str
+        Name of the model in the configuration.
     images : Path
         Folder of the training images.
     labels : Path
         Folder of the labels, with the names of the images.
-    output : Path
-        Folder to write ``NAME.tif`` into.
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : WeighConfig
-        Loss, labels and how images are read.
+        Loss, heads, labels and how images are read.
     """
+    make = partial(_weigh, images, labels, Path(paths.WEIGHT_MAPS.format(model=model)), memory_mb, config)
+    make_network("weigh", model, config, make, made_from=lambda: inputs_of_weigh(find_pairs(images, labels)))
+
+
+def _weigh(images: Path, labels: Path, output: Path, memory_mb: int, config: WeighConfig) -> Made:
     pairs = find_pairs(images, labels)
     balance = _class_balance(pairs, config, memory_mb)
     log.info("%d label images, class weights %s", len(pairs), balance)
@@ -48,14 +58,17 @@ def run(*, images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
             replacing(output / f"{pair.name}.tif") as temporary,
             tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
         ):
+            objects = objects_of(annotated, config.labels, scratch=Path(scratch))
             bands = weight_bands(
-                label_reader(annotated, config.labels, scratch=Path(scratch)),
+                label_reader(annotated, config.labels, objects),
                 annotated.shape,
                 class_weight=balance,
                 boundary_weight=config.loss.boundary_weight,
                 sigma_px=config.loss.boundary_sigma_px,
             )
-            write_weights(temporary, bands, annotated.shape, origin)
+            targets = head_targets(objects, config.heads.names, scratch=Path(scratch))
+            write_maps(temporary, bands, targets, annotated.shape, origin)
+    return Made(files=[output / f"{pair.name}.tif" for pair in pairs])
 
 
 def _class_balance(pairs: list[TrainingPair], config: WeighConfig, memory_mb: int) -> NDArray[np.float64]:

@@ -38,8 +38,22 @@ def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int
     Returns
     -------
     (channels, *window.shape) array
+        Rows follow each other in memory, as in what was read. Within the slide, it is what was read, not a copy.
     """
     rows = mirror(window.top, window.bottom, shape[0])
     columns = mirror(window.left, window.right, shape[1])
     block = read(slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    return block[:, rows - rows.min()][:, :, columns - columns.min()]
+    if window.left < 0 or window.right > shape[1]:
+        inside = [int(np.clip(edge, window.left, window.right)) - window.left for edge in (0, shape[1])]
+        block = _columns(block, columns - columns.min(), *inside)
+    return block if window.top >= 0 and window.bottom <= shape[0] else np.take(block, rows - rows.min(), axis=1)
+
+
+def _columns(block: NDArray[Any], indices: NDArray[np.intp], start: int, stop: int) -> NDArray[Any]:
+    """Return ``block[:, :, indices]`` with rows that follow each other; from ``start`` to ``stop`` indices count up."""
+    taken = np.empty((*block.shape[:2], len(indices)), block.dtype)
+    if start < stop:
+        taken[:, :, start:stop] = block[:, :, indices[start] : indices[start] + stop - start]
+    for outside in (slice(0, start), slice(stop, len(indices))):
+        taken[:, :, outside] = np.take(block, indices[outside], axis=2)
+    return taken

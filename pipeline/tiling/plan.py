@@ -1,7 +1,4 @@
-"""The plan of one slide, which ``tile`` writes and ``predict`` and ``stitch`` read.
-
-A slide that could not be read has a plan too: it holds the reason instead of a grid.
-"""
+"""The plan of one slide, which ``tile`` writes and ``predict`` and ``stitch`` read."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ _BLENDED_PX = 512  # tiles of networks with global context
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePlan:
-    """The plan of a readable slide.
+    """The plan of a slide.
 
     ``tissue`` lists the tiles to segment as runs [first, stop) of their numbers, row by row; None: all of them.
     """
@@ -85,40 +82,29 @@ class SlidePlan:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The plan of a sample: that of its slide, or the error why it has none."""
-
-    sample: str
-    slide: SlidePlan | None
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.slide is None) == (self.error is None):
-            raise ValueError(f"the plan of {self.sample!r} must have either a slide or an error")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON types."""
-        return {"sample": self.sample, "error": self.error, "slide": self.slide.to_dict() if self.slide else None}
-
-
-def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, tile_px: int | None) -> Grid:
+def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, *, tile_px: int | None, mirror_px: int) -> Grid:
     """Return the largest tiles that the settings allow; tiles that are blended stay as small as training patches."""
     if tile_px is None and card.geometry.context_px is None:
         tile_px = _BLENDED_PX
     if tile_px is not None:
-        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px)
+        return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px, mirror_px=mirror_px)
     try:
-        return Grid.within(shape, geometry=card.geometry, window_px=largest_window_px(card, memory_mb))
+        window_px = largest_window_px(card, memory_mb)
+        return Grid.within(shape, geometry=card.geometry, window_px=window_px, mirror_px=mirror_px)
     except ValueError as error:
         raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a plan that the stage ``tile`` wrote."""
+def read_plan(path: Path) -> SlidePlan:
+    """Read a plan that the stage ``tile`` wrote.
+
+    Raises
+    ------
+    SlidemillError
+        If the file is missing, or not a plan of this version.
+    """
     content = read_json(path)
     try:
-        slide = SlidePlan.from_dict(content["slide"]) if content["slide"] else None
-        return Plan(sample=content["sample"], slide=slide, error=content["error"])
+        return SlidePlan.from_dict(content)
     except (KeyError, TypeError, ValueError) as error:
         raise SlidemillError(f"{path}: not a plan of this version: {error!r}; remove it and run again") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.base.files import sha256
 from pipeline.networks.model_card import ModelCard
-from pipeline.project.image_files import parts_of
+from pipeline.project.drop.image_files import parts_of
 from pipeline.settings.stage_sections import TileConfig
 from pipeline.slides.intensity import measure_slide
 from pipeline.slides.slide import Slide, open_slide
@@ -27,7 +27,7 @@ def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) 
         If the slide cannot be read, or one piece of it does not fit ``memory_mb``.
     """
     with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
-        grid = plan_grid(slide.shape, card, memory_mb, config.tile_px)
+        grid = plan_grid(slide.shape, card, memory_mb, tile_px=config.tile_px, mirror_px=config.mirror_px)
         statistics = measure_slide(slide)
         tissue = _tissue(slide, grid) if config.skip_glass else None
         names = ", ".join(slide.channel_names)

@@ -7,8 +7,8 @@ images in 8-bit RGB. In fluorescence and electron microscopy dark may mean dim, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import groupby
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from pipeline.base.arrays import bands
+from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid, Region
 
@@ -27,7 +28,7 @@ _SMOOTH_PX = 4  # averaged first, so that camera noise does not count as tissue
 _CELL_PX = 32
 _MOST_CELLS = 2**22  # above it cells get larger, so that memory does not
 _MARGIN_PX = 64  # added around all tissue found
-_BAND_PX = 2**24
+_BAND_PX = 2**23  # read at a time
 
 _DARKEST_GLASS = 64  # below white
 _LARGEST_TINT = 20  # between the brightest and the darkest colour of glass
@@ -122,27 +123,41 @@ def _survey(slide: Slide) -> tuple[NDArray[np.uint8], tuple[float, float], NDArr
     spot = max(1, round(_SMOOTH_PX / scale[0]))
     cell = max(_CELL_PX / scale[0], math.sqrt(math.prod(shape) / _MOST_CELLS))
     spots = max(1, math.ceil(cell / spot))
-    darkest, counts, tints = [], np.zeros(256, dtype=np.int64), np.zeros(256)
-    for pixels in _bands(slide, level, spot * spots):
-        low = pixels.min(axis=0)
-        absorption = np.rint(_squares(255 - low, spot).mean(axis=(1, 3))).astype(np.uint8)
-        colour = _squares(pixels.max(axis=0) - low, spot).mean(axis=(1, 3))
-        counts += np.bincount(absorption.ravel(), minlength=256)
-        tints += np.bincount(absorption.ravel(), weights=colour.ravel(), minlength=256)
-        darkest.append(_squares(absorption, spots).max(axis=(1, 3)))
-    cell_px = (spot * spots * scale[0], spot * spots * scale[1])
-    return np.concatenate(darkest), cell_px, counts, tints / np.maximum(counts, 1)
+    side = spot * spots
+    found = [
+        *in_order(
+            partial(_survey_band, slide, level, rows, spot, spots)
+            for rows in bands(shape[0], max(1, _BAND_PX // (shape[1] * side)) * side)
+        )
+    ]
+    darkest, counts, tints = zip(*found, strict=True)
+    pixels = np.sum(counts, axis=0)
+    tint = np.sum(tints, axis=0) / spot**2 / np.maximum(pixels, 1)
+    return np.concatenate(darkest), (side * scale[0], side * scale[1]), pixels, tint
 
 
-def _bands(slide: Slide, level: int, cell: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield bands of whole cells over a level, (3, rows, columns), its last pixels repeated to fill the last cells."""
-    rows, columns = slide.shape_of(level)
-    for wanted in bands(rows, max(1, _BAND_PX // (columns * cell)) * cell):
-        band = slide.read(wanted, slice(0, columns), level)
-        yield np.pad(band, [(0, 0), (0, -band.shape[1] % cell), (0, -columns % cell)], mode="edge")
+def _survey_band(
+    slide: Slide, level: int, rows: slice, spot: int, spots: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return of a band of whole cells: the largest absorption in each cell, spots and summed tint by absorption.
+
+    The tint is summed over the pixels of all spots, in integers, so that bands of any height give the same. The last
+    pixels of the level are repeated to fill the last cells.
+    """
+    columns = slide.shape_of(level)[1]
+    band = slide.read(rows, slice(0, columns), level)
+    band = np.pad(band, [(0, 0), (0, -band.shape[1] % (spot * spots)), (0, -columns % (spot * spots))], mode="edge")
+    low = np.minimum(np.minimum(band[0], band[1]), band[2])  # many times faster than band.min(axis=0)
+    high = np.maximum(np.maximum(band[0], band[1]), band[2])
+    absorption = np.rint(_sums(255 - low, spot) / spot**2).astype(np.uint8)
+    colour = _sums(high - low, spot)
+    counts = np.bincount(absorption.ravel(), minlength=256)
+    tints = np.bincount(absorption.ravel(), weights=colour.ravel(), minlength=256).astype(np.int64)
+    cells = absorption.reshape(absorption.shape[0] // spots, spots, absorption.shape[1] // spots, spots)
+    return cells.max(axis=(1, 3)), counts, tints
 
 
-def _squares(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return (rows, side, columns, side) squares of an image."""
-    rows, columns = image.shape
-    return image.reshape(rows // side, side, columns // side, side)
+def _sums(image: NDArray[np.uint8], side: int) -> NDArray[np.uint32]:
+    """Return the sum of each square of ``side`` pixels: of its columns, then of its rows."""
+    across = reduce(np.add, (image[:, start::side].astype(np.uint32) for start in range(side)))
+    return reduce(np.add, (across[start::side] for start in range(side)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,13 @@ class StepMemory:
 
 
 def resolve(
-    config: ModelConfig, data: TrainingSet, *, in_channels: int, num_classes: int, memory_mb: int
+    config: ModelConfig,
+    data: TrainingSet,
+    *,
+    in_channels: int,
+    num_classes: int,
+    heads: Sequence[str] = (),
+    memory_mb: int,
 ) -> ResolvedConfig:
     """Return the configuration with a value for every ``auto``, and log the reasons.
 
@@ -75,7 +81,7 @@ def resolve(
         Other settings are not changed.
     data : TrainingSet
         Measurements of the training images.
-    in_channels, num_classes : int
+    in_channels, num_classes, heads
         Of the network.
     memory_mb : int
         Memory limit of the training job, on the CPU or the GPU.
@@ -85,13 +91,13 @@ def resolve(
     ConfigError
         If the architecture has no such option, or the smallest step does not fit into ``memory_mb``.
     """
-    shape = {"in_channels": in_channels, "num_classes": num_classes}
+    shape = {"in_channels": in_channels, "num_classes": num_classes, "heads": heads}
     options: dict[str, Any] = dict(config.stated_options)
     if "depth" in config.auto_options and (depth := choose_depth(config, data, shape)) is not None:
         options["depth"] = depth
     exact = {"normalization": "batch"} if "normalization" in config.auto_options else {}
     network = _build_without_memory(config.architecture, options | exact, shape)
-    step = measure_step(network, num_classes)
+    step = measure_step(network)
     patch_px = choose_patch(config, data, step, memory_mb) if config.patch_px == AUTO else config.patch_px
     batch_size = config.batch_size
     if batch_size == AUTO:
@@ -110,7 +116,7 @@ def resolve(
     return ResolvedConfig(**{name: getattr(config, name) for name in type(config).model_fields} | resolved)
 
 
-def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) -> int | None:
+def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, Any]) -> int | None:
     """Return the smallest depth whose context spans three objects; None (the default depth) without an object.
 
     Images and patches must be at least four strides wide, which limits the depth.
@@ -120,10 +126,9 @@ def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, int]) 
         return None
     side_px = data.side_px if config.patch_px == AUTO else min(data.side_px, config.patch_px)
     wanted_px = SPAN * data.object_px
-    best, context_px = DEPTHS[0], 0
-    for depth in DEPTHS:
-        geometry = _geometry_at(depth, config, shape)
-        if depth > DEPTHS[0] and CELLS * geometry.stride_px > side_px:
+    best, context_px = None, 0
+    for depth, geometry in _possible_depths(config, shape):
+        if best is not None and CELLS * geometry.stride_px > side_px:
             break
         best, context_px = depth, geometry.context_px or 0
         if context_px >= wanted_px:
@@ -194,20 +199,41 @@ def choose_normalization(batch_size: int) -> str:
     return "group"
 
 
-def measure_step(network: SegmentationModel, num_classes: int) -> StepMemory:
+def measure_step(network: SegmentationModel) -> StepMemory:
     """Return the memory of a step of a network, which is on the device ``meta``."""
-    grown = round(_HEAP * training_bytes_per_px(network, num_classes=num_classes)) + _LOADED_BYTES
+    grown = round(_HEAP * training_bytes_per_px(network)) + _LOADED_BYTES
     fixed = _PROCESS_BYTES + _WEIGHT_BYTES * count_parameters(network)
     return StepMemory(geometry=network.geometry, fixed_bytes=fixed, bytes_per_px=grown)
 
 
-def _geometry_at(depth: int, config: ModelConfig, shape: dict[str, int]) -> Geometry:
+def _possible_depths(config: ModelConfig, shape: dict[str, Any]) -> Iterator[tuple[int, Geometry]]:
+    """Yield the depths, in ascending order, that the other options allow; deep supervision needs three levels.
+
+    Raises
+    ------
+    ConfigError
+        If the architecture refuses the options at every depth: the reason at the first.
+    """
+    refusals, found = list[ConfigError](), False
+    for depth in DEPTHS:
+        try:
+            geometry = _geometry_at(depth, config, shape)
+        except ConfigError as error:
+            refusals.append(error)
+        else:
+            found = True
+            yield depth, geometry
+    if not found:
+        raise refusals[0]
+
+
+def _geometry_at(depth: int, config: ModelConfig, shape: dict[str, Any]) -> Geometry:
     """Return the geometry at a depth, with batch normalization: with others the context is always global."""
     local = {"normalization": "batch"} if "normalization" in config.options else {}
     return _build_without_memory(config.architecture, config.stated_options | local | {"depth": depth}, shape).geometry
 
 
-def _build_without_memory(architecture: str, options: Options, shape: dict[str, int]) -> SegmentationModel:
+def _build_without_memory(architecture: str, options: Options, shape: dict[str, Any]) -> SegmentationModel:
     try:
         with torch.device("meta"):
             return models.build(architecture, options=options, **shape)

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
 from pipeline.base.files import replacing
-from pipeline.base.palette import EXTRA_RGB, MISSED_RGB
+from pipeline.base.palette import PREDICTED_RGB, TRUTH_RGB
 from pipeline.training.state import HistoryRow
 
 log = logging.getLogger(__name__)
 
-_EXAMPLE_PX = 512
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -61,7 +60,7 @@ class History:
     def _add_events(self, row: HistoryRow, picture: NDArray[np.uint8]) -> None:
         step = int(row["step"])
         for name, value in row.items():
-            if name != "step":
+            if name not in ("step", "max_steps"):
                 self._events.add_scalar(name.replace("_", "/", 1) if name.startswith("dice_") else name, value, step)
         self._events.add_image("held back", picture, step, dataformats="HWC")
         self._events.flush()
@@ -72,26 +71,24 @@ class History:
             self._events.close()
 
 
-def overlay(image: NDArray[np.float32], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the centre of an image with the outlines of the true classes (blue) and the predicted ones (orange).
+def overlay(pixels: NDArray[np.float32], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a region of an image with the outlines of the true classes (blue) and the predicted ones (orange).
 
     Parameters
     ----------
-    image : (channels, rows, columns) float32 array
+    pixels : (channels, rows, columns) float32 array
         Normalized; the first three channels are shown, or the first alone.
     truth, predicted : (rows, columns) uint8 array
         Class maps.
 
     Returns
     -------
-    (rows, columns, 3) uint8 array, at most 512 px a side
+    (rows, columns, 3) uint8 array
     """
-    rows, columns = (slice(max(0, (side - _EXAMPLE_PX) // 2), (side + _EXAMPLE_PX) // 2) for side in truth.shape)
-    pixels = image[:, rows, columns]
     shown = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
     picture = (255 * np.clip(shown, 0, 1)).astype(np.uint8).transpose(1, 2, 0).copy()
-    for classes, colour in ((truth, MISSED_RGB), (predicted, EXTRA_RGB)):
-        picture[find_boundaries(classes[rows, columns], mode="inner")] = colour
+    for classes, colour in ((truth, TRUTH_RGB), (predicted, PREDICTED_RGB)):
+        picture[find_boundaries(classes, mode="inner")] = colour
     return picture
 
 

@@ -23,8 +23,9 @@ from tqdm import tqdm
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
-from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
-from pipeline.prediction.forward import predict_image
+from pipeline.metrics.overlap import HEADLINE, confusion, mean_over_classes, per_class
+from pipeline.prediction.forward import predict_regions
+from pipeline.runtime.device import is_out_of_memory
 from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.batches import Batches, training_batches
@@ -32,7 +33,7 @@ from pipeline.training.history import History, overlay
 from pipeline.training.optimization import schedule
 from pipeline.training.processes import gather, run_processes, start_fabric
 from pipeline.training.state import STATE, HistoryRow, TrainingState, read_state, write_state
-from pipeline.training.step import Learner, NotFiniteError
+from pipeline.training.step import Learner, Losses, NotFiniteError
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,10 @@ class Task:
     config
         Loss, patches, steps, time.
     identity
-        Hash of settings and data. Only a state with the same identity is continued.
-    history
-        The CSV that grows with each validation.
+        Hash of data and settings, without the limits of steps and time, and patience. Only a state with the same
+        identity is continued.
     folder
-        For the state, TensorBoard events, and a batch that failed.
+        For the state, the history, TensorBoard events, and a batch that failed.
     """
 
     network: SegmentationModel
@@ -70,15 +70,18 @@ class Task:
     classes: list[str]
     config: ResolvedConfig
     identity: str
-    history: Path
     folder: Path
+
+    @property
+    def history(self) -> Path:
+        """The CSV that grows with each validation."""
+        return self.folder / "history.csv"
 
 
 def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the CPU.
 
-    The state of the training stays in ``task.folder``, so that a finished training is not repeated
-    (:func:`shrink_state`).
+    The state of the training stays in ``task.folder``, so that a finished training can go on to higher limits.
 
     Parameters
     ----------
@@ -88,8 +91,9 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     Returns
     -------
     dict
-        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, waiting,
-        steps_per_s, and Dice on the held-back images per class and as ``dice_mean``.
+        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, ``loss_HEAD`` of
+        each head, waiting, steps_per_s, and Dice on the held-back images per class, as ``dice_mean`` and as
+        ``foreground_dice``.
 
     Raises
     ------
@@ -111,53 +115,64 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     return state.chosen
 
 
-def shrink_state(task: Task) -> None:
-    """Reduce the state of a finished training to its best network.
-
-    That is enough if the job runs again: Snakemake deletes its outputs if it was killed before it noted their end.
-    """
-    state = read_state(task.folder / STATE, task.identity)
-    assert state is not None  # training has just read it
-    state.over, state.tensors = True, {"best": state.tensors["best"]}
-    write_state(task.folder / STATE, task.identity, state)
-
-
 def _train(fabric: Fabric, task: Task) -> None:
     """Train in this process; the first process also validates and writes files."""
     config = task.config
     learner = Learner(fabric, task.network, config)
-    state = read_state(task.folder / STATE, task.identity) or TrainingState()
-    if state.over:
-        log.info("finished at step %d; to train again, remove %s", state.step, task.folder)
-    elif state.step:
+    state = _earlier_state(task)
+    if state.step:
         log.info("continuing after step %d, %.0f s of training", state.step, state.elapsed_s)
         learner.load(state)
     batches = training_batches(fabric, task.training, config, first=state.step)
     clock = Clock(max_steps=config.max_steps, max_seconds=config.max_seconds, earlier_s=state.elapsed_s)
     validator = _Validator(task, learner, state, batches, clock) if fabric.is_global_zero else None
     interval = validation_interval(config, sum(math.prod(image.shape) for image in task.validation))
-    is_over = state.over or clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)
+    is_over = clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config)
     with tqdm(total=100, unit="%", disable=None, desc="train") as bar:
         while not is_over:
-            rate = config.learning_rate * schedule(clock.fraction(state.step + 1), config.optimizer)
-            batch = next(batches)
-            try:
-                loss = learner.step(batch, rate=rate, number=state.step)
-            except NotFiniteError as error:
-                raise SlidemillError(f"{error}; {_save_failed_batch(fabric, batch, task.folder)}") from error
+            rate = config.learning_rate * schedule(clock.fraction(state.step + 0.5), config.optimizer)
+            losses = _step(fabric, learner, next(batches), task, rate=rate, number=state.step)
             state.step += 1
             clock.read(fabric)
             is_over = clock.fraction(state.step) >= 1
             if validator:
-                validator.losses.append(loss)
+                validator.losses.append(losses)
             if state.step % interval == 0 or is_over:
                 if validator:
                     validator.validate(rate)
-                is_over = fabric.broadcast(is_over or _is_out_of_patience(state, config))
                 clock.read(fabric)
+                is_over = fabric.broadcast(clock.fraction(state.step) >= 1 or _is_out_of_patience(state, config))
             bar.update(round(100 * clock.fraction(state.step)) - bar.n)
     if validator:
         validator.history.close()
+
+
+def _earlier_state(task: Task) -> TrainingState:
+    """Return the state to go on from: of the same training under limits no higher than these; else a new one."""
+    config = task.config
+    limits = [config.max_steps, config.max_seconds, config.patience or math.inf]
+    state = read_state(task.folder / STATE, task.identity)
+    if state and any(now < then for now, then in zip(limits, state.limits, strict=True)):
+        log.info("an earlier training went on for longer: training starts from the beginning")
+        state = None
+    state = state or TrainingState()
+    state.limits = limits
+    return state
+
+
+def _step(fabric: Fabric, learner: Learner, batch: list[Tensor], task: Task, *, rate: float, number: int) -> Losses:
+    """Make a step and return its losses; raise :class:`SlidemillError` if it is not finite, or memory runs out."""
+    try:
+        return learner.step(batch, rate=rate, number=number)
+    except NotFiniteError as error:
+        raise SlidemillError(f"{error}; {_save_failed_batch(fabric, batch, task.folder)}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SlidemillError(
+            f"a step of {task.config.batch_size} patches of {task.config.patch_px} px does not fit into the memory of "
+            f"{fabric.device}; lower batch_size or patch_px, or training.memory_mb if they are auto"
+        ) from error
 
 
 class _Validator:
@@ -165,7 +180,7 @@ class _Validator:
 
     def __init__(self, task: Task, learner: Learner, state: TrainingState, batches: Batches, clock: Clock) -> None:
         self._task, self._learner, self._state, self._batches, self._clock = task, learner, state, batches, clock
-        self.losses: list[float] = []
+        self.losses: list[Losses] = []
         self.history = History(task.history, task.folder, state.step)
         if state.history:
             self.history.write(state.history)
@@ -177,21 +192,21 @@ class _Validator:
         lasted_s = elapsed_s - self._since_s
         row = {
             "step": self._state.step,
+            "max_steps": self._task.config.max_steps,
             "elapsed_s": elapsed_s,
             "learning_rate": rate,
-            "loss": float(np.mean(self.losses)),
+            **{name: float(np.mean([losses[name] for losses in self.losses])) for name in self.losses[0]},
             "waiting": (waited_s - self._waited_s) / lasted_s,
             "steps_per_s": len(self.losses) / lasted_s,
         }
-        images = self._task.validation
         with self._learner.autocast():
-            scores, predicted = validate(self._learner.validated, images, self._task.classes)
+            scores, picture = validate(self._learner.validated, self._task.validation, self._task.classes)
         row |= scores
         self._state.record(self._learner.validated, row, last=bool(self._task.config.folds))
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)
-        self.history.write(self._state.history, overlay(images[0].image[:], images[0].classes[:], predicted))
+        self.history.write(self._state.history, picture)
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.losses.clear()
         self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
@@ -200,20 +215,23 @@ class _Validator:
 def validate(
     network: SegmentationModel, images: list[Annotated], classes: list[str]
 ) -> tuple[HistoryRow, NDArray[np.uint8]]:
-    """Return the Dice per class over all pixels of ``images``, and its mean; also the classes of the first image.
+    """Return the Dice per class over all pixels of ``images``, and its means; also a picture of the first image.
 
-    Images are predicted in tiles, as slides are. The network is left in evaluation mode.
+    Images are read, predicted and counted tile by tile, as slides are; the picture is the tile in the middle. The
+    network is left in evaluation mode.
     """
     network.eval()
-    counts, first = np.zeros((len(classes), len(classes)), np.int64), None
+    counts, pictures = np.zeros((len(classes), len(classes)), np.int64), list[NDArray[np.uint8]]()
     for image in images:
-        predicted = predict_image(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX)
-        counts += confusion(image.classes[:], predicted, num_classes=len(classes))
-        first = predicted if first is None else first
-    assert first is not None  # there are images
+        tiles = predict_regions(network, image.image, num_classes=len(classes), tile_px=_VALIDATION_TILE_PX)
+        for region, predicted in tiles:
+            truth = image.classes[region.slices]
+            counts += confusion(truth, predicted, num_classes=len(classes))
+            if not pictures and region.holds(image.shape[0] // 2, image.shape[1] // 2):
+                pictures.append(overlay(image.image[:, *region.slices], truth, predicted))
     scores = per_class("dice", counts)
     row = {f"dice_{name}": float(score) for name, score in zip(classes, scores, strict=True)}
-    return row | {"dice_mean": mean_over_classes(scores)}, first
+    return row | {"dice_mean": mean_over_classes(scores), HEADLINE: mean_over_classes(scores[1:])}, pictures[0]
 
 
 def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
@@ -246,8 +264,8 @@ class Clock:
         """Take the time of the first process in all processes."""
         self._read_s = fabric.broadcast(self.elapsed_s())
 
-    def fraction(self, step: int) -> float:
-        """Return the share of the training that is done after ``step`` steps.
+    def fraction(self, step: float) -> float:
+        """Return the share of the training that is done after ``step`` steps, a half being the middle of a step.
 
         Without a limit of time, or far from it, this depends on the step alone: such a training is repeatable. Near the
         start, time may be slightly ahead, since the first steps are slow.
@@ -265,7 +283,7 @@ def _save_failed_batch(fabric: Fabric, batch: list[Tensor], folder: Path) -> str
     parts = [gather(part) for part in batch]
     path = folder / "failed-batch.npz"
     if fabric.is_global_zero:
-        image, target, weights = (part.cpu().numpy() for part in parts)
+        image, target, maps = (part.cpu().numpy() for part in parts)
         with replacing(path) as temporary:
-            np.savez(temporary, image=image, target=target, weights=weights)
+            np.savez(temporary, image=image, target=target, maps=maps)
     return f"the batch is in {path}; lower learning_rate, or train in float32"

@@ -32,7 +32,7 @@ def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence
     losses: list[float] = []
     for number, rate in enumerate(tqdm(rates, disable=None, desc="find-lr")):
         try:
-            losses.append(learner.step(next(batches), rate=rate, number=number))
+            losses.append(learner.step(next(batches), rate=rate, number=number)["loss"])
         except NotFiniteError:
             break
         if smooth(losses)[-1] > _EXPLODED * smooth(losses).min():

@@ -48,6 +48,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int) -> None:
         group["lr"] = rate * group["relative_rate"] if step >= group["first_step"] else 0.0
 
 
+def drop_frozen_gradients(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Remove the gradients of groups that are frozen at a step: what is not applied must not count when clipping."""
+    for group in optimizer.param_groups:
+        if step < group["first_step"]:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
 def set_mode(network: SegmentationModel, config: ModelConfig, step: int) -> None:
     """Switch to training mode; a frozen encoder keeps its statistics, and needs no gradients if it is always frozen."""
     network.train()
@@ -58,7 +66,10 @@ def set_mode(network: SegmentationModel, config: ModelConfig, step: int) -> None
 
 
 def schedule(fraction: float, config: OptimizerConfig) -> float:
-    """Return the learning rate relative to its peak, at a ``fraction`` in [0, 1] of the training."""
+    """Return the learning rate relative to its peak, at a ``fraction`` in [0, 1] of the training.
+
+    It may be 0 at both ends; the rate of a step is that in its middle, so every step learns.
+    """
     rise = min(1.0, fraction / config.warm_up) if config.warm_up else 1.0
     fall: dict[str, float] = {
         "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),

@@ -1,77 +1,129 @@
-"""Metrics of a network on an annotated image, by the same steps as for a slide with a reference."""
+"""Predictions of annotated images, and their metrics by the same steps as for a slide with a reference."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import zarr
 
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import Array
-from pipeline.masks.instances import mask_images, pixel_area
-from pipeline.metrics.evaluation import Row, copy_mask, copy_reference, measure, open_reference
+from pipeline.base.errors import SlideError
+from pipeline.masks.instances import mask_images, pixel_area, with_areas
+from pipeline.metrics.evaluation import (
+    LabelledImage,
+    Row,
+    copy_mask,
+    copy_reference,
+    measure,
+    open_reference,
+)
 from pipeline.networks.model_card import ModelCard
 from pipeline.prediction.loop import segment_slides
-from pipeline.prediction.store import open_prediction, write_predictions
+from pipeline.prediction.results import Target
+from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.stage_sections import ValidateConfig
+from pipeline.settings.masks import DISTANCE, MaskConfig, resolve_masks
+from pipeline.settings.stage_sections import LabelConfig, TileConfig, ValidateConfig
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.plan_slide import plan_slide
 
 
-def measure_pair(
-    network: SegmentationModel,
-    card: ModelCard,
-    pair: TrainingPair,
-    config: ValidateConfig,
-    *,
-    memory_mb: int,
-    threads: int,
-    scratch: Path,
-) -> Row:
-    """Segment the image of ``pair`` and return all metrics of its mask.
+@dataclass(frozen=True, kw_only=True)
+class PredictedPair:
+    """The prediction of an annotated image (arrays by name), and its truth."""
 
-    Parameters
+    group: zarr.Group
+    truth: LabelledImage
+
+    def masks(self, config: MaskConfig, *, pixel_um2: float | None, scratch: Path) -> LabelledImage:
+        """Return the mask of the prediction."""
+        labels: Array = self.group["labels"]  # type: ignore[assignment]
+        probabilities: Array | None = self.group.get("probabilities")  # type: ignore[assignment]
+        images = mask_images(
+            labels,
+            probabilities,
+            config,
+            distance=head_of(self.group, DISTANCE),
+            pixel_um2=pixel_um2,
+            scratch=scratch / "mask",
+        )
+        return copy_mask(images["classes"], images.get("instances"), scratch / "predicted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPredictor:
+    """A network that predicts annotated images.
+
+    Attributes
     ----------
     network : SegmentationModel
         Ready for prediction (:func:`pipeline.prediction.loop.make_ready`), with its ``card``.
     memory_mb : int
         Memory limit of reading and prediction.
-    scratch : Path
-        Empty folder for intermediate files.
-
-    Raises
-    ------
-    SlidemillError
-        If the image or its labels cannot be read, or do not fit each other.
     """
-    plan = plan_slide(pair.image, card, memory_mb, config.tile)
-    prediction = scratch / "prediction.zarr.zip"
-    watershed = config.masks.instances == "watershed"
-    with write_predictions(
-        prediction, num_classes=len(card.classes), probabilities=watershed, identity=pair.name
-    ) as writer:
-        writer.begin(pair.name, plan.grid, (tile.write for tile in plan.glass()))
-        segment_slides(network, card, [(pair.name, plan)], writer, memory_mb=memory_mb, threads=threads)
-        writer.finish({})
-    return _measure(prediction, pair, plan, config, memory_mb, scratch)
 
+    network: SegmentationModel
+    card: ModelCard
+    labels: LabelConfig
+    tile: TileConfig
+    memory_mb: int
+    threads: int
 
-def _measure(
-    prediction: Path, pair: TrainingPair, plan: SlidePlan, config: ValidateConfig, memory_mb: int, scratch: Path
-) -> Row:
-    """Make the mask of a prediction, and compare it with the labels."""
-    with ExitStack() as stack:
-        group = stack.enter_context(open_prediction(prediction, pair.name))
-        truth = stack.enter_context(
-            open_reference(pair.labels, plan.grid.shape, pair.image, config.labels, memory_mb=memory_mb, view=plan.view)
+    def plan(self, pair: TrainingPair) -> SlidePlan:
+        """Return the plan of the image of a pair."""
+        return plan_slide(pair.image, self.card, self.memory_mb, self.tile)
+
+    @contextmanager
+    def predict(self, pair: TrainingPair, plan: SlidePlan, scratch: Path, *, keep: set[str]) -> Iterator[PredictedPair]:
+        """Predict the image of a pair into an empty folder, with ``probabilities`` and ``heads`` if they are to keep.
+
+        Raises
+        ------
+        SlidemillError
+            If the image or its labels cannot be read, or do not fit each other.
+        """
+        path = scratch / "prediction.zarr.zip"
+        target = Target(sample=pair.name, plan=plan, path=path, identity=pair.name)
+        finished_ones = segment_slides(
+            self.network,
+            self.card,
+            [target],
+            probabilities="probabilities" in keep,
+            heads="heads" in keep,
+            memory_mb=self.memory_mb,
+            threads=self.threads,
         )
-        labels: Array = group["labels"]  # type: ignore[assignment]
-        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
-        area_um2 = pixel_area(plan.pixel_size_um, config.masks, slide=plan.slide)
-        images = mask_images(labels, probabilities, config.masks, pixel_um2=area_um2, scratch=scratch / "mask")
+        for finished in finished_ones:
+            if isinstance(finished.outcome, SlideError):
+                raise finished.outcome
+        with ExitStack() as stack:
+            group = stack.enter_context(open_prediction(path))
+            truth = stack.enter_context(
+                open_reference(
+                    pair.labels, plan.grid.shape, pair.image, self.labels, memory_mb=self.memory_mb, view=plan.view
+                )
+            )
+            copied = copy_reference(truth, self.labels, scratch / "truth")
+            yield PredictedPair(group=group, truth=copied)
+
+
+def measure_pair(predictor: PairPredictor, pair: TrainingPair, config: ValidateConfig, *, scratch: Path) -> Row:
+    """Segment the image of ``pair`` and return all metrics of its mask; ``scratch`` is an empty folder.
+
+    What a network was found best with is not used: that was chosen on the same images.
+    """
+    masks = resolve_masks(config.masks, predictor.card.to_dict() | {"parting": []})
+    masks = with_areas(masks, predictor.card.objects.get("small_area_px"))
+    plan = predictor.plan(pair)
+    area_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)
+    with predictor.predict(pair, plan, scratch, keep=masks.needs) as predicted:
         return measure(
-            copy_reference(truth, config.labels, scratch / "truth"),
-            copy_mask(images["classes"], images.get("instances"), scratch / "predicted"),
+            predicted.truth,
+            predicted.masks(masks, pixel_um2=area_um2, scratch=scratch),
             classes=config.labels.classes,
             config=config.metrics,
             pixel_size_um=plan.pixel_size_um,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class PreparedTraining:
     network: SegmentationModel
     config: ResolvedConfig
     images: list[Annotated]
+    objects: Mapping[str, float]
 
 
 def prepare_training(
@@ -35,7 +36,7 @@ def prepare_training(
     pairs : sequence of TrainingPair
         All annotated images, those held back for validation included.
     weight_maps : Path
-        Folder of their weight maps.
+        Folder of their weight maps, with the targets of heads.
     memory_mb : int
         Memory that the training may take.
 
@@ -44,8 +45,10 @@ def prepare_training(
     SlidemillError
         If an image, its labels, an option or the pretrained weights cannot be used.
     """
-    shape = {"in_channels": len(config.image.channels), "num_classes": len(config.labels.classes)}
+    channels, classes = len(config.image.channels), len(config.labels.classes)
+    heads = config.model.heads.names
     data = describe_training_set(pairs, config.labels, config.image, memory_mb=memory_mb)
-    resolved = resolve(config.model, data, memory_mb=memory_mb, **shape)
+    resolved = resolve(config.model, data, in_channels=channels, num_classes=classes, heads=heads, memory_mb=memory_mb)
     images = open_pairs(pairs, weight_maps, memory_mb=memory_mb, config=config)
-    return PreparedTraining(network=build_network(resolved, **shape), config=resolved, images=images)
+    network = build_network(resolved, in_channels=channels, num_classes=classes, heads=heads)
+    return PreparedTraining(network=network, config=resolved, images=images, objects=data.objects)

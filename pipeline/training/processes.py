@@ -156,7 +156,18 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batch_norm(network: nn.Module) -> None:
-    """Compute every batch normalization of a network over all processes; modules are changed in place."""
+    """Compute every batch normalization of a network over all processes; modules are changed in place.
+
+    Raises
+    ------
+    SlidemillError
+        If one is of another class, whose function is not known; some of ``smp/...`` have an activation inside.
+    """
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SharedBatchNorm):
+            raise SlidemillError(
+                f"batch normalization of the class {type(module).__name__} cannot be computed over several processes; "
+                "train this network on one device, or choose another encoder"
+            )

@@ -22,24 +22,26 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.base.files import replacing
+from pipeline.metrics.overlap import HEADLINE
 
 log = logging.getLogger(__name__)
 
 HistoryRow = dict[str, float]
 
 STATE = "state.safetensors"
+_PROGRESS = ("limits", "step", "elapsed_s", "history", "chosen", "scaler")
 
 
 @dataclass(kw_only=True)
 class TrainingState:
     """Progress of a training, and its tensors by part (``network``, ``optimizer``, ``average``, ``best``) and name.
 
-    ``elapsed_s`` includes interrupted runs. ``chosen`` is the row of the best network. ``scaler`` is the state of the
-    loss scaling of float16. Once training is ``over`` and its network is written, only the best tensors are kept.
+    ``limits`` are those of steps, seconds and patience under which it got here. ``elapsed_s`` includes interrupted
+    runs. ``chosen`` is the row of the best network. ``scaler`` is the state of the loss scaling of float16.
     """
 
+    limits: list[float] = field(default_factory=list)
     step: int = 0
-    over: bool = False
     elapsed_s: float = 0.0
     history: list[HistoryRow] = field(default_factory=list)
     chosen: HistoryRow | None = None
@@ -47,13 +49,14 @@ class TrainingState:
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def record(self, network: nn.Module, row: HistoryRow, *, last: bool) -> None:
-        """Add a row to the history, and keep the network if it scores higher than the best before it.
+        """Add a row to the history, and keep the network if its foreground Dice is higher than the best before it.
 
-        With ``last``, the network is kept whatever its score: in cross-validation, the held-back images choose nothing.
+        Without a score, as of images that have no foreground and are given none, the latest network is kept. With
+        ``last``, the network is kept whatever its score: in cross-validation, the held-back images choose nothing.
         """
         self.history.append(row)
-        best = -math.inf if self.chosen is None else self.chosen["dice_mean"]
-        if last or row["dice_mean"] > best:
+        best = -math.inf if self.chosen is None else self.chosen[HEADLINE]
+        if last or math.isnan(row[HEADLINE]) or row[HEADLINE] > best:
             self.chosen = row
             self.tensors["best"] = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
@@ -100,7 +103,7 @@ def write_state(path: Path, identity: str, state: TrainingState) -> None:
         for part, tensors in state.tensors.items()
         for name, value in tensors.items()
     }
-    progress = {name: getattr(state, name) for name in ("step", "over", "elapsed_s", "history", "chosen", "scaler")}
+    progress = {name: getattr(state, name) for name in _PROGRESS}
     with replacing(path) as temporary:
         safetensors.torch.save_file(flat, temporary, {"identity": identity, "progress": json.dumps(progress)})
 

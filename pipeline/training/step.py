@@ -16,9 +16,12 @@ from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import ResolvedConfig
 from pipeline.training.losses import SegmentationLoss
-from pipeline.training.optimization import average_of, build_optimizer, set_mode, set_rate
+from pipeline.training.losses.heads import HeadLosses
+from pipeline.training.optimization import average_of, build_optimizer, drop_frozen_gradients, set_mode, set_rate
 from pipeline.training.processes import gather, processes, share_batch_norm
 from pipeline.training.state import TrainingState
+
+Losses = dict[str, float]  # ``loss``, and of each head ``loss_HEAD``, before its weight
 
 
 class NotFiniteError(SlidemillError):
@@ -55,7 +58,7 @@ class Learner:
         self._optimizer = build_optimizer(network, config)
         self._model, self._stepper = fabric.setup(network, self._optimizer)
         self._model.mark_forward_method("logits_to_train")
-        self._loss_of = SegmentationLoss(config.loss)
+        self._loss_of, self._head_losses_of = SegmentationLoss(config.loss), HeadLosses(config.loss, network.heads)
         self._average = average_of(network, config.optimizer.average)
 
     @property
@@ -71,10 +74,10 @@ class Learner:
         """
         return self._fabric.autocast()
 
-    def step(self, batch: list[Tensor], *, rate: float, number: int) -> float:
-        """Make step ``number`` (from 0) at a learning rate; return the loss of the whole batch.
+    def step(self, batch: list[Tensor], *, rate: float, number: int) -> Losses:
+        """Make step ``number`` (from 0) at a learning rate; return the losses of the whole batch.
 
-        ``batch`` is image (N, channels, P, P), target (N, P, P) and weight map (N, P, P) of this process.
+        ``batch`` is image (N, channels, P, P), target (N, P, P) and maps (N, 1 + heads, P, P) of this process.
 
         Raises
         ------
@@ -86,8 +89,9 @@ class Learner:
         set_mode(self._network, self._config, number)
         set_rate(self._optimizer, rate, number)
         image, *truth = batch
-        loss = self._loss(image, truth)
+        loss, of_heads = self._loss(image, truth)
         self._fabric.backward(loss)
+        drop_frozen_gradients(self._optimizer, number)
         largest = self._config.optimizer.largest_gradient
         norm = self._fabric.clip_gradients(self._model, self._stepper, max_norm=largest, error_if_nonfinite=False)
         value, gradient = loss.item(), norm.item() if norm is not None else 0.0
@@ -99,7 +103,8 @@ class Learner:
         self._stepper.zero_grad()
         if self._average:
             self._average.update_parameters(self._network)
-        return value
+        named = zip(self._network.heads, of_heads.tolist(), strict=True)
+        return {"loss": value} | {f"loss_{head}": one for head, one in named}
 
     def save(self, state: TrainingState) -> None:
         """Store all tensors of the training in a state."""
@@ -110,22 +115,27 @@ class Learner:
         state.restore(self._network, self._optimizer, self._average)
         self._fabric.strategy.precision.load_state_dict(state.scaler)
 
-    def _loss(self, image: Tensor, truth: list[Tensor]) -> Tensor:
-        """Return the weighted sum of the losses of all heads, over the batches of all processes."""
+    def _loss(self, image: Tensor, truth: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the weighted sum of the losses of all outputs, over the batches of all processes.
+
+        Also the loss of each head in the first output, (heads,).
+        """
         geometry = self._network.geometry
         rows, columns = (geometry.input_px(length) for length in image.shape[-2:])
         with self.autocast():
-            heads = self._model.logits_to_train(
+            outputs = self._model.logits_to_train(
                 image[..., :rows, :columns].contiguous(memory_format=torch.channels_last)
             )
         truth = [gather(part) for part in truth]
-        losses = []
-        for weight, part in heads:
-            logits = gather(part)
-            losses.append(
-                weight * self._loss_of(logits, *(_crop_to_logits(whole, logits, geometry) for whole in truth))
-            )
-        return torch.stack(losses).sum()
+        losses, of_heads = [], []
+        for weight, part in outputs:
+            output = gather(part)
+            target, maps = (_crop_to_logits(whole, output, geometry) for whole in truth)
+            logits, channels = output.tensor_split([self._network.num_classes], dim=1)
+            of_parts, parts = self._head_losses_of(channels, maps[:, 1:], target)
+            losses.append(weight * (self._loss_of(logits, target, maps[:, 0]) + of_parts))
+            of_heads.append(parts)
+        return torch.stack(losses).sum(), of_heads[0]
 
 
 def check_patch(geometry: Geometry, patch_px: int) -> None:

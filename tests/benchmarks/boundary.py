@@ -21,7 +21,7 @@ from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import ValidateConfig, parse_stage_config
-from pipeline.training.pair_metrics import measure_pair
+from pipeline.training.pair_metrics import PairPredictor, measure_pair
 from tests.benchmarks.common import THREADS, by_time, run_training, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]
@@ -42,7 +42,7 @@ def main(minutes: float = 15, *weights: float) -> None:
             weights_file = run_training(
                 project, Settings.model_validate(settings), training / "images", training / "labels"
             )
-            steps = int(pd.read_csv(project / "history.csv")["step"].max())
+            steps = int(pd.read_csv(weights_file.with_name("history.csv"))["step"].max())
             for objects in ("components", "watershed"):
                 settings["masks"] = {"instances": objects}
                 scores = _evaluate(project, weights_file, Settings.model_validate(settings))
@@ -54,12 +54,12 @@ def _evaluate(project: Path, weights: Path, settings: Settings) -> dict[str, flo
     config = parse_stage_config(ValidateConfig, stage_config(settings, "validate", "unet"))
     network, card = load_network(weights)
     make_ready(network, torch.device("cpu"), config.precision)
+    limits = {"memory_mb": MEMORY_MB, "threads": THREADS}
+    predictor = PairPredictor(network=network, card=card, labels=config.labels, tile=config.tile, **limits)
     rows = []
     for pair in find_pairs(project / "data" / "slides", project / "data" / "references"):
         with tempfile.TemporaryDirectory() as scratch:
-            rows.append(
-                measure_pair(network, card, pair, config, memory_mb=MEMORY_MB, threads=THREADS, scratch=Path(scratch))
-            )
+            rows.append(measure_pair(predictor, pair, config, scratch=Path(scratch)))
     scores: dict[str, float] = pd.DataFrame(rows)[SHOWN].mean().to_dict()
     return scores
 

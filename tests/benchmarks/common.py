@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +21,14 @@ import tifffile
 import torch
 import yaml
 
+from pipeline.base import paths
 from pipeline.base.arrays import blocks
-from pipeline.networks.model_card import card_path
-from pipeline.project.sample_ids import folder_of
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.schema import Settings
 from pipeline.tiling.mirror_padding import mirror
 from tests.support.commands import run_stage
 from tests.support.networks import CLASSES
 from tests.support.paths import DATA, ROOT
-from tests.support.slide_files import write_batch
 
 THREADS = len(os.sched_getaffinity(0))  # fewer than the machine has under `taskset`
 
@@ -111,14 +112,24 @@ def by_time(minutes: float) -> dict[str, float]:
 
 
 def run_training(folder: Path, settings: Settings, images: Path, labels: Path) -> Path:
-    """Run the jobs that train the network ``unet``; return the path of its weights, beside which is history.csv."""
-    weights, network = folder / "weights", folder / "model.safetensors"
-    pairs = ("--images", images, "--labels", labels, "--memory-mb", 4000)
-    run_stage("weigh", *pairs, "--output", weights, config=stage_config(settings, "weigh", "unet"))
-    files = ("--weight-maps", weights, "--output", network, "--history", folder / "history.csv")
-    with_all = (*pairs, *files, "--threads", THREADS, "--devices", 1)
-    run_stage("train", *with_all, config=stage_config(settings, "train", "unet"))
+    """Run the jobs that train the network ``unet`` in a folder; return the path of its weights, with history.csv."""
+    pairs = ["--model=unet", "--images", str(images.resolve()), "--labels", str(labels.resolve()), "--memory-mb=4000"]
+    maps = f"--weight-maps={paths.WEIGHT_MAPS.format(model='unet')}"
+    with contextlib.chdir(folder):
+        run_stage(["weigh", *pairs, "--config", stage_config(settings, "weigh", "unet")])
+        words = ["train", *pairs, maps, f"--threads={THREADS}", "--devices=1"]
+        run_stage([*words, "--config", stage_config(settings, "train", "unet")])
+    network = folder / paths.NETWORK.format(model="unet")
+    if not network.exists():
+        raise RuntimeError((folder / paths.NETWORK_LEDGER.format(stage="train", model="unet")).read_text("utf-8"))
     return network
+
+
+@contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """Make an empty folder the current one, and remove it afterwards."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield Path(folder)
 
 
 def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
@@ -134,67 +145,5 @@ def run_example(folder: Path, example: str, changes: dict[str, object], shown: l
     snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]
     subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
     history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
-    means = pd.read_csv(project / "results" / "metrics.csv")[shown].mean().to_dict()
+    means = pd.read_csv(project / "results" / "metrics-all.csv")[shown].mean().to_dict()
     return {"steps": int(history["step"].max())} | means
-
-
-class Project:
-    """A folder with a network; its methods run one stage each, as a job of the workflow does."""
-
-    def __init__(self, folder: Path, weights: Path, *, memory_mb: int = 4000, **settings: object) -> None:
-        self.folder, self.weights, self.memory_mb = folder, weights, memory_mb
-        self.settings = Settings.model_validate({"classes": CLASSES, **settings})
-        self._planned: list[str] = []
-
-    def tile(self, sample: str, slide: Path) -> tuple[float, int]:
-        """Plan a slide."""
-        if sample not in self._planned:
-            self._planned.append(sample)
-        return self._run(
-            "tile",
-            f"--sample={sample}",
-            *("--slide", slide, "--model", card_path(self.weights), "--output", self.plan(sample)),
-            *("--memory-mb", self.memory_mb),
-        )
-
-    def plan_alike(self, sample: str, others: list[str]) -> None:
-        """Copy the plan of a sample to others, which are the same slide under other names."""
-        self._planned += others
-        for other in others:
-            self.plan(other).write_text(self.plan(sample).read_text().replace(sample, other))
-
-    def predict(self, batch: str) -> tuple[float, int]:
-        """Predict the planned slides of a batch."""
-        members = [sample for sample in self._planned if folder_of(sample) == batch]
-        write_batch(self.folder / "slides.json", batch, members)
-        return self._run(
-            "predict",
-            *("--network", self.weights, "--plans", self.folder / "plans"),
-            *("--slides", self.folder / "slides.json", f"--batch={batch}"),
-            *("--output", self.prediction(batch), "--speed", self.speed(batch)),
-            *("--threads", THREADS, "--memory-mb", self.memory_mb),
-        )
-
-    def stitch(self, sample: str, batch: str) -> tuple[float, int]:
-        """Make the mask of a predicted slide."""
-        return self._run(
-            "stitch",
-            f"--sample={sample}",
-            *("--prediction", self.prediction(batch), "--plan", self.plan(sample)),
-            *("--model", card_path(self.weights), "--output", self.folder / f"masks/{sample}.ome.tiff"),
-        )
-
-    def plan(self, sample: str) -> Path:
-        """Return the path of the plan of a sample."""
-        return self.folder / f"plans/{sample}.json"
-
-    def prediction(self, batch: str) -> Path:
-        """Return the path of the prediction of a batch."""
-        return self.folder / f"{batch}.zarr.zip"
-
-    def speed(self, batch: str) -> Path:
-        """Return the path of the measured speed of a batch."""
-        return self.folder / f"{batch}.json"
-
-    def _run(self, stage: str, *flags: object) -> tuple[float, int]:
-        return run_stage(stage, *flags, config=stage_config(self.settings, stage))

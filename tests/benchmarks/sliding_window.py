@@ -21,10 +21,11 @@ from pipeline.networks.weights_file import load_network
 from pipeline.prediction.forward import crop_to, labels_of, logits_of, to_device
 from pipeline.prediction.loop import make_ready
 from pipeline.runtime.device import computes_bfloat16, prepare
+from pipeline.settings.schema import MIRROR_PX
 from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT
 from pipeline.tiling.grid import Grid
-from pipeline.tiling.memory_budget import largest_window_px
 from pipeline.tiling.mirror_padding import read_mirrored
+from pipeline.tiling.plan import plan_grid
 from tests.benchmarks.common import THREADS, micrographs, say, say_machine, seconds, train_network
 
 MEMORY_MB = 4000
@@ -48,7 +49,7 @@ def main(side: int = 4096, minutes: float = 3) -> None:
         }
         device = prepare(THREADS)
         exact, exact_s = ours(weights, image, "float32", device)
-        grid = Grid.within(exact.shape, geometry=card.geometry, window_px=largest_window_px(card, MEMORY_MB))
+        grid = plan_grid(exact.shape, card, MEMORY_MB, tile_px=None, mirror_px=MIRROR_PX)
         say_times("float32", exact_s, seconds_of, side_px=side, redundancy=grid.redundancy)
         if not computes_bfloat16(device):
             say("sliding_window", precision="bfloat16", skipped="this processor does not compute it in hardware")
@@ -61,8 +62,9 @@ def ours(weights: Path, image: np.ndarray, precision: str, device: torch.device)
     """Return the labels of an image and the time they took."""
     network, card = load_network(weights)
     make_ready(network, device, precision)
-    grid = Grid.within(image.shape[1:], geometry=card.geometry, window_px=largest_window_px(card, MEMORY_MB))
-    run_tiles(network, image[:, :1024, :1024], Grid.plan((1024, 1024), geometry=card.geometry, tile_px=1024))  # warm up
+    sides = (1024, 1024), (image.shape[1], image.shape[2])
+    small, grid = (plan_grid(shape, card, MEMORY_MB, tile_px=None, mirror_px=MIRROR_PX) for shape in sides)
+    run_tiles(network, image[:, :1024, :1024], small)  # warm up
     found = []
     taken = seconds(lambda: found.append(run_tiles(network, image, grid)))
     return found[0], taken
@@ -98,7 +100,7 @@ def run_tiles(network: torch.nn.Module, image: np.ndarray, grid: Grid) -> np.nda
     labels = np.empty(image.shape[1:], dtype=np.uint8)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], grid.shape, tile.read)
-        logits = logits_of(network, to_device(window[None], weight), grid.cut_px)
+        logits = logits_of(network, to_device(window[None], weight), tile.cut)
         labels[tile.write.slices] = crop_to(labels_of(logits), tile)[0].cpu().numpy()
     return labels
 

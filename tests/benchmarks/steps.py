@@ -71,7 +71,7 @@ def bench_step(nuclei: Annotated, precision: str) -> None:
     image = batch[0].contiguous(memory_format=torch.channels_last)
 
     def bare() -> None:
-        with learner.arithmetic():
+        with learner.autocast():
             logits = network(image)
         logits.float().square().mean().backward()
         network.zero_grad()
@@ -91,7 +91,6 @@ def bench_training(nuclei: Annotated) -> None:
             classes=_CLASSES,
             config=config,
             identity="benchmark",
-            history=Path(folder) / "history.csv",
             folder=Path(folder),
         )
         start = time.perf_counter()
@@ -126,12 +125,12 @@ def patches_of(nuclei: Annotated, config: ResolvedConfig) -> RandomPatches:
 def annotated() -> Annotated:
     """Return the annotated micrograph."""
     pixels, labels = demo_images()
-    scales = measure_intensities(lambda: iter([pixels[None]]), pixels.dtype)
+    scales = measure_intensities(pixels[None])
     return Annotated(
         name="nuclei",
         image=normalize(pixels[None], scales),
         classes=(labels > 0).astype(np.uint8),
-        weights=np.ones(labels.shape, np.float16),
+        maps=np.ones((1, *labels.shape), np.float16),
     )
 
 
@@ -139,7 +138,7 @@ def crop(nuclei: Annotated, side_px: int) -> Annotated:
     """Return a corner that is small enough to validate on in no time."""
     corner = slice(side_px), slice(side_px)
     return Annotated(
-        name="corner", image=nuclei.image[:, *corner], classes=nuclei.classes[corner], weights=nuclei.weights[corner]
+        name="corner", image=nuclei.image[:, *corner], classes=nuclei.classes[corner], maps=nuclei.maps[:, *corner]
     )
 
 

@@ -134,7 +134,7 @@ def test_a_job_goes_by_what_it_asked_for(cluster, tmp_path):
 
 
 def test_a_run_outlives_a_drained_node_a_killed_job_and_a_restart_of_the_controller(cluster, project, run, local, say):
-    job_of(cluster, run, "plan", "RUNNING")
+    job_of(cluster, run, "tile", "RUNNING")
     cluster.command("scontrol", "update", f"nodename={cluster.node}", "state=drain", "reason=test")
     try:
         waiting = job_of(cluster, run, "predict", "PENDING")

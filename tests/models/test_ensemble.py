@@ -1,11 +1,14 @@
 """An ensemble is the average of the probabilities of its members; its tiles are exact if theirs are."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import models
+from models.ensemble import shared_heads
 from tests.support.networks import randomize_statistics
 from tests.support.prediction import logits_of_the_whole, logits_of_tiles
 
@@ -29,6 +32,23 @@ def test_probabilities_are_averaged():
 
 
 @torch.inference_mode()
+def test_heads_that_all_members_have_are_averaged_as_values_in_0_to_1():
+    """The first member has a head more, so its last channel is left out."""
+    members = [UNET | {"heads": ["distance", "boundary"]}, SEGNET | {"heads": ["boundary"]}]
+    torch.manual_seed(0)
+    network = models.build(
+        "ensemble", in_channels=1, num_classes=3, heads=shared_heads(members), options={"members": members}
+    )
+    ensemble, image = randomize_statistics(network).double().eval(), 50 * torch.randn(2, 1, 64, 96).double()
+    first, second = (member(image) for member in ensemble.members)
+    assert (ensemble.heads, first.shape[1], second.shape[1]) == (("boundary",), 5, 4)
+    probabilities = (first[:, :3].softmax(dim=1) + second[:, :3].softmax(dim=1)) / 2
+    torch.testing.assert_close(ensemble(image)[:, :3].exp(), probabilities)
+    assert (first[:, 4] < 0).any() or (first[:, 4] > 1).any()
+    torch.testing.assert_close(ensemble(image)[:, 3], (first[:, 4].clamp(0, 1) + second[:, 3].clamp(0, 1)) / 2)
+
+
+@torch.inference_mode()
 def test_images_are_scaled_and_probabilities_scaled_back():
     ensemble, image = build(UNET, scales=[1, 0.5, 2]), torch.rand(1, 1, 64, 64, dtype=torch.float64)
     (member,) = ensemble.members
@@ -36,6 +56,25 @@ def test_images_are_scaled_and_probabilities_scaled_back():
     twice = member(F.interpolate(image, scale_factor=2.0, mode="bilinear")).softmax(dim=1)
     back = F.interpolate(half, scale_factor=2.0, mode="bilinear") + F.avg_pool2d(twice, 2)
     torch.testing.assert_close(ensemble(image).exp(), (member(image).softmax(dim=1) + back) / 3)
+
+
+@pytest.mark.parametrize("symmetries", ["flips", "all"])
+@torch.inference_mode()
+def test_an_ensemble_is_the_average_over_its_scales_and_symmetries(symmetries):
+    """Each symmetry of the square by hand: a transposition or none, then a flip of rows or columns, both or none."""
+    ensemble, image = build(UNET, scales=[1, 0.5], symmetries=symmetries), torch.rand(1, 1, 32, 48, dtype=torch.float64)
+    (member,) = ensemble.members
+
+    def at_both_scales(view):
+        half = member(F.avg_pool2d(view, 2)).softmax(dim=1)
+        return member(view).softmax(dim=1) + F.interpolate(half, scale_factor=2.0, mode="bilinear")
+
+    total, views = 0.0, 0
+    for flips, transposed in itertools.product([[], [-1], [-2], [-1, -2]], [False, True][: 1 + (symmetries == "all")]):
+        view = image.flip(flips)
+        made = at_both_scales(view.mT).mT if transposed else at_both_scales(view)
+        total, views = total + made.flip(flips), views + 2
+    torch.testing.assert_close(ensemble(image).exp(), total / views)
 
 
 @pytest.mark.parametrize("symmetries", ["flips", "all"])

@@ -18,9 +18,9 @@ from tests.support.paths import ROOT
 THIN = {name: thin_options(name) for name in models.available()}
 
 
-def build(name, *, in_channels=1, num_classes=2):
+def build(name, *, in_channels=1, num_classes=2, heads=()):
     torch.manual_seed(0)
-    return models.build(name, in_channels=in_channels, num_classes=num_classes, options=THIN[name])
+    return models.build(name, in_channels=in_channels, num_classes=num_classes, heads=heads, options=THIN[name])
 
 
 def suitable_px(geometry, cells=2):
@@ -39,6 +39,17 @@ class TestEveryModel:
         height = length - 2 * network.geometry.margin_px
         assert logits.shape == (2, classes, height, height + network.geometry.stride_px)
         assert logits.isfinite().all()
+
+    def test_heads_are_channels_after_the_classes(self, name):
+        plain, headed = build(name), build(name, heads=["boundary", "distance"]).eval()
+        assert headed.heads == ("distance", "boundary")
+        assert headed.num_classes == plain.num_classes == 2
+        length = suitable_px(headed.geometry)
+        with torch.inference_mode():
+            assert headed(torch.randn(1, 1, length, length)).shape[1] == 4
+        shapes = {key: value.shape for key, value in headed.state_dict().items()}
+        other = {key for key, value in plain.state_dict().items() if shapes[key] != value.shape}
+        assert other and all(4 in shapes[key][:2] for key in other)  # out, in; in, out of a transposed convolution
 
     def test_every_parameter_learns(self, name):
         network = build(name)
@@ -144,6 +155,41 @@ def assert_far_pixels_matter(network):
     changed[..., -8:] += 1
     with torch.inference_mode():
         assert not torch.equal(network(changed)[..., :8], network(image)[..., :8])
+
+
+# A 3x3 convolution of stride 2 lies on the first of two pixels, as published: less than half a stride in the end
+SHIFTS_PX = {"linknet": -0.59, "deeplabv3": -0.62, "pspnet": -2.70}
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_no_network_shifts_its_image(name, monkeypatch):
+    """The pixels that a cell of the logits depends on have the centre of the cell as their centroid, if all weights are
+    equal and poolings average."""
+    monkeypatch.setattr(F, "max_pool2d", average_pooling)
+    monkeypatch.setattr(F, "max_unpool2d", lambda image, _, **__: F.interpolate(image, scale_factor=2.0))
+    network = models.build(name, in_channels=1, num_classes=1, options=THIN[name]).double().eval()
+    geometry = network.geometry
+    for parameter_name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.constant_(parameter, parameter.shape[0] / parameter.numel())
+        else:
+            torch.nn.init.constant_(parameter, float(parameter_name.endswith("weight")))
+    stride = geometry.stride_px
+    first = round_up((geometry.context_px or 200) + stride, stride)
+    columns = geometry.input_px(2 * first + 2 * stride)
+    image = torch.ones(1, 1, suitable_px(geometry, cells=1), columns, dtype=torch.float64, requires_grad=True)
+    network(image)[..., first - geometry.margin_px :][..., :stride].sum().backward()
+    seen = image.grad.sum(dim=(0, 1, 2))
+    centroid = (seen * torch.arange(columns)).sum() / seen.sum()
+    assert float(centroid) - (first + (stride - 1) / 2) == pytest.approx(SHIFTS_PX.get(name, 0), abs=0.01)
+
+
+def average_pooling(image, kernel_size, stride=None, padding=0, dilation=1, *, return_indices=False, **_):
+    channels = image.shape[1]
+    kernel = image.new_full((channels, 1, kernel_size, kernel_size), 1 / kernel_size**2)
+    more = {"stride": stride or kernel_size, "padding": padding, "dilation": dilation, "groups": channels}
+    pooled = F.conv2d(image, kernel, **more)
+    return (pooled, pooled) if return_indices else pooled
 
 
 def test_an_unknown_model_is_an_error_that_lists_the_others():

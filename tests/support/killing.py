@@ -20,17 +20,17 @@ import tifffile
 from tests.support.paths import ROOT
 from tests.support.workflow import Project
 
-# One job of every stage (of the last batch of a folder): its log, whose first line is its command, and its result.
+# One job of every stage: its log, whose first line is its command, and a result of it.
 MADE_BY = {
     "weigh": ("logs/weigh/net.log", "results/weight_maps"),
     "train": ("logs/train/net.log", "results/models"),
-    "tile": ("logs/tile/net/alone.log", "results/plans/net/alone.json"),
-    "predict": ("logs/predict/net/plate/*.log", "results/predictions"),
-    "stitch": ("logs/stitch/net/plate/a.log", "results/masks/net/plate/a.ome.tiff"),
-    "objects": ("logs/objects/net/plate/a.log", "results/objects/net/plate/a.csv"),
-    "inspect": ("logs/inspect/alone.log", "results/appearance/alone.json"),
-    "evaluate": ("logs/evaluate/net/plate/a.log", "results/metrics/net/plate/a.csv"),
+    "tile": ("logs/tile/net/0001.log", "results/plans/net/alone.json"),
+    "predict": ("logs/predict/net/plate/0001.log", "results/predictions/net/plate"),
+    "stitch": ("logs/stitch/net/plate/0001.log", "results/masks/net/plate/a.ome.tiff"),
+    "objects": ("logs/objects/net/plate/0001.log", "results/objects/net/plate/a.csv"),
+    "evaluate": ("logs/evaluate/net/plate/0001.log", "results/metrics/net/plate/a.csv"),
     "report": ("logs/report.log", "results/report.html"),
+    "finish": ("logs/finish.log", "results/finished.txt"),
 }
 
 
@@ -98,9 +98,9 @@ def kill(run: subprocess.Popen[str]) -> None:
 
 def command(project: Project, stage: str) -> list[str]:
     """Return the stage and flags of a job, from its log."""
-    log = max(project.folder.glob(MADE_BY[stage][0]), key=lambda path: path.stat().st_mtime_ns)
-    first = log.read_text().splitlines()[0]
-    return shlex.split(first.split(": ", 1)[1])[3:]
+    first = (project.folder / MADE_BY[stage][0]).read_text().splitlines()[0]
+    words = shlex.split(first.split(": ", 1)[1])
+    return words[words.index(stage) :]
 
 
 def remove_result(project: Project, stage: str) -> None:
@@ -143,7 +143,13 @@ def results(project: Project) -> dict[str, object]:
         with tifffile.TiffFile(path) as tiff:
             found[path.name] = [series.asarray().tobytes() for series in tiff.series]
     for path in sorted(
-        [folder / "metrics.csv", *(folder / "metrics").rglob("*.csv"), *folder.glob("objects/**/*.csv")]
+        [
+            folder / "metrics-all.csv",
+            folder / "objects.csv",
+            folder / "summary.csv",
+            *(folder / "metrics").rglob("*.csv"),
+            *folder.glob("objects/**/*.csv"),
+        ]
     ):
         table = pd.read_csv(path)
         found[str(path.relative_to(folder))] = table[[name for name in table if "sha256" not in name]].to_csv()

@@ -79,7 +79,7 @@ def write_network(folder: Path, name: str = "unet", **options: object) -> Path:
         pixel_size_um=None,
         metrics={},
         validation=[],
-        appearance=[],
+        described={},
         origin=provenance("test"),
     )
     return weights

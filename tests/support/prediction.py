@@ -1,4 +1,4 @@
-"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other; plans and speeds."""
+"""Slow but plain prediction: one forward pass over a whole slide, and one tile after the other; plans; measurements."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import torch
 
 from models.base.geometry import round_up
 from pipeline.prediction.forward import crop_to, logits_of
-from pipeline.prediction.measurements import Speed
-from pipeline.settings.schema import ImageConfig
-from pipeline.tiling.grid import Grid
+from pipeline.prediction.measurements import Measurements
+from pipeline.settings.schema import MIRROR_PX, ImageConfig
+from pipeline.tiling.grid import Grid, surround_of
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.tiling.plan import SlidePlan
 
-SPEED = Speed(
+MEASURED = Measurements(
     pixels=3_000_000,
     wall_s=2.0,
     network_s=1.9,
     reading_s=0.0,
     writing_s=0.1,
+    uncertain=0.25,
+    tile_mismatch=None,
     differing_px=0,
     compared_px=0,
+    probabilities=False,
     device="cpu",
     precision="float32",
     threads=2,
-    uncertain={},
-    mismatch={},
 )
 
 
@@ -44,29 +45,29 @@ def plan_of(grid: Grid, **more: object) -> SlidePlan:
 
 
 @torch.inference_mode()
-def logits_of_the_whole(network, image):
+def logits_of_the_whole(network, image, mirror_px=MIRROR_PX):
     """One forward pass over the mirror-padded slide."""
     geometry = network.geometry
-    halo = geometry.halo_px
+    surround = surround_of(geometry, mirror_px)
     rows, columns = (round_up(length, geometry.stride_px) for length in image.shape[1:])
-    after = [(halo, halo + rows - image.shape[1]), (halo, halo + columns - image.shape[2])]
+    after = [(surround, surround + rows - image.shape[1]), (surround, surround + columns - image.shape[2])]
     padded = np.pad(image, [(0, 0), *after], mode="reflect")
     cut = (padded.shape[1] - geometry.remainder_px) % geometry.stride_px
     if cut:
         padded = padded[:, :-cut, :-cut]
-    first = halo - geometry.margin_px
+    first = surround - geometry.margin_px
     logits = network(torch.from_numpy(padded)[None])[0].numpy()
     return logits[:, first : first + image.shape[1], first : first + image.shape[2]]
 
 
-def logits_of_tiles(network, image, tile_px):
+def logits_of_tiles(network, image, tile_px, mirror_px=MIRROR_PX):
     """The same from tiles."""
     shape = image.shape[1:]
-    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px)
+    grid = Grid.plan(shape, geometry=network.geometry, tile_px=tile_px, mirror_px=mirror_px)
     logits = np.empty((3, *shape), dtype=image.dtype)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        part = logits_of(network, torch.from_numpy(window)[None], grid.cut_px)
+        part = logits_of(network, torch.from_numpy(window)[None], tile.cut)
         logits[:, *tile.write.slices] = crop_to(part[0], tile).numpy()
     return logits
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import asdict
 from pathlib import Path
-
-from pipeline.base.files import write_json
-from pipeline.project.drop_folder import Sample
 
 # Before a command: root may read everything; without these two rights it may read what the mode of a file allows.
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -20,12 +16,6 @@ def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-
-
-def write_batch(slides: Path, batch: str, samples: list[str]) -> None:
-    """Record, as a run does, that these samples are one batch."""
-    found = {sample: asdict(Sample(slide=f"{sample}.tif", batch=batch)) for sample in samples}
-    write_json(slides, {"samples": found})
 
 
 def header_of(rows: int, columns: int, *, samples: int = 1) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +18,11 @@ import torch
 
 import models
 from pipeline.__main__ import main
+from pipeline.base import paths
+from pipeline.base.arrays import LazyArray
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.networks import AugmentationConfig, ModelConfig, OptimizerConfig, ResolvedConfig
-from pipeline.settings.schema import Settings
+from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.loop import Task, train_network
 from tests.support.paths import ROOT
@@ -36,6 +41,8 @@ NETWORK = ModelConfig(
     optimizer=OptimizerConfig(average=0.9),
     precision="float32",  # in bfloat16, two processes differ by the rounding of every activation
 )
+LIMITS = ("max_steps", "max_minutes", "patience")
+FOLDERS = ("--images=images", "--labels=labels")
 CPU = [torch.device("cpu")]
 
 
@@ -46,48 +53,68 @@ def squares(seed, side=96):
     for top, left in generator.integers(0, side - 16, (6, 2)):
         classes[top : top + 14, left : left + 14] = 1
     image = (classes + generator.normal(0, 0.3, classes.shape)).astype(np.float32)
-    return Annotated(name=str(seed), image=image[None], classes=classes, weights=np.ones(classes.shape, np.float16))
+    return Annotated(name=str(seed), image=image[None], classes=classes, maps=np.ones((1, *classes.shape), np.float16))
 
 
-def train_in(folder, devices=CPU, **settings):
+def with_targets(annotated: Annotated, count: int) -> Annotated:
+    """The same image with targets of heads, which are all 1."""
+    return dataclasses.replace(annotated, maps=np.ones((1 + count, *annotated.shape), np.float32))
+
+
+def on_disk(annotated: Annotated) -> Annotated:
+    """The same image with arrays that are computed when a region is read, as those of a large file are."""
+    arrays = {name: getattr(annotated, name) for name in ("image", "classes", "maps")}
+    lazy = {
+        name: LazyArray(array.shape, array.dtype, lambda *key, array=array: array[key])
+        for name, array in arrays.items()
+    }
+    return dataclasses.replace(annotated, in_memory=False, **lazy)
+
+
+def train_in(folder, devices=CPU, *, source=lambda annotated: annotated, **settings):
+    """Train on squares; ``source`` changes how the images are stored."""
     torch.manual_seed(0)
+    config = ResolvedConfig(**CONFIG | settings)
+    heads = config.heads.names
     network = models.build(
         settings.get("architecture", "unet"),
         in_channels=1,
         num_classes=2,
+        heads=heads,
         options=settings.pop("options", {"width": 4, "depth": 2}),
     )
     task = Task(
         network=network,
-        training=[squares(1), squares(2)],
-        validation=[squares(3)],
+        training=[source(with_targets(squares(seed), len(heads))) for seed in (1, 2)],
+        validation=[source(squares(3))],
         classes=["background", "square"],
-        config=ResolvedConfig(**CONFIG | settings),
-        identity=str(settings),
-        history=folder / "history.csv",
+        config=config,
+        identity=str({name: value for name, value in settings.items() if name not in LIMITS}),
         folder=folder / "training",
     )
     best = train_network(task, devices)
-    return network, best, pd.read_csv(folder / "history.csv")
+    return network, best, pd.read_csv(task.history)
 
 
 class Project:
-    """Three annotated images with their weight maps, and the command that trains on them."""
+    """Three annotated images in a folder with their weight maps, and the command that trains on them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: ModelConfig = NETWORK, channels: int = 1) -> None:
         self.folder = folder
-        self.settings = Settings(models={"unet": NETWORK})
+        self.settings = Settings(models={"unet": network}, image=ImageConfig(channels=list(range(channels))))
         generator = np.random.default_rng(1)
         for name in "abc":
             labels = np.kron(generator.integers(0, 2, (6, 6)), np.ones((8, 8))).astype(np.uint8)
+            noise = generator.integers(0, 60, (*labels.shape, channels) if channels > 1 else labels.shape)
             for kind, pixels in {
-                "images": labels * 90 + generator.integers(0, 60, labels.shape),
+                "images": noise + 90 * labels.reshape(48, 48, *[1] * (noise.ndim - 2)),
                 "labels": labels,
             }.items():
                 (folder / kind).mkdir(exist_ok=True)
                 tifffile.imwrite(folder / kind / f"{name}.tif", pixels.astype(np.uint8))
-        places = ["--images", str(folder / "images"), "--labels", str(folder / "labels"), "--memory-mb", "100"]
-        assert main(["weigh", *places, "--output", str(folder / "weight-maps"), "--config", self.config("weigh")]) == 0
+        with contextlib.chdir(folder):
+            assert main(["weigh", "--model=unet", *FOLDERS, "--memory-mb=100", "--config", self.config("weigh")]) == 0
+        self.weight_maps = Path(paths.WEIGHT_MAPS.format(model="unet"))
 
     def with_network(self, network: ModelConfig) -> Project:
         """The same images, another network."""
@@ -99,24 +126,40 @@ class Project:
         return stage_config(self.settings, stage, "unet")
 
     def start(self, name: str, devices: int = 1) -> subprocess.Popen[str]:
-        places = [f"--{kind}={self.folder / kind}" for kind in ("images", "labels", "weight-maps")]
-        output = self.folder / name / "model.safetensors"
-        files = [f"--output={output}", f"--history={output.with_name('history.csv')}", "--memory-mb=100"]
-        command = [sys.executable, "-m", "pipeline", "train", *places, *files, "--threads=2", f"--devices={devices}"]
+        """Start the training of a network of this name."""
+        command = [sys.executable, "-m", "pipeline", "train", "--model", name, *FOLDERS]
+        command += [f"--weight-maps={self.weight_maps}", "--threads=2", f"--devices={devices}", "--memory-mb=100"]
         return subprocess.Popen(
-            [*command, "--config", self.config("train")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [*command, "--config", self.config("train")],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
+
+    def train_here(self, name: str) -> None:
+        """Train to the end in this process."""
+        flags = [f"--weight-maps={self.weight_maps}", "--threads=1", "--devices=1", "--memory-mb=100"]
+        with contextlib.chdir(self.folder):
+            assert main(["train", f"--model={name}", *FOLDERS, *flags, "--config", self.config("train")]) == 0
+        assert self.path(name, paths.NETWORK).exists()
 
     def train(self, name: str, devices: int = 1) -> str:
         """Train to the end; return the log."""
         with self.start(name, devices) as job:
             _, log = job.communicate()
         assert job.returncode == 0, log
+        assert self.path(name, paths.NETWORK).exists(), log
         return log
 
+    def path(self, name: str, pattern: str) -> Path:
+        """Return the path of a file of a network, such as ``paths.HISTORY``."""
+        return self.folder / pattern.format(model=name)
+
     def history(self, name: str) -> pd.DataFrame:
-        path = self.folder / name / "history.csv"
+        """Return the history of the last training of this name, which may go on."""
+        path = self.path(name, paths.TRAINING) / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
     def weights(self, name: str) -> str:
-        return hashlib.sha256((self.folder / name / "model.safetensors").read_bytes()).hexdigest()
+        return hashlib.sha256(self.path(name, paths.NETWORK).read_bytes()).hexdigest()

@@ -82,7 +82,7 @@ class Project:
 
     def metrics(self) -> pd.DataFrame:
         """The table of all samples."""
-        return pd.read_csv(self.folder / "results" / "metrics.csv", dtype={"sample": str}).set_index("sample")
+        return pd.read_csv(self.folder / "results" / "metrics-all.csv", dtype={"sample": str}).set_index("sample")
 
     def comparison(self) -> pd.DataFrame:
         """The table of all models."""

@@ -27,8 +27,9 @@ def compared(project, micrograph):
 def test_a_row_per_model_the_best_first(compared):
     ranking, samples = compared.comparison(), compared.metrics()
     assert ranking["rank"].tolist() == [1, 2]
-    assert ranking["dice_mean"].is_monotonic_decreasing
-    means = samples.groupby("model")[["dice_mean", *(f"dice_{name}" for name in CLASSES), "jaccard_mean"]].mean()
+    assert ranking["foreground_dice"].is_monotonic_decreasing
+    scores = ["foreground_dice", "dice_mean", *(f"dice_{name}" for name in CLASSES), "jaccard_mean"]
+    means = samples.groupby("model")[scores].mean()
     np.testing.assert_allclose(ranking[means.columns], means.loc[ranking.index])
     assert ranking["samples"].tolist() == [2, 2]  # the third slide has no reference
     assert ranking["failed"].tolist() == [0, 0]
@@ -38,9 +39,9 @@ def test_a_row_per_model_the_best_first(compared):
 def test_speed_is_measured_over_all_batches(compared):
     ranking = compared.comparison()
     for model in MODELS:
-        measured = compared.folder / "results" / "predictions" / model
-        speeds = [read_json(path) for folder in ("plate", "alone") for path in (measured / folder).glob("*.json")]
-        assert [speed["pixels"] for speed in speeds] == [2 * 70 * 90, 70 * 90]
+        ledgers = (compared.folder / "results" / "ledgers" / "predict" / model).rglob("*.json")
+        speeds = [entry["found"] for path in ledgers for entry in read_json(path)["samples"].values()]
+        assert [speed["pixels"] for speed in speeds] == [70 * 90] * 3
         expected = sum(speed["pixels"] for speed in speeds) / sum(speed["wall_s"] for speed in speeds) / 1e6
         assert ranking.loc[model, "predict_mpx_per_s"] == pytest.approx(expected)
 
@@ -56,19 +57,20 @@ def test_the_page_shows_the_ranking(compared):
     page = (compared.folder / "results" / "report.html").read_text(encoding="utf-8")
     assert "<h2>Models</h2>" in page
     for row in compared.comparison().itertuples():
-        assert all(f"{value:.3f}" in page for value in (row.dice_mean, row.sd_dice_mean, row.min_dice_mean))
+        for value in (row.foreground_dice, row.sd_foreground_dice, row.min_foreground_dice):
+            assert f"{value:.3f}" in page
 
 
 def test_a_model_that_is_removed_leaves_the_ranking_and_no_other_runs_again(compared):
     assert compared.planned() == {}
     compared.configure(models={"exact": MODELS["exact"]}, tiling={"tile_px": 32})
-    assert compared.planned() == {"report": 1, "all": 1}
+    assert compared.planned() == {"report": 1, "finish": 1, "all": 1}
 
 
 def test_a_changed_sample_sheet_renews_the_report_alone(compared):
     sheet = compared.folder / "config" / "samples.csv"
     sheet.write_text("sample,group\nplate/0,mouse\nplate/1,mouse\n")
-    assert compared.planned() == {"report": 1, "all": 1}
+    assert compared.planned() == {"report": 1, "finish": 1, "all": 1}
     compared.run()
     cohort = pd.read_csv(compared.folder / "results" / "cohort.csv")
     cohort = cohort.query("model == 'exact' and measure == 'dice' and `class` == 'mean'").iloc[0]

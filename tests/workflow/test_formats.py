@@ -60,7 +60,8 @@ def test_the_same_pixels_in_two_formats_give_the_same_mask(segmented):
 
 
 def test_a_plate_is_one_batch(segmented):
-    assert len(list((segmented.folder / "results" / "predictions" / "net" / "plate").glob("*.json"))) == 1
+    ledgers = (segmented.folder / "results" / "ledgers" / "predict" / "net" / "plate").glob("*.json")
+    assert [path.name for path in ledgers] == ["0001.json"]
 
 
 def test_a_reference_of_the_shape_of_the_file_is_compared(segmented):

@@ -18,14 +18,14 @@ STAND_IN = """
 import os, signal, sys, time
 from pathlib import Path
 from pipeline.settings.schema import Settings
-from pipeline.project.drop_folder import find_samples, write_samples
+from pipeline.project.drop.drop_folder import find_samples, write_samples
 os.chdir(sys.argv[sys.argv.index("--directory") + 1])
 with open("runs.txt", "a") as runs:
     print(*sys.argv[1:], file=runs)
 if Path("locked").exists():
     Path("locked").unlink()
     sys.exit(1)
-write_samples(find_samples(Settings(settle_s=0)), "")
+write_samples(find_samples(Settings(settle_s=0)), "", "")
 if Path("long").exists():
     try:
         time.sleep(60)

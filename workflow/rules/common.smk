@@ -1,72 +1,122 @@
 # The run, and what the rules ask it for by wildcards.
-import atexit
-import gc
-import inspect
+import os
 import re
 import shlex
 import sys
-from functools import cache
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
-from pipeline.project.run import Run, print_summary, write_report_after_failure
+from pipeline.project.console import Console
+from pipeline.project.jobs.announced import announced
+from pipeline.project.jobs.expected import STAGES
+from pipeline.project.jobs.run import Run, python_path, write_missing_report
+from pipeline.project.summary import print_last_lines, print_verifications
 from pipeline.settings.schema import parse_settings
-
-# The jobs of many samples are one large graph that is used until the end. Garbage collection every few hundred objects,
-# and freeing the graph when the process ends, takes a fifth of the time of a dry run.
-gc.set_threshold(100_000, 50, 100)
-atexit.register(gc.freeze)
 
 # All executors but the local one need --jobs. A job of theirs is a Snakemake process of its own.
 on_cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
+
+def is_only_training():
+    """Return whether the target is `train`; Snakemake says which targets there are only when all rules are read."""
+    if "train" not in sys.argv:
+        return False
+    given, _ = get_argument_parser().parse_known_args(sys.argv[1:])
+    return {*given.targets, *(given.until or ())} == {"train"}
+
+
 try:
     settings = parse_settings(config, source=", ".join(map(str, workflow.configfiles)) or "--config")
-    this_run = Run.find(settings, is_main=workflow.is_main_process, on_cluster=on_cluster)
+    this_run = Run.find(
+        settings,
+        is_main=workflow.is_main_process,
+        on_cluster=on_cluster,
+        waits=not workflow.output_settings.dryrun,
+        only_training=is_only_training(),
+    )
+    this_run.check_networks(Path(workflow.basedir))
 except SlidemillError as error:
     raise WorkflowError(str(error))
 for warning in this_run.warnings if workflow.is_main_process else ():
     logger.warning(warning)
 
 
-# A conda environment of a rule has the libraries, but not this project.
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
+def speak_plainly():
+    """Say what a user needs, in place of Snakemake's messages, which are in its log; --verbose and --quiet keep them."""
+    said = workflow.output_settings
+    own = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
+    if not workflow.is_main_process:
+        return
+    if own and not (said.dryrun or said.verbose or said.quiet):
+        logger.removeHandler(own[0])
+        logger.addHandler(Console(this_run))
+    else:
+        for line in announced(this_run):
+            logger.info(line)
+
+
+speak_plainly()
+
+
+# `python -m` would look for modules in the project folder first, where a user may have a `torch.py`.
+os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}
+# A conda environment of a rule has the libraries, but not this project. Snakemake formats the text.
+code = shlex.quote(str(workflow.basedir)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
 
 
 wildcard_constraints:
     model="[^/]+",
 
 
-def cache_signature(function):
-    """Store the signature of a function in it; Snakemake would compute it three times for each job."""
-    function.__signature__ = inspect.signature(function)
-    return function
-
-
-@cache
-def card_beside(network):
-    return str(Path(network).with_name("model.json"))
-
-
 def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def flag_with(name, path):
-    """Return a flag and its value; nothing without a value."""
-    return f"{name} {shlex.quote(path)}" if path else ""
+def run_always(stage):
+    """Run the jobs of a stage whatever the times of their files: only those that have something to do are planned."""
+    name = "train_network" if stage == "train" else stage  # `train` is the target of all trainings
+    workflow.dag.forcerules.add(workflow.get_rule(name))
 
 
-def of_job(wildcards):
-    return {name: wildcards.get(name) for name in ("model", "sample", "batch")}
+def before(stage):
+    """Return a function that returns the ledgers that a job needs, of those that this run makes."""
+
+    def ledgers(wildcards):
+        run_always(stage)
+        return this_run.before(stage, **wildcards)
+
+    return ledgers
+
+
+def before_report(wildcards):
+    """Return the ledgers of all jobs of this run."""
+    if not this_run.is_reported:
+        run_always("report")
+        run_always("finish")
+    return [job.ledger for job in this_run.todo.jobs]
 
 
 def config_of(stage):
-    return cache_signature(lambda wildcards: this_run.config(stage, **of_job(wildcards)))
+    return lambda wildcards: this_run.config(stage, wildcards.get("model"))
+
+
+def network_for(stage):
+    """Return the flag with the network; nothing in the stages that need none."""
+    if stage not in ("tile", "predict", "stitch", "verify"):
+        return ""
+    return lambda wildcards: f"--network {shlex.quote(this_run.network(wildcards.model))}"
+
+
+def training_folders(wildcards):
+    """Return the flags with the folders; as text, Snakemake would take braces in their names for wildcards."""
+    training = settings.training
+    return f"--images {shlex.quote(training.images)} --labels {shlex.quote(training.labels)}"
 
 
 def in_report(path, category, content):
@@ -75,22 +125,15 @@ def in_report(path, category, content):
     return report(path, caption=caption, category=category, labels={"content": content})
 
 
-slide_of = cache_signature(lambda wildcards: this_run.slides[wildcards.sample])
-# Size and time: a slide that replaces another may be older than its results, which Snakemake would not notice
-version_of = cache_signature(lambda wildcards: this_run.samples[wildcards.sample].version)
-network_of = cache_signature(lambda wildcards: this_run.network(wildcards.model))
-card_of = cache_signature(lambda wildcards: card_beside(this_run.network(wildcards.model)))
-prediction_of = cache_signature(
-    lambda wildcards: paths.PREDICTION.format(model=wildcards.model, batch=this_run.samples[wildcards.sample].batch)
-)
-probabilities_of = cache_signature(
-    lambda wildcards: prediction_of(wildcards) if settings.prediction.probabilities else []
-)
+def has_own_targets():
+    """Return whether the user asked for certain files, of which the report may be none."""
+    return bool(set(workflow.dag_settings.targets) - {"all", "train"})
 
 
 def begin_run():
     try:
-        this_run.begin(shlex.join(["snakemake", *sys.argv[1:]]))
+        command = shlex.join(["snakemake", *sys.argv[1:]])
+        this_run.begin(command, renews_report=not has_own_targets())
     except SlidemillError as error:
         raise WorkflowError(str(error))
     if low_memory and not on_cluster:
@@ -98,8 +141,13 @@ def begin_run():
 
 
 def end_run(is_complete):
-    """Print the summary; first write the report if samples failed, or this run had only a part of them (--batch)."""
-    if is_complete and workflow.dag_settings.batch is None:
-        print_summary()
-    else:
-        write_report_after_failure(settings, Path(workflow.basedir))
+    """Remember what is done, and print how the samples are; after a killed job, first write the report without it."""
+    consoles = [handler for handler in logger.handlers if isinstance(handler, Console)]
+    for console in consoles:
+        console.end()
+    is_stopped = any(console.is_stopped for console in consoles)
+    this_run.end(has_lost_jobs=not is_complete, is_stopped=is_stopped)
+    if has_own_targets() or write_missing_report(this_run, Path(workflow.basedir)):
+        print_last_lines(settings)
+    if "verification" in workflow.dag_settings.targets:
+        print_verifications(this_run.per_slide(paths.VERIFICATION))

@@ -1,12 +1,16 @@
-# Tables, figures and one page for all samples. If samples fail, `onerror` in the Snakefile writes them all the same.
+# Tables, figures and one page for all samples, also those that failed; then the run fails if one did.
 
 
 rule report:
     """Gather every sample into results/metrics.csv, compare the models, and make the page."""
     input:
-        lambda wildcards: this_run.targets(),
+        before_report,
     output:
-        in_report(paths.ALL_METRICS, "Metrics", "all samples"),
+        in_report(paths.METRICS_TABLE, "Metrics", "all samples"),
+        paths.ALL_METRICS,
+        paths.COLUMNS,
+        in_report(paths.SUMMARY, "Metrics", "classes of each slide"),
+        paths.ALL_OBJECTS,
         in_report(paths.COMPARISON, "Metrics", "all models"),
         in_report(paths.COHORT, "Metrics", "cohort"),
         in_report(paths.PAIRED, "Metrics", "models in pairs"),
@@ -16,7 +20,7 @@ rule report:
         in_report(paths.FIGURE.format(figure="models"), "Figures", "models with intervals"),
         in_report(paths.FIGURE.format(figure="confusion"), "Figures", "confusion"),
         in_report(paths.PAGE, "Review", "overlays"),
-        provenance=paths.PROVENANCE,
+        paths.PROVENANCE,
     log:
         paths.LOG["report"],
     benchmark:
@@ -27,13 +31,29 @@ rule report:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=time_to_report,
     params:
-        names=sorted(this_run.slides),
-        references=sorted(this_run.references),
-        waiting=this_run.waiting,
-        refused=this_run.refused,
-        groups=this_run.groups,
-        folder=lambda wildcards, output: str(Path(output.provenance).parent),
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
         config=config_of("report"),
     shell:
-        "python -m pipeline report --output {params.folder:q} --provenance {output.provenance:q}"
-        " --config {params.config:q} > {log:q} 2>&1"
+        "python -m pipeline report --output {params.folder:q} --config {params.config:q} > {log:q} 2>&1"
+
+
+localrules:
+    finish,
+
+
+rule finish:
+    """Say how many samples are done, failed and waiting; fail if one, or a network, failed."""
+    input:
+        rules.report.output,
+    output:
+        paths.FINISHED,
+    log:
+        paths.LOG["finish"],
+    retries: 0
+    conda:
+        "../../environment.yml"
+    params:
+        folder=lambda wildcards, output: str(Path(output[0]).parent),
+        config=config_of("report"),
+    shell:
+        "python -m pipeline finish --folder {params.folder:q} --output {output:q} --config {params.config:q} > {log:q} 2>&1"

@@ -1,5 +1,5 @@
 # What jobs ask for: memory (MB) and time (minutes), more with every attempt.
-from pipeline.project.requested_resources import affordable_mb, files_mpx, minutes, minutes_to_train, reading_mb
+from pipeline.project.requested_resources import affordable_mb, batch_mb, minutes, minutes_to_train
 
 affordable, low_memory = affordable_mb(settings.tiling.memory_mb)
 
@@ -9,20 +9,24 @@ def budget_mb(wildcards):
     return settings.tiling.memory_mb if on_cluster else affordable
 
 
-def memory_to_read(wildcards, attempt):
-    return reading_mb(max(this_run.mpx(**of_job(wildcards))), settings.tiling.memory_mb, attempt)
-
-
 def memory_to_predict(wildcards, attempt):
     return round(1.25 * settings.tiling.memory_mb) * attempt
 
 
+def memory_to_read(wildcards, threads, attempt):
+    return batch_mb(this_run.mpx(wildcards.batch), threads, settings.tiling.memory_mb, attempt)
+
+
+def memory_for(stage):
+    return memory_to_predict if stage == "predict" else memory_to_read
+
+
 def time_for(stage):
-    return lambda wildcards, attempt: minutes(stage, sum(this_run.mpx(**of_job(wildcards))), attempt)
+    return lambda wildcards, attempt: minutes(stage, sum(this_run.mpx(wildcards.batch)), attempt)
 
 
 def time_for_images(stage):
-    return lambda wildcards, input, attempt: minutes(stage, files_mpx(input.images), attempt)
+    return lambda wildcards, attempt: minutes(stage, this_run.training_mpx, attempt)
 
 
 def time_to_train(wildcards, attempt):
@@ -30,5 +34,4 @@ def time_to_train(wildcards, attempt):
 
 
 def time_to_report(wildcards, attempt):
-    """The pictures of one sample and model take about a second."""
-    return (15 + len(this_run.slides) * len(settings.networks) // 60) * attempt
+    return (15 + len(this_run.samples) * len(settings.networks) // 1000) * attempt

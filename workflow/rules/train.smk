@@ -4,14 +4,14 @@
 rule weigh:
     """Compute the boundary weight maps of the training labels."""
     input:
-        images=[pair.image for pair in this_run.pairs],
-        labels=[pair.labels for pair in this_run.pairs],
+        before("weigh"),
     output:
-        this_run.weight_maps("{model}"),
+        update(paths.NETWORK_LEDGER.replace("{stage}", "weigh")),
     log:
         paths.LOG["weigh"],
     benchmark:
         paths.BENCHMARK["weigh"]
+    priority: 100  # what follows waits for the network; other jobs do not hold it up
     conda:
         "../../environment.yml"
     resources:
@@ -19,38 +19,26 @@ rule weigh:
         decode_mb=budget_mb,
         runtime=time_for_images("weigh"),
     params:
-        images=lambda wildcards: settings.training.images,
-        labels=lambda wildcards: settings.training.labels,
-        weight_maps=paths.WEIGHT_MAPS,
-        names=[pair.name for pair in this_run.pairs],
+        folders=training_folders,
         config=config_of("weigh"),
     shell:
-        "python -m pipeline weigh --images {params.images:q} --labels {params.labels:q} --output {params.weight_maps:q}"
+        "python -m pipeline weigh --model {wildcards.model:q} {params.folders}"
         " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
-rule train:
+rule train_network:
     """Train a network, or one of its folds; part of the images is held back."""
     input:
-        images=[pair.image for pair in this_run.pairs],
-        labels=[pair.labels for pair in this_run.pairs],
-        weight_maps=lambda wildcards: this_run.weight_maps(this_run.model_of(wildcards.model)),
-        start=lambda wildcards: this_run.start(wildcards.model) or [],
+        before("train"),
     output:
-        network=paths.NETWORK,
-        card=paths.CARD,
-        history=report(
-            paths.HISTORY,
-            caption="../report/history.rst",
-            category="Training",
-            labels={"model": "{model}", "content": "history"},
-        ),
+        update(paths.NETWORK_LEDGER.replace("{stage}", "train")),
     log:
         paths.LOG["train"],
     benchmark:
         paths.BENCHMARK["train"]
     wildcard_constraints:
         model=any_of(settings.trainings),
+    priority: 100
     conda:
         "../../environment.yml"
     threads: 8
@@ -60,27 +48,20 @@ rule train:
         runtime=time_to_train,
         gpu=1,
     params:
-        images=lambda wildcards: settings.training.images,
-        labels=lambda wildcards: settings.training.labels,
+        folders=training_folders,
         weight_maps=lambda wildcards: paths.WEIGHT_MAPS.format(model=this_run.model_of(wildcards.model)),
-        names=[pair.name for pair in this_run.pairs],
-        held_back=lambda wildcards: [pair.name for pair in this_run.held_back[wildcards.model]],
         config=config_of("train"),
     shell:
-        "python -m pipeline train --images {params.images:q} --labels {params.labels:q} --weight-maps {params.weight_maps:q}"
-        " --output {output.network:q} --history {output.history:q} --threads {threads} --devices {resources.gpu}"
-        " --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
+        "python -m pipeline train --model {wildcards.model:q} {params.folders} --weight-maps {params.weight_maps:q}"
+        " --threads {threads} --devices {resources.gpu} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule validate:
     """Measure the network of a fold on the images that were held back from it."""
     input:
-        images=lambda wildcards: [pair.image for pair in this_run.held_back[wildcards.model]],
-        labels=lambda wildcards: [pair.labels for pair in this_run.held_back[wildcards.model]],
-        network=paths.NETWORK,
-        card=paths.CARD,
+        before("validate"),
     output:
-        metrics=paths.VALIDATION,
+        update(paths.NETWORK_LEDGER.replace("{stage}", "validate")),
     log:
         paths.LOG["validate"],
     benchmark:
@@ -96,24 +77,19 @@ rule validate:
         runtime=time_for_images("validate"),
         gpu=1,
     params:
-        images=lambda wildcards: settings.training.images,
-        labels=lambda wildcards: settings.training.labels,
-        groups={pair.name: group for group, members in this_run.training_groups.items() for pair in members},
+        folders=training_folders,
         config=config_of("validate"),
     shell:
-        "python -m pipeline validate --network {input.network:q} --images {params.images:q} --labels {params.labels:q}"
-        " --output {output.metrics:q} --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q}"
-        " > {log:q} 2>&1"
+        "python -m pipeline validate --model {wildcards.model:q} {params.folders}"
+        " --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
 
 
 rule combine:
     """Put the networks of an ensemble, or of the folds of a model, into one file."""
     input:
-        networks=lambda wildcards: this_run.members(wildcards.model),
-        cards=lambda wildcards: list(map(card_beside, this_run.members(wildcards.model))),
+        before("combine"),
     output:
-        network=paths.NETWORK,
-        card=paths.CARD,
+        update(paths.NETWORK_LEDGER.replace("{stage}", "combine")),
     log:
         paths.LOG["combine"],
     benchmark:
@@ -126,7 +102,8 @@ rule combine:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        networks=lambda wildcards: this_run.members(wildcards.model),
         config=config_of("combine"),
     shell:
-        "python -m pipeline combine --networks {input.networks:q} --output {output.network:q}"
+        "python -m pipeline combine --model {wildcards.model:q} --networks {params.networks:q}"
         " --config {params.config:q} > {log:q} 2>&1"

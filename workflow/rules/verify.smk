@@ -10,10 +10,7 @@ rule verification:
 rule verify:
     """Compare tiles with one pass over the whole, on a piece of one slide."""
     input:
-        network=network_of,
-        card=card_of,
-        plan=paths.PLAN,
-        slide=slide_of,
+        lambda wildcards: this_run.before("verify", **wildcards),
     output:
         verification=paths.VERIFICATION,
     log:
@@ -28,7 +25,10 @@ rule verify:
         decode_mb=budget_mb,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        network=network_for("verify"),
+        plan=paths.PLAN,
+        made_from=lambda wildcards: this_run.made_from(wildcards.model, wildcards.sample),
         config=config_of("verify"),
     shell:
-        "python -m pipeline verify --network {input.network:q} --plan {input.plan:q} --output {output.verification:q}"
+        "python -m pipeline verify {params.network} --plan {params.plan:q} --output {output.verification:q}"
         " --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

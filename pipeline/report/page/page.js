@@ -4,42 +4,54 @@
 const byId = (id) => document.getElementById(id);
 const collator = new Intl.Collator(undefined, { numeric: true });
 
-// ---- Tables ----
-
-// A number, a text, or null where the cell is empty.
-function contentOf(row, index) {
-  const cell = row.cells[index];
-  if (!cell) return further[placeOf(row)][index - row.cells.length];
-  if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
-  return cell.textContent.trim() || null;
-}
-
-function compare(a, b) {
-  return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
-}
-
 // Empty cells come last in both directions: they are neither the best nor the worst.
-function sortRows(table, header) {
-  const sign = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  const keyed = Array.from(table.tBodies[0].rows, (row) => [contentOf(row, header.cellIndex), row]);
-  keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b)));
-  for (const other of table.tHead.rows[0].cells) {
-    if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
-  }
-  header.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-  table.tBodies[0].append(...keyed.map(([, row]) => row));
+function compare(a, b, sign) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return sign * (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
 }
 
-for (const table of document.querySelectorAll(".sheet table")) {
+// Marks a header as sorted, the other way round if it was; returns 1 for ascending, -1 for descending.
+function turn(header) {
+  const sign = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  for (const other of header.parentNode.querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
+  header.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+  return sign;
+}
+
+// ---- Tables below the samples: all their rows are in the page ----
+
+function contentOf(cell) {
+  return cell.dataset.value !== undefined ? Number(cell.dataset.value) : cell.textContent.trim() || null;
+}
+
+for (const table of document.querySelectorAll(".sheet:not(#samples) table")) {
   table.tHead.addEventListener("click", (event) => {
-    if (event.target.closest(".sort")) sortRows(table, event.target.closest("th"));
+    const header = event.target.closest(".sort") && event.target.closest("th");
+    if (!header) return;
+    const sign = turn(header);
+    const keyed = Array.from(table.tBodies[0].rows, (row) => [contentOf(row.cells[header.cellIndex]), row]);
+    keyed.sort(([a], [b]) => compare(a, b, sign));
+    table.tBodies[0].replaceChildren(...keyed.map(([, row]) => row));
   });
 }
 
+// ---- Samples: a place in the data for each, the worst first; only the rows in sight are drawn ----
+
+const data = JSON.parse(byId("data").textContent);
 const box = document.querySelector("#samples .box");
 const table = box.querySelector("table");
-const headers = Array.from(table.tHead.rows[0].cells);
-const worstFirst = Array.from(table.tBodies[0].rows);
+const columns = Array.from(table.tHead.rows[0].cells).slice(1, -1); // without picture and files; cells of data are in this order
+const places = Array.from(data.cells.keys());
+const allColumns = document.querySelector("#samples .all-columns");
+const AROUND = 6; // rows beyond those in sight
+
+let order = places; // those that pass the filters, in the order of the table
+let sorting = null; // column and direction; null is worst first
+let rowPx = 64;
+let current = null; // the place in the viewer
+const drawn = new Map();
+const nameIndex = columns.findIndex((header) => header.matches(".name"));
+const nameOf = (place) => data.cells[place][nameIndex];
 
 // The test of a filter for a cell that is not empty; null if the filter cannot be parsed.
 function parseFilter(text, isNumber) {
@@ -59,96 +71,120 @@ function parseFilter(text, isNumber) {
   }[bound[1]] || ((content) => Math.abs(content - limit) <= 0.5000001 * 10 ** -decimals); // to as many decimals as typed
 }
 
-function applyFilters() {
+const isShown = (header) => !header.matches(".more") || allColumns.checked;
+
+// Filters, sorts and draws the table.
+function arrange() {
   const tests = [];
-  for (const header of headers) {
+  for (const [index, header] of columns.entries()) {
     const input = header.querySelector("input");
-    const text = input && header.offsetWidth ? input.value.trim() : ""; // a hidden column filters nothing
-    const test = text && parseFilter(text, header.classList.contains("number"));
-    if (input) input.setAttribute("aria-invalid", test === null);
-    if (test) tests.push([header.cellIndex, test]);
+    const text = isShown(header) ? input.value.trim() : ""; // a hidden column filters nothing
+    const test = text && parseFilter(text, header.matches(".number"));
+    input.setAttribute("aria-invalid", test === null);
+    if (test) tests.push([index, test]);
   }
-  let shown = 0;
-  for (const row of worstFirst) {
-    row.hidden = !tests.every(([index, test]) => {
-      const content = contentOf(row, index);
-      return content !== null && test(content);
-    });
-    shown += !row.hidden;
-  }
-  document.querySelector(".counter").value = `${shown} of ${worstFirst.length}`;
+  order = places.filter((place) => tests.every(([index, test]) => {
+    const content = data.cells[place][index];
+    return content !== null && test(content);
+  }));
+  if (sorting) order.sort((a, b) => compare(data.cells[a][sorting.index], data.cells[b][sorting.index], sorting.sign));
+  document.querySelector(".counter").value = `${order.length} of ${places.length}`;
   showPosition();
+  draw();
 }
 
-function resetTable() {
-  for (const header of headers) {
-    const input = header.querySelector("input");
-    if (input) input.value = "";
-    if (header.hasAttribute("aria-sort")) header.setAttribute("aria-sort", "none");
+function textOf(place, index) {
+  const content = data.cells[place][index];
+  if (index === 0) return `${data.signs[content]} ${content}`;
+  const { digits } = columns[index].dataset;
+  return typeof content === "number" && digits ? content.toFixed(digits) : String(content ?? "");
+}
+
+function element(name, properties, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function linksOf(place) {
+  return Object.entries(data.links[place]).flatMap(([label, href]) => [element("a", { href, textContent: label }), " "]);
+}
+
+function rowOf(place) {
+  const picture = data.pictures[place] && element("img", { className: "thumbnail", alt: "", src: data.pictures[place].image });
+  const row = element("tr", { className: data.cells[place][0] }, element("td", {}, picture || ""));
+  row.dataset.place = place;
+  for (const [index, header] of columns.entries()) {
+    if (!isShown(header)) continue;
+    const text = textOf(place, index);
+    const cell = index === nameIndex
+      ? element("th", { scope: "row" }, element("button", { type: "button", className: "open", textContent: text, title: text }))
+      : element("td", { className: header.matches(".number") ? "number" : "" }, element("div", { textContent: text, title: text }));
+    cell.classList.toggle("state", index === 0);
+    row.append(cell);
   }
-  table.tBodies[0].append(...worstFirst);
+  row.append(element("td", { className: "links" }, element("div", {}, ...linksOf(place))));
+  if (place === current) row.setAttribute("aria-current", "true");
+  return row;
+}
+
+const spacers = [0, 1].map(() => element("tr", { className: "spacer", ariaHidden: "true" }, element("td", { colSpan: 2 })));
+table.tBodies[0].append(...spacers);
+
+// Draws the rows in sight. A row that stays keeps its element, and so the focus.
+function draw() {
+  const first = Math.max(0, Math.floor(box.scrollTop / rowPx) - AROUND);
+  const last = Math.min(order.length, Math.ceil((box.scrollTop + box.clientHeight) / rowPx) + AROUND);
+  const wanted = order.slice(first, last);
+  const kept = new Set(wanted);
+  for (const [place, row] of drawn) {
+    if (kept.has(place)) continue;
+    row.remove();
+    drawn.delete(place);
+  }
+  let next = spacers[0].nextSibling;
+  for (const [offset, place] of wanted.entries()) {
+    if (!drawn.has(place)) drawn.set(place, rowOf(place));
+    const row = drawn.get(place);
+    row.setAttribute("aria-rowindex", first + offset + 2);
+    if (row === next) next = next.nextSibling;
+    else table.tBodies[0].insertBefore(row, next);
+  }
+  spacers[0].style.height = `${first * rowPx}px`;
+  spacers[1].style.height = `${(order.length - last) * rowPx}px`;
+}
+
+function redraw() {
+  for (const row of drawn.values()) row.remove();
+  drawn.clear();
+  arrange();
+}
+
+function reset() {
+  for (const header of columns) {
+    header.querySelector("input").value = "";
+    header.setAttribute("aria-sort", "none");
+  }
+  sorting = null;
   box.scrollTop = 0;
-  applyFilters();
-  watchRows();
+  arrange();
 }
 
-table.tHead.addEventListener("input", applyFilters);
+table.tHead.addEventListener("input", arrange);
 table.tHead.addEventListener("click", (event) => {
-  if (!event.target.closest(".sort")) return;
-  showPosition();
-  watchRows();
+  const header = event.target.closest(".sort") && event.target.closest("th");
+  if (!header) return;
+  sorting = { index: columns.indexOf(header), sign: turn(header) };
+  arrange();
 });
-byId("reset").addEventListener("click", resetTable);
+box.addEventListener("scroll", draw);
+byId("reset").addEventListener("click", reset);
+if (allColumns) allColumns.addEventListener("change", redraw);
 for (const button of document.querySelectorAll("[data-state]")) {
   button.addEventListener("click", () => {
     byId("state-filter").value = button.dataset.state;
-    applyFilters();
+    arrange();
   });
-}
-
-// ---- Visible rows ----
-
-const pictures = JSON.parse(byId("pictures").textContent);
-const further = JSON.parse(byId("further").textContent); // values of the columns that are not shown at first
-const furtherHeaders = headers.filter((header) => header.matches(".more"));
-const allColumns = document.querySelector("#samples .all-columns");
-const placeOf = (row) => Number(row.id.slice(1));
-const picturesOf = (row) => pictures[placeOf(row)];
-const url = (name, base64) => `data:image/${name === "image" ? "webp" : "png"};base64,${base64}`;
-
-function furtherCells(row) {
-  return further[placeOf(row)].map((value, index) => {
-    const cell = document.createElement("td");
-    const isNumber = typeof value === "number";
-    if (isNumber) cell.dataset.value = value;
-    cell.textContent = isNumber ? value.toFixed(furtherHeaders[index].dataset.digits) : value;
-    cell.classList.add("more");
-    cell.classList.toggle("long", cell.textContent.length > 40);
-    return cell;
-  });
-}
-
-// Hundreds of pictures and columns would be slow: only visible rows have theirs.
-const visible = new IntersectionObserver((changes) => {
-  for (const { isIntersecting, target: row } of changes) {
-    if (!isIntersecting) continue;
-    const thumbnail = row.querySelector(".thumbnail:not([src])");
-    if (thumbnail) thumbnail.src = url("image", picturesOf(row).image);
-    if (allColumns && allColumns.checked && !row.querySelector(".more")) row.append(...furtherCells(row));
-  }
-}, { root: box, rootMargin: "300px" });
-
-function watchRows() {
-  visible.disconnect(); // it reports changes only, so start again
-  for (const row of worstFirst) {
-    for (const cell of row.querySelectorAll(".more")) cell.remove();
-    visible.observe(row);
-  }
-}
-
-if (allColumns) {
-  allColumns.addEventListener("change", watchRows);
-  allColumns.addEventListener("change", applyFilters);
 }
 
 // ---- Viewer ----
@@ -156,19 +192,26 @@ if (allColumns) {
 const LAYERS = ["predicted", "truth", "error"];
 const stage = byId("stage");
 const stack = byId("stack");
-let current = null; // the row in the viewer
 let zoom = 1; // 1: the whole picture
 
-const visibleRows = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden);
-
 function showPosition() {
-  const rows = visibleRows();
-  const place = rows.indexOf(current);
-  byId("position").value = place < 0 ? "" : `${place + 1} of ${rows.length}`;
+  const index = order.indexOf(current);
+  byId("position").value = index < 0 ? "" : `${index + 1} of ${order.length}`;
 }
 
+// Areas or outlines of prediction and truth; errors are areas always.
 function showLayers() {
-  for (const name of LAYERS) byId(name).hidden = !byId(`show-${name}`).checked;
+  const outlines = byId("as-outlines").checked;
+  const found = data.pictures[current] || {};
+  for (const name of LAYERS) {
+    const content = (outlines && found[`${name}_outlines`]) || found[name];
+    if (content) byId(name).src = content;
+    else byId(name).removeAttribute("src");
+    byId(name).hidden = !byId(`show-${name}`).checked;
+    byId(name).classList.toggle("lines", outlines && name !== "error");
+  }
+  byId("outlines").hidden = !outlines;
+  byId("classes").hidden = outlines;
   byId("errors").hidden = !byId("show-error").checked;
   stack.style.setProperty("--opacity", byId("fade").value / 100);
 }
@@ -181,7 +224,7 @@ function setZoom(wanted, x = stage.clientWidth / 2, y = stage.clientHeight / 2) 
   const down = (y + corner.top - before.top) / (before.height || 1);
   zoom = Math.min(32, Math.max(1, wanted));
   byId("zoom").value = `${Math.round(100 * zoom)} %`;
-  const found = current && picturesOf(current);
+  const found = data.pictures[current];
   if (!found) return;
   const [rows, columns] = found.shape;
   const fit = Math.min((stage.clientWidth - 2) / columns, (stage.clientHeight - 2) / rows);
@@ -192,59 +235,56 @@ function setZoom(wanted, x = stage.clientWidth / 2, y = stage.clientHeight / 2) 
   stage.scrollTop += after.top + down * after.height - corner.top - y;
 }
 
-function describe(row) {
+function describe(place) {
   const facts = [];
-  for (const header of headers) {
-    if (!header.matches(".text:not(.more, .name), .number:not(.more)")) continue;
-    const text = row.cells[header.cellIndex].textContent.trim();
+  for (const [index, header] of columns.entries()) {
+    const text = header.matches(".more, .name") ? "" : textOf(place, index);
     if (!text) continue;
-    const group = document.createElement("div");
-    group.append(document.createElement("dt"), document.createElement("dd"));
-    group.firstChild.textContent = header.querySelector("button").textContent;
-    group.lastChild.textContent = text;
-    facts.push(group);
+    const name = header.querySelector("button").textContent;
+    facts.push(element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: text })));
   }
   byId("facts").replaceChildren(...facts);
-  byId("viewer-title").textContent = row.querySelector("th").textContent;
-  byId("links").replaceChildren(...Array.from(row.querySelector(".links").cloneNode(true).childNodes));
+  byId("viewer-title").textContent = nameOf(place);
+  byId("links").replaceChildren(...linksOf(place));
 }
 
 // Scrolls the box of the table, not the page.
-function reveal(row) {
-  const top = row.offsetTop - table.tHead.offsetHeight;
-  const bottom = row.offsetTop + row.offsetHeight - box.clientHeight;
+function reveal(place) {
+  const head = table.tHead.offsetHeight;
+  const top = order.indexOf(place) * rowPx;
+  if (top < 0) return; // it is filtered out
   if (top < box.scrollTop) box.scrollTop = top;
-  else if (bottom > box.scrollTop) box.scrollTop = bottom;
+  else if (top + rowPx + head > box.scrollTop + box.clientHeight) box.scrollTop = top + rowPx + head - box.clientHeight;
+  draw();
 }
 
-function select(row) {
-  if (current) current.removeAttribute("aria-current");
-  current = row;
-  row.setAttribute("aria-current", "true");
-  const found = picturesOf(row);
+function select(place) {
+  drawn.get(current)?.removeAttribute("aria-current");
+  current = place;
+  drawn.get(place)?.setAttribute("aria-current", "true");
+  const found = data.pictures[place];
   stack.hidden = !found;
   byId("no-picture").hidden = Boolean(found);
+  if (found) byId("image").src = found.image;
+  else byId("image").removeAttribute("src");
   for (const name of ["image", ...LAYERS]) {
     const content = found && found[name];
-    if (content) byId(name).src = url(name, content);
-    else byId(name).removeAttribute("src");
-    byId(name).alt = content ? `${name} of ${row.querySelector("th").textContent}` : "";
+    byId(name).alt = content ? `${name} of ${nameOf(place)}` : "";
     if (name !== "image") byId(`show-${name}`).disabled = !content;
   }
-  describe(row);
+  showLayers();
+  describe(place);
   showPosition();
   setZoom(1);
 }
 
 function step(by) {
-  const rows = visibleRows();
-  const place = rows.indexOf(current) + by;
-  const row = rows[Math.max(0, Math.min(place, rows.length - 1))];
-  if (!row) return;
+  const index = Math.max(0, Math.min(order.indexOf(current) + by, order.length - 1));
+  if (!order.length) return;
   const focused = table.tBodies[0].contains(document.activeElement);
-  select(row);
-  reveal(row);
-  if (focused) row.querySelector("button").focus({ preventScroll: true });
+  select(order[index]);
+  reveal(current);
+  if (focused) drawn.get(current).querySelector("button").focus({ preventScroll: true });
 }
 
 function toggle(name) {
@@ -257,6 +297,7 @@ const KEYS = {
   p: () => toggle("predicted"),
   t: () => toggle("truth"),
   e: () => toggle("error"),
+  o: () => byId("as-outlines").click(),
   "+": () => setZoom(zoom * 1.5),
   "=": () => setZoom(zoom * 1.5), // the key of + without shift
   "-": () => setZoom(zoom / 1.5),
@@ -273,9 +314,9 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 table.tBodies[0].addEventListener("click", (event) => {
-  const row = event.target.closest("tr");
+  const row = event.target.closest("tr[data-place]");
   if (!row || event.target.closest("a")) return;
-  select(row);
+  select(Number(row.dataset.place));
   const top = byId("viewer").getBoundingClientRect().top;
   if (top < 0 || top > 0.7 * window.innerHeight) byId("viewer").scrollIntoView(); // in a narrow window the viewer is below the table
 });
@@ -295,14 +336,20 @@ stage.addEventListener("pointermove", (event) => {
   if (!event.buttons || event.pointerType !== "mouse") return; // fingers scroll by themselves
   stage.scrollBy(-event.movementX, -event.movementY);
 });
-window.addEventListener("resize", () => setZoom(zoom));
+window.addEventListener("resize", () => {
+  setZoom(zoom);
+  draw();
+});
 window.addEventListener("hashchange", () => {
-  const row = worstFirst.find((candidate) => `#${candidate.id}` === location.hash);
-  if (row) select(row);
+  const place = Number(location.hash.match(/^#s(\d+)$/)?.[1] ?? -1);
+  if (!data.cells[place]) return;
+  select(place);
+  reveal(place);
+  byId("samples").scrollIntoView();
 });
 
-showLayers();
-applyFilters();
-watchRows();
-const first = worstFirst.find((row) => picturesOf(row)) || worstFirst[0];
-if (first) select(first);
+arrange();
+if (drawn.size) rowPx = drawn.get(order[0]).offsetHeight;
+draw();
+if (places.length) select(Math.max(0, data.pictures.findIndex(Boolean)));
+else showLayers();

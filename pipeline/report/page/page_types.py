@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
+
+from pipeline.base import paths
+
+
+def url_of(path: str, *, embedded: bool) -> str:
+    """Return the URL of a file below the folder of the page: its content, or its relative path."""
+    if embedded:
+        return f"data:image/{Path(path).suffix[1:]};base64,{b64encode(Path(path).read_bytes()).decode()}"
+    return quote(path.removeprefix(f"{paths.REPORT}/"))
+
 
 State = Literal["failed", "flagged", "good", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """Pictures of one result, to be stacked: ``image`` is WebP, the others are PNG.
+    """Pictures of one result, to be stacked.
 
-    ``shape`` is rows and columns of ``image``. ``truth`` and ``error`` are None without a reference.
+    ``urls`` are of files beside the page, or ``data:`` with their content, by the names of ``paths.PICTURE``; without a
+    reference there are none of it. ``shape`` is rows and columns.
     """
 
-    image: bytes
-    predicted: bytes
-    truth: bytes | None
-    error: bytes | None
+    urls: dict[str, str]
     shape: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldBack:
+    """An image that was held back from a training, with the URLs of its pictures by the names of ``paths.PICTURE``."""
+
+    training: str
+    image: str
+    foreground_dice: float | None
+    urls: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class Column:
 class Entry:
     """One sample under one model.
 
-    ``row`` is its row of ``metrics.csv``, None where a cell is empty; ``links`` are relative URLs by label.
+    ``row`` is its row of ``metrics-all.csv``, None where a cell is empty; ``links`` are relative URLs by label.
     """
 
     row: dict[str, Any]
@@ -74,11 +95,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that the page shows. ``classes`` are in the order of their labels, the first is background."""
+    """All that the page shows. ``classes`` are in the order of their labels, the first is background.
 
+    ``project`` is the name of its folder, ``date`` when the report was made.
+    """
+
+    project: str
+    date: str
     columns: list[Column]
     entries: list[Entry]
     classes: list[str]
     tables: list[Table]
     figures: list[Figure]
+    held_back: list[HeldBack]
     provenance: dict[str, Any]

@@ -11,48 +11,75 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb, css
-from pipeline.report.page.page_types import Column, Entry, Layers, Page, State
+from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, PREDICTED_RGB, TRUTH_RGB, class_rgb, css
+from pipeline.report.page.page_types import Column, Entry, Page, State
 from pipeline.report.page.sort_order import is_number, worst_first
 
 # They differ in shape, not only in colour.
 _SIGNS: dict[State, str] = {"failed": "✕", "flagged": "⚑", "good": "✓", "waiting": "…"}
+_MOST_WITHOUT_SCRIPT = 100  # rows of HTML, for browsers that run no script
+_MOST_WITH_ALL_COLUMNS = 2000  # entries; the page of more would be large
+_OUTLINES = [("prediction", css(PREDICTED_RGB)), ("reference", css(TRUTH_RGB))]
 _ERRORS = [
     ("extra: predicted, not in the truth", css(EXTRA_RGB)),
     ("missed: in the truth, not predicted", css(MISSED_RGB)),
     ("confused: predicted as another class", css(CONFUSED_RGB)),
 ]
+_NAMES = ("sample", "model")  # the columns that stand first
 
 
 def render(page: Page) -> str:
-    """Return the page as HTML: failed samples first, then flagged ones, then by mean Dice, the lowest first."""
+    """Return the page as HTML: failed samples first, then flagged ones, then by foreground Dice, the lowest first.
+
+    The samples are data, of which the script draws the rows in sight. Those of a page with more than 2000 have the
+    leading columns only.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report.page", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"shown": _shown, "exact": _exact, "svg_url": _svg_url}
     entries = sorted(page.entries, key=worst_first)
     several = len({entry.row["model"] for entry in entries}) > 1
-    hidden = {"status"} if several else {"status", "model"}  # the state says more than the status
-    columns = [column for column in page.columns if column.name not in hidden]
-    further = [column for column in columns if not column.leading]
+    columns, further = _columns(page.columns, several=several, all_columns=len(entries) <= _MOST_WITH_ALL_COLUMNS)
     script = _source("page.js")
     return environment.get_template("page.html.j2").render(
         page=page,
         entries=entries,
-        columns=[column for column in columns if column.leading],
+        columns=columns,
         further=further,
-        further_cells=[[_cell(column, entry.row) for column in further] for entry in entries],
         several=several,
+        has_all_columns=len(entries) <= _MOST_WITH_ALL_COLUMNS,
+        most_without_script=_MOST_WITHOUT_SCRIPT,
         counts={state: sum(entry.state == state for entry in entries) for state in _SIGNS},
         failures=_failures(entries),
         signs=_SIGNS,
+        outlines=_OUTLINES,
         legend=[(name, css(class_rgb(index))) for index, name in enumerate(page.classes) if index > 0],
         errors=_ERRORS if len(page.classes) > 2 else _ERRORS[:2],
-        pictures=[_pictures(entry.layers) for entry in entries],
+        data=_data(entries, [*columns, *further]),
         style=_source("page.css"),
         script=script,
-        policy=_policy(script),
+        policy=_policy(script, _is_alone(page)),
     )
+
+
+def _columns(columns: list[Column], *, several: bool, all_columns: bool) -> tuple[list[Column], list[Column]]:
+    """Return the columns that are shown at first, names before numbers before texts; and those shown on demand."""
+    hidden = {"status"} if several else {"status", "model"}  # the state says more than the status
+    shown = [column for column in columns if column.name not in hidden]
+    leading = [column for column in shown if column.leading]
+    leading.sort(key=lambda column: (column.name not in _NAMES, column.digits is None))
+    return leading, [column for column in shown if not column.leading] if all_columns else []
+
+
+def _data(entries: list[Entry], columns: list[Column]) -> dict[str, Any]:
+    """Return what the script draws: for each entry its state and cells, its links and its pictures."""
+    return {
+        "signs": _SIGNS,
+        "cells": [[entry.state, *(_cell(column, entry.row) for column in columns)] for entry in entries],
+        "links": [entry.links for entry in entries],
+        "pictures": [entry.layers and entry.layers.urls | {"shape": entry.layers.shape} for entry in entries],
+    }
 
 
 def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:
@@ -64,20 +91,13 @@ def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:
     return list(groups.values())
 
 
-def _pictures(layers: Layers | None) -> dict[str, Any] | None:
-    """Return the pictures of one result for the script, in base64."""
-    if layers is None:
-        return None
-    files_by_name = {name: getattr(layers, name) for name in ("image", "predicted", "truth", "error")}
-    encoded = {name: b64encode(content).decode() for name, content in files_by_name.items() if content is not None}
-    return encoded | {"shape": layers.shape}
-
-
 def _cell(column: Column, row: dict[str, Any]) -> float | str | None:
-    """Return a cell that the script shows on demand: a page of many columns would load slowly."""
-    value = row.get(column.name)
-    exact = _exact(value) if column.digits is not None else None
-    return _shown(value) or None if exact is None else float(exact) if "." in exact else int(exact)
+    """Return a cell that the script shows; a number is rounded to the decimals that are shown: few bytes for each."""
+    value: Any = row.get(column.name)
+    if column.digits is None or not is_number(value):
+        return _shown(value) or None
+    rounded = round(value, column.digits)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _shown(value: Any, digits: int | None = None) -> str:
@@ -103,10 +123,17 @@ def _source(name: str) -> Markup:
     return Markup(files("pipeline.report.page").joinpath(name).read_text("utf-8"))
 
 
-def _policy(script: str) -> str:
-    """Return the content security policy: nothing is loaded, only this script runs, images are data URLs."""
+def _is_alone(page: Page) -> bool:
+    """Return whether the page has all its pictures in it."""
+    urls = [entry.layers.urls for entry in page.entries if entry.layers] + [image.urls for image in page.held_back]
+    return all(each["image"].startswith("data:") for each in urls)
+
+
+def _policy(script: str, alone: bool) -> str:
+    """Return the content security policy: only this script runs, images are data URLs or files beside the page."""
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    images = "data:" if alone else "data: 'self'"
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src {images}; "
         "base-uri 'none'; form-action 'none'"
     )

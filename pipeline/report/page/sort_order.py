@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
+from pipeline.metrics.overlap import HEADLINE
 from pipeline.report.page.page_types import Entry, State
 
 STATES: tuple[State, ...] = ("failed", "flagged", "good", "waiting")
@@ -13,7 +13,7 @@ STATES: tuple[State, ...] = ("failed", "flagged", "good", "waiting")
 
 def worst_first(entry: Entry) -> tuple[int, float, str, str]:
     """Return the sort key of an entry, the worst first; without a Dice, last of its state."""
-    score: Any = entry.row.get("dice_mean")
+    score: Any = entry.row.get(HEADLINE)
     return (
         STATES.index(entry.state),
         score if is_number(score) else math.inf,
@@ -24,4 +24,4 @@ def worst_first(entry: Entry) -> tuple[int, float, str, str]:
 
 def is_number(value: Any) -> bool:
     """Return whether a cell is a finite number."""
-    return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
+from pipeline.project.drop.image_files import parts_of, why_not_inside
 from pipeline.slides.formats.image import Series
 
 Reader = Callable[[Path, int, ExitStack], list[Series]]
@@ -35,6 +36,8 @@ _EXTRA = "microscopes"  # of pyproject.toml
 
 def open_series(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
     """Return the images of a file, at least one; raises what the reader raises."""
+    for part in parts_of(path):
+        _check_inside(part, path)
     try:
         module, function = _reader_of(path).split(":")
         reader: Reader = getattr(import_module(module), function)
@@ -45,6 +48,13 @@ def open_series(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]
     return reader(path, budget_bytes, stack)
 
 
+def _check_inside(part: Path, slide: Path) -> None:
+    """Refuse links and pipes among the files that belong to a slide, whose libraries would open them."""
+    for place in (part, *(part.rglob("*") if part.is_dir() else ())):
+        if (reason := why_not_inside(place, slide.parent)) and why_not_inside(place, slide.resolve().parent):
+            raise ValueError(reason)
+
+
 def _reader_of(path: Path) -> str:
     if path.is_dir():
         return _FOLDER
@@ -52,12 +62,12 @@ def _reader_of(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return reader
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(132)
     if not head:
         raise ValueError("the file is empty (0 bytes); copy it again")
     for magic, reader in _BY_MAGIC.items():
         if head.startswith(magic):
             return reader
-    raise ValueError(
-        f"no image: it begins with {head[:8]!r}, unlike any known format; check how it was saved or downloaded"
-    )
+    if head[128:] == b"DICM":
+        raise ValueError("DICOM is not read; save it as OME-TIFF, for example with QuPath or bfconvert")
+    raise ValueError("no image: its first bytes are those of no known format; check how it was saved or downloaded")

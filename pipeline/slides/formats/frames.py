@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -45,11 +46,20 @@ def array_of_frames(
     cached = lru_cache(maxsize=min(_MOST_KEPT, budget_bytes // frame_bytes))(read_frame)
     one_at_a_time = Lock()  # these libraries seek and read in one open file
 
-    def read(*key: Any) -> NDArray[Any]:
+    def read_plane(index: tuple[int, ...], key: tuple[Any, ...]) -> NDArray[Any]:
         with one_at_a_time:
-            plane = cached(key[:leading])
+            plane = cached(index)
         if plane.shape != frame or plane.dtype != dtype:
             raise ValueError(f"a plane of {plane.shape} {plane.dtype}, the header says {frame} {dtype}; copy it again")
-        return np.array(plane[key[leading:]])  # a copy, since the plane may be a part of the open file
+        return np.array(plane[key])  # a copy, since the plane may be a part of the open file
+
+    def read(*key: Any) -> NDArray[Any]:
+        places = [
+            range(length)[part] if isinstance(part, slice) else range(part, part + 1)
+            for part, length in zip(key[:leading], shape, strict=False)
+        ]
+        planes = np.stack([read_plane(index, key[leading:]) for index in itertools.product(*places)])
+        kept = [len(place) for place, part in zip(places, key, strict=False) if isinstance(part, slice)]
+        return planes.reshape(*kept, *planes.shape[1:])
 
     return LazyArray(shape, dtype, read)

@@ -23,25 +23,31 @@ def open_lif(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
 
 
 def _image(image: liffile.LifImage, budget_bytes: int) -> Image:
-    dims = image.dims
-    frame_axes = 3 if "S" in dims else 2
-    leading = dims[: len(dims) - frame_axes]
+    frame = image.frames.frame_dims  # the two innermost axes, in any order of scanning, and the samples of a colour
+    leading = [axis for axis in image.dims if axis not in frame]
 
     def read(index: tuple[int, ...]) -> NDArray[np.generic]:
         return np.asarray(image.frame(**dict(zip(leading, map(int, index), strict=True))))
 
-    pixels = array_of_frames(image.shape, image.dtype, read, frame_axes=frame_axes, budget_bytes=budget_bytes)
-    axes = "".join(dims)
+    shape = tuple(image.sizes[axis] for axis in (*leading, *frame))
+    pixels = array_of_frames(shape, image.dtype, read, frame_axes=len(frame), budget_bytes=budget_bytes)
+    axes = "".join((*leading, *frame))
     spectra = [axis for axis in _SPECTRAL if axis in axes]
     if spectra and "C" not in axes:
         axes = axes.replace(spectra[0], "C")
-    return Image(levels=(pixels,), axes=axes, pixel_size_um=_pixel_size(image))
+    rows = "Y" if "Y" in axes else "Z"
+    return Image(
+        levels=(pixels,),
+        axes=axes.replace(rows, "Y"),
+        pixel_size_um=_pixel_size(image, rows),
+        warnings=() if rows == "Y" else ("a section along x and z: its rows are z",),
+    )
 
 
-def _pixel_size(image: liffile.LifImage) -> PixelSize | None:
+def _pixel_size(image: liffile.LifImage, rows: str) -> PixelSize | None:
     """Return the pixel size; the file states the positions of the first and the last pixel in m."""
-    positions = [image.coords.get(axis, np.empty(0)) for axis in "YX"]
+    positions = [image.coords.get(axis, np.empty(0)) for axis in (rows, "X")]
     if min(map(len, positions)) < 2:
         return None
-    rows, columns = (float(abs(ends[-1] - ends[0]) / (len(ends) - 1)) * 1e6 for ends in positions)
-    return pixel_size(rows, columns)
+    sizes = (float(abs(ends[-1] - ends[0]) / (len(ends) - 1)) * 1e6 for ends in positions)
+    return pixel_size(*sizes)

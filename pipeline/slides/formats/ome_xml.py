@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import tifffile
 
-from pipeline.slides.formats.image import UNITS_UM, PixelSize, pixel_size
+from pipeline.slides.formats.image import PixelSize, ignored_size, pixel_size, unit_um
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Description:
 
     pixel_size_um: PixelSize | None = None
     channel_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_description(xml: str | None, number: int) -> Description:
@@ -33,7 +34,8 @@ def read_description(xml: str | None, number: int) -> Description:
     except Exception as error:
         log.warning("OME-XML cannot be read (%s): no pixel size, no channel names", " ".join(str(error).split()))
         return Description()
-    return Description(pixel_size_um=_pixel_size(pixels), channel_names=_channel_names(pixels))
+    size, warnings = _pixel_size(pixels)
+    return Description(pixel_size_um=size, channel_names=_channel_names(pixels), warnings=warnings)
 
 
 def read_companion(path: Path) -> str:
@@ -44,27 +46,31 @@ def read_companion(path: Path) -> str:
 
 
 def file_names(xml: str) -> list[str]:
-    """Return the names, without folders, of the files that OME-XML lists for the planes."""
-    return list(dict.fromkeys(Path(name).name for name in re.findall(r'FileName="([^"]+)"', xml)))
+    """Return the names of the files that OME-XML lists for the planes, as it states them; none if it is damaged."""
+    try:
+        elements = ElementTree.fromstring(xml).iter()
+    except ElementTree.ParseError:
+        return []
+    return list(dict.fromkeys(element.attrib["FileName"] for element in elements if "FileName" in element.attrib))
 
 
 def _as_list(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
-def _pixel_size(pixels: dict[str, Any]) -> PixelSize | None:
+def _pixel_size(pixels: dict[str, Any]) -> tuple[PixelSize | None, tuple[str, ...]]:
     stated: dict[str, Any] = {axis: pixels.get(f"PhysicalSize{axis}") for axis in "YX"}
-    if None in stated.values():
-        return None
+    if set(stated.values()) == {None}:
+        return None, ()
+    units = {axis: str(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "YX"}
     try:
-        size = pixel_size(
-            *(float(stated[axis]) * UNITS_UM[pixels.get(f"PhysicalSize{axis}Unit", "µm")] for axis in "YX")
-        )
-    except (KeyError, TypeError, ValueError):
+        size = pixel_size(*(float(stated[axis]) * (unit_um(units[axis]) or 0) for axis in "YX"))
+    except (TypeError, ValueError):
         size = None
-    if size is None:
-        log.warning("OME-XML states an impossible pixel size, which is ignored: %s", stated)
-    return size
+    if size is not None:
+        return size, ()
+    sizes = " x ".join(f"{stated[axis]} {units[axis]}" if stated[axis] else "unknown" for axis in "YX")
+    return None, (ignored_size(sizes),)
 
 
 def _channel_names(pixels: dict[str, Any]) -> tuple[str, ...]:

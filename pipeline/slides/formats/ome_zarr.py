@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,9 +14,9 @@ from typing import Any
 
 import zarr
 
-from pipeline.base.arrays import Array
-from pipeline.project.image_files import read_attributes
-from pipeline.slides.formats.image import UNITS_UM, Image, PixelSize, Series, check_budget, pixel_size
+from pipeline.project.drop.image_files import read_attributes, read_metadata, why_not_inside
+from pipeline.slides.formats.image import Image, PixelSize, Series, check_budget, ignored_size, pixel_size, unit_um
+from pipeline.slides.formats.zarr_files import ZarrFiles
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,9 @@ def open_ome_zarr(path: Path, budget_bytes: int, _: ExitStack) -> list[Series]:
         return [Series(name="", open=partial(_image, path, about, budget_bytes))]
     if "plate" in about:
         raise ValueError("a plate, not one image; put it into the folder of slides, which finds the images in it")
-    folders = sorted((child for child in path.iterdir() if child.name.isdigit()), key=lambda child: int(child.name))
+    folders = sorted((child for child in path.iterdir() if child.name.isdecimal()), key=lambda child: int(child.name))
+    if reasons := [reason for folder in folders if (reason := why_not_inside(folder, path))]:
+        raise ValueError(reasons[0])
     found = [(folder.name, folder, read_attributes(folder)) for folder in folders]
     series = [
         Series(name=name, open=partial(_image, folder, attributes, budget_bytes))
@@ -42,29 +47,57 @@ def open_ome_zarr(path: Path, budget_bytes: int, _: ExitStack) -> list[Series]:
 def _image(folder: Path, about: dict[str, Any], budget_bytes: int) -> Image:
     multiscale = about["multiscales"][0]
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale.get("axes", _EARLY_AXES)]
-    levels = [
-        level
+    levels = {
+        place: level
         for number, dataset in enumerate(multiscale["datasets"])
-        if (level := _open_level(folder, str(dataset["path"]), number == 0, budget_bytes)) is not None
-    ]
+        if (level := _open_level(place := folder / str(dataset["path"]), folder, number == 0, budget_bytes)) is not None
+    }
+    names = "".join(str(axis["name"]).upper() for axis in axes)
+    size, warnings = _pixel_size(multiscale, axes)
     return Image(
-        levels=tuple(levels),
-        axes="".join(str(axis["name"]).upper() for axis in axes),
-        pixel_size_um=_pixel_size(multiscale, axes),
+        levels=tuple(levels.values()),
+        axes=names,
+        pixel_size_um=size,
+        warnings=warnings,
         channel_names=_channel_names(about),
+        missing=partial(_missing, list(levels.items()), names),
     )
 
 
-def _open_level(folder: Path, name: str, finest: bool, budget_bytes: int) -> Array | None:
+def _missing(
+    levels: list[tuple[Path, zarr.Array[Any]]], axes: str, level: int, planes: Mapping[str, int]
+) -> tuple[int, int]:
+    """Count the chunks of the chosen planes that are not there; legally they hold the fill value."""
+    place, array = levels[level]
+    sides = array.shards or array.chunks
+    grid = [
+        (planes.get(axis, 0) // side,) if axis not in "YX" else range(-(-length // side))
+        for axis, length, side in zip(axes, array.shape, sides, strict=True)
+    ]
+    files = [place / array.metadata.encode_chunk_key(chunk) for chunk in itertools.product(*grid)]
+    absent = sum(not file.is_file() for file in files)
+    if absent and array.metadata.fill_value is None:
+        raise ValueError(
+            f"{absent} of {len(files)} chunks are not there, and no fill value says what they are; copy it again"
+        )
+    return absent, len(files)
+
+
+def _open_level(place: Path, folder: Path, finest: bool, budget_bytes: int) -> zarr.Array[Any] | None:
     """Open the array of one resolution; None, with a warning, if a coarser one is listed but missing."""
-    place = folder / name
     if not place.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"level {name!r} is outside the folder of the image; save the image again")
+        raise ValueError(
+            f"level {str(place.relative_to(folder))!r} is outside the folder of the image; save the image again"
+        )
     if not finest and not place.is_dir():
-        log.warning("%s: level %s is listed, but missing; it is ignored", folder, name)
+        log.warning("%s is listed, but missing; it is ignored", place)
         return None
     _refuse_pickles(place)
-    array = zarr.open_array(place, mode="r")
+    files = ZarrFiles(place, slide=folder, budget_bytes=budget_bytes)
+    array = zarr.open_array(files, mode="r")
+    if array.shards is None and array.compressors:
+        last: Any = array.compressors[-1]
+        files.codec = getattr(last, "codec_id", None) or last.to_dict()["name"]
     piece = math.prod(array.chunks) * array.dtype.itemsize
     check_budget(f"a chunk of {' x '.join(map(str, array.chunks))} px", piece, budget_bytes)
     return array
@@ -73,26 +106,32 @@ def _open_level(folder: Path, name: str, finest: bool, budget_bytes: int) -> Arr
 def _refuse_pickles(folder: Path) -> None:
     """Refuse codecs that run code from the file."""
     for name in ("zarr.json", ".zarray"):
-        if (folder / name).is_file() and "pickle" in (folder / name).read_text(encoding="utf-8").lower():
+        if (folder / name).is_file() and "pickle" in json.dumps(read_metadata(folder / name)).lower():
             raise ValueError("its chunks are pickled, which can run code; save it with another codec")
 
 
-def _pixel_size(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> PixelSize | None:
-    """Return the scales of rows and columns in µm; None if a unit or a usable scale is missing."""
+def _pixel_size(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """Return the scales of rows and columns in µm; None if a usable scale or its unit is missing, with a warning."""
     try:
-        size = []
-        for name in "yx":
-            number, axis = next((number, axis) for number, axis in enumerate(axes) if axis["name"] == name)
-            scales = [
-                step["scale"][number]
-                for steps in (multiscale["datasets"][0], multiscale)
-                for step in steps.get("coordinateTransformations", ())
-                if step["type"] == "scale"
-            ]
-            size.append(math.prod(map(float, scales)) * UNITS_UM[axis["unit"]] if scales else math.nan)
-    except (KeyError, IndexError, StopIteration, TypeError, ValueError):
-        return None
-    return pixel_size(*size)
+        sides = [_scale(multiscale, axes, name) for name in "yx"]
+    except (AttributeError, KeyError, IndexError, StopIteration, TypeError, ValueError):
+        return None, ()
+    size = pixel_size(*(scale * (unit_um(unit) or 0) for scale, unit in sides))
+    if size or all(scale == 1 and not unit for scale, unit in sides):
+        return size, ()
+    return None, (ignored_size(" x ".join(f"{scale:g} {unit or 'without unit'}" for scale, unit in sides)),)
+
+
+def _scale(multiscale: dict[str, Any], axes: list[dict[str, Any]], name: str) -> tuple[float, str]:
+    """Return the scale of the finest level along an axis, 1 if there is none, and its unit."""
+    number, axis = next((number, axis) for number, axis in enumerate(axes) if axis["name"] == name)
+    scales = [
+        float(step["scale"][number])
+        for steps in (multiscale["datasets"][0], multiscale)
+        for step in steps.get("coordinateTransformations", ())
+        if step["type"] == "scale"
+    ]
+    return math.prod(scales), str(axis.get("unit") or "") if scales else ""
 
 
 def _channel_names(about: dict[str, Any]) -> tuple[str, ...]:

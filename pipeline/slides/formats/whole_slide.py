@@ -6,18 +6,25 @@ The canvas is not cropped to ``openslide.bounds-*``, so that positions in masks 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
+import tifffile
+import zarr
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import LazyArray, bands
+from pipeline.base.arrays import Array, LazyArray, bands
+from pipeline.slides.formats.compression.damage import count_damaged
+from pipeline.slides.formats.compression.picture_size import check_tiles
 from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
 
 _BLOCK_PX = 1024
+_SCANS_EVERY_TILE = "aperio"  # scanners of other vendors leave out tiles of glass
 
 
 def is_of_vendor(path: Path) -> bool:
@@ -25,15 +32,48 @@ def is_of_vendor(path: Path) -> bool:
     return openslide.OpenSlide.detect_format(path) not in (None, "generic-tiff")
 
 
-def open_whole_slide(path: Path, _: int, stack: ExitStack) -> list[Series]:
+def open_whole_slide(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
     """Return the slide of a file without its label and overview pictures."""
     slide = stack.enter_context(openslide.OpenSlide(path))
-    return [Series(name="", open=lambda: _image(slide))]
+    return [Series(name="", open=lambda: _image(slide, path, budget_bytes, stack))]
 
 
-def _image(slide: openslide.OpenSlide) -> Image:
-    levels = tuple(level_array(slide, number) for number in range(slide.level_count))
-    return Image(levels=levels, axes="YXS", pixel_size_um=_pixel_size(slide))
+def _image(slide: openslide.OpenSlide, path: Path, budget_bytes: int, stack: ExitStack) -> Image:
+    levels: list[Array] = [level_array(slide, number) for number in range(slide.level_count)]
+    if len(levels) > 1 and slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == _SCANS_EVERY_TILE:
+        levels[1:] = _stored_levels(slide, levels, path, budget_bytes, stack)
+    missing = partial(_missing, path, slide)
+    return Image(levels=tuple(levels), axes="YXS", pixel_size_um=_pixel_size(slide), lossy="JPEG", missing=missing)
+
+
+def _stored_levels(
+    slide: openslide.OpenSlide, levels: list[Array], path: Path, budget_bytes: int, stack: ExitStack
+) -> Iterator[Array]:
+    """Yield the coarser levels of an Aperio file as they are stored: by tifffile, without interpolation."""
+    tiff = stack.enter_context(tifffile.TiffFile(path))
+    pages = {page.shape[1::-1]: page for page in (one.aspage() for one in tiff.pages) if page.is_tiled}
+    for number, size in list(enumerate(slide.level_dimensions))[1:]:
+        page = pages.get(size)
+        if page is None or page.compression == tifffile.COMPRESSION.APERIO_JP2000_YCBC:  # colours OpenSlide converts
+            yield levels[number]
+        else:
+            check_tiles(page, budget_bytes)
+            yield zarr.open_array(stack.enter_context(page.aszarr(maxworkers=2)), mode="r")
+
+
+def _missing(path: Path, slide: openslide.OpenSlide, level: int, _: Mapping[str, int]) -> tuple[int, int]:
+    """Refuse an Aperio file whose tiles are lost: OpenSlide fills them from other levels, or with white."""
+    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) != _SCANS_EVERY_TILE:
+        return 0, 1
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page.aspage() for page in tiff.pages]
+        of_level = [page for page in pages if page.is_tiled and page.shape[1::-1] == slide.level_dimensions[level]]
+        counts = [count for page in of_level for count in page.databytecounts]
+        if lost := counts.count(0):
+            raise ValueError(f"{lost} of {len(counts)} tiles have no data; copy or scan it again")
+        if damaged := sum(map(count_damaged, of_level)):
+            raise ValueError(f"{damaged} of {len(counts)} tiles are damaged: cut off; copy or scan it again")
+    return 0, max(1, len(counts))
 
 
 def _pixel_size(slide: openslide.OpenSlide) -> PixelSize | None:
@@ -50,6 +90,7 @@ def level_array(slide: openslide.OpenSlide, number: int) -> LazyArray:
 
     OpenSlide places a region in pixels of the finest level. In a coarser one it can fall between two pixels and be
     interpolated, differently for each region. So those are read in blocks of a fixed grid: every pixel has one value.
+    (Where the resolutions differ by whole numbers, as in most formats, nothing is interpolated.)
     """
     width, height = slide.level_dimensions[number]
     downsample = slide.level_downsamples[number]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import Array, LazyArray
+from pipeline.base.arrays import Array, LazyArray, blocks
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.stage_sections import TrainConfig
 from pipeline.slides.appearance import appearance, windows
-from pipeline.slides.intensity import Statistics, measure_intensities, normalize, row_bands
-from pipeline.slides.labels import open_labels, training_classes
+from pipeline.slides.intensity import Statistics, measure_slide, normalize
+from pipeline.slides.labels import open_labels, training_classes, warnings_of
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.tissue import Tissue, find_tissue
 from pipeline.training.data.class_index import ClassIndex, index_classes
@@ -29,8 +29,10 @@ from pipeline.training.data.class_index import ClassIndex, index_classes
 log = logging.getLogger(__name__)
 
 _KEPT_SHARE = 0.25  # of the memory budget, for decoded pairs
-_BESIDE_BYTES = 3  # per pixel: class and weight
+_CLASS_BYTES = 1  # per pixel
 _MOST_PROBLEMS = 5  # in one message
+_MOST_FOREGROUND, _TIMES_USUAL = 0.5, 3.0  # from where on a share of objects is far from the others
+_MOST_USUAL = 0.85  # of one class beside the background; cells that fill the image leave more to their membranes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,28 +45,32 @@ class Annotated:
         Normalized with the statistics of the whole slide.
     classes : (rows, columns) uint8 array
         Class map; :data:`pipeline.slides.labels.IGNORED` means not annotated.
-    weights : (rows, columns) float16 array
+    maps : (1 + heads, rows, columns) float array
+        Weight of each pixel in the loss, and the target of each head (:mod:`pipeline.training.data.head_targets`).
     appearance : dict
         Measurements of the slide before normalization.
     statistics : tuple of Statistics
         Of each channel, used for normalization; empty if the image was not normalized.
     white : float
-        The intensity of white: the largest value of an integer type.
+        The intensity of white: the largest value of an integer type, the high percentile of floats.
     tissue : Tissue or None
         Where a stained slide has tissue.
     in_memory : bool
         Whether all arrays are in memory.
+    warnings : tuple of str
+        What is doubtful about how image and labels were read.
     """
 
     name: str
     image: Array
     classes: Array
-    weights: Array
+    maps: Array
     appearance: dict[str, float] = field(default_factory=dict)
     statistics: tuple[Statistics, ...] = ()
     white: float = 1.0
     tissue: Tissue | None = None
     in_memory: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,7 +87,7 @@ class Annotated:
 def open_pairs(
     pairs: Sequence[TrainingPair], weight_maps: Path, *, memory_mb: int, config: TrainConfig
 ) -> list[Annotated]:
-    """Open training pairs and their weight maps, in the folder ``weight_maps``.
+    """Open training pairs, and their weight maps with the targets of heads, in the folder ``weight_maps``.
 
     A pair is kept decoded in memory if it takes no more than its share of a quarter of ``memory_mb``.
 
@@ -102,8 +108,50 @@ def open_pairs(
     if problems:
         named = "; ".join(f"({number}) {text}" for number, text in enumerate(problems[:_MOST_PROBLEMS], start=1))
         raise SlidemillError(f"{len(problems)} of {len(pairs)} training images cannot be used: {named}")
+    for annotated, warning in [(one, warning) for one in opened for warning in one.warnings]:
+        log.warning("training image %s: %s", annotated.name, warning)
     log.info("%d of %d annotated images are kept in memory", sum(pair.in_memory for pair in opened), len(opened))
     return opened
+
+
+def check_classes(training: Sequence[Annotated], held_back: Sequence[Annotated], classes: Sequence[str]) -> list[str]:
+    """Return warnings about images whose share of objects is far from that of the others, or from any: inverted labels?
+
+    Raises
+    ------
+    SlidemillError
+        If a class has no pixel in any training image, or only in those that are held back.
+    """
+    for index, name in enumerate(classes):
+        if any(_has_class(one, index) for one in training):
+            continue
+        only = [one.name for one in held_back if _has_class(one, index)]
+        raise SlidemillError(
+            f"class {name!r} has no pixel in any training image"
+            + (f", only in those that are held back ({', '.join(only[:_MOST_PROBLEMS])})" if only else "")
+            + "; annotate it there, or remove it from `classes`"
+        )
+    everything = [*training, *held_back]
+    shares = [_foreground_share(one.class_index) for one in everything]
+    usual = float(np.median(shares))
+    if len(classes) == 2 and usual > _MOST_USUAL:
+        return [f"all images: {usual:.0%} of them is not {classes[0]}; are labels inverted, with 0 for objects?"]
+    return [
+        f"{one.name}: {share:.0%} of it is not {classes[0]}, usual are {usual:.0%}; are its labels inverted?"
+        for one, share in zip(everything, shares, strict=True)
+        if share > max(_MOST_FOREGROUND, _TIMES_USUAL * usual)
+    ]
+
+
+def _has_class(annotated: Annotated, index: int) -> bool:
+    """Return whether a class occurs; the index of a stained slide leaves out background on glass."""
+    return index in annotated.class_index.counts or (index == 0 and annotated.tissue is not None)
+
+
+def _foreground_share(index: ClassIndex) -> float:
+    counts = {of_class: int(cells.sum()) for of_class, cells in index.counts.items()}
+    total = sum(counts.values())
+    return 1 - counts.get(0, 0) / total if total else 0.0
 
 
 def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainConfig, share_bytes: float) -> Annotated:
@@ -112,28 +160,34 @@ def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainCon
         shape = (slide.channels, *slide.shape)
         pixels: Array = LazyArray(shape, dtype, partial(_read_pixels, pair, config, memory_mb))
         classes: Array = LazyArray(slide.shape, np.dtype(np.uint8), partial(_read_classes, pair, config, memory_mb))
-        weights: Array = LazyArray(slide.shape, np.dtype(np.float16), partial(_read_weights, weight_map, memory_mb))
-        decoded_bytes = slide.shape[0] * slide.shape[1] * (slide.channels * dtype.itemsize + _BESIDE_BYTES)
-        if is_small := decoded_bytes <= share_bytes:
-            pixels, classes, weights = slide.read_all(), classes[:], weights[:]
+        maps = _open_maps(weight_map, slide.shape, memory_mb, config)
+        of_pixel = slide.channels * dtype.itemsize + _CLASS_BYTES + maps.shape[0] * maps.dtype.itemsize
+        if is_small := slide.shape[0] * slide.shape[1] * of_pixel <= share_bytes:
+            pixels, classes, maps = slide.read_all(), classes[:], maps[:]
 
         def read(rows: slice, columns: slice) -> NDArray[Any]:
             return pixels[:, rows, columns] if is_small else slide.read(rows, columns)
 
-        statistics = _statistics(read, slide)
+        statistics = _statistics(replace(slide, levels=(pixels,)) if is_small else slide)
         annotated = Annotated(
             name=pair.name,
             image=LazyArray(shape, np.dtype(np.float32), partial(_read_normalized, pixels, statistics)),
             classes=classes,
-            weights=weights,
+            maps=maps,
             appearance=appearance([read(rows, columns) for rows, columns in windows(slide.shape)]),
             statistics=statistics,
-            white=float(np.iinfo(dtype).max) if dtype.kind in "ui" else max(one.maximum for one in statistics),
+            white=float(np.iinfo(dtype).max) if dtype.kind in "ui" else max(one.high for one in statistics),
             tissue=find_tissue(slide),
             in_memory=is_small,
+            warnings=_warnings(pair, slide, config, memory_mb),
         )
     _check_labels(annotated, pair, config)
     return annotated
+
+
+def _warnings(pair: TrainingPair, slide: Slide, config: TrainConfig, memory_mb: int) -> tuple[str, ...]:
+    with open_labels(pair.labels, config.labels, memory_mb=memory_mb, like=slide) as labels:
+        return (*slide.inspect(), *(f"its labels: {warning}" for warning in warnings_of(labels, config.labels)))
 
 
 # Files are opened for each read, so that any process can read them.
@@ -162,17 +216,28 @@ def _read_classes(
     return classes[: rows.stop - rows.start, : columns.stop - columns.start]
 
 
-def _read_weights(path: Path, memory_mb: int, rows: slice, columns: slice) -> NDArray[np.float16]:
-    with open_slide(path, memory_mb=memory_mb) as weights:
-        plane: NDArray[np.float16] = weights.read(rows, columns)[0].astype(np.float16)
-        return plane
+def _open_maps(path: Path, shape: tuple[int, int], memory_mb: int, config: TrainConfig) -> Array:
+    """Return the maps of an image as an array, after a look at its file."""
+    heads = len(config.model.heads.names)
+    with open_slide(path, memory_mb=memory_mb) as maps:
+        if maps.channels != 1 + heads:
+            raise SlidemillError(
+                f"{path}: has {maps.channels - 1} heads, this training {heads}; run snakemake --until weigh"
+            )
+        return LazyArray((1 + heads, *shape), maps.levels[0].dtype, partial(_read_maps, path, memory_mb))
 
 
-def _statistics(read: Any, slide: Slide) -> tuple[Statistics, ...]:
-    try:
-        statistics = measure_intensities(row_bands(read, slide.shape), slide.levels[0].dtype)
-    except ValueError as error:
-        raise SlideError(f"{slide.path}: {error}") from error
+def _read_maps(path: Path, memory_mb: int, channels: slice, rows: slice, columns: slice) -> NDArray[Any]:
+    with open_slide(path, memory_mb=memory_mb) as maps:
+        return maps.read(rows, columns)[channels]
+
+
+def _statistics(slide: Slide) -> tuple[Statistics, ...]:
+    statistics = measure_slide(slide)
+    if slide.levels[0].dtype.kind == "f":  # of a large image, a sample was measured
+        for region in blocks(slide.shape):
+            if not np.isfinite(slide.read(*region)).all():
+                raise SlideError(f"{slide.path}: pixels are NaN or infinite; replace them")
     if all(channel.minimum == channel.maximum for channel in statistics):
         values = ", ".join(f"{channel.minimum:g}" for channel in statistics)
         raise SlideError(f"{slide.path}: the image is constant, all pixels are {values}; there is nothing to learn")

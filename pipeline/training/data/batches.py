@@ -30,7 +30,7 @@ def patch_numbers(*, first: int, batch_size: int, rank: int, processes: int) -> 
 
 
 class Batches(Iterator[list[Tensor]]):
-    """Image, target and weight map of one batch after the other, on the device of this process.
+    """Image, target and maps of one batch after the other, on the device of this process.
 
     Attributes
     ----------

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.settings.networks import AugmentationConfig
 from pipeline.tiling.grid import Region
@@ -32,7 +33,9 @@ _PER_READ, _LANES = 8, 16  # of slides that are read from disk: patches per wind
 
 
 class RandomPatches(Dataset[Patch]):
-    """Augmented patches by number: image (channels, P, P) float32, target (P, P) int64, weights (P, P) float32.
+    """Augmented patches by number: image (channels, P, P) float32, target (P, P) int64, maps (1 + heads, P, P) float32.
+
+    Maps are the weight of each pixel in the loss, and the targets of heads; like the image, they are interpolated.
 
     A patch contains a random pixel of a slide, at any place in the patch. Slides have equal probability, then pixels
     that are annotated and not glass; or, for a share ``balance`` of the patches, classes, then slides with that class,
@@ -73,17 +76,17 @@ class RandomPatches(Dataset[Patch]):
         if places is None:
             window = Region(top=top, left=left, bottom=top + self.patch_px, right=left + self.patch_px)
             parts = self._read(annotated, window, point, group)
-            image, classes, weights = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+            image, classes, maps = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
         else:
             first, last = places.amin(dim=(1, 2)).floor().long(), places.amax(dim=(1, 2)).ceil().long() + 1
             around = [*first.tolist(), *last.tolist()]
             window = Region(top=top + around[0], left=left + around[1], bottom=top + around[2], right=left + around[3])
-            pixels, labels, weight_map = self._read(annotated, window, point, group)
-            moved, target = resample(np.concatenate([pixels, weight_map]), labels[0], places - first.view(2, 1, 1))
-            image, classes, weights = moved[:-1], target[None], moved[-1:]
+            pixels, labels, unmoved = self._read(annotated, window, point, group)
+            moved, target = resample(np.concatenate([pixels, unmoved]), labels[0], places - first.view(2, 1, 1))
+            image, classes, maps = moved[: len(pixels)], target[None], moved[len(pixels) :]
         number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
-        image, classes, weights = (flip_or_rotate(part, number).contiguous() for part in (image, classes, weights))
-        return self._change_intensities(image, annotated, generator), classes[0].long(), weights[0].float()
+        image, classes, maps = (flip_or_rotate(part, number).contiguous() for part in (image, classes, maps))
+        return self._change_intensities(image, annotated, generator), classes[0].long(), maps.float()
 
     def _place(self, index: int) -> tuple[Annotated, tuple[int, int], int]:
         """Draw a slide and a pixel of it, the same for all patches of a group; return them and the group."""
@@ -102,7 +105,7 @@ class RandomPatches(Dataset[Patch]):
     def _read(
         self, annotated: Annotated, window: Region, point: tuple[int, int], group: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
-        """Return image, classes and weights of a window, (channel, row, column) each."""
+        """Return image, classes and maps of a window, (channel, row, column) each."""
         if not self.is_grouped:
             return _read(annotated, window)
         if group not in self._windows:
@@ -121,8 +124,8 @@ class RandomPatches(Dataset[Patch]):
             slice(side.start - start, side.stop - start)
             for side, start in zip(window.slices, (around.top, around.left), strict=True)
         )
-        image, classes, weights = (part[:, rows, columns] for part in parts)
-        return image, classes, weights
+        image, classes, maps = (part[:, rows, columns] for part in parts)
+        return image, classes, maps
 
     def _change_intensities(self, image: Tensor, annotated: Annotated, generator: np.random.Generator) -> Tensor:
         if generator.random() < self.config.chance("stain"):
@@ -148,8 +151,8 @@ def _start(point: int, patch_px: int, length: int, generator: np.random.Generato
 
 
 def _read(annotated: Annotated, window: Region) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
-    def read(part: Any) -> NDArray[Any]:
-        return read_mirrored(lambda rows, columns: part[rows, columns][None], annotated.shape, window)
+    def read(part: Array) -> NDArray[Any]:
+        return read_mirrored(lambda rows, columns: part[:, rows, columns], annotated.shape, window)
 
-    image = read_mirrored(lambda rows, columns: annotated.image[:, rows, columns], annotated.shape, window)
-    return image, read(annotated.classes), read(annotated.weights).astype(np.float32)
+    classes = read_mirrored(lambda rows, columns: annotated.classes[rows, columns][None], annotated.shape, window)
+    return read(annotated.image), classes, read(annotated.maps).astype(np.float32)

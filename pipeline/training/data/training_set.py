@@ -6,20 +6,22 @@ middle of large ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import SlidemillError
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.labels import open_labels, training_objects
+from pipeline.slides.labels import IGNORED, open_labels, training_objects
 from pipeline.slides.slide import open_slide
 
 _MOST_PAIRS = 100
+_LEAST_SIDE_PX = 16  # of an image at another pixel size than its own
 _MIDDLE_PX = 4096  # rows and columns of labels that are measured
 
 
@@ -35,11 +37,15 @@ class TrainingSet:
         Typical diameter: half of all object pixels belong to wider objects. None without objects.
     pixel_sizes_um
         Pixel size (row, column) in µm of each image that has one.
+    objects
+        Of the annotated objects, if there are any: ``small_area_px``, above which 95 % of them are; ``spread``, the
+        standard deviation of the logarithm (base 2) of their areas; ``most_per_mpx``, in the image with most of them.
     """
 
     side_px: int
     object_px: float | None
     pixel_sizes_um: Sequence[PixelSize] = ()
+    objects: Mapping[str, float] = field(default_factory=dict)
 
 
 def describe_training_set(
@@ -62,9 +68,12 @@ def describe_training_set(
     ------
     SlideError
         If an image or its labels cannot be read.
+    SlidemillError
+        If hardly a pixel is left of an image at ``view.pixel_size_um``.
     """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, _MOST_PAIRS).round().astype(int))
     sides, sizes, areas = list[int](), list[PixelSize](), list[NDArray[np.int64]]()
+    per_mpx = list[float]()
     ordered = sorted(pairs, key=lambda pair: pair.name)  # the same in every fold
     for pair in (ordered[index] for index in chosen):
         with open_slide(pair.image, memory_mb=memory_mb, view=view) as slide:
@@ -74,13 +83,29 @@ def describe_training_set(
             with open_labels(pair.labels, labels, memory_mb=memory_mb, like=slide) as annotated:
                 rows, columns = (_middle(length) for length in slide.shape)
                 region = annotated.read(rows, columns)[0]
-        _, objects = training_objects(region, labels, source=pair.labels)
+        classes, objects = training_objects(region, labels, source=pair.labels)
         areas.append(np.bincount(objects.ravel())[1:])
+        annotated_px = max(1, int(np.count_nonzero(classes != IGNORED)))
+        per_mpx.append(1e6 * int(np.count_nonzero(areas[-1])) / annotated_px)
+    if view.pixel_size_um and min(sides) < _LEAST_SIDE_PX:
+        raise SlidemillError(
+            f"image.pixel_size_um: at {view.pixel_size_um:g} µm a training image is {min(sides)} px wide or high, "
+            f"at least {_LEAST_SIDE_PX} are needed; choose a finer one, or state the pixel size of the images"
+        )
     return TrainingSet(
         side_px=round(float(np.median(sides))),
         object_px=typical_diameter(np.concatenate(areas)),
         pixel_sizes_um=sizes,
+        objects=_describe_objects(np.concatenate(areas), max(per_mpx)),
     )
+
+
+def _describe_objects(areas: NDArray[np.int64], most_per_mpx: float) -> dict[str, float]:
+    found = areas[areas > 0]
+    if not len(found):
+        return {}
+    small, spread = float(np.quantile(found, 0.05)), float(np.log2(found).std())
+    return {"small_area_px": small, "spread": spread, "most_per_mpx": most_per_mpx}
 
 
 def _middle(length: int) -> slice:

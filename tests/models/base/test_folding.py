@@ -72,3 +72,42 @@ def test_a_normalization_that_is_used_twice_is_not_folded():
     before = network(image)
     fold_batch_norm(network)
     torch.testing.assert_close(network(image), before, rtol=1e-12, atol=1e-12)
+
+
+class Clipped(Forked):
+    """The output of the convolution is clipped in place before its normalization, at values that noise lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.clip = nn.Hardtanh(-1e3, 1e3, inplace=True)
+
+    def forward(self, image):
+        return self.normalize(self.clip(self.convolve(image)))
+
+
+class WithActivation(nn.BatchNorm2d):
+    """Batch normalization with an activation inside, as in timm."""
+
+    def forward(self, image):
+        return super().forward(image).clamp(-1e3, 1e3)
+
+
+class ClippedInside(Forked):
+    """The same inside of the normalization."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalize = WithActivation(2)
+
+    def forward(self, image):
+        return self.normalize(self.convolve(image))
+
+
+@pytest.mark.parametrize("kind", [Clipped, ClippedInside])
+@torch.no_grad()
+def test_an_activation_that_noise_does_not_reach_is_kept(kind):
+    network = randomize_statistics(kind()).double().eval()
+    image = 1e6 * torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    before = network(image)
+    assert fold_batch_norm(network) == 0
+    torch.testing.assert_close(network(image), before, rtol=0, atol=0)

@@ -2,10 +2,12 @@
 
 import fcntl
 import hashlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -70,7 +72,7 @@ def test_files_of_killed_jobs_are_removed_unless_they_are_in_use_or_kept(tmp_pat
         (tmp_path / name / "half").touch()
     with (tmp_path / "a/.partial-alive.csv/.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        sweep(tmp_path, kept={tmp_path / "a" / "kept.zip", tmp_path / "kept elsewhere"})
+        sweep(tmp_path, is_kept=lambda path: path == tmp_path / "a" / "kept.zip")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {".partial-kept.zip", ".partial-alive.csv"}
 
 
@@ -106,7 +108,7 @@ def test_a_full_disk_is_reported_also_by_a_wrapped_error(tmp_path, error, later)
         fail()
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{"])
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000], ids=len)
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(SlidemillError, match="x.json: "):
@@ -131,3 +133,17 @@ def test_sha256_of_a_folder_or_a_set_is_that_of_names_and_contents(tmp_path):
     (tmp_path / "b").write_bytes(b"changed")
     assert alone == sha256(tmp_path / "a")
     assert together != sha256(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_forked_process_that_outlives_a_writer_keeps_nothing_locked(tmp_path):
+    with replacing(tmp_path / "a") as temporary:
+        temporary.touch()
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("second")
+    finally:
+        child.kill()
+        child.join()
+    assert (tmp_path / "a").read_text() == "second"

@@ -18,7 +18,11 @@ def described(in_folder):
         mask = f"results/masks/unet/{sample}.ome.tiff"
         masks[mask] = f"sha of {mask}"
         made = {"sample": sample, "model": "unet", "slide": slide, "slide_sha256": f"sha of {slide}", "mask": mask}
-        samples.append(made | {"weights_sha256": "sha of weights", "device": "cpu", "precision": "float32"})
+        samples.append(
+            made | {"status": "done", "weights_sha256": "sha of weights", "device": "cpu", "precision": "float32"}
+        )
+    unknown = dict.fromkeys(("slide_sha256", "mask", "weights_sha256", "device", "precision"))
+    samples.append({"sample": "bad", "model": "unet", "status": "failed", "slide": "data/slides/bad.tif"} | unknown)
     content = provenance("report", Settings(), **masks) | {"samples": samples}
     write_json(in_folder / "results" / "provenance.json", content)
     crate.run()
@@ -43,5 +47,5 @@ def test_the_network_is_one_file(described):
 
 def test_without_a_finished_run_there_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SlidemillError, match="a run in which every sample succeeds writes it"):
+    with pytest.raises(SlidemillError, match="a run writes it"):
         crate.run()

@@ -1,7 +1,8 @@
-"""Objects found and cleaned block by block are those of the whole image, numbers included."""
+"""Objects found and cleaned by block, in any number of threads, are those of the whole image, numbers included."""
 
 import tracemalloc
 
+import dask
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -12,16 +13,18 @@ from hypothesis.extra.numpy import arrays
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from pipeline.base.arrays import LazyArray, lookup
+from pipeline.base.errors import SlidemillError
 from pipeline.masks.components import clean_classes, find_parts
-from pipeline.masks.instances import find_objects, mask_images
+from pipeline.masks.instances import find_objects, mask_images, with_areas
 from pipeline.masks.ome_tiff import write_label_images
-from pipeline.settings.schema import MaskConfig
+from pipeline.settings.masks import MaskConfig
 from tests.support.masks import numbered
 
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 2))
 two_classes = arrays(np.uint8, st.tuples(st.integers(1, 15), st.integers(1, 15)), elements=st.integers(0, 1))
 blocks = st.tuples(st.integers(3, 16), st.integers(3, 16))
 areas = st.integers(0, 12)
+threads = st.sampled_from([1, 2, 4])
 
 
 def random_blobs(generator, shape=(700, 650), classes=1, sigma=4):
@@ -29,8 +32,9 @@ def random_blobs(generator, shape=(700, 650), classes=1, sigma=4):
     return fields.argmax(axis=0).astype(np.uint8)
 
 
-def assert_found_as_in_the_whole(labels, folder, block_px):
-    found, count = find_objects(labels, scratch=folder, block_px=block_px)
+def assert_found_as_in_the_whole(labels, folder, block_px, threads=2):
+    with dask.config.set(num_workers=threads):
+        found, count = find_objects(labels, scratch=folder, block_px=block_px)
     expected = numbered(labels)
     np.testing.assert_array_equal(found[:], expected)
     assert found.dtype == np.uint32
@@ -38,14 +42,15 @@ def assert_found_as_in_the_whole(labels, folder, block_px):
 
 
 @settings(max_examples=50)
-@given(labels=small_maps, block_px=blocks)
-def test_blocks_equal_the_whole(labels, block_px, tmp_path_factory):
-    assert_found_as_in_the_whole(labels, tmp_path_factory.mktemp("scratch"), block_px)
+@given(labels=small_maps, block_px=blocks, threads=threads)
+def test_blocks_equal_the_whole(labels, block_px, threads, tmp_path_factory):
+    assert_found_as_in_the_whole(labels, tmp_path_factory.mktemp("scratch"), block_px, threads)
 
 
-@pytest.mark.parametrize("block_px", [(50, 650), (64, 100), (700, 90), (512, 8192)])
-def test_blobs_across_many_blocks(tmp_path, generator, block_px):
-    assert_found_as_in_the_whole(random_blobs(generator, classes=2), tmp_path, block_px)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("block_px", [(50, 650), (64, 100), (700, 90), (600, 600), (512, 8192)])
+def test_blobs_across_many_blocks(tmp_path, generator, block_px, threads):
+    assert_found_as_in_the_whole(random_blobs(generator, classes=2), tmp_path, block_px, threads)
 
 
 def test_a_spiral_through_all_blocks_is_one_object(tmp_path):
@@ -71,9 +76,10 @@ def cleaned_by_skimage(labels, smallest, largest):
 
 
 @settings(max_examples=50)
-@given(labels=two_classes, block_px=blocks, smallest=areas, largest=areas)
-def test_cleaning_by_blocks_equals_the_whole(labels, block_px, smallest, largest, tmp_path_factory):
-    found = cleaned(labels, tmp_path_factory.mktemp("scratch"), block_px, smallest, largest)
+@given(labels=two_classes, block_px=blocks, smallest=areas, largest=areas, threads=threads)
+def test_cleaning_by_blocks_equals_the_whole(labels, block_px, smallest, largest, threads, tmp_path_factory):
+    with dask.config.set(num_workers=threads):
+        found = cleaned(labels, tmp_path_factory.mktemp("scratch"), block_px, smallest, largest)
     np.testing.assert_array_equal(found, cleaned_by_skimage(labels, smallest, largest))
 
 
@@ -109,7 +115,7 @@ def test_a_small_object_in_a_hole_is_removed_before_the_hole_is_filled(tmp_path)
 
 def test_areas_are_in_um2_and_objects_follow_the_cleaned_classes(tmp_path):
     labels = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.uint8)
-    config = MaskConfig(min_object_um2=0.5, max_hole_um2=0.25)  # 2 px and 1 px
+    config = MaskConfig(instances="components", min_object_um2=0.5, max_hole_um2=0.25)  # 2 px and 1 px
     images = mask_images(labels, None, config, pixel_um2=0.25, scratch=tmp_path)
     expected = np.array([[0, 0, 1, 1], [0, 0, 0, 0], [2, 2, 2, 0], [2, 2, 2, 0], [2, 2, 2, 0]])
     np.testing.assert_array_equal(images["instances"][:], expected)
@@ -136,7 +142,7 @@ def stripes(rows):
 
 
 def peak_bytes(rows, folder):
-    config = MaskConfig(min_object_um2=1.0)
+    config = MaskConfig(instances="components", min_object_um2=1.0)
     folder.mkdir()
     tracemalloc.start()
     images = mask_images(stripes(rows), None, config, pixel_um2=0.25, scratch=folder / "scratch")
@@ -147,5 +153,32 @@ def peak_bytes(rows, folder):
     return peak
 
 
-def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
-    assert peak_bytes(512 * 30, tmp_path / "long") < 1.2 * peak_bytes(512 * 4, tmp_path / "short")
+def test_memory_grows_with_threads_and_blocks_but_not_with_the_number_of_rows(tmp_path):
+    with dask.config.set(num_workers=1):
+        least = peak_bytes(512 * 8, tmp_path / "short")
+    for threads, blocks_at_a_time in ((1, 1), (2, 3), (4, 5)):  # while threads work, one block is in use
+        with dask.config.set(num_workers=threads):
+            assert peak_bytes(512 * 40, tmp_path / str(threads)) < 1.2 * blocks_at_a_time * least
+
+
+@pytest.mark.parametrize(
+    ("settings_in_px", "settings_in_um2"),
+    [({"min_object_px": 3}, {"min_object_um2": 0.75}), ({"max_hole_px": 2}, {"max_hole_um2": 0.5})],
+)
+def test_areas_in_pixels_are_those_in_um2(tmp_path, generator, settings_in_px, settings_in_um2):
+    labels = random_blobs(generator, shape=(60, 70), sigma=0.7)
+    made = [
+        mask_images(labels, None, MaskConfig(instances="components", **one), pixel_um2=um2, scratch=tmp_path / name)[
+            "classes"
+        ][:]
+        for one, um2, name in ((settings_in_px, None, "px"), (settings_in_um2, 0.25, "um"))
+    ]
+    np.testing.assert_array_equal(*made)
+    assert (made[0] != labels).any()
+
+
+def test_auto_is_a_quarter_of_a_small_annotated_object():
+    assert with_areas(MaskConfig(min_object_px="auto"), 80.0).min_object_px == 20.0
+    assert with_areas(MaskConfig(min_object_px=3.0), None).min_object_px == 3.0
+    with pytest.raises(SlidemillError, match="min_object_px: 'auto' needs a network whose model.json describes"):
+        with_areas(MaskConfig(min_object_px="auto"), None)

@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 
+import dask
 import numpy as np
 import pytest
 import skimage.draw
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.base.arrays import LazyArray
-from pipeline.masks.object_table import _add_block, _grown, _table, _totals_dtype, measure_objects, trace_objects
+from pipeline.masks.object_table import _add, _grown, _sum_up, _table, _totals_dtype, measure_objects, trace_objects
 from tests.support.masks import blobs, numbered, signed_area
 
 CLASSES = ["background", "nucleus", "cell"]
@@ -29,10 +30,10 @@ def measured(classes, slide=None, block_px=(512, 8192), instances=None):
     )
 
 
-def traced(classes, band_rows=512):
+def traced(classes, block_px=(512, 8192)):
     """The rings of every object, as lists, by id."""
     table = measured(classes)
-    outlines = trace_objects(numbered(classes), table, band_rows=band_rows)
+    outlines = trace_objects(numbered(classes), table, block_px=block_px)
     return {int(table.ids[index]): [ring.tolist() for ring in rings] for index, rings in outlines}
 
 
@@ -83,13 +84,27 @@ def test_blobs_across_many_blocks_measure_as_in_the_whole(generator, block_px, d
     assert_equal_to_regionprops(table, classes, slide)
 
 
+threads = st.sampled_from([1, 2, 4])
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2))
 
 
-@given(classes=small_maps, rows=st.integers(1, 5), columns=st.integers(1, 5))
-def test_any_small_map_measures_as_in_the_whole(classes, rows, columns):
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_any_number_of_threads_measures_the_same_bits(generator, dtype):
+    classes = blobs(generator, (150, 170))
+    slide = (generator.random((2, 150, 170)) * 60_000).astype(dtype)
+    found = []
+    for count in (1, 2, 4):
+        with dask.config.set(num_workers=count):
+            found.append(measured(classes, slide, (20, 30)))
+    for name, values in vars(found[0]).items():
+        assert values.tobytes() == getattr(found[1], name).tobytes() == getattr(found[2], name).tobytes()
+
+
+@given(classes=small_maps, rows=st.integers(1, 5), columns=st.integers(1, 5), threads=threads)
+def test_any_small_map_measures_as_in_the_whole(classes, rows, columns, threads):
     slide = np.arange(classes.size).reshape(1, *classes.shape)
-    table = measured(classes, slide, (rows, columns))
+    with dask.config.set(num_workers=threads):
+        table = measured(classes, slide, (rows, columns))
     if classes.any():
         assert_equal_to_regionprops(table, classes, slide)
     else:
@@ -103,7 +118,7 @@ def test_sums_beyond_64_bits_are_exact():
 
     def add(numbers, *corner):
         region = tuple(slice(start, start + length) for start, length in zip(corner, numbers.shape, strict=True))
-        _add_block(totals, numbers, numbers.astype(np.uint8), np.zeros((0, *numbers.shape)), region)
+        _add(totals, _sum_up(numbers, numbers.astype(np.uint8), np.zeros((0, *numbers.shape)), region))
 
     for top in (1_000_000, 1_000_100):
         add(block, top, 0)
@@ -165,14 +180,16 @@ def test_pixels_that_touch_by_a_corner_are_apart(classes, areas, turns):
     assert_valid(rings, sum(areas))
 
 
-@pytest.mark.parametrize("band_rows", [1, 2, 3, 10])
-def test_an_object_that_is_the_whole_slide_touches_its_borders(band_rows):
-    assert traced(np.ones((6, 5), np.uint8), band_rows) == {1: [[[0, 0], [5, 0], [5, 6], [0, 6], [0, 0]]]}
+@pytest.mark.parametrize("rows", [1, 2, 3, 10])
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_an_object_that_is_the_whole_slide_touches_its_borders(rows, columns):
+    assert traced(np.ones((6, 5), np.uint8), (rows, columns)) == {1: [[[0, 0], [5, 0], [5, 6], [0, 6], [0, 0]]]}
 
 
-@given(classes=small_maps, band_rows=st.integers(1, 13))
-def test_any_polygon_is_valid_and_covers_its_object(classes, band_rows):
-    found = traced(classes, band_rows)
+@given(classes=small_maps, block_px=st.tuples(st.integers(1, 13), st.integers(1, 13)), threads=threads)
+def test_any_polygon_is_valid_and_covers_its_object(classes, block_px, threads):
+    with dask.config.set(num_workers=threads):
+        found = traced(classes, block_px)
     numbers = numbered(classes)
     assert sorted(found) == list(range(1, numbers.max() + 1))
     for number, rings in found.items():
@@ -180,12 +197,14 @@ def test_any_polygon_is_valid_and_covers_its_object(classes, band_rows):
         np.testing.assert_array_equal(filled(rings, classes.shape), numbers == number)
 
 
-@pytest.mark.parametrize("band_rows", [1, 5, 64, 512])
-def test_polygons_across_many_bands_cover_their_objects(generator, band_rows):
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("block_px", [(1, 90), (5, 17), (64, 30), (512, 8192)])
+def test_polygons_across_many_blocks_cover_their_objects(generator, block_px, threads):
     classes = blobs(generator, (130, 90), sigma=1)
-    found = traced(classes, band_rows)
-    assert found == traced(classes, 1000)
-    assert list(found) == list(traced(classes, 1000))
+    with dask.config.set(num_workers=threads):
+        found = traced(classes, block_px)
+    assert found == traced(classes)
+    assert list(found) == list(traced(classes))
     drawn = np.zeros(classes.shape, np.uint32)
     for number, rings in found.items():
         inside = filled(rings, classes.shape)
@@ -223,12 +242,16 @@ def peak_bytes(rows):
     table = measure_objects(
         instances, instances, lambda *region: instances[region][None], channels=1, block_px=(64, 600)
     )
-    sides = [len(rings[0]) for _, rings in trace_objects(instances, table, band_rows=64)]
+    sides = [len(rings[0]) for _, rings in trace_objects(instances, table, block_px=(64, 600))]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sides == [5] * (1 + rows // 64)
     return peak
 
 
-def test_memory_does_not_grow_with_the_number_of_rows():
-    assert peak_bytes(64 * 200) < 1.2 * peak_bytes(64 * 4)
+def test_memory_grows_with_threads_and_blocks_but_not_with_the_number_of_rows():
+    with dask.config.set(num_workers=1):
+        least = peak_bytes(64 * 4)
+    for threads in (1, 2, 4):
+        with dask.config.set(num_workers=threads):
+            assert peak_bytes(64 * 200) < 1.2 * threads * least

@@ -1,9 +1,10 @@
-"""A mask opens in tifffile with its levels, pixel size, names and provenance, and every level holds picked labels."""
+"""A mask opens in tifffile with its levels, pixel size, names and provenance; every level holds picked labels."""
 
 import json
 import re
 import uuid
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -50,6 +51,28 @@ def test_every_pixel_is_read_once(tmp_path, generator):
     write_label_images(tmp_path / "x.ome.tiff", {"classes": image}, pixel_size_um=None, annotations={})
     assert (reads == 1).all()
     assert [path.name for path in tmp_path.iterdir()] == ["x.ome.tiff"]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (600, 700), (520, 8200)])
+def test_any_number_of_threads_gives_the_bytes_that_tifffile_writes(tmp_path, generator, rows, columns):
+    """tifffile cuts, pads and compresses the tiles of an array itself."""
+    image = generator.integers(0, 9, (rows, columns), dtype=np.uint32)
+    written = []
+    for threads in (1, 2, 4):
+        with dask.config.set(num_workers=threads):
+            path = tmp_path / f"{threads}.ome.tiff"
+            write_label_images(path, {"instances": image}, pixel_size_um=None, annotations={})
+            written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2]
+    tifffile.imwrite(tmp_path / "plain.tif", image, tile=(512, 512), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "plain.tif") as plain, tifffile.TiffFile(tmp_path / "1.ome.tiff") as ours:
+        assert [*segments(ours)] == [*segments(plain)]
+
+
+def segments(tiff):
+    """The compressed tiles of the first image."""
+    page = tiff.pages[0]
+    return (data for data, _ in page.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts))
 
 
 def test_equal_input_gives_equal_bytes_and_other_annotations_another_uuid(tmp_path, generator):

@@ -1,7 +1,8 @@
-"""Splitting objects one by one equals a watershed of the whole image, whatever the windows."""
+"""Splitting objects apart from each other equals a watershed of the whole image, whatever the windows and threads."""
 
 import logging
 
+import dask
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -15,7 +16,7 @@ from pipeline.masks import watershed as stage
 from pipeline.masks.components import find_parts, unite_objects
 from pipeline.masks.instances import mask_images
 from pipeline.masks.watershed import split, split_objects
-from pipeline.settings.schema import MaskConfig
+from pipeline.settings.masks import MaskConfig
 from tests.support.masks import NECK, by_first_pixel, split_the_whole
 
 
@@ -45,11 +46,13 @@ def split_by_window(labels, probabilities, folder, window_px, block_px=(16, 16))
     classes=st.integers(1, 2),
     step=st.sampled_from([None, 0.1]),
     window_px=st.tuples(st.integers(8, 70), st.integers(8, 70)),
+    threads=st.sampled_from([1, 2, 4]),
 )
-def test_windows_equal_the_whole(seed, rows, columns, classes, step, window_px, tmp_path_factory):
+def test_windows_equal_the_whole(seed, rows, columns, classes, step, window_px, threads, tmp_path_factory):
     generator = np.random.default_rng(seed)
     probabilities, labels = random_prediction(generator, (rows, columns), classes=classes, step=step)
-    found = split_by_window(labels, probabilities, tmp_path_factory.mktemp("scratch"), window_px)
+    with dask.config.set(num_workers=threads):
+        found = split_by_window(labels, probabilities, tmp_path_factory.mktemp("scratch"), window_px)
     np.testing.assert_array_equal(found, split_the_whole(labels, probabilities))
     assert label(found, connectivity=1).max() == found.max()  # as outlines need it, each part is 4-connected
 
@@ -64,6 +67,15 @@ def test_a_whole_mask_equals_the_whole_image(tmp_path, generator, step):
     assert expected.max() > 1.2 * skimage.measure.label(labels, connectivity=1).max()
     np.testing.assert_array_equal(images["instances"][:], expected)
     np.testing.assert_array_equal(images["classes"][:], labels)
+
+
+@pytest.mark.parametrize(("together_px", "row_px"), [(1, 1), (500, 60), (2**21, 2048)])
+def test_objects_that_are_split_together_are_split_as_alone(tmp_path, monkeypatch, generator, together_px, row_px):
+    monkeypatch.setattr(stage, "_TOGETHER_PX", together_px)
+    monkeypatch.setattr(stage, "_ROW_PX", row_px)
+    probabilities, labels = random_prediction(generator, (150, 140), classes=2, step=0.1)
+    found = split_by_window(labels, probabilities, tmp_path, (100, 100))
+    np.testing.assert_array_equal(found, split_the_whole(labels, probabilities))
 
 
 def disks(distance_px, radius_px=10.0):

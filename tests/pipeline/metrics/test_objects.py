@@ -1,5 +1,7 @@
 """Objects and partitions: by hand, and against stardist and scikit-image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -33,12 +35,69 @@ def test_by_hand():
     assert overlaps.aggregated_jaccard() == pytest.approx((3 + 1) / (4 + 2 + 1 + 1))
 
 
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected"),
+    [
+        ([[1, 1, 0, 2, 2]], [[1, 1, 0, 2, 2]], (0, 0, 0, 0)),
+        ([[1, 1, 0, 2, 2]], [[1, 1, 1, 1, 1]], (1, 0, 0, 0)),
+        ([[1, 1, 1, 1, 1]], [[1, 1, 0, 2, 2]], (0, 1, 0, 0)),
+        ([[1, 1, 1, 2, 2, 2]], [[1, 1, 2, 2, 2, 2]], (0, 0, 0, 0)),  # a border in the wrong place
+        ([[1, 1, 1, 2, 2, 2]], [[1, 1, 1, 1, 0, 0]], (0, 0, 1, 0)),  # a third of object 2 is not most of it
+        ([[1, 1, 2, 2, 3, 3]], [[1, 1, 1, 1, 1, 1]], (1, 0, 0, 0)),  # three in one are one merged object
+        ([[1, 1, 1, 1, 0, 0]], [[1, 1, 2, 0, 0, 0]], (0, 1, 0, 0)),
+        ([[1, 1, 0, 0, 0, 0]], [[1, 1, 0, 2, 2, 0]], (0, 0, 0, 1)),
+        ([[1, 1, 0, 2, 2, 0]], [[1, 0, 0, 0, 2, 2]], (0, 0, 2, 1)),  # exactly half is not found
+        ([[1, 1, -1, -1, -1, -1]], [[1, 1, 0, 2, 2, 2]], (0, 0, 0, 0)),  # where nothing is annotated
+    ],
+)
+def test_merged_split_missed_and_spurious_objects_by_hand(truth, predicted, expected):
+    errors = overlaps_where_known(np.array(truth), np.array(predicted)).errors()
+    assert dataclasses.astuple(errors) == expected
+
+
+def test_an_error_of_objects_only_counts_within_a_class():
+    table = table_of(np.array([[1, 1, 2, 2]]), np.array([[1, 1, 1, 1]]), cut=1)
+    errors = Overlaps(table, (np.array([0, 1, 2]), np.array([0, 1]))).errors()
+    assert dataclasses.astuple(errors) == (0, 0, 1, 1)
+
+
 def test_an_object_only_matches_one_of_its_class():
     truth = predicted = np.array([[1, 1, 0, 2]])
     table = table_of(truth, predicted, cut=1)
     same = Overlaps(table, (np.array([0, 1, 2]), np.array([0, 1, 2])))
     other = Overlaps(table, (np.array([0, 1, 2]), np.array([0, 1, 1])))
     assert (same.match(0.5).matched, other.match(0.5).matched) == (2, 1)
+
+
+def overlaps_where_known(truth, predicted):
+    """Truth -1 is not annotated."""
+    unknown = int(truth.max()) + 1
+    shared = shared_pixels(np.where(truth < 0, unknown, truth), predicted)
+    table = contingency(shared, (unknown, int(predicted.max())))
+    return Overlaps(table[:unknown], unknown=table[[unknown]].toarray()[0])
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected", "aggregated"),
+    [
+        # A whole object in unknown pixels is no error.
+        ([[1, 1, 0, -1, -1, -1]], [[1, 1, 0, 2, 2, 0]], (1, 0, 0), 1),
+        # More than half of it there: no error. Exactly half: an error of its known pixels.
+        ([[1, 0, 0, -1, -1, -1]], [[1, 0, 2, 2, 2, 0]], (1, 0, 0), 1),
+        ([[1, 0, 0, -1, -1, -1]], [[1, 0, 2, 2, 0, 0]], (1, 1, 0), 1 / 2),
+        # An object that goes on into unknown pixels is compared where it is known, and has its partner.
+        ([[0, 1, 1, -1, -1, -1]], [[0, 1, 1, 1, 1, 1]], (1, 0, 0), 1),
+        # Below half of the union of known pixels: the true one is missed, the hidden one no error.
+        ([[1, 1, 1, -1, -1, -1]], [[0, 0, 1, 1, 1, 1]], (0, 0, 1), 1 / 3),
+        # Of two halves, the hidden one is no partner, since it shares not more than half.
+        ([[0, 1, 1, -1, -1, 0]], [[0, 1, 2, 2, 2, 0]], (1, 0, 0), 1 / 2),
+    ],
+)
+def test_objects_at_pixels_without_annotation_by_hand(truth, predicted, expected, aggregated):
+    overlaps = overlaps_where_known(np.array(truth), np.array(predicted))
+    found = overlaps.match(0.5)
+    assert (found.matched, found.false_positive, found.false_negative) == expected
+    assert overlaps.aggregated_jaccard() == pytest.approx(aggregated)
 
 
 def test_an_object_predicted_as_two_halves_is_matched_once():

@@ -7,6 +7,7 @@ import pytest
 import sklearn.metrics
 
 from pipeline.metrics.probability import average_precision, calibration_error, count_probabilities
+from pipeline.slides.labels import IGNORED
 from tests.support.pairs import SHAPE, pairs
 
 
@@ -51,3 +52,14 @@ def test_calibration_against_plain_bins():
         if inside.any():
             expected += abs(confidence[inside].mean() - (best == truth)[inside].mean()) * inside.mean()
     assert calibration_error(count_probabilities(truth, probabilities)) == pytest.approx(expected)
+
+
+def test_pixels_without_annotation_are_left_out():
+    generator = np.random.default_rng(2)
+    truth = pairs(20, values=2)[1][0]
+    probabilities = softmax_of(truth, generator, sharpness=1.0)
+    known = generator.random(SHAPE) < 0.6
+    counts = count_probabilities(np.where(known, truth, IGNORED), probabilities)
+    expected = count_probabilities(truth[known][None], probabilities[:, known][:, None])
+    for name, values in vars(expected).items():
+        np.testing.assert_array_equal(vars(counts)[name], values)

@@ -11,6 +11,7 @@ from torch._inductor.utils import fresh_cache
 from pipeline.networks.compilation import compiled
 from pipeline.prediction.forward import labels_of, logits_of
 from pipeline.prediction.loop import make_ready
+from pipeline.tiling.grid import Cut
 from tests.support.networks import network_with_batch_stats
 
 SHAPES = [(1, 256, 192), (3, 224, 224), (2, 192, 256), (1, 224, 224), (4, 200, 240)]  # batch, rows, columns
@@ -33,7 +34,7 @@ def test_labels_are_equal_and_no_further_size_is_compiled(network):
         for number, shape in enumerate(SHAPES):
             generator = torch.Generator().manual_seed(number)
             windows = torch.rand(shape[0], 1, *shape[1:], generator=generator).to(memory_format=torch.channels_last)
-            exact, found = logits_of(network, windows, 0), logits_of(faster, windows, 0)
+            exact, found = (logits_of(one, windows, Cut.all_sides(0)) for one in (network, faster))
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
             best = exact.topk(2, dim=1).values
             sure = best[:, 0] - best[:, 1] > 1e-3

@@ -1,5 +1,7 @@
 """Pretrained weights are loaded as far as they fit; what cannot be loaded is an error of one line."""
 
+import dataclasses
+
 import pytest
 import safetensors.torch
 import torch
@@ -7,7 +9,10 @@ import torchvision
 
 import models
 from pipeline.base.errors import SlidemillError
+from pipeline.base.files import write_json
 from pipeline.networks.pretrained import load_pretrained
+from pipeline.slides.intensity import NORMALIZATION
+from tests.support.networks import CARD, randomize_statistics, thin_options
 
 
 def build(name, *, in_channels=1, num_classes=2, **options):
@@ -27,6 +32,23 @@ def test_a_network_of_other_classes_provides_all_weights_but_the_head(tmp_path):
     load_pretrained(network, save(source, tmp_path / "model.safetensors"))
     assert (network.encoder[0][0].weight == 0.25).all()
     assert torch.equal(network.head.weight, fresh_head)
+
+
+@pytest.mark.parametrize("name", ["unet", "linknet", "fcn8s"])
+@torch.inference_mode()
+def test_a_network_with_other_heads_starts_with_the_classes_and_the_shared_heads(name, tmp_path):
+    """The source has the heads distance and boundary, in its last layers too; the network has boundary alone."""
+    both, one = (
+        models.build(name, in_channels=1, num_classes=3, heads=heads, options=thin_options(name)).eval()
+        for heads in (["distance", "boundary"], ["boundary"])
+    )
+    source = save(randomize_statistics(both), tmp_path / "model.safetensors")
+    card = dataclasses.replace(CARD, heads=list(both.heads), normalization=NORMALIZATION)
+    write_json(tmp_path / "model.json", card.to_dict())
+    load_pretrained(one, source)
+    length = one.geometry.input_px(3 * one.geometry.stride_px + 2 * one.geometry.margin_px)
+    image = torch.rand(1, 1, length, length)
+    torch.testing.assert_close(one(image), both(image)[:, [0, 1, 2, 4]])
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [("fcn32s", "fcn16s"), ("fcn16s", "fcn8s")])

@@ -35,7 +35,7 @@ def blended(grid, window_of):
 @settings(max_examples=50)
 @given(rows=st.integers(1, 60), columns=st.integers(1, 60), tile_px=st.integers(8, 50), seed=st.integers(0, 99))
 def test_blending_windows_of_a_map_gives_the_map(rows, columns, tile_px, seed):
-    grid = Grid.plan((rows, columns), geometry=GLOBAL, tile_px=tile_px)
+    grid = Grid.plan((rows, columns), geometry=GLOBAL, tile_px=tile_px, mirror_px=0)
     truth = np.random.default_rng(seed).random((1, rows, columns)).astype(np.float32)
     truth = np.concatenate([truth, 1 - truth])
     result, times, mismatch = blended(
@@ -47,9 +47,39 @@ def test_blending_windows_of_a_map_gives_the_map(rows, columns, tile_px, seed):
     assert (mismatch.compared_px > 0) == (grid.count > 1)
 
 
+@settings(max_examples=25)
+@given(rows=st.integers(1, 70), columns=st.integers(1, 70), tile_px=st.integers(8, 40), seed=st.integers(0, 99))
+def test_blending_is_the_mean_weighted_by_the_gaussian_of_each_window(rows, columns, tile_px, seed):
+    """Against sums over whole arrays in float64, pixel by pixel; and labels compared with the first window there."""
+    grid = Grid.plan((rows, columns), geometry=GLOBAL, tile_px=tile_px, mirror_px=0)
+    generator = np.random.default_rng(seed)
+    total, weight = np.zeros((2, rows, columns)), np.zeros((rows, columns))
+    first, compared, differing = np.full((rows, columns), -1), 0, 0
+    windows = {}
+    for tile in grid.tiles():
+        region = extended(tile, grid)
+        window = windows[tile] = generator.random((2, *region.shape)).astype(np.float32)
+        height, width = region.shape
+        for row, column in np.ndindex(height, width):
+            place = region.top + row, region.left + column
+            if not (0 <= place[0] < rows and 0 <= place[1] < columns):
+                continue
+            distances = ((row - (height - 1) / 2) / height, (column - (width - 1) / 2) / width)
+            share = np.prod([max(np.exp(-0.5 * (8 * distance) ** 2), 1e-3) for distance in distances])
+            total[:, *place] += share * window[:, row, column]
+            weight[place] += share
+            label = int(window[1, row, column] > window[0, row, column])
+            compared += first[place] >= 0
+            differing += first[place] not in {-1, label}
+            first[place] = label if first[place] < 0 else first[place]
+    result, _, mismatch = blended(grid, lambda tile, _: windows[tile])
+    np.testing.assert_allclose(result, total / weight, rtol=1e-5)
+    assert (mismatch.compared_px, mismatch.differing_px) == (compared, differing)
+
+
 def test_disagreement_is_counted_by_hand():
     """Two tiles of 16x16 side by side that overlap by 8 columns on each side of their border and always disagree."""
-    grid = Grid(shape=(16, 32), tile=(16, 16), halo_px=8, stride_px=8, overlap_px=8)
+    grid = Grid(shape=(16, 32), tile=(16, 16), halo_px=8, surround_px=8, stride_px=8, overlap_px=8)
 
     def constant(tile, region):
         left = float(tile.write.left == 0)
@@ -74,8 +104,10 @@ def test_networks_with_global_context_are_blended(name, generator):
 
 
 def test_only_blended_tiles_keep_a_part_of_the_halo():
-    exact = Grid.plan((100, 100), geometry=Geometry(stride_px=16, context_px=20), tile_px=32)
-    assert (exact.overlap_px, exact.cut_px) == (0, 32)
+    exact = Grid.plan((100, 100), geometry=Geometry(stride_px=16, context_px=20), tile_px=32, mirror_px=0)
+    assert exact.overlap_px == 0
+    assert {tile.cut.left for tile in exact.tiles()} == {0, 32}
     cropping = Geometry(stride_px=16, context_px=None, margin_px=92, remainder_px=12)
-    grid = Grid.plan((100, 100), geometry=cropping, tile_px=64)
-    assert (grid.overlap_px, grid.cut_px, grid.halo_px) == (16, 96, 112)
+    grid = Grid.plan((100, 100), geometry=cropping, tile_px=64, mirror_px=0)
+    assert (grid.overlap_px, grid.halo_px) == (16, 112)
+    assert {side for tile in grid.tiles() for side in tile.cut} == {96}

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.__main__ import main
-from pipeline.base.files import write_json
-from pipeline.prediction.estimate import Throughput, estimate, throughput_of_runs
+from pipeline.base.errors import Failure
+from pipeline.prediction.estimate import Throughput, estimate, throughput_of_slides
+from pipeline.project.jobs.ledger import Entry, ledger_path, write_ledger
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px, needed_mb
 from pipeline.tiling.plan import plan_grid
 from tests.support.networks import CARD, CLASSES, write_network
-from tests.support.prediction import SPEED
+from tests.support.prediction import MEASURED
 
 UNET = {"architecture": "unet", "options": {"width": 2, "depth": 2}}
 
@@ -32,6 +33,13 @@ def project(folder, ensembles=(), **network):
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config))
 
 
+def record(model, batch, measured):
+    """Record a sample that was predicted, and one that failed."""
+    with write_ledger(ledger_path("predict", model, batch), stage="predict", model=model, batch=batch) as writer:
+        writer.record("a", Entry(fingerprint="1", found=asdict(measured) | {"weights_sha256": "2"}))
+        writer.record("b", Entry(fingerprint="1", failure=Failure("predict", "SlideError", "b.tif: damaged")))
+
+
 @given(window_px=st.integers(1, 10**9), parameters=st.integers(0, 10**8), bytes_per_px=st.integers(1, 5000))
 def test_memory_of_a_window_agrees_with_the_largest_window(window_px, parameters, bytes_per_px):
     card = replace(CARD, parameters=parameters, bytes_per_px=bytes_per_px)
@@ -42,7 +50,7 @@ def test_memory_of_a_window_agrees_with_the_largest_window(window_px, parameters
 
 @given(rows=st.integers(1, 20_000), columns=st.integers(1, 20_000), memory_mb=st.integers(1500, 9000))
 def test_planned_windows_fit_into_the_memory(rows, columns, memory_mb):
-    grid = plan_grid((rows, columns), CARD, memory_mb, None)
+    grid = plan_grid((rows, columns), CARD, memory_mb, tile_px=None, mirror_px=32)
     throughput = Throughput(px_per_s=1e6, redundancy=1.0, source="")
     made = estimate(grid, None, CARD, throughput, probabilities=False)
     assert made.memory_mb <= memory_mb
@@ -50,7 +58,7 @@ def test_planned_windows_fit_into_the_memory(rows, columns, memory_mb):
 
 
 def test_an_estimate_by_hand():
-    grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, stride_px=16)
+    grid = Grid(shape=(1000, 1000), tile=(512, 512), halo_px=96, surround_px=96, stride_px=16)
     throughput = Throughput(px_per_s=2e6, redundancy=1.5, source="")
     made = estimate(grid, (0.5, 0.5), CARD, throughput, probabilities=True)
     computed = (512 + 192 + 496 + 192) ** 2  # the last tile has 488 px, that is 31 strides
@@ -60,15 +68,19 @@ def test_an_estimate_by_hand():
     assert made.disk_mb == pytest.approx(0.15 + 0.05 + 2 * 2)
 
 
-def test_the_throughput_of_earlier_runs_is_that_of_all_of_them():
-    assert throughput_of_runs([], 1.2) is None
-    throughput = throughput_of_runs([SPEED, replace(SPEED, pixels=1_000_000, wall_s=6.0)], 1.2)
-    assert (throughput.px_per_s, throughput.redundancy, throughput.source) == (500_000, 1.2, "2 earlier runs")
+def test_the_throughput_of_earlier_predictions_is_that_of_all_of_them():
+    assert throughput_of_slides([], 1.2) is None
+    throughput = throughput_of_slides([MEASURED, replace(MEASURED, pixels=1_000_000, wall_s=6.0)], 1.2)
+    assert (throughput.px_per_s, throughput.redundancy, throughput.source) == (
+        500_000,
+        1.2,
+        "earlier predictions (2)",
+    )
 
 
 def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(in_folder, monkeypatch, capsys):
     project(in_folder)
-    write_json(in_folder / "results/predictions/net/plate/a.json", asdict(SPEED))
+    record("net", "plate/1", MEASURED)
     tifffile.imwrite("a.tif", np.zeros((3000, 1000), np.uint8))
     (in_folder / "bad.tif").write_text("bad")
 
@@ -78,7 +90,7 @@ def test_no_pixel_is_decoded_and_a_bad_slide_is_skipped(in_folder, monkeypatch, 
     monkeypatch.setattr(Slide, "read", read)
     assert main(["estimate", "a.tif", "bad.tif"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "net: speed from 1 earlier runs"
+    assert lines[0] == "net: speed from earlier predictions (1)"
     assert lines[1].startswith("left out: bad.tif: cannot be read")
     assert lines[3].split()[:4] == ["a.tif", "3000", "1000", "?"]
     assert lines[3].split()[6] == "0:00:02"  # 3 Mpx at 1.5 Mpx/s
@@ -96,7 +108,7 @@ def test_ensembles_and_folds_have_the_same_estimate_before_and_after_training(in
     mirrored = {"members": ["net"], "symmetries": "flips", "scales": [1.0, 2.0]}
     project(in_folder, {"mirrored": mirrored}, **UNET, folds=2)
     for name, speed in (("net", 2.0), ("mirrored", 8.0)):
-        write_json(in_folder / f"results/predictions/{name}/a.json", asdict(replace(SPEED, wall_s=speed)))
+        record(name, "alone", replace(MEASURED, wall_s=speed))
     assert main(["estimate", "a.tif"]) == 0
     before = capsys.readouterr().out
     assert [line.split(":")[0] for line in before.splitlines() if "speed from" in line] == ["net", "mirrored"]
@@ -114,4 +126,7 @@ def test_a_missing_or_damaged_configuration_is_an_error_of_one_line(in_folder, c
         (in_folder / "config").mkdir()
         (in_folder / "config" / "config.yaml").write_text(text)
     assert main(["estimate", "a.tif"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: estimate: config/config.yaml: cannot be read")
+    reason = "config/config.yaml: line 1: expected the node content" if text else "config/config.yaml: cannot be read"
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("error: estimate: ")
+    assert reason in line

@@ -73,7 +73,7 @@ def region(top, left, rows, columns):
 
 def occlusion(image, *, at, side, step, batch=16):
     """Return the occlusion map of a pixel of the network that looks at two pixels."""
-    network = TwoPixels().eval()
+    network = TwoPixels(in_channels=1, num_classes=2).eval()
     sizes = {"occluder_px": side, "step_px": step, "batch": batch}
     return occlusion_map(network, image, lambda shown: shown[:, 1, *at], fill=[0.0], **sizes)
 

@@ -3,6 +3,8 @@
 The oracle pads the whole slide with numpy and runs the bare network over it once; nothing of the tiling is used.
 """
 
+import math
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,9 +12,10 @@ import torch
 
 import models
 from pipeline.base.errors import SlidemillError
-from pipeline.prediction.forward import logits_of, logits_within_memory, predict_image, uncertain_of
+from pipeline.prediction import forward as forward_module
+from pipeline.prediction.forward import Forward, logits_of, predict_image, uncertain_of
 from pipeline.slides.intensity import measure_intensities, normalize
-from pipeline.tiling.grid import Grid
+from pipeline.tiling.grid import Cut, Grid
 from pipeline.tiling.mirror_padding import read_mirrored
 from tests.support.networks import has_finite_context, network_with_batch_stats, thin_options
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole, logits_of_tiles
@@ -31,9 +34,10 @@ WITH_FINITE_CONTEXT = [
 def test_tiled_logits_equal_those_of_the_whole_slide(name, options, shape, generator):
     network = network_with_batch_stats(name, num_classes=3, **options).double()
     image = generator.random((1, *shape))
-    whole = logits_of_the_whole(network, image)
-    for tile_px in (64, 100):
-        np.testing.assert_allclose(logits_of_tiles(network, image, tile_px), whole, rtol=0, atol=1e-10)
+    for mirror_px, tile_px in ((0, 64), (32, 64), (32, 100), (500, 100)):
+        whole = logits_of_the_whole(network, image, mirror_px)
+        tiled = logits_of_tiles(network, image, tile_px, mirror_px)
+        np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_FINITE_CONTEXT[:1])
@@ -41,74 +45,102 @@ def test_a_halo_below_the_context_changes_the_logits(name, options, generator):
     """The test above can fail: with a smaller halo, the logits differ."""
     network = network_with_batch_stats(name, num_classes=3, **options).double()
     image = generator.random((1, 128, 128))
-    grid = Grid(shape=(128, 128), tile=(64, 64), halo_px=network.geometry.halo_px - 16, stride_px=16)
+    grid = Grid(
+        shape=(128, 128),
+        tile=(64, 64),
+        halo_px=network.geometry.halo_px - 16,
+        surround_px=network.geometry.halo_px - 16,
+        stride_px=16,
+    )
     tile = list(grid.tiles())[3]
     window = read_mirrored(lambda rows, columns: image[:, rows, columns], (128, 128), tile.read)
-    part = logits_of(network, torch.from_numpy(window)[None], grid.halo_px)[0].numpy()
-    whole = logits_of_the_whole(network, image)[:, *tile.write.slices]
+    part = logits_of(network, torch.from_numpy(window)[None], tile.cut)[0].numpy()
+    whole = logits_of_the_whole(network, image, grid.surround_px)[:, *tile.write.slices]
     assert np.abs(part - whole).max() > 1e-10
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_labels_of_a_real_micrograph_are_those_of_one_pass_in_float32(padding, data):
     pixels = tifffile.imread(data / "isbi2012" / "images" / "20.tif")[None]
-    image = normalize(pixels, measure_intensities(lambda: iter([pixels]), pixels.dtype))
+    image = normalize(pixels, measure_intensities(pixels))
     network = network_with_batch_stats("unet", num_classes=3, width=8, padding=padding)
     whole = logits_of_the_whole(network, image)
     labels = predict_image(network, image, num_classes=3, tile_px=192)
     assert_equal_but_for_ties(labels, whole)
 
 
-@pytest.fixture(params=[torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def small_memory(monkeypatch, request):
-    """Return a function that limits the pixels that fit into the memory of the device."""
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Return a function that limits the pixels that fit into the memory of the device; the result lists all tries."""
 
     def limit(network, largest_px):
         assert network.geometry.stride_px  # measured before the class is patched
-        shapes, forward = [], type(network).forward
+        tried, forward = [], type(network).forward
 
         def checked(self, image):
-            if image.shape[0] * image.shape[2] * image.shape[3] > largest_px:
-                raise request.param
-            shapes.append(tuple(image.shape))
+            tried.append((len(image), *image.shape[2:]))
+            if math.prod(tried[-1]) > largest_px:
+                raise torch.AcceleratorError("CUDA error: out of memory", 2)
             return forward(self, image)
 
         monkeypatch.setattr(type(network), "forward", checked)
-        return shapes
+        return tried
 
     return limit
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_batches_and_windows_are_halved_if_memory_is_short(padding, small_memory):
-    network = network_with_batch_stats("unet", num_classes=3, width=2, padding=padding).double()
-    windows = torch.randn(3, 1, 192 + 16 * 9, 192 + 16 * 5, dtype=torch.float64)
-    expected = logits_of(network, windows, 96)
-    shapes = small_memory(network, windows[0].numel() * 4 // 5)
-    logits = logits_within_memory(network, windows, 96)
-    assert len(shapes) > 3
-    assert {shape[0] for shape in shapes} == {1}
-    assert logits.shape == expected.shape
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+def test_batches_and_windows_are_halved_if_memory_is_short(padding, small_memory, generator):
+    """Sizes that did not fit are not tried again, for the same window or the next."""
+    network = network_with_batch_stats("unet", num_classes=3, width=2, depth=2, padding=padding).double()
+    halo = network.geometry.halo_px
+    cut = Cut.all_sides(halo) if padding == "valid" else Cut(top=4, left=halo, bottom=0, right=8)
+    shape = cut.top + cut.bottom + 4 * 19, cut.left + cut.right + 4 * 15
+    windows = generator.normal(size=(3, 1, *shape))
+    expected = logits_of(network, torch.from_numpy(windows), cut)
+    largest_px = windows[0].size * 4 // 5
+    tried, forward = small_memory(network, largest_px), Forward(network)
+    for again in range(2):
+        logits = forward(windows, cut)
+        failed = [shape for shape in tried if math.prod(shape) > largest_px]
+        assert len(failed) == (0 if again else len(set(map(math.prod, failed))))
+        assert len(tried) > 3
+        tried.clear()
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+
+
+def test_a_copy_to_the_device_that_does_not_fit_is_halved(monkeypatch, generator):
+    network = network_with_batch_stats("unet", width=2)
+    windows = generator.normal(size=(4, 1, 208, 208)).astype(np.float32)
+    expected = logits_of(network, torch.from_numpy(windows), Cut.all_sides(96))
+    copy = forward_module.to_device
+
+    def small(windows, weight):
+        if len(windows) > 1:
+            raise torch.AcceleratorError("CUDA error: out of memory", 2)
+        return copy(windows, weight)
+
+    monkeypatch.setattr(forward_module, "to_device", small)
+    torch.testing.assert_close(Forward(network)(windows, Cut.all_sides(96)), expected)
 
 
 def test_a_piece_that_does_not_fit_is_an_error(small_memory):
     network = network_with_batch_stats("unet", width=2)
     small_memory(network, 0)
     with pytest.raises(SlidemillError, match="208 x 208 px does not fit into the memory of cpu; lower tiling"):
-        logits_within_memory(network, torch.zeros(2, 1, 208, 224), 96)
+        Forward(network)(np.zeros((2, 1, 208, 224), np.float32), Cut.all_sides(96))
 
 
 def test_other_errors_of_the_network_are_raised():
     with pytest.raises(RuntimeError, match="channels"):
-        logits_within_memory(network_with_batch_stats("unet", width=2), torch.zeros(2, 3, 208, 224), 96)
+        Forward(network_with_batch_stats("unet", width=2))(np.zeros((2, 3, 208, 224), np.float32), Cut.all_sides(96))
 
 
 def test_windows_of_global_context_are_not_halved(small_memory):
     network = network_with_batch_stats("pspnet", width=4)
     small_memory(network, 64 * 64 - 1)
     with pytest.raises(SlidemillError, match="a window of 64 x 64 px does not fit"):
-        logits_within_memory(network, torch.zeros(2, 1, 64, 64), 0)
+        Forward(network)(np.zeros((2, 1, 64, 64), np.float32), Cut.all_sides(0))
 
 
 def test_a_pixel_is_uncertain_below_three_to_one(generator):

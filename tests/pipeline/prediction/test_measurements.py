@@ -1,21 +1,17 @@
-"""A measurement is read as it was written."""
+"""A measurement is read from a ledger as it was recorded."""
 
 from dataclasses import asdict
 
 import pytest
 
-from pipeline.base.errors import SlidemillError
-from pipeline.base.files import write_json
-from pipeline.prediction.measurements import read_speed
-from tests.support.prediction import SPEED
+from pipeline.prediction.measurements import Measurements
+from pipeline.project.jobs.ledger import Entry, ledger_path, read_ledger, write_ledger
+from tests.support.prediction import MEASURED
 
 
-def test_what_was_written_is_read(tmp_path):
-    write_json(tmp_path / "batch.json", asdict(SPEED) | {"provenance": {}})
-    assert read_speed(tmp_path / "batch.json") == SPEED
-
-
-def test_a_file_without_a_measurement_is_an_error(tmp_path):
-    write_json(tmp_path / "batch.json", {"pixels": 1})
-    with pytest.raises(SlidemillError, match=r"batch.json: no 'wall_s' in this measurement"):
-        read_speed(tmp_path / "batch.json")
+@pytest.mark.usefixtures("in_folder")
+def test_what_was_recorded_is_read():
+    path = ledger_path("predict", "net", "plate/1")
+    with write_ledger(path, stage="predict", model="net", batch="plate/1") as writer:
+        writer.record("a", Entry(fingerprint="1", found=asdict(MEASURED) | {"weights_sha256": "2"}))
+    assert Measurements.from_found(read_ledger(path)["a"].found) == MEASURED

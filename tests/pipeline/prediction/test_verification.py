@@ -1,34 +1,38 @@
 """Networks whose tiles equal the whole pass the check; wrong geometry fails it with the numbers."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.layers.upsampling import upsample
+from pipeline.base import paths
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
 from pipeline.prediction.verification import Check, check_exactness, one_pass, richest_piece, small_grid
 from pipeline.project.stage_settings import stage_config
-from pipeline.settings.schema import Settings
 from pipeline.tiling.grid import Grid
 from tests.support.commands import run_command
-from tests.support.networks import CLASSES, network_with_batch_stats, write_network
+from tests.support.jobs import Jobs
+from tests.support.networks import network_with_batch_stats, write_network
 from tests.support.prediction import logits_of_the_whole
 
-SETTINGS = Settings(classes=CLASSES)
+VERIFICATION = "verification.json"
 
 
-def verify(folder, weights, slide):
-    """Run tile and verify; return the exit status."""
-    plan, configs = folder / "plan.json", {stage: stage_config(SETTINGS, stage) for stage in ("tile", "verify")}
-    files = {"slide": slide, "model": weights.with_name("model.json"), "output": plan}
-    assert run_command("tile", sample="a", **files, memory_mb=4000, config=configs["tile"]) == 0
-    files = {"network": weights, "plan": plan, "output": folder / "verification.json"}
-    return run_command("verify", **files, threads=2, memory_mb=4000, config=configs["verify"])
+def verify(weights, slide):
+    """Run tile and verify in the current folder; return the exit status."""
+    jobs = Jobs(weights)
+    jobs.put("a", slide)
+    jobs.run("tile")
+    files = {"network": weights, "plan": jobs.path(paths.PLAN, "a"), "output": VERIFICATION}
+    return run_command("verify", **files, threads=2, memory_mb=4000, config=stage_config(jobs.settings, "verify"))
 
 
 def edit_card(weights, key, value):
@@ -40,10 +44,10 @@ def edit_card(weights, key, value):
 
 @pytest.mark.parametrize(("name", "options"), [("unet", {"width": 4}), ("unet", {"width": 4, "padding": "valid"})])
 @pytest.mark.slow
-def test_a_network_with_its_true_geometry_passes_on_a_real_slide(tmp_path, name, options, data):
-    weights = write_network(tmp_path / "network", name, **options)
-    assert verify(tmp_path, weights, data / "formats/derived/CMU-1-Small-Region_pyramid.ome.tif") == 0
-    verification = read_json(tmp_path / "verification.json")
+def test_a_network_with_its_true_geometry_passes_on_a_real_slide(in_folder, name, options, data):
+    weights = write_network(in_folder / "network", name, **options)
+    assert verify(weights, data / "formats/derived/CMU-1-Small-Region_pyramid.ome.tif") == 0
+    verification = read_json(Path(VERIFICATION))
     assert verification["law"] == "holds"
     exact, rounded = verification["checks"]
     assert (exact["precision"], exact["flips"]) == ("float64", 0)
@@ -56,48 +60,103 @@ def test_a_network_with_its_true_geometry_passes_on_a_real_slide(tmp_path, name,
 
 @pytest.mark.parametrize(("key", "value"), [("context_px", 8), ("stride_px", 8)])
 @pytest.mark.slow
-def test_a_card_with_a_wrong_geometry_fails(tmp_path, key, value, generator, capsys):
-    weights = write_network(tmp_path / "network", width=4)
-    tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (500, 500)).astype(np.uint8))
+def test_a_card_with_a_wrong_geometry_is_refused(in_folder, key, value, generator, capsys):
+    weights = write_network(in_folder / "network", width=4)
+    tifffile.imwrite(in_folder / "a.tif", generator.integers(0, 255, (500, 500)).astype(np.uint8))
     edit_card(weights, key, value)
-    assert verify(tmp_path, weights, tmp_path / "a.tif") == 1
+    assert verify(weights, in_folder / "a.tif") == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: verify: {tmp_path}/a.tif: tiled does not equal whole in float64: logits differ by")
-    verification = read_json(tmp_path / "verification.json")
-    assert verification["law"] == "broken"
-    assert verification["checks"][0]["flips"] > 0
+    card = weights.with_name("model.json")
+    assert last.startswith(f"error: verify: {card}: {key} is {value}, the network that it describes has")
+    assert not Path(VERIFICATION).exists()
 
 
-def test_a_network_with_global_context_is_only_measured(tmp_path, generator):
-    weights = write_network(tmp_path / "network", "pspnet", width=2)
-    tifffile.imwrite(tmp_path / "a.tif", generator.integers(0, 255, (300, 280)).astype(np.uint8))
-    assert verify(tmp_path, weights, tmp_path / "a.tif") == 0
-    verification = read_json(tmp_path / "verification.json")
+def test_a_network_with_global_context_is_only_measured(in_folder, generator):
+    weights = write_network(in_folder / "network", "pspnet", width=2)
+    tifffile.imwrite(in_folder / "a.tif", generator.integers(0, 255, (300, 280)).astype(np.uint8))
+    assert verify(weights, in_folder / "a.tif") == 0
+    verification = read_json(Path(VERIFICATION))
     assert (verification["law"], verification["checks"]) == ("does not apply", [])
     assert 0 < verification["mismatch"] < 1
 
 
-def test_an_unreadable_slide_fails_with_the_reason_of_its_plan(tmp_path, capsys):
-    weights = write_network(tmp_path / "network", width=2, depth=2)
-    (tmp_path / "a.tif").write_bytes(b"nothing")
-    assert verify(tmp_path, weights, tmp_path / "a.tif") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: tile: {tmp_path}/a.tif: ")
+def test_an_unreadable_slide_has_no_plan_to_verify(in_folder, capsys):
+    weights = write_network(in_folder / "network", width=2, depth=2)
+    (in_folder / "a.tif").write_bytes(b"nothing")
+    assert verify(weights, in_folder / "a.tif") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: verify: results/plans/net/a.json: there is no plan")
 
 
 def test_one_pass_gives_the_logits_of_the_whole(generator):
     network = network_with_batch_stats("unet", num_classes=3, width=2, padding="valid").double()
     image = generator.random((1, 70, 90)).astype(np.float32)
-    grid = Grid(shape=(70, 90), tile=(32, 32), halo_px=network.geometry.halo_px, stride_px=16)
+    grid = Grid(
+        shape=(70, 90),
+        tile=(32, 32),
+        halo_px=network.geometry.halo_px,
+        surround_px=network.geometry.halo_px,
+        stride_px=16,
+    )
     expected = logits_of_the_whole(network, image.astype(np.float64))
     np.testing.assert_allclose(one_pass(network, image, grid)[0].numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("halo_px", "stride_px"), [(4, 4), (32, 2)])
+def test_tiles_of_too_little_context_or_another_stride_are_found(halo_px, stride_px, generator):
+    network = network_with_batch_stats("unet", width=2, depth=2)
+    grid = Grid(
+        shape=(90, 90),
+        tile=(30 // stride_px * stride_px,) * 2,
+        halo_px=halo_px,
+        surround_px=halo_px,
+        stride_px=stride_px,
+    )
+    check = check_exactness(network, generator.random((1, 90, 90)).astype(np.float32), grid, "float64")
+    assert not check.holds
+    assert check.max_difference > 1e-6
 
 
 def test_the_check_does_not_change_the_network(generator):
     network = network_with_batch_stats("unet", width=2, depth=2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    grid = Grid(shape=(48, 48), tile=(16, 16), halo_px=network.geometry.halo_px, stride_px=4)
+    halo = network.geometry.halo_px
+    grid = Grid(shape=(48, 48), tile=(16, 16), halo_px=halo, surround_px=halo, stride_px=4)
     check_exactness(network, generator.random((1, 48, 48)).astype(np.float32), grid, "float64")
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+SMALL = {"width": 2, "depth": 2}
+UNPOOLING = [
+    ("segnet", {"width": 2}, True),
+    ("unet", SMALL | {"upsampling": "max_unpooling"}, True),
+    ("ensemble", {"members": [{"architecture": "unet", "options": SMALL | {"upsampling": "max_unpooling"}}]}, True),
+    ("unet", SMALL, False),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "jumps"), UNPOOLING)
+def test_max_unpooling_is_exact_in_float64_which_decides(name, options, jumps, generator):
+    network = network_with_batch_stats(name, **options)
+    geometry = network.geometry
+    halo, stride = geometry.halo_px, geometry.stride_px
+    grid = Grid(shape=(40, 75), tile=(32, 32), halo_px=halo, surround_px=halo, stride_px=stride)
+    image = generator.random((1, 40, 75)).astype(np.float32)
+    check = check_exactness(network, image, grid, "float64")
+    assert (check.jumps, check.flips, check.holds) == (jumps, 0, True)
+    assert 0 < check.max_difference <= 1e-10
+    broken = {"tolerance": 1e-4, "max_difference": 1.0, "flips": 9, "flips_outside_ties": 9, "jumps": jumps}
+    assert Check(precision="float32", **broken).holds == jumps
+    assert not Check(precision="float64", **broken).holds
+
+
+@torch.no_grad()
+def test_a_value_of_max_unpooling_moves_by_a_pixel_where_rounding_decides():
+    image = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]], dtype=torch.float64)
+    images = image, image + torch.tensor([0.0, 1e-15], dtype=torch.float64)
+    pooled = [F.max_pool2d(image, 2, return_indices=True) for image in images]
+    first, second = (upsample(values, "max_unpooling", places) for values, places in pooled)
+    assert (first - second).abs().max() > 0.99
 
 
 @pytest.mark.parametrize(
@@ -126,13 +185,15 @@ def test_which_differences_pass(precision, difference, flips, outside, holds):
     largest_px=st.integers(10_000, 4_000_000),
 )
 def test_a_small_grid_has_nine_tiles_and_fits_the_budget(rows, columns, stride, halo, largest_px):
-    planned = Grid(shape=(rows, columns), tile=(stride, stride), halo_px=halo * stride, stride_px=stride)
+    planned = Grid(
+        shape=(rows, columns), tile=(stride, stride), halo_px=halo * stride, surround_px=halo * stride, stride_px=stride
+    )
     try:
         grid = small_grid(planned, largest_px=largest_px)
     except ConfigError:
         assert (3 * stride + 2 * halo * stride) ** 2 > largest_px
         return
-    assert np.prod([length + 2 * grid.halo_px for length in grid.shape]) <= largest_px
+    assert np.prod([length + 2 * grid.surround_px for length in grid.shape]) <= largest_px
     for length, side, whole in zip(grid.shape, grid.tile, planned.shape, strict=True):
         assert length <= whole
         assert -(-length // side) >= min(3, -(-whole // stride))

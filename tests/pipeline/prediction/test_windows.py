@@ -1,6 +1,5 @@
-"""Batches are read ahead in order; a damaged slide affects its own windows only; threads end with their consumer."""
+"""Batches are read ahead in order; a damaged slide affects its own windows only."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prediction.windows import grouped, in_order, read_batches
+from pipeline.prediction.windows import grouped, read_batches
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
 from pipeline.tiling.grid import Grid
@@ -19,17 +18,18 @@ UNIT = Statistics(minimum=0, maximum=1, mean=0.5, low=0, high=1)
 
 
 def plan_of(path, shape, side=32):
-    grid = Grid(shape=shape, tile=(side, side), halo_px=16, stride_px=16)
+    grid = Grid(shape=shape, tile=(side, side), halo_px=16, surround_px=16, stride_px=16)
     return SlidePlan(slide=path, slide_sha256="", grid=grid, view=ImageConfig(), statistics=[UNIT], pixel_size_um=None)
 
 
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 100), st.integers(1, 100)), max_size=5),
     batch_px=st.integers(1, 40_000),
+    mixed=st.booleans(),
 )
-def test_groups_contain_every_tile_once_in_order_with_one_shape_and_limited_pixels(shapes, batch_px):
+def test_groups_contain_every_tile_once_in_order_with_one_shape_and_limited_pixels(shapes, batch_px, mixed):
     slides = [(str(index), plan_of(Path("none"), shape)) for index, shape in enumerate(shapes)]
-    groups = list(grouped(slides, batch_px))
+    groups = list(grouped(slides, batch_px, mixed=mixed))
     tiles = [(sample, tile) for sample, plan in slides for tile in plan.grid.tiles()]
     assert [(place.sample, place.tile) for group in groups for place in group] == tiles
     for group in groups:
@@ -37,9 +37,18 @@ def test_groups_contain_every_tile_once_in_order_with_one_shape_and_limited_pixe
         assert len(group) == 1 or len(group) * shape[0] * shape[1] <= batch_px
 
 
-def test_windows_of_several_small_slides_are_grouped():
+def test_windows_of_several_small_slides_are_grouped_if_they_may_be_mixed():
     slides = [(str(index), plan_of(Path("none"), (32, 32))) for index in range(10)]
-    assert [len(group) for group in grouped(slides, 4 * 64 * 64)] == [4, 4, 2]
+    assert [len(group) for group in grouped(slides, 4 * 64 * 64, mixed=True)] == [4, 4, 2]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 100), st.integers(1, 100)), max_size=5), batch_px=st.integers(1, 40_000)
+)
+def test_the_groups_of_a_slide_do_not_depend_on_the_others_unless_they_are_mixed(shapes, batch_px):
+    slides = [(str(index), plan_of(Path("none"), shape)) for index, shape in enumerate(shapes)]
+    together = list(grouped(slides, batch_px, mixed=False))
+    assert together == [group for slide in slides for group in grouped([slide], batch_px, mixed=False)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -52,10 +61,10 @@ def test_a_damaged_slide_is_reported_once_and_the_others_are_read(tmp_path, gene
     content = bytearray((tmp_path / "damaged.tif").read_bytes())
     content[-4000:-1000] = bytes(3000)
     (tmp_path / "damaged.tif").write_bytes(content)
-    batches = list(read_batches(slides, batch_px=3 * 64 * 64, memory_mb=1000, threads=threads, ahead=2))
+    batches = list(read_batches(slides, batch_px=3 * 64 * 64, mixed=True, memory_mb=1000, threads=threads, ahead=2))
     reasons = [reason for batch in batches for reason in batch.unreadable]
     assert [reason.sample for reason in reasons] == ["damaged"]
-    assert "damaged.tif: cannot be read" in reasons[0].error
+    assert "damaged.tif: cannot be read" in str(reasons[0].error)
     read = {
         (place.sample, place.tile): pixels for b in batches for place, pixels in zip(b.places, b.pixels, strict=True)
     }
@@ -69,36 +78,5 @@ def test_a_damaged_slide_is_reported_once_and_the_others_are_read(tmp_path, gene
 def test_a_slide_that_changed_its_size_is_an_error(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 40), np.uint8))
     slides = [("a", plan_of(tmp_path / "a.tif", (30, 41)))]
-    batch, *_ = read_batches(slides, batch_px=1, memory_mb=1000, threads=1, ahead=1)
-    assert "planned with (30, 41); run again" in batch.unreadable[0].error
-
-
-def test_tasks_run_in_threads_and_come_back_in_order():
-    """Two tasks that wait for each other can only end if they run at the same time."""
-    meeting = threading.Barrier(2, timeout=20)
-
-    def task(number):
-        if number in {1, 2}:
-            meeting.wait()
-        return number
-
-    tasks = [lambda number=number: task(number) for number in range(6)]
-    assert list(in_order(tasks, threads=2, ahead=3)) == list(range(6))
-
-
-def test_no_task_runs_further_ahead_than_asked():
-    begun = []
-    stream = in_order([lambda number=number: begun.append(number) for number in range(20)], threads=4, ahead=3)
-    next(stream)
-    stream.close()
-    assert max(begun) <= 3
-
-
-def test_the_exception_of_a_task_is_raised_in_its_place():
-    def fail():
-        raise OSError("no disk")
-
-    stream = in_order([lambda: 1, fail, lambda: 3], threads=2, ahead=2)
-    assert next(stream) == 1
-    with pytest.raises(OSError, match="no disk"):
-        next(stream)
+    batch, *_ = read_batches(slides, batch_px=1, mixed=True, memory_mb=1000, threads=1, ahead=1)
+    assert "planned with (30, 41); run again" in str(batch.unreadable[0].error)

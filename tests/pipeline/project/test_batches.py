@@ -1,4 +1,4 @@
-"""A batch is the new slides of one folder; predictions are never used for other slides or other versions."""
+"""A batch is what came together in a folder, within its limits; a sample stays in its batch."""
 
 import json
 
@@ -7,101 +7,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.drop_folder import Sample, assign_batches, members_of_batch, write_samples
-from pipeline.project.sample_ids import has_probabilities
+from pipeline.project.batches import assign_batches
+from pipeline.project.drop.drop_folder import Sample, members_of_batch, write_samples
 from pipeline.project.sample_sheet import SheetRow
+from pipeline.settings.schema import BatchConfig
 
 NAMES = ["alone", "x/1", "x/2", "x/3", "x/y/1", "1", "x"]
-# What lies in the drop folder at each run, by version; whether probabilities are needed; whether the list was lost.
-RUNS = st.lists(
-    st.tuples(st.dictionaries(st.sampled_from(NAMES), st.sampled_from("abc")), st.booleans(), st.booleans()),
-    max_size=8,
-)
+# What lies in the drop folder at each run, with the sizes of the slides in MB.
+RUNS = st.lists(st.dictionaries(st.sampled_from(NAMES), st.floats(0, 10)), max_size=8)
 
 
-def samples_of(versions, **more):
-    return {name: Sample(slide=name, version=version, **more) for name, version in sorted(versions.items())}
+def folder_of(name):
+    return name.rpartition("/")[0]
 
 
-def assigned(versions, known=(), rows=(), *, probabilities=False):
-    return assign_batches(samples_of(versions), dict(known), dict(rows), probabilities=probabilities)
-
-
-def batches_of(*inputs, **more):
-    return {name: sample.batch for name, sample in assigned(*inputs, **more).items()}
-
-
-@given(RUNS)
-def test_a_batch_always_has_the_same_slides_and_versions(runs):
-    formed, known = {}, {}
-    for versions, probabilities, is_lost in runs:
-        before = {} if is_lost else known
-        known = assign_batches(samples_of(versions), before, {}, probabilities=probabilities)
-        for batch in {sample.batch for sample in known.values()}:
-            members = {(name, sample.version) for name, sample in known.items() if sample.batch == batch}
-            fresh = {name for name, _ in members if name not in before or before[name].batch != batch}
-            assert members <= formed.setdefault(batch, members if fresh else set())
-            assert has_probabilities(batch) >= probabilities
-            assert len({name.rpartition("/")[0] or name for name, _ in members}) == 1
-
-
-@given(RUNS)
-def test_an_unchanged_slide_stays_in_its_batch(runs):
+@given(runs=RUNS, samples=st.integers(1, 3), size_mb=st.floats(0.1, 20))
+def test_batches_keep_their_members_and_their_limits(runs, samples, size_mb):
     known = {}
-    for versions, _, _ in runs:
-        before, known = known, assign_batches(samples_of(versions), known, {}, probabilities=False)
-        for name in before.keys() & known.keys():
-            assert (known[name].batch == before[name].batch) == (known[name].version == before[name].version)
+    limits = BatchConfig(samples=samples, size_mb=size_mb)
+    for sizes in runs:
+        found = assign_batches(sizes, known, {}, limits)
+        assert found.keys() == sizes.keys()
+        assert all(found[name] == known[name] for name in found.keys() & known.keys())
+        for batch in set(found.values()) - set(known.values()):
+            members = [name for name in found if found[name] == batch]
+            assert len(members) <= samples
+            assert len(members) == 1 or sum(sizes[name] for name in members) <= size_mb
+            assert {folder_of(name) for name in members} == {folder_of(batch)}
+        known |= found
 
 
-def test_new_slides_of_a_folder_are_one_batch_beside_the_old_one():
-    first = batches_of({"x/1": "a", "x/2": "a", "x/y/1": "a", "x": "a", "1": "a"})
-    assert len(set(first.values())) == 3
-    assert first["x/1"] == first["x/2"] == first["x"]
-    known = assigned({"x/1": "a", "x/2": "a"})
-    second = batches_of({"x/1": "a", "x/2": "b", "x/3": "a"}, known)
-    assert second["x/1"] == known["x/1"].batch
-    assert second["x/2"] == second["x/3"] != known["x/2"].batch
+def test_names_are_the_folder_and_the_next_number():
+    sizes = {f"plate/{number}": 1.0 for number in range(5)} | {"alone": 1.0}
+    first = assign_batches(sizes, {}, {}, BatchConfig(samples=2))
+    assert list(first.values()) == ["plate/0001", "plate/0001", "plate/0002", "plate/0002", "plate/0003", "0001"]
+    later = assign_batches(sizes | {"plate/new": 1.0}, first, {}, BatchConfig(samples=2))
+    assert later == first | {"plate/new": "plate/0004"}
+
+
+def test_a_large_slide_is_a_batch_of_its_own():
+    sizes = {"a": 1.0, "b": 3000.0, "c": 1.0, "d": 1.0}
+    assert list(assign_batches(sizes, {}, {}, BatchConfig()).values()) == ["0001", "0002", "0003", "0003"]
 
 
 def test_the_sheet_can_name_batches_but_a_later_line_moves_no_slide():
     night = {"alone": SheetRow(batch="x"), "1": SheetRow(batch="night")}
-    found = batches_of({"alone": "a", "1": "a", "x/1": "a"}, rows=night)
-    assert found["alone"] == found["x/1"] != found["1"]
-    assert found["1"].startswith("night/")
-    known = assigned({"alone": "a"})
-    assert batches_of({"alone": "a"}, known, night)["alone"] == known["alone"].batch
+    found = assign_batches(dict.fromkeys(("alone", "1", "x/1"), 1.0), {}, night, BatchConfig())
+    assert found == {"alone": "x/0001", "x/1": "x/0001", "1": "night/0001"}
+    assert assign_batches({"alone": 1.0}, {"alone": "0001"}, night, BatchConfig()) == {"alone": "0001"}
 
 
-def test_other_pixels_of_one_file_are_another_version():
-    known = assigned({"x/1": "a", "x/2": "a"})
-    for more in ({"pixel_size_um": 0.5}, {"channels": ("DAPI",)}):
-        now = samples_of({"x/1": "a"}) | samples_of({"x/2": "a"}, **more)
-        found = assign_batches(now, known, {}, probabilities=False)
-        assert found["x/1"].batch == known["x/1"].batch
-        assert found["x/2"].batch != known["x/2"].batch
-
-
-def test_probabilities_are_another_batch_that_stays_valid_without_them():
-    without = assigned({"alone": "a"})
-    asked = assigned({"alone": "a"}, without, probabilities=True)
-    assert asked["alone"].batch != without["alone"].batch
-    assert assigned({"alone": "a"}, asked) == asked
-
-
-def test_waiting_and_refused_slides_have_no_batch_and_refused_ones_return_to_theirs():
-    held = samples_of({"1": "a"}, waits="still being copied") | samples_of({"x": "a"}, refused="rename it")
-    assert {one.batch for one in assign_batches(held, {}, {}, probabilities=False).values()} == {""}
-    known = assigned({"x": "a"})
-    refused = assign_batches(samples_of({"x": "a"}, refused="its reference"), known, {}, probabilities=False)
-    assert assigned({"x": "a"}, refused) == known
-
-
-def test_the_members_of_a_batch_are_those_of_the_run(in_folder):
-    known = assigned({"x/1": "a", "x/2": "a", "alone": "a"})
-    write_samples(known, "snakemake")
+def test_the_members_of_a_batch_are_those_of_the_run_that_are_ready(in_folder):
+    samples = {
+        "x/1": Sample(slide="x/1.tif", batch="x/0001"),
+        "x/2": Sample(slide="x/2.tif", batch="x/0001", refused="rename it"),
+        "alone": Sample(slide="alone.tif", batch="0001"),
+    }
+    write_samples(samples, "snakemake", "")
     slides = in_folder / "results" / "slides.json"
-    assert members_of_batch(slides, known["x/1"].batch) == ["x/1", "x/2"]
+    assert list(members_of_batch(slides, "x/0001")) == ["x/1"]
     with pytest.raises(SlidemillError, match="no slides of batch 'other'; run the workflow"):
         members_of_batch(slides, "other")
 

@@ -1,25 +1,26 @@
 """Jobs ask for memory and time by their slides: more for larger ones, more with every attempt."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.project.drop_folder import Sample
+from pipeline.base.files import state_of
+from pipeline.project.drop.drop_folder import Sample
+from pipeline.project.drop.image_files import parts_of
 from pipeline.project.requested_resources import (
     affordable_mb,
+    batch_mb,
     files_mpx,
     minutes,
     minutes_to_train,
-    reading_mb,
     slide_mpx,
+    workers_within,
 )
 from pipeline.runtime.job_limits import Limit
 from pipeline.settings.networks import ModelConfig
 
 MPX = st.floats(0, 1e6)
-STAGES = ["weigh", "tile", "inspect", "predict", "validate", "stitch", "objects", "evaluate"]
+STAGES = ["weigh", "tile", "predict", "validate", "stitch", "objects", "evaluate"]
 
 
 def sample(path="data/slides/a.svs", size=1_000_000_000):
@@ -30,42 +31,48 @@ def sample(path="data/slides/a.svs", size=1_000_000_000):
 def test_requests_grow_with_slides_and_attempts(one, other, attempt, stage, budget):
     small, large = sorted([one, other])
     assert 10 <= minutes(stage, small, attempt) <= minutes(stage, large, attempt) < minutes(stage, large, attempt + 1)
-    assert reading_mb(small, budget, attempt) <= reading_mb(large, budget, attempt)
-    assert reading_mb(large, budget, attempt) < reading_mb(large, budget, attempt + 1)
-    assert reading_mb(large, budget, attempt) <= 1000 * attempt + budget
+    assert batch_mb([small], 2, budget, attempt) <= batch_mb([large], 2, budget, attempt)
+    assert batch_mb([large], 2, budget, attempt) < batch_mb([large], 2, budget, attempt + 1)
+    assert batch_mb([large], 2, budget, attempt) <= batch_mb([large] * 3, 2, budget, attempt)
+    assert batch_mb([large] * 3, 2, budget, attempt) <= 2000 * attempt + budget
 
 
 def test_requests_by_hand():
-    assert reading_mb(1.0, 4000, 1) == 1024
-    assert reading_mb(10_000.0, 4000, 1) == 2000
-    assert reading_mb(10_000.0, 4000, 2) == 4000
-    assert reading_mb(10_000.0, 4000, 4) == 8000
+    assert batch_mb([1.0], 8, 4000, 1) == 1024
+    assert batch_mb([1.0] * 100, 8, 4000, 1) == 8192
+    assert batch_mb([10_000.0], 8, 4000, 1) == 2000
+    assert batch_mb([10_000.0], 8, 4000, 4) == 8000
     assert minutes("predict", 3000.0, 1) == 110
     assert minutes("predict", 3000.0, 2) == 220
     assert minutes_to_train(ModelConfig(max_steps=1500), 1) == 130
     assert minutes_to_train(ModelConfig(max_steps=1500, max_minutes=10.0), 2) == 84
 
 
-def test_a_slide_has_the_pixels_of_its_plan_once_there_is_one(tmp_path):
-    plan = tmp_path / "plan.json"
-    assert slide_mpx(sample(), plan) == slide_mpx(sample()) == 4000
-    plan.write_text(json.dumps({"slide": {"grid": {"shape": [20_000, 30_000]}}}))
-    assert slide_mpx(sample(), plan) == 600
-    plan.write_text(json.dumps({"slide": None, "error": "not a TIFF"}))
-    assert slide_mpx(sample(), plan) == 0
-    plan.write_text("{")
-    assert slide_mpx(sample(), plan) == 4000
+@given(sizes=st.lists(st.integers(0, 10**9), min_size=1), threads=st.integers(1, 64), budget=st.integers(1000, 64_000))
+def test_a_pool_fits_into_memory_and_has_no_idle_process(sizes, threads, budget):
+    samples = [sample("a.tif", size) for size in sizes]
+    workers = workers_within(samples, threads=threads, memory_mb=budget)
+    assert 1 <= workers <= min(threads, len(samples))
+    decoded_mb = min(max(slide_mpx(one) for one in samples) * 24, budget)
+    assert workers == 1 or workers * decoded_mb <= budget
 
 
-@pytest.mark.parametrize("path", ["data/slides/a.mrxs", "data/slides/a.ome.zarr", "data/slides/plate.zarr/E/8/0"])
-def test_a_slide_in_many_files_counts_as_large(path):
-    assert slide_mpx(sample(path, size=4096)) == 20_000
+def test_a_pool_has_a_process_for_each_thread_unless_slides_are_large():
+    assert workers_within([sample("a.tif", 100_000)] * 9, threads=4, memory_mb=4000) == 4
+    assert workers_within([sample("a.tif", 100_000)] * 3, threads=4, memory_mb=4000) == 3
+    assert workers_within([sample("a.svs", 20_000_000)] * 9, threads=4, memory_mb=4000) == 2
+    assert workers_within([], threads=4, memory_mb=4000) == 0
 
 
-def test_pixels_of_files_are_at_most_four_a_byte(tmp_path):
-    for name in ("a", "b"):
+def test_a_slide_in_many_files_has_the_pixels_of_their_bytes(tmp_path):
+    for name in ("image.ome.zarr/0/0/0", "image.ome.zarr/1/0/0", "mirax.mrxs", "mirax/Data0001.dat", "one.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(bytes(500_000))
-    assert files_mpx([str(tmp_path / "a"), str(tmp_path / "b")]) == 4
+    for name, mpx in (("image.ome.zarr", 4), ("image.ome.zarr/1", 2), ("mirax.mrxs", 4), ("one.tif", 2)):
+        version = state_of(tmp_path / name, *parts_of(tmp_path / name))
+        assert slide_mpx(Sample(slide=str(tmp_path / name), version=version)) == pytest.approx(mpx, abs=0.2)
+        assert files_mpx([tmp_path / name]) == pytest.approx(mpx, abs=0.2)  # a folder has some bytes of its own
+    assert files_mpx([tmp_path / "one.tif"] * 2) == 4
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,12 @@ def test_a_full_disk_is_an_error_before_a_run_begins(tmp_path, monkeypatch):
 def test_a_run_begins_also_without_locks(in_folder):
     (in_folder / ".snakemake").touch()  # no folder, so that nothing can be opened in it
     assert not lock_project()
+
+
+def test_a_run_that_begins_while_another_works_is_refused_and_a_dry_run_is_not(tmp_path, start, monkeypatch):
+    start_run(tmp_path, start)
+    monkeypatch.chdir(tmp_path)
+    assert not lock_project()
+    with pytest.raises(SlidemillError, match=f"^another run is working in {tmp_path}: wait until it has ended$"):
+        lock_project(begins=True)
+    assert locks(tmp_path)

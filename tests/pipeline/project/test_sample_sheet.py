@@ -11,13 +11,24 @@ SAMPLES = ["001", "a", "b", "plate/c"]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sample,animal\na,1\n", "no column 'group'; it has sample and group"),
-        ("group\n1\n", "no column 'sample'"),
+        (
+            "sample,animal\na,1\n",
+            "its columns are 'sample', 'animal'; it needs sample and at least one of group, batch",
+        ),
+        ("group\n1\n", "its columns are 'group'; it needs sample and"),
+        ("", "its columns are missing; it needs sample and"),
+        ("sample;group\na;1\n", "its columns are separated by semicolons; save it with commas"),
+        ("sample\tgroup\na\t1\n", "its columns are separated by tabs; save it with commas"),
+        ("Sample,Group\na,1\n", "a column is 'Sample'; write it 'sample'"),
+        ("sample, group\na,1\n", "a column is ' group'; write it 'group'"),
+        ("sample,group,pixelsize_um\na,1,2\n", "a column is 'pixelsize_um'; write it 'pixel_size_um', or rename it"),
+        ("sample,group,group\na,1,2\n", "the column 'group' is there 2 times; remove one"),
+        ("sample,group\na,1,2\n", "line 2 has more cells than the first line"),
         ("sample,group\na,1\nb,\n", "line 3 has no group"),
         ("sample,group\na\n", "line 2 has no group"),
         ("sample,group\na,1\na,2\n", "line 3 names 'a' again"),
         ('sample,group\n"a', "not a readable CSV file"),
-        ("sample,group\n\udcff\udcfe,1\n", "not a readable CSV file"),  # bytes that are no text
+        ("sample,group\n\udcff\udcfe,1\n", "not UTF-8 text; save it as CSV in UTF-8"),  # bytes that are no text
     ],
 )
 def test_a_wrong_sheet_is_one_line(tmp_path, text, message):
@@ -25,6 +36,30 @@ def test_a_wrong_sheet_is_one_line(tmp_path, text, message):
     sheet.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(SlidemillError, match=message):
         read_groups(sheet, SAMPLES)
+
+
+def test_a_sheet_in_utf_16_is_refused(tmp_path):
+    (tmp_path / "samples.csv").write_text("sample,group\na,1\n", encoding="utf-16")
+    with pytest.raises(SlidemillError, match="not UTF-8 text; save it as CSV in UTF-8"):
+        read_groups(tmp_path / "samples.csv", SAMPLES)
+
+
+def test_names_may_have_another_unicode_form_and_a_suffix(tmp_path):
+    composed, decomposed = "M\u00fcller", "Mu\u0308ller"
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text(f"sample,group\n{composed},1\nb.ome.tif,2\n", encoding="utf-8")
+    assert read_groups(sheet, [decomposed, "b", "c"]) == {decomposed: "1", "b": "2"}
+    assert read_unknown(sheet, [decomposed, "b"]) == []
+    sheet.write_text("sample,group\nb.tif,2\nb,1\n", encoding="utf-8")
+    assert read_groups(sheet, ["b"]) == {"b": "1"}
+
+
+def test_a_sheet_about_other_files_is_an_error(tmp_path):
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text("sample,group\nPlate/C,1\nx,2\n")
+    with pytest.raises(SlidemillError, match="no line is about one of the 4 images, such as '001'; .* 'plate/c'; it"):
+        read_unknown(sheet, SAMPLES)
+    assert read_groups(sheet, SAMPLES) == {}
 
 
 def test_lines_about_missing_slides_are_named_and_ignored(tmp_path):

@@ -42,6 +42,27 @@ def test_the_last_files_are_held_back():
     assert (names_of(training), names_of(held_back)) == (["00", "01", "02"], ["03", "04"])
 
 
+def test_slices_are_held_back_in_the_order_of_their_numbers():
+    """Only the slice before those held back is a neighbour that was learned from; folds likewise."""
+    names = [f"z{number}" for number in range(1, 21)]
+    groups = group_pairs(pairs_named(*names), NO_SHEET)
+    training, held_back = split_pairs(groups, last(0.25))
+    assert (names_of(training), names_of(held_back)) == (names[:15], names[15:])
+    assert fold_groups(groups, 4) == [names[start : start + 5] for start in range(0, 20, 5)]
+
+
+@given(numbers=st.lists(st.integers(0, 10**12), min_size=2, unique=True))
+def test_the_order_of_names_is_that_of_the_numbers_in_them(numbers):
+    names = [f"animal {number}/slice" for number in numbers]
+    groups = group_pairs(pairs_named(*names), NO_SHEET)
+    assert list(groups) == [f"animal {number}" for number in sorted(numbers)]
+
+
+def test_names_of_any_form_have_an_order():
+    groups = group_pairs(pairs_named("1", "a", "01", "a1b", "a1", "", "2²", "a1b2/3"), NO_SHEET)
+    assert list(groups) == ["", "01", "1", "2²", "a", "a1", "a1b", "a1b2"]
+
+
 def test_one_file_cannot_be_split():
     with pytest.raises(SlidemillError, match="at least 2 training images .or subfolders., got 1"):
         split_pairs(group_pairs(pairs_named("field/a", "field/b"), NO_SHEET), last(0.5))

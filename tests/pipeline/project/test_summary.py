@@ -1,20 +1,30 @@
 """A run ends with what became of the samples, and what to do; one reason is one line."""
 
-from pathlib import Path
-
 import pandas as pd
+import pytest
 
-from pipeline.project.summary import last_lines
+from pipeline.base.errors import Failure
+from pipeline.base.files import write_json
+from pipeline.project.jobs.ledger import Entry, network_ledger_path, write_ledger
+from pipeline.project.summary import last_lines, print_verifications
+from pipeline.settings.schema import Settings
+
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def lines_of(tmp_path, *rows):
     names = ("sample", "status", "stage", "error", "log")
-    pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows]).to_csv(tmp_path / "m.csv", index=False)
-    return last_lines(tmp_path / "m.csv", Path("report.html")).splitlines()
+    pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows]).to_csv(tmp_path / "metrics-all.csv", index=False)
+    text, failed = last_lines(tmp_path, Settings())
+    assert failed == sum(row[1] == "failed" for row in rows)
+    return text.splitlines()
 
 
-def test_a_good_run_is_one_line(tmp_path):
-    assert lines_of(tmp_path, ("a", "done", "", "", ""), ("b", "done", "", "", "")) == ["2 done"]
+def test_a_good_run_says_how_many_are_done_and_where_to_look(tmp_path):
+    count, where = lines_of(tmp_path, ("a", "done", "", "", ""), ("b", "done", "", "", ""))
+    assert count == "2 done"
+    assert "report.html" in where
+    assert "metrics.csv" in where
 
 
 def test_failed_and_waiting_ones_say_why_and_where(tmp_path):
@@ -44,3 +54,44 @@ def test_many_reasons_do_not_fill_the_screen(tmp_path):
     lines = lines_of(tmp_path, *((f"{number}", "failed", "tile", f"{number}", "") for number in range(500)))
     assert len(lines) == 13
     assert lines[-2] == "  ... and 490 more reasons"
+
+
+def test_a_network_that_failed_fails_a_run_without_samples_and_is_told_once_with_them(tmp_path):
+    failure = Failure("train", "SlidemillError", "the loss is nan", "logs/train/unet.log")
+    with write_ledger(network_ledger_path("train", "unet"), stage="train", model="unet") as writer:
+        writer.record("unet", Entry(fingerprint="", failure=failure))
+    (tmp_path / "metrics-all.csv").write_text("sample,status,stage,error,log\n")
+    text, failed = last_lines(tmp_path, Settings())
+    assert failed == 1
+    assert text.splitlines()[:2] == [
+        "1 failed",
+        "  failed: unet at train: the loss is nan (logs/train/unet.log)",
+    ]
+    rows = [("a", "failed", "train", "the loss is nan", "logs/train/unet.log")]
+    assert lines_of(tmp_path, *rows)[:2] == ["1 failed", "  failed: a at train: the loss is nan (logs/train/unet.log)"]
+
+
+def test_a_run_without_samples_says_which_networks_there_are(tmp_path):
+    (tmp_path / "metrics-all.csv").write_text("sample,status,stage,error,log\n")
+    network = tmp_path / "results/models/unet/model.safetensors"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    text, failed = last_lines(tmp_path, Settings())
+    assert failed == 0
+    assert text.startswith("no slides; trained: unet\nlook at ")
+
+
+def test_a_verification_says_how_often_it_holds(in_folder, capsys):
+    for name, law in (("a", "holds"), ("b", "holds"), ("c", "broken")):
+        write_json(in_folder / f"{name}.json", {"law": law})
+    print_verifications(["a.json", "b.json", "c.json", "none.json"])
+    assert (
+        capsys.readouterr().err
+        == "verification (tiles equal one pass over the whole): broken on 1 of 3, holds on 2 of 3\n"
+    )
+
+
+def test_training_images_among_the_slides_are_counted(tmp_path):
+    (tmp_path / "metrics-all.csv").write_text("sample,status,stage,error,log,learned\na,done,,,,yes\nb,done,,,,\n")
+    text, _ = last_lines(tmp_path, Settings())
+    assert "\n  1 of them are training images: left out of means, ranking and tests\n" in text

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -13,7 +13,8 @@ from pipeline.report.page.page_types import Column, Layers, Table
 from pipeline.report.page.render import render
 from tests.support.pages import BREAKOUT, COLUMNS, FIGURE, FORMULA, SCRIPT, entry, page
 
-LAYERS = Layers(image=b"image", predicted=b"predicted", truth=None, error=b"</script>", shape=(3, 4))
+LAYERS = Layers(urls={"image": "data:image/webp;base64,aW1", "predicted": "data:p", "error": "</script>"}, shape=(3, 4))
+LINKED = Layers(urls={"image": "pictures/unet/x.image.webp", "predicted": "pictures/y.png"}, shape=(3, 4))
 
 
 class Parsed(HTMLParser):
@@ -38,19 +39,26 @@ class Parsed(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def data_of(html):
+    """Return what the script of a page draws."""
+    return json.loads(Parsed(html).scripts[0])
+
+
 def rows_of(html):
-    """Return the sample names of the table in their order."""
-    return re.findall(r'class="open">([^<]*)<', html)
+    """Return the sample names of the table in their order; those without a script are the same."""
+    names = [cells[1] for cells in data_of(html)["cells"]]
+    assert re.findall(r'<tr id="s\d+".*?\n<td>([^<]*)<', html) == names
+    return names
 
 
 def test_the_worst_come_first():
     entries = [
-        entry("good", dice_mean=0.9),
+        entry("good", foreground_dice=0.9),
         entry("waiting", status="waiting"),
         entry("unmeasured"),
-        entry("bad", dice_mean=0.2),
-        entry("not a number", dice_mean=math.nan),
-        entry("blurred", dice_mean=0.99, flags="out of focus"),
+        entry("bad", foreground_dice=0.2),
+        entry("not a number", foreground_dice=math.nan),
+        entry("blurred", foreground_dice=0.99, flags="out of focus"),
         entry("broken", status="failed", stage="tile", error="cut short"),
     ]
     expected = ["broken", "blurred", "bad", "good", "not a number", "unmeasured", "waiting"]
@@ -60,7 +68,7 @@ def test_the_worst_come_first():
 
 def test_sections_are_in_the_order_of_their_use():
     html = render(page([entry("x", status="failed", stage="tile", error="cut short")]))
-    titles = ["Slidemill report", "Failed", "Samples", "No sample", "Models", "Figures", "Settings and versions"]
+    titles = ["Slidemill report: demo ", "Failed", "Samples", "No sample", "Models", "Figures", "Settings and versions"]
     assert re.findall(r"<h[12][^>]*>([^<]+)<", html) == titles
 
 
@@ -93,7 +101,7 @@ def test_names_and_errors_are_text(name):
     hostile, harmless = Parsed(render(content)), Parsed(render(page([failed, entry("x")])))
     assert name in hostile.texts
     for parsed in (hostile, harmless):
-        assert len(parsed.scripts) == 3
+        assert len(parsed.scripts) == 2
         assert not [key for _, attributes in parsed.tags for key in attributes if key.startswith("on")]
         assert all(attributes.get("src", "data:").startswith("data:") for _, attributes in parsed.tags)
 
@@ -103,23 +111,28 @@ def test_links_are_those_of_the_entry():
     assert [link["href"] for link in found] == ["masks/3.ome.tiff", "../logs/3.log"]
 
 
-def test_pictures_are_embedded_once_and_cannot_end_the_script():
+def test_pictures_are_in_the_page_once_and_cannot_end_the_script():
     html = render(page([entry("x", layers=LAYERS), entry("y", status="failed", stage="tile", error="")]))
-    nothing, shown = json.loads(Parsed(html).scripts[1])
+    nothing, shown = data_of(html)["pictures"]
     assert nothing is None
-    assert shown.pop("shape") == [3, 4]
-    expected = {"image": b"image", "predicted": b"predicted", "error": b"</script>"}
-    assert {name: b64decode(content) for name, content in shown.items()} == expected
-    assert html.count(b64encode(b"predicted").decode()) == 1
+    assert shown == LAYERS.urls | {"shape": [3, 4]}
+    assert html.count(LAYERS.urls["image"]) == 1
 
 
 def test_only_the_script_of_the_page_may_run():
-    parsed = Parsed(render(page([entry("x")])))
+    parsed = Parsed(render(page([entry("x", layers=LAYERS)])))
     policy = parsed.all("meta")[1]["content"]
-    digest = b64encode(sha256(parsed.scripts[2].encode()).digest()).decode()
+    digest = b64encode(sha256(parsed.scripts[1].encode()).digest()).decode()
     assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}'; ")
     assert "img-src data:;" in policy
     assert "http" not in policy
+
+
+def test_a_page_of_files_beside_it_may_load_those_images_and_nothing_else():
+    policies = [
+        Parsed(render(page([entry("x", layers=layers)]))).all("meta")[1]["content"] for layers in (LAYERS, LINKED)
+    ]
+    assert policies[1] == policies[0].replace("img-src data:;", "img-src data: 'self';")
 
 
 def test_the_model_is_a_column_only_where_there_are_several():
@@ -145,13 +158,25 @@ def test_numbers_are_rounded_for_the_eye_and_exact_for_sorting(value, digits, ce
     assert cell in render(page([], tables=[table]))
 
 
-def test_columns_that_do_not_lead_are_data_until_they_are_asked_for():
-    html = render(page([entry("x", error=BREAKOUT, pixels=12)], tables=[]))
+def test_names_stand_before_numbers_before_texts_before_what_is_asked_for():
+    html = render(page([entry("x", error=BREAKOUT, pixels=12, foreground_dice=0.123456)], tables=[]))
+    assert re.findall(r'aria-label="filter ([^"]*)"', html) == [
+        *("state", "sample", "foreground dice", "dice nucleus", "flags", "pixels", "error"),
+    ]
+    assert data_of(html)["cells"] == [["good", "x", 0.123, None, None, 12, BREAKOUT]]
     assert html.count('class="all-columns"') == 1
-    assert json.loads(Parsed(html).scripts[0]) == [[12, BREAKOUT]]
     assert 'class="text more"><button type="button" class="sort">error' in html
     leading = [column for column in COLUMNS if column.leading]
     assert 'class="all-columns"' not in render(page([entry("x")], columns=leading, tables=[]))
+
+
+def test_very_many_samples_have_the_leading_columns_only():
+    html = render(page([entry(f"{number}", error="x") for number in range(2001)], tables=[]))
+    assert 'class="all-columns"' not in html
+    assert {len(cells) for cells in data_of(html)["cells"]} == {5}
+    assert "all columns in <code>metrics-all.csv</code>" in html
+    assert "all columns in" not in render(page([entry("x")]))
+    assert html.count('<tr id="s') == 100  # the script draws the others
 
 
 def test_tables_below_have_all_their_cells():

@@ -6,27 +6,26 @@ import itertools
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import rgb2xyz, xyz2lab
 from skimage.color.colorconv import rgb_from_xyz, xyz_from_rgb
+from skimage.segmentation import find_boundaries
 
-from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, class_rgb
-from pipeline.report.pictures import error_map, layers_of, picture_shape, shrink, side_px
+from pipeline.base.errors import StorageError
+from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, PREDICTED_RGB, TRUTH_RGB, class_rgb
+from pipeline.report.page_content import MOST_EMBEDDED
+from pipeline.report.pictures import (
+    SIDE_PX,
+    edges,
+    error_map,
+    picture_shape,
+    pictures_of_errors,
+    shrink,
+    write_pictures,
+)
+from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.slide import open_slide
-
-
-def layers(folder, image, mask, truth, *, side=64, num_classes=3):
-    """Write an image and a mask and return their layers."""
-    photometric = "rgb" if image.ndim == 3 and image.shape[2] == 3 else "minisblack"
-    tifffile.imwrite(folder / "image.tif", image, photometric=photometric)
-    tifffile.imwrite(folder / "mask.tif", mask)
-    with (
-        open_slide(folder / "image.tif", memory_mb=100) as slide,
-        open_slide(folder / "mask.tif", memory_mb=100) as labels,
-    ):
-        return layers_of(slide, labels, truth, side_px=side, num_classes=num_classes)
+from tests.support.pages import pictures_of
 
 
 def pixels(content):
@@ -35,10 +34,10 @@ def pixels(content):
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((100, 50), (100, 50)), ((1536, 768), (768, 384)), ((10_000, 2), (768, 1)), ((1, 1), (1, 1))],
+    [((100, 50), (100, 50)), ((512, 256), (256, 128)), ((10_000, 2), (256, 1)), ((1, 1), (1, 1))],
 )
 def test_a_picture_is_the_slide_or_smaller(shape, expected):
-    assert picture_shape(shape, 768) == expected
+    assert picture_shape(shape) == expected
 
 
 @pytest.mark.parametrize("shape", [(120, 90), (60, 45), (7, 11)])
@@ -59,42 +58,106 @@ def test_shrinking_picks_pixels_evenly(tmp_path, shape):
 
 
 def test_every_kind_of_error_has_its_place_and_colour(tmp_path):
-    truth = np.array([[0, 0, 0], [1, 1, 1], [2, 2, 2], [9, 9, 9]], np.uint8)  # 9: not counted
-    mask = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]], np.uint8)
-    expected = [[0, 1, 1], [2, 0, 3], [2, 3, 0], [0, 0, 0]]
+    truth = np.array([[0, 0, 0], [1, 1, 1], [2, 2, 2]], np.uint8)
+    mask = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2]], np.uint8)
+    expected = [[0, 1, 1], [2, 0, 3], [2, 3, 0]]
     assert error_map(truth, mask, num_classes=3).tolist() == expected
-    found = layers(tmp_path, np.zeros((4, 3), np.uint8), mask, truth)
+    ignored = np.full_like(truth, 9)
+    assert not error_map(ignored, mask, num_classes=3).any()
+    found = pictures_of(tmp_path, np.zeros((3, 3), np.uint8), mask, truth)
     colours = [(0, 0, 0, 0), *((*colour, 255) for colour in (EXTRA_RGB, MISSED_RGB, CONFUSED_RGB))]
-    seen = pixels(found.error)
+    seen = pixels(found["error"])
     seen[seen[..., 3] == 0] = 0
     np.testing.assert_array_equal(seen, np.array(colours, np.uint8)[np.array(expected)])
 
 
 def test_classes_are_shown_in_their_colours_and_the_background_not_at_all(tmp_path):
     mask = np.array([[0, 1], [2, 0]], np.uint8)
-    found = layers(tmp_path, np.zeros((2, 2), np.uint8), mask, mask[::-1])
-    for content, classes in ((found.predicted, mask), (found.truth, mask[::-1])):
+    found = pictures_of(tmp_path, np.zeros((2, 2), np.uint8), mask, mask[::-1])
+    for content, classes in ((found["predicted"], mask), (found["truth"], mask[::-1])):
         seen = pixels(content)
         np.testing.assert_array_equal(seen[..., 3], 255 * (classes > 0))
         for index in (1, 2):
             np.testing.assert_array_equal(seen[classes == index, :3], [class_rgb(index)])
-    assert found.shape == (2, 2)
 
 
-def test_without_a_reference_there_is_neither_truth_nor_error(tmp_path):
-    found = layers(tmp_path, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), None)
-    assert (found.truth, found.error) == (None, None)
+def test_every_object_has_its_own_outline(generator):
+    ids = np.kron(generator.integers(0, 4, (9, 11)), np.ones((3, 5), int))
+    np.testing.assert_array_equal(edges(ids), find_boundaries(ids, mode="inner"))
+    touching = np.array([[1, 1, 1, 2, 2, 2]] * 3 + [[0] * 6])
+    assert edges(touching)[1].tolist() == [False, False, True, True, False, False]
 
 
-def test_truth_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\(3, 2\), the picture \(2, 2\)"):
-        layers(tmp_path, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8))
+def test_outlines_are_those_of_the_objects_of_truth_and_mask(tmp_path):
+    mask, truth = np.zeros((2, 40, 60), np.uint8)
+    mask[5:20, 5:20], truth[5:25, 5:20] = 1, 2
+    found = pictures_of(tmp_path, np.zeros((40, 60), np.uint8), mask, truth)
+    for name, classes, colour in (
+        ("predicted_outlines", mask, PREDICTED_RGB),
+        ("truth_outlines", truth, TRUTH_RGB),
+    ):
+        seen = pixels(found[name])
+        np.testing.assert_array_equal(seen[..., 3] > 0, find_boundaries(classes, mode="inner"))
+        np.testing.assert_array_equal(np.unique(seen[seen[..., 3] > 0][:, :3], axis=0), [colour])
+
+
+def test_touching_objects_of_a_reference_are_told_apart_by_their_ids(tmp_path):
+    ids = np.repeat(np.array([[300, 7, 0, 7]], np.uint16), 8, axis=1).repeat(9, axis=0)
+    tifffile.imwrite(tmp_path / "truth.tif", ids)
+    tifffile.imwrite(tmp_path / "mask.tif", (ids > 0).astype(np.uint8))
+    labels = LabelConfig(classes=["background", "cell"], kind="instances")
+    with (
+        open_slide(tmp_path / "truth.tif", memory_mb=100) as truth,
+        open_slide(tmp_path / "mask.tif", memory_mb=100) as mask,
+    ):
+        found = pictures_of_errors(truth, mask, labels)
+    np.testing.assert_array_equal(pixels(found["truth_outlines"])[..., 3] > 0, find_boundaries(ids, mode="inner"))
+
+
+def test_slides_too_large_for_objects_have_the_outlines_of_their_classes(tmp_path):
+    mask = np.zeros((2100, 60), np.uint8)
+    mask[:, 20:40] = 1
+    found = pictures_of(tmp_path, mask, mask, mask)
+    assert pixels(found["predicted_outlines"]).shape == pixels(found["predicted"]).shape
+    assert (pixels(found["predicted_outlines"])[..., 3] > 0).any()
+
+
+def test_a_slide_that_is_not_larger_is_shown_pixel_by_pixel(tmp_path):
+    mask = np.eye(200, 256, dtype=np.uint8)
+    found = pictures_of(tmp_path, 255 * mask, mask)
+    assert list(found) == ["image", "predicted", "predicted_outlines"]
+    np.testing.assert_array_equal(pixels(found["predicted"])[..., 3], 255 * mask)
+    assert pixels(found["image"]).shape[:2] == (200, 256)
+
+
+def test_pixels_that_are_no_numbers_are_black(tmp_path):
+    image = np.full((8, 8), 7, np.float32)
+    image[0, 0], image[1, 1] = np.nan, np.inf
+    seen = pixels(pictures_of(tmp_path, image, np.zeros((8, 8), np.uint8))["image"])
+    assert max(seen[0, 0, 0], seen[1, 1, 0]) < 40
+    assert seen[6, 6, 0] > 200
+
+
+@pytest.mark.parametrize("sample", ["plate/a", "a.tif", "ü #2"])
+def test_pictures_are_files_below_results(in_folder, sample):
+    files = write_pictures({"image": b"1", "predicted": b"2"}, model="unet", sample=sample)
+    assert [str(path) for path in files] == [
+        f"results/pictures/unet/{sample}.image.webp",
+        f"results/pictures/unet/{sample}.predicted.png",
+    ]
+    assert [(in_folder / path).read_bytes() for path in files] == [b"1", b"2"]
+
+
+def test_a_picture_that_cannot_be_written_ends_the_job(in_folder):
+    (in_folder / "results").write_text("a file where a folder must be")
+    with pytest.raises(StorageError, match=r"results/pictures/unet/a\.image\.webp: cannot be written: "):
+        write_pictures({"image": b"1"}, model="unet", sample="a")
 
 
 def test_a_colour_slide_is_shown_in_colour(tmp_path):
     image = np.empty((40, 30, 3), np.uint8)
     image[:] = (200, 60, 120)
-    seen = pixels(layers(tmp_path, image, np.zeros((40, 30), np.uint8), None).image)
+    seen = pixels(pictures_of(tmp_path, image, np.zeros((40, 30), np.uint8))["image"])
     assert seen.shape == (40, 30, 4)
     assert np.abs(seen[..., :3].astype(int) - (200, 60, 120)).max() < 8
 
@@ -102,31 +165,19 @@ def test_a_colour_slide_is_shown_in_colour(tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_other_slides_are_shown_in_grey_from_black_to_white(tmp_path, dtype):
     image = np.tile(np.linspace(10, 200, 60), (40, 1)).astype(dtype)
-    seen = pixels(layers(tmp_path, image, np.zeros((40, 60), np.uint8), None).image).astype(int)
+    seen = pixels(pictures_of(tmp_path, image, np.zeros((40, 60), np.uint8))["image"]).astype(int)
     assert np.ptp(seen[..., :3], axis=2).max() <= 4
     assert seen[20, 0, 0] < 20
     assert seen[20, -1, 0] > 235
 
 
-@given(count=st.integers(1, 2_000))
-def test_more_results_never_get_larger_pictures(count):
-    assert 48 <= side_px(count + 1) <= side_px(count) <= 768
-
-
-def test_few_results_get_large_pictures():
-    assert side_px(1) == side_px(25) == 768
-    assert side_px(500) >= 160
-
-
-@pytest.mark.parametrize("count", [1, 100, 500, 2_000])
-def test_a_page_of_noise_is_below_15_mb(tmp_path, generator, count):
+def test_a_page_of_noise_is_below_15_mb(tmp_path, generator):
     """The worst slides for any compression: every pixel is another colour and another class."""
-    side = side_px(count)
-    image = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
-    mask, truth = generator.integers(0, 8, (2, side, side), dtype=np.uint8)
-    found = layers(tmp_path, image, mask, truth, side=side, num_classes=8)
-    pictures_bytes = sum(len(content) for content in (found.image, found.predicted, found.truth, found.error))
-    assert count * (4 / 3 * pictures_bytes + 2_500) < 15e6
+    image = generator.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    mask, truth = generator.integers(0, 8, (2, SIDE_PX, SIDE_PX), dtype=np.uint8)
+    found = pictures_of(tmp_path, image, mask, truth, classes=[f"class {number}" for number in range(8)])
+    row_bytes = 2_500  # of many columns
+    assert MOST_EMBEDDED * (4 / 3 * sum(map(len, found.values())) + row_bytes) < 15e6
 
 
 def test_the_colours_of_classes_differ():
@@ -135,7 +186,7 @@ def test_the_colours_of_classes_differ():
 
 
 @pytest.mark.parametrize("matrix", ["protan", "deutan", "tritan"])
-def test_the_colour_blind_tell_errors_apart(matrix):
+def test_the_colour_blind_tell_errors_and_outlines_apart(matrix):
     """Simulated by Machado, Oliveira and Fernandes (2009), severity 1; distance in CIE Lab."""
     simulate = np.array(
         {
@@ -148,6 +199,7 @@ def test_the_colour_blind_tell_errors_apart(matrix):
             "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
         }[matrix]
     )
-    linear = rgb2xyz(np.array([EXTRA_RGB, MISSED_RGB, CONFUSED_RGB]) / 255) @ rgb_from_xyz.T
-    seen = xyz2lab((linear @ simulate.T).clip(0, 1) @ xyz_from_rgb.T)
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 25
+    for colours in ((EXTRA_RGB, MISSED_RGB, CONFUSED_RGB), (PREDICTED_RGB, TRUTH_RGB)):
+        linear = rgb2xyz(np.array(colours) / 255) @ rgb_from_xyz.T
+        seen = xyz2lab((linear @ simulate.T).clip(0, 1) @ xyz_from_rgb.T)
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 25

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.base.errors import SlidemillError
 from pipeline.runtime import device
-from pipeline.runtime.device import choose_devices
+from pipeline.runtime.device import choose_devices, is_out_of_memory
 
 
 @pytest.fixture
@@ -36,3 +36,33 @@ def test_without_gpus_there_is_at_least_one_process(monkeypatch, asked, processe
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_devices(asked) == [torch.device("cpu")] * processes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)"),
+        RuntimeError("Invalid buffer size: 16.00 GB"),
+        RuntimeError("HIP error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError("Unable to allocate 2.00 GiB for an array"),
+    ],
+)
+def test_messages_of_too_little_memory_are_recognised(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected 3 channels"), ValueError("out of memory"), OSError("disk")])
+def test_other_errors_are_not_taken_for_too_little_memory(error):
+    assert not is_out_of_memory(error)
+
+
+def test_what_torch_raises_on_this_machine_is_recognised():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**14)
+    assert is_out_of_memory(raised.value)

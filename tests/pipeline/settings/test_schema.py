@@ -7,9 +7,11 @@ import pytest
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import ConfigError
 from pipeline.project.sample_sheet import SheetRow
-from pipeline.project.stage_settings import stage_config
+from pipeline.project.stage_settings import stage_config, view_of
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
-from pipeline.settings.stage_sections import ObjectsConfig, PredictConfig, TileConfig, parse_stage_config
+from pipeline.settings.stage_sections import ObjectsConfig, TileConfig, parse_stage_config
+
+CONFIGURED = [stage for stage in STAGES if stage != "finish"]
 
 
 def test_an_empty_configuration_is_the_defaults():
@@ -33,6 +35,14 @@ def test_an_empty_configuration_is_the_defaults():
         ({"training": {"values": [0, 1]}}, "training.values belongs to training.kind 'classes'"),
         ({"training": {"kind": "classes", "values": [0]}}, "must be 2 different values, one per class"),
         ({"models": {"a/b": {}}}, "models.a/b"),
+        ({"models": {"a" * 201: {}}}, "at most 200 characters"),
+        *[
+            ({key: value}, f"{key}: must be the path of a file or folder, got")
+            for key in ("slides", "references", "samples")
+            for value in ("", " ", "a\0b")
+        ],
+        ({"training": {"images": ""}}, "training.images: must be the path of a file or folder, got ''"),
+        ({"models": {"a": {"checkpoint": ""}}}, "models.a.checkpoint: must be the path of a file or folder, got ''"),
         ({"models": {"a": {"architecture": "unett"}}}, "unknown architecture 'unett'; available: attention_unet"),
         (
             {"models": {"a": {"loss": {"cross_entropy": 0, "dice": 0}}}},
@@ -66,7 +76,7 @@ def test_a_mistake_is_one_line_with_key_value_and_limit(config, message):
         parse_settings(config, source="config.yaml")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGURED)
 def test_a_stage_can_read_its_part_of_the_configuration(stage):
     text = stage_config(Settings(), stage, "unet")
     assert json.loads(text)
@@ -87,38 +97,26 @@ def test_a_changed_setting_changes_only_the_stages_that_use_it():
     )
     changed = {
         (stage, model)
-        for stage in STAGES
+        for stage in CONFIGURED
         for model in ("a", "b")
         if stage_config(before, stage, model) != stage_config(after, stage, model)
     }
-    everywhere = {(stage, model) for stage in ("stitch", "validate", "report") for model in ("a", "b")}
+    everywhere = {(stage, model) for stage in ("predict", "stitch", "validate", "report") for model in ("a", "b")}
     assert changed == {("train", "a")} | everywhere
 
 
-def test_the_watershed_makes_predict_write_probabilities():
-    for masks, asked, written in (("components", False, False), ("watershed", False, True), ("components", True, True)):
-        settings = parse_settings({"masks": {"instances": masks}, "prediction": {"probabilities": asked}}, source="")
-        assert parse_stage_config(PredictConfig, stage_config(settings, "predict")).probabilities == written
-
-
-@pytest.mark.parametrize("stage", ["tile", "inspect", "objects", "evaluate"])
-def test_the_sample_sheet_overrides_settings_of_stages_that_read_slides(stage):
-    settings = Settings(image=ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0))
-    image = json.loads(stage_config(settings, stage))["image"]
+def test_the_sample_sheet_overrides_how_slides_are_read():
+    image = ImageConfig(channels=[0, 1], fallback_pixel_size_um=2.0)
     row = SheetRow(pixel_size_um=0.5, channels=("DAPI", 2))
-    changed = json.loads(stage_config(settings, stage, row=row))["image"]
-    assert changed == image | {"channels": ["DAPI", 2], "fallback_pixel_size_um": 0.5}
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_batch_decides_whether_it_has_probabilities(kept):
-    config = stage_config(Settings(), "predict", probabilities=kept)
-    assert parse_stage_config(PredictConfig, config).probabilities == kept
+    assert view_of(image, SheetRow()) == image
+    assert view_of(image, row) == ImageConfig(
+        channels=["DAPI", 2], fallback_pixel_size_um=2.0, stated_pixel_size_um=0.5
+    )
 
 
 def test_an_unknown_key_of_a_stage_is_named():
     with pytest.raises(ConfigError, match="--config: unknown key 'til'"):
-        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "skip_glass": true, "til": 1}')
+        parse_stage_config(TileConfig, '{"image": {}, "tile_px": 64, "mirror_px": 16, "skip_glass": true, "til": 1}')
 
 
 def test_a_training_that_starts_from_another_one_gets_its_path():
@@ -130,6 +128,16 @@ def test_a_training_that_starts_from_another_one_gets_its_path():
 def test_any_model_of_the_library_is_accepted_by_name():
     settings = parse_settings({"models": {"a": {"architecture": "smp/unetplusplus/resnet34"}}}, source="config.yaml")
     assert settings.models["a"].architecture == "smp/unetplusplus/resnet34"
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_a_training_does_not_start_from_what_it_writes(folds):
+    own, training = "results/models/../models/a/model.safetensors", "a/fold1" if folds else "a"
+    settings = parse_settings({"models": {"a": {"pretrained": own, "folds": folds}}}, source="")
+    with pytest.raises(ConfigError, match=rf"a.pretrained: .* this training writes; .*/{training}/kept/\*/model"):
+        stage_config(settings, "train", training)
+    kept = parse_settings({"models": {"a": {"pretrained": "results/models/a/kept/1/model.safetensors"}}}, source="")
+    assert "kept/1" in stage_config(kept, "train", "a")
 
 
 def test_a_model_in_folds_is_the_average_of_its_trainings():
@@ -145,3 +153,18 @@ def test_a_model_in_folds_is_the_average_of_its_trainings():
 def test_folds_do_not_change_the_weight_maps():
     one, five = (parse_settings({"models": {"a": model}}, source="") for model in ({}, {"folds": 5}))
     assert stage_config(one, "weigh", "a") == stage_config(five, "weigh", "a")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("2E-4", 0.0002), ("1.e3", 1000.0)])
+def test_powers_of_ten_without_a_point_are_numbers(text, value):
+    """As Snakemake gives them: YAML 1.1 reads them as text."""
+    model = {"learning_rate": text, "optimizer": {"weight_decay": text}, "options": {"rate": text}}
+    read = parse_settings({"models": {"net": model}, "classes": ["background", "1e3"]}, source="")
+    network = read.models["net"]
+    assert network.learning_rate == network.optimizer.weight_decay == network.options["rate"] == value
+    assert read.classes[1] == "1e3"
+
+
+def test_other_text_is_no_number():
+    with pytest.raises(ConfigError, match="learning_rate"):
+        parse_settings({"models": {"net": {"learning_rate": "fast"}}}, source="")

@@ -86,7 +86,7 @@ def test_every_file_ends_as_its_index_expects(outcomes):
         ("crafted/zarr/no_multiscales.zarr", "no `multiscales` in its metadata"),
         ("crafted/ome/sizec_mismatch.ome.tif", "4 of the 5 planes that its OME-XML describes are missing"),
         ("crafted/zero_width.tif", "the image is empty"),
-        ("crafted/lfs_pointer.tif", "no image: it begins with b'version '"),
+        ("crafted/lfs_pointer.tif", "no image: its first bytes are those of no known format"),
     ],
 )
 def test_the_error_names_the_reason(outcomes, path, message):

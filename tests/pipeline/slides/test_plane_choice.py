@@ -49,6 +49,19 @@ def test_names_choose_channels_and_series(stack):
         assert slide.channel_names == ("GFP", "DAPI")
 
 
+def test_the_first_of_several_images_is_read_with_a_warning_unless_it_is_chosen(stack):
+    path, pixels = stack
+    warned = {}
+    for series in (None, 0, "nuclei"):
+        with open_slide(path, memory_mb=100, view=ImageConfig(t=0, z=0, series=series)) as slide:
+            np.testing.assert_array_equal(slide.read_all()[0], pixels[0, 0, 0])
+            warned[series] = slide.inspect()
+    assert warned[0] == warned["nuclei"] == ()
+    assert warned[None] == (
+        "the first (nuclei) of its 2 images is read, the others are not; image.series chooses another",
+    )
+
+
 @pytest.mark.parametrize(
     ("view", "message"),
     [
@@ -135,6 +148,61 @@ def test_a_missing_pixel_size_comes_from_the_fallback(tmp_path):
         assert slide.read_all()[0, 0].tolist() == [4.5, 6.5, 8.5, 10.5]
     with open_slide(tmp_path / "x.tif", memory_mb=100, view=ImageConfig(fallback_pixel_size_um=0.5)) as slide:
         assert (slide.shape, slide.pixel_size_um) == ((8, 8), (0.5, 0.5))
+
+
+def test_what_the_user_states_wins_over_the_file(pyramid):
+    """With a line that says so, unless both agree."""
+    path, _ = pyramid
+    for view, size, warnings in [
+        ({"fallback_pixel_size_um": 2.0}, 0.5, ()),
+        ({"stated_pixel_size_um": 0.5}, 0.5, ()),
+        (
+            {"stated_pixel_size_um": 2.0},
+            2.0,
+            ("pixel size 2 \u00b5m, as stated by you, instead of 0.5 \u00b5m, as in the file",),
+        ),
+    ]:
+        with open_slide(path, memory_mb=100, view=ImageConfig(**view)) as slide:
+            assert (slide.pixel_size_um, slide.inspect()) == ((size, size), warnings)
+    with open_slide(path, memory_mb=100, view=ImageConfig(stated_pixel_size_um=2.0, level=1)) as slide:
+        assert slide.pixel_size_um == (4.0, 4.0)
+    with open_slide(path, memory_mb=100, view=ImageConfig(stated_pixel_size_um=2.0, pixel_size_um=4.0)) as slide:
+        assert (slide.shape, slide.file_level) == ((48, 64), 1)
+
+
+@pytest.mark.parametrize(
+    ("target_um", "message"),
+    [
+        (
+            1e-7,
+            "image.pixel_size_um of 1e-07 \u00b5m would enlarge its pixels of 0.5 \u00b5m 5e+06 times, the limit is 8",
+        ),
+        (0.06, "would enlarge its pixels of 0.5 \u00b5m 8.333 times, the limit is 8"),
+        (1e6, "would shrink its (96, 128) pixels of 2 \u00b5m to less than one"),
+    ],
+)
+def test_an_absurd_pixel_size_is_refused_before_a_pixel_is_read(pyramid, target_um, message):
+    with (
+        pytest.raises(SlideError, match=re.escape(message)),
+        open_slide(pyramid[0], memory_mb=100, view=ImageConfig(pixel_size_um=target_um)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
+def test_bare_pages_are_planes_or_channels_as_the_settings_say(tmp_path, generator, options):
+    pixels = generator.integers(0, 255, (3, 24, 36)).astype(np.uint8)
+    path = tmp_path / "x.tif"
+    with tifffile.TiffWriter(path) as file:
+        for page in pixels:
+            file.write(page, metadata=None, contiguous=False, photometric="minisblack", **options)
+    for view in ({}, {"channels": [1]}):
+        with pytest.raises(SlideError, match=re.escape("if its pages are channels, set image.pages: channels")):
+            read(path, **view)
+    np.testing.assert_array_equal(read(path, z=2)[0], pixels[2])
+    np.testing.assert_array_equal(read(path, pages="channels", channels=[2, 0]), pixels[[2, 0]])
+    with open_slide(path, memory_mb=100, view=ImageConfig(pages="channels", channels=[2, 0])) as slide:
+        assert slide.inspect() == ()
 
 
 @pytest.mark.parametrize("view", [{"pixel_size_um": 1.7}, {"pixel_size_um": 0.2}, {"level": 2}])

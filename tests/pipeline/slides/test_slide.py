@@ -1,14 +1,25 @@
 """Slides open, regions equal the whole, and any error of a file is one line that names it."""
 
+import json
+
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
+import zarr
 
 from pipeline.base.errors import SlideError
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.formats.image import unit_um
 from pipeline.slides.slide import open_plane, open_slide
 
 MEMORY_MB = 500
+NINES = np.full((64, 64), 9, np.uint8)
+
+
+def _sizes(axis, size, unit):
+    return {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
 
 
 def read(path):
@@ -66,6 +77,18 @@ def test_a_png_keeps_its_bits(tmp_path, generator, dtype, channels):
         ({"resolution": (40_000, 20_000), "resolutionunit": "CENTIMETER"}, (0.5, 0.25)),
         ({"resolution": (50_800, 25_400), "resolutionunit": "INCH"}, (1.0, 0.5)),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),  # a printer's
+        ({"resolution": (300, 300), "resolutionunit": "INCH"}, None),
+        ({"resolution": (118.11, 118.11), "resolutionunit": "CENTIMETER"}, None),  # 300 dpi
+        ({"resolution": (300, 300), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "inch"}}, None),
+        (
+            {"resolution": (4, 2), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "microns"}},
+            (0.5, 0.25),
+        ),
+        ({"resolution": (50, 25), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "mm"}}, (40.0, 20.0)),
+        *(
+            ({"ome": True, "metadata": _sizes("X", 1, unit) | _sizes("Y", 2, unit)}, (2 * um, um))
+            for unit, um in (("\u00b5m", 1), ("\u03bcm", 1), ("mm", 1000), ("\u00c5", 1e-4), ("in", 25_400), ("m", 1e6))
+        ),
         ({"resolution": (4, 2), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "um"}}, (0.5, 0.25)),
         ({"resolution": (4, 2), "resolutionunit": "NONE"}, None),
         (
@@ -80,6 +103,60 @@ def test_the_pixel_size_is_in_micrometres_rows_first(tmp_path, options, expected
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 8), np.uint8), **options)
     with open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB) as slide:
         assert slide.pixel_size_um == (pytest.approx(expected) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "um"),
+    [
+        *(("\u00b5m", 1), ("\u03bcm", 1), ("um", 1), ("micron", 1), ("Micrometer", 1), ("micrometre", 1), ("nm", 1e-3)),
+        *(("nanometers", 1e-3), ("pm", 1e-6), ("Mm", 1e12), ("mm", 1e3), ("\u212b", 1e-4), ("angstrom", 1e-4)),
+        *(("inches", 25_400), ("cm", 1e4), ("kilometer", 1e9), ("pixel", None), ("", None), ("reference frame", None)),
+    ],
+)
+def test_units_of_length(name, um):
+    assert unit_um(name) == um
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (
+            {"resolution": (300, 300), "resolutionunit": "INCH"},
+            "its resolution of 300 dpi (84.67 \u00b5m) is that of a printer, not taken as the pixel size",
+        ),
+        (
+            {"ome": True, "metadata": _sizes("X", 1, "pixel") | _sizes("Y", 1, "pixel")},
+            "it states a pixel size that is ignored: 1 pixel x 1 pixel",
+        ),
+        ({"ome": True, "metadata": _sizes("X", 1, "mm")}, "it states a pixel size that is ignored: unknown x 1 mm"),
+        (
+            {"resolution": (4, 2), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "furlong"}},
+            "it states a pixel size that is ignored: in the unit 'furlong'",
+        ),
+        (
+            {"extratags": [(274, "H", 1, 6, True)]},
+            "the file asks to be shown rotated or mirrored (orientation 6); read as it is stored",
+        ),
+        ({"resolution": (1, 1), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "pixel"}}, None),
+        ({"extratags": [(274, "H", 1, 1, True)]}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_file_says_and_is_not_followed_is_a_warning(tmp_path, options, warning):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 9), np.uint8), **options)
+    with open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB) as slide:
+        assert slide.shape == (8, 9)
+        assert slide.inspect() == ((warning,) if warning else ())
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_the_orientation_of_exif_is_a_warning(tmp_path, name):
+    exif = PIL.Image.Exif()
+    exif[274] = 8
+    PIL.Image.new("L", (9, 8)).save(tmp_path / name, exif=exif)
+    with open_slide(tmp_path / name, memory_mb=MEMORY_MB) as slide:
+        assert slide.shape == (8, 9)
+        assert "orientation 8" in slide.inspect()[0]
 
 
 def test_levels_of_a_pyramid_are_found_finest_first(data):
@@ -102,7 +179,7 @@ def _pyramid(data):
     ("name", "content", "message"),
     [
         ("empty.tif", b"", "empty .0 bytes.; copy it again"),
-        ("text.tif", b"This is no image", "no image: it begins with b'This is ', unlike any known format"),
+        ("text.tif", b"This is no image", "no image: its first bytes are those of no known format"),
         ("short.png", b"\x89PNG\r\n\x1a\n", "the PNG is cut short within its header"),
         ("header.tif", b"II*\0\x08\0\0\0", "the TIFF has a header but no image"),
         ("x.companion.ome", b"<OME/>", "it names no TIFF file"),
@@ -112,6 +189,34 @@ def _pyramid(data):
 def test_a_bad_file_gives_one_line_that_names_it(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     check_refused(tmp_path / name, f"{name}: .*{message}")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            IndexError("string index out of range"),
+            r"damaged, or not as files of its format are \(IndexError\); fix, replace",
+        ),
+        (
+            TypeError("'NoneType' object is not subscriptable"),
+            r"damaged, or not as files of its format are \(TypeError\)",
+        ),
+        (KeyError("shape"), r"damaged, or not as files of its format are \(KeyError\)"),
+        (b"\xff".decode, r"damaged, or not as files of its format are \(UnicodeDecodeError\)"),
+        (ValueError(), r"damaged, or not as files of its format are \(ValueError\)"),
+        (ValueError(rf"bad magic {bytes(4)} in {object()}"), r"bad magic \(...\) in \(...\); fix, replace"),
+        (ValueError("x" * 1000), "x{400} ...; fix, replace"),
+        (ValueError("too dark;\nlight it"), "too dark; light it$"),
+        (OSError(5, "Input/output error"), "Input/output error; fix, replace"),
+    ],
+)
+def test_the_reason_of_a_damaged_file_is_in_words(tmp_path, monkeypatch, error, reason):
+    def lose_the_way(*_):
+        raise error if isinstance(error, Exception) else AssertionError(error())
+
+    monkeypatch.setattr("pipeline.slides.slide.open_series", lose_the_way)
+    check_refused(tmp_path / "a.tif", f"^{tmp_path}/a.tif: cannot be read: {reason}")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -125,9 +230,131 @@ def test_a_file_cut_short_is_found_from_its_header(tmp_path, generator):
     check_refused(tmp_path / "x.tif", f"cut short: its data end at byte {len(whole)}, but it has {len(whole) - 100}")
 
 
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, None])
+def test_a_whole_slide_cut_short_is_refused_wherever_it_is_cut(data, tmp_path, share):
+    """The pixels may be there, but not the levels, or the pixel size; None: only the last byte is missing."""
+    whole = (data / "wsi" / "CMU-1-Small-Region.svs").read_bytes()
+    (tmp_path / "x.svs").write_bytes(whole[: int(share * len(whole)) if share else -1])
+    check_refused(tmp_path / "x.svs", "x.svs is cut short: its header points beyond its .* bytes; copy it again")
+
+
+def test_a_pyramid_whose_coarse_level_is_cut_off_is_refused(tmp_path, generator):
+    pixels = generator.integers(0, 255, (64, 64)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(pixels, tile=(32, 32))
+        file.write(pixels[::2, ::2], subfiletype=1, tile=(32, 32))
+    content = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(content[:-200])
+    check_refused(tmp_path / "x.tif", "cut short")
+
+
+def sparse_tiff(path, lost, *, offset=0, pixels=NINES, **options):
+    """Write 16 tiles, and say of the first ``lost`` that they have 0 bytes at ``offset``."""
+    tifffile.imwrite(path, pixels, tile=(16, 16), compression="zlib", **options)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0]
+        starts, counts = list(page.dataoffsets), list(page.databytecounts)
+        page.tags["TileOffsets"].overwrite([offset] * lost + starts[lost:])
+        page.tags["TileByteCounts"].overwrite([0] * lost + counts[lost:])
+
+
+def test_tiles_that_are_not_stored_are_counted(tmp_path):
+    sparse_tiff(tmp_path / "x.tif", 4)
+    with open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB) as slide:
+        assert (slide.read_all() == 0).mean() == 0.25
+        assert slide.inspect() == ("4 of its 16 tiles or chunks (25%) are absent, read as empty",)
+    colours = np.full((64, 64, 3), 9, np.uint8)
+    sparse_tiff(tmp_path / "rgb.tif", 4, pixels=colours, photometric="rgb")
+    with open_slide(tmp_path / "rgb.tif", memory_mb=MEMORY_MB, view=ImageConfig(channels=[0, 2])) as slide:
+        assert slide.inspect() == ("4 of its 16 tiles or chunks (25%) are absent, read as empty",)
+    sparse_tiff(tmp_path / "y.tif", 16)
+    with open_slide(tmp_path / "y.tif", memory_mb=MEMORY_MB) as slide, pytest.raises(SlideError, match="all of its 16"):
+        slide.inspect()
+    sparse_tiff(tmp_path / "z.tif", 2, offset=8)
+    check_refused(tmp_path / "z.tif", "2 of its 16 strips or tiles have no data")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp"])
+@pytest.mark.parametrize("options", [{"tile": (64, 64)}, {"rowsperstrip": 64}])
+def test_tiles_whose_data_are_cut_off_are_an_error(tmp_path, generator, compression, options):
+    """Their decoders return pixels all the same."""
+    pixels = generator.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", compression=compression, **options)
+    with open_slide(path, memory_mb=MEMORY_MB) as slide:
+        assert slide.inspect() == ()
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0]
+        start, count = page.dataoffsets[1], page.databytecounts[1]
+        counts = list(page.databytecounts)
+        if compression == "webp":  # nothing in its data says where they end
+            counts[1] //= 2
+            page.tags["TileByteCounts" if "tile" in options else "StripByteCounts"].overwrite(counts)
+    if compression != "webp":
+        with path.open("r+b") as file:
+            file.seek(start + count // 2)
+            file.write(bytes(count - count // 2))
+    with (
+        open_slide(path, memory_mb=MEMORY_MB) as slide,
+        pytest.raises(SlideError, match=f"1 of its {len(counts)} tiles or strips are damaged: cut off"),
+    ):
+        slide.inspect()
+
+
+def test_lost_tiles_of_an_svs_are_an_error(data, tmp_path):
+    path = tmp_path / "x.svs"
+    path.write_bytes((data / "wsi" / "CMU-1-Small-Region.svs").read_bytes())
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0]
+        counts = list(page.databytecounts)
+        page.tags["TileByteCounts"].overwrite([0, 0, *counts[2:]])
+    with (
+        open_slide(path, memory_mb=MEMORY_MB) as slide,
+        pytest.raises(SlideError, match=rf"2 of {len(counts)} tiles have no data; copy or scan it again"),
+    ):
+        slide.inspect()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("present", "of_plane"), [(3, 3), (1, 1), (0, 0)])
+def test_absent_chunks_of_the_chosen_plane_are_counted(tmp_path, zarr_format, present, of_plane):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=zarr_format)
+    array = group.create_array("0", shape=(2, 8, 8), chunks=(1, 4, 4), dtype="u1", fill_value=0)
+    axes = [{"name": name, "type": "space"} for name in "zyx"]
+    about = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    group.attrs.update(about if zarr_format == 2 else {"ome": about})
+    array[0] = 7
+    for row, column in [(0, 0), (0, 4), (4, 0)][:present]:
+        array[1, row : row + 4, column : column + 4] = 7
+    with open_slide(tmp_path / "x.zarr", memory_mb=MEMORY_MB, view=ImageConfig(z=0)) as whole:
+        assert whole.inspect() == ()
+    with open_slide(tmp_path / "x.zarr", memory_mb=MEMORY_MB, view=ImageConfig(z=1)) as slide:
+        if present:
+            share = (4 - of_plane) / 4
+            assert slide.inspect() == (
+                f"{4 - of_plane} of its 4 tiles or chunks ({share:.0%}) are absent, read as empty",
+            )
+        else:
+            with pytest.raises(SlideError, match="all of its 4 tiles or chunks are absent"):
+                slide.inspect()
+
+
+def test_absent_chunks_without_a_fill_value_are_an_error(tmp_path):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
+    group.create_array("0", shape=(8, 8), chunks=(4, 4), dtype="u1")[:4] = 7
+    group.attrs["multiscales"] = [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}]
+    about = tmp_path / "x.zarr" / "0" / ".zarray"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"fill_value": None}))
+    with (
+        open_slide(tmp_path / "x.zarr", memory_mb=MEMORY_MB) as slide,
+        pytest.raises(SlideError, match="2 of 4 chunks are not there, and no fill value says what they are"),
+    ):
+        slide.inspect()
+
+
 def test_stacks_and_other_types_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.ome.tif", np.zeros((5, 8, 8), np.uint8), metadata={"axes": "ZYX"})
-    check_refused(tmp_path / "stack.ome.tif", "5 planes along axis Z; choose with image.z .0 to 4, or max.")
+    check_refused(tmp_path / "stack.ome.tif", "5 planes along axis Z; a label image has one: save that of its slide")
     tifffile.imwrite(tmp_path / "complex.tif", np.zeros((8, 8), np.complex64))
     check_refused(tmp_path / "complex.tif", "pixels of type complex64 cannot be read")
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")

@@ -28,4 +28,8 @@ def test_a_window_is_cut_from_the_mirror_padded_slide_and_only_the_slide_is_read
 
     padded = np.pad(pixels, ((0, 0), (60, 60), (60, 60)), mode="reflect")
     expected = padded[:, top + 60 : top + 60 + height, left + 60 : left + 60 + width]
-    np.testing.assert_array_equal(read_mirrored(read, shape, window), expected)
+    found = read_mirrored(read, shape, window)
+    np.testing.assert_array_equal(found, expected)
+    is_inside = min(top, left) >= 0 and top + height <= shape[0] and left + width <= shape[1]
+    assert np.shares_memory(found, pixels) == is_inside
+    assert found.strides[2] == found.itemsize

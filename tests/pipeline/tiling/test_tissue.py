@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -26,8 +27,8 @@ GLASS = (243, 242, 244)
 
 def slide_of(*levels):
     """A slide of (rows, columns, channels) or (rows, columns) levels."""
-    planes, _ = pick_planes(Image(levels=levels, axes="YXS"[: levels[0].ndim]), None, Path("a"))
-    return Slide(path=Path("a"), levels=tuple(planes), file_shape=planes[0].shape[1:])
+    planes = pick_planes(Image(levels=levels, axes="YXS"[: levels[0].ndim]), None, Path("a")).levels
+    return Slide(path=Path("a"), levels=planes, file_shape=planes[0].shape[1:])
 
 
 def glass(generator, colour=GLASS):
@@ -52,7 +53,7 @@ def skipped_tiles(slide, tile_px):
     found = find_tissue(slide)
     if found is None:
         return []
-    grid = Grid.plan(slide.shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
+    grid = Grid.plan(slide.shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px, mirror_px=0)
     plan = plan_of(grid, tissue=runs_with_tissue(found, grid))
     return [tile.write for tile in plan.glass()]
 
@@ -187,7 +188,7 @@ def test_cells_of_large_slides_are_larger(generator, monkeypatch):
 )
 def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_px, tile_px):
     shape = tuple(max(1, int(count * side)) for count, side in zip(cells.shape, cell_px, strict=True))
-    grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px)
+    grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px, mirror_px=0)
     plan = plan_of(grid, tissue=runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
     plan = SlidePlan.from_dict(plan.to_dict())
     held, skipped = ([tile.write for tile in part] for part in (plan.tiles(), plan.glass()))
@@ -204,7 +205,19 @@ def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_
 
 
 def test_a_plan_without_tissue_map_has_all_tiles():
-    grid = Grid.plan((100, 90), geometry=Geometry(stride_px=16, context_px=0), tile_px=32)
+    grid = Grid.plan((100, 90), geometry=Geometry(stride_px=16, context_px=0), tile_px=32, mirror_px=0)
     plan = plan_of(grid)
     assert list(plan.tiles()) == list(grid.tiles())
     assert list(plan.glass()) == []
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_any_bands_and_threads_find_the_same_bits(generator, monkeypatch, factor):
+    slide = slide_of(shrunk(stained_glass(generator), factor)[:, :1000])
+    found = []
+    for threads, band_px in ((1, 2**24), (1, 2**16), (2, 2**16), (4, 2**17)):
+        monkeypatch.setattr(tissue, "_BAND_PX", band_px)
+        with dask.config.set(num_workers=threads):
+            darkest, cell_px, counts, tint = tissue._survey(slide)
+        found.append((darkest.tobytes(), cell_px, counts.tobytes(), tint.tobytes()))
+    assert len(set(found)) == 1

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 import models
 from models.base.cost import training_bytes_per_px
 from models.base.geometry import Geometry
-from pipeline.base.errors import ConfigError
-from pipeline.project.training_pairs import find_pairs
+from pipeline.base.errors import ConfigError, SlidemillError
+from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.settings.networks import ModelConfig, ResolvedConfig
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig
@@ -94,6 +94,17 @@ def test_the_patch_limits_the_depth():
     assert choose_depth(config, NUCLEI, ONE_CHANNEL) == 3
 
 
+@pytest.mark.parametrize("architecture", ["unet", "attention_unet"])
+@pytest.mark.parametrize("data", [NUCLEI, TrainingSet(side_px=20, object_px=4.0)])
+def test_the_depth_is_one_that_the_other_options_allow(architecture, data):
+    """Deep supervision needs a depth of 3; images smaller than its patches are mirrored."""
+    options = {"width": 2, "depth": "auto", "deep_supervision": True}
+    config = ModelConfig(architecture=architecture, options=options)
+    chosen = resolve(config, data, memory_mb=8000, **ONE_CHANNEL)
+    assert chosen.options["depth"] >= 3
+    models.build(architecture, options=chosen.options, **ONE_CHANNEL)
+
+
 def test_the_settings_for_nuclei_and_their_log(caplog):
     caplog.set_level(logging.INFO)
     resolved = resolve(
@@ -160,9 +171,7 @@ def build_without_memory(**options):
 
 def test_memory_of_a_step_grows_with_the_width():
     """All maps of a U-Net except image, logits and those of the loss are proportional to its width."""
-    narrow, wide, wider = (
-        training_bytes_per_px(build_without_memory(width=w, depth=2), num_classes=2) for w in (8, 16, 24)
-    )
+    narrow, wide, wider = (training_bytes_per_px(build_without_memory(width=w, depth=2)) for w in (8, 16, 24))
     assert wider - wide == pytest.approx(wide - narrow, rel=0.01)
     assert wide - narrow > 0.45 * wide
 
@@ -194,7 +203,7 @@ def peak_mb(batch_size):
 
 @pytest.mark.slow
 def test_a_real_step_takes_the_estimated_memory():
-    planned = measure_step(build_without_memory(width=16, depth=2), num_classes=2)
+    planned = measure_step(build_without_memory(width=16, depth=2))
     small, large = peak_mb(2), peak_mb(14)
     assert large <= planned.needed_mb(14 * 128**2)
     assert 0.5 < (large - small) * 10**6 / (12 * 128**2 * planned.bytes_per_px) <= 1
@@ -232,3 +241,27 @@ def test_training_images_of_several_pixel_sizes_are_a_warning(caplog):
     data = TrainingSet(side_px=512, object_px=21.0, pixel_sizes_um=[(0.25, 0.25), (0.5, 0.5)])
     resolve(ModelConfig(options=THIN), data, memory_mb=8000, **ONE_CHANNEL)
     assert "0.25 to 0.5 um; image.pixel_size_um brings them to one size" in caplog.text
+
+
+def test_the_annotated_objects_are_described_in_the_pixels_of_the_network(tmp_path):
+    labels = np.zeros((100, 200), np.uint8)
+    labels[10:20, 10:20], labels[40:60, 40:60], labels[70:80, 100:110] = 1, 2, 3  # areas of 100, 400 and 100
+    pairs = []
+    for name, content in (("a", labels), ("b", labels * 0)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.ones((100, 200), np.uint8))
+        tifffile.imwrite(tmp_path / f"{name}.labels.tif", content)
+        pairs.append(TrainingPair(name=name, image=tmp_path / f"{name}.tif", labels=tmp_path / f"{name}.labels.tif"))
+    kind = LabelConfig(classes=["background", "object"], kind="instances")
+    found = describe_training_set(pairs, kind, ImageConfig(), memory_mb=1000).objects
+    assert found == pytest.approx({"small_area_px": 100, "spread": np.std([0, 0, 2]), "most_per_mpx": 150})
+    assert describe_training_set(pairs[1:], kind, ImageConfig(), memory_mb=1000).objects == {}
+
+
+def test_a_pixel_size_that_leaves_hardly_a_pixel_is_named(tmp_path):
+    for name in ("image", "labels"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.ones((100, 200), np.uint8))
+    pair = TrainingPair(name="a", image=tmp_path / "image.tif", labels=tmp_path / "labels.tif")
+    view = ImageConfig(pixel_size_um=50.0, fallback_pixel_size_um=0.5)
+    kind = LabelConfig(classes=["background", "object"], kind="instances")
+    with pytest.raises(SlidemillError, match="^image.pixel_size_um: at 50 µm a training image is 1 px wide or high"):
+        describe_training_set([pair], kind, view, memory_mb=1000)

@@ -1,5 +1,6 @@
 """A killed training continues to the same weights; two processes train like one."""
 
+import logging
 import signal
 import time
 
@@ -9,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pipeline.base import paths
 from pipeline.settings.networks import OptimizerConfig
 from pipeline.training import history
 from pipeline.training import loop as training
@@ -26,7 +28,7 @@ def project(tmp_path_factory) -> Project:
 
 
 def test_a_killed_training_continues_to_the_same_weights(project):
-    """Killed after its first validation, then somewhere after the third; Snakemake deletes the history each time."""
+    """Killed after its first validation, then somewhere after the third; the history is deleted each time."""
     for records, later_s in ((1, 0.0), (3, 0.02)):
         with project.start("killed") as job:
             while job.poll() is None and len(project.history("killed")) < records:
@@ -35,8 +37,8 @@ def test_a_killed_training_continues_to_the_same_weights(project):
             job.send_signal(signal.SIGKILL)
             log = job.communicate()[1]
         assert job.returncode == -signal.SIGKILL, log
-        (project.folder / "killed" / "history.csv").unlink()
-    assert not (project.folder / "killed" / "model.safetensors").exists()
+        (project.path("killed", paths.TRAINING) / "history.csv").unlink()
+    assert not project.path("killed", paths.NETWORK).exists()
     log = project.train("killed")
     assert "continuing after step " in log
     assert project.weights("killed") == project.weights("undisturbed")
@@ -46,40 +48,69 @@ def test_a_killed_training_continues_to_the_same_weights(project):
     assert list(whole["step"]) == [4, 8, 12, 16]
 
 
-def test_a_finished_training_whose_outputs_were_deleted_trains_no_step_twice(project):
-    """As Snakemake does with a job if it was killed before it noted its end. The state is as small as the network."""
-    project.train("noted")
-    outputs = [project.folder / "noted" / name for name in ("model.safetensors", "model.json", "history.csv")]
-    first = [path.read_bytes() for path in outputs]
-    for path in outputs:
-        path.unlink()
-    log = project.train("noted")
-    assert "finished at step 16" in log
-    weights, _, records = (path.read_bytes() for path in outputs)
-    assert (weights, records) == (first[0], first[2])
-    state = project.folder / "noted" / "training" / "state.safetensors"
-    assert state.stat().st_size < 1.5 * len(weights)
+def test_every_network_is_kept_and_used_again(project, caplog):
+    """Under the settings it was made with, also if its files were deleted; a higher limit goes on from it."""
+    caplog.set_level(logging.INFO)
+    made = {}
+    for steps, said in (
+        (4, "held back"),
+        (8, "continuing after step 4"),
+        (4, "it is used again"),
+        (8, "it is used again"),
+        (6, "training starts from the beginning"),
+    ):
+        caplog.clear()
+        project.with_network(NETWORK.model_copy(update={"max_steps": steps})).train_here("kept")
+        assert said in caplog.text
+        files = {pattern: project.path("kept", pattern) for pattern in (paths.NETWORK, paths.CARD, paths.HISTORY)}
+        content = [path.read_bytes() for path in files.values()]
+        assert made.setdefault(steps, content) == content
+        history = pd.read_csv(files[paths.HISTORY])
+        assert history["step"].max() == steps
+        files[paths.NETWORK].unlink()
+    assert list(history["max_steps"]) == [6, 6]
 
 
-def test_two_processes_have_the_losses_of_one(project):
-    project.train("two", devices=2)
-    one, two = (project.history(name) for name in ("undisturbed", "two"))
-    np.testing.assert_allclose(two["loss"], one["loss"], rtol=0, atol=1e-4)
+def test_a_training_that_fails_leaves_the_network_of_other_settings(project, monkeypatch):
+    """The old one with its card and its history."""
+    project.train_here("old")
+    files = [project.path("old", pattern) for pattern in (paths.NETWORK, paths.CARD, paths.HISTORY)]
+    before = [path.read_bytes() for path in files]
+    write = history.History.write
+
+    def fail(self, *arguments):
+        write(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(history.History, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        project.with_network(NETWORK.model_copy(update={"learning_rate": 0.002})).train_here("old")
+    assert [path.read_bytes() for path in files] == before
 
 
-def test_two_processes_have_the_weights_and_statistics_of_one(project):
+def test_a_training_goes_on_to_higher_limits(tmp_path):
+    """Of steps, time and patience; under a lower one, it would have ended before."""
+    settings = {"validate_every": 4, "max_minutes": 1.0, "patience": 9}
+    train_in(tmp_path, max_steps=4, **settings)
+    _, _, longer = train_in(tmp_path, max_steps=8, **settings | {"max_minutes": None, "patience": None})
+    assert list(longer["step"]) == [4, 8]
+    assert list(longer["max_steps"]) == [4, 8]
+    _, _, shorter = train_in(tmp_path, max_steps=8, **settings)
+    assert list(shorter["max_steps"]) == [8, 8]
+
+
+def test_two_processes_have_the_losses_weights_and_statistics_of_one(project):
     """With SGD: AdamW amplifies rounding errors, the gradient of a bias before normalization, to whole steps."""
     optimizer = OptimizerConfig(kind="sgd", momentum=0.9)
     by_sgd = project.with_network(NETWORK.model_copy(update={"optimizer": optimizer}))
     for name, devices in (("sgd one", 1), ("sgd two", 2)):
         by_sgd.train(name, devices)
-    one, two = (
-        safetensors.torch.load_file(project.folder / name / "model.safetensors") for name in ("sgd one", "sgd two")
-    )
+    one, two = (safetensors.torch.load_file(project.path(name, paths.NETWORK)) for name in ("sgd one", "sgd two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-    scores = [by_sgd.history(name)["dice_mean"] for name in ("sgd one", "sgd two")]
-    np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
+    histories = [by_sgd.history(name) for name in ("sgd one", "sgd two")]
+    np.testing.assert_allclose(*(history["loss"] for history in histories), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(*(history["dice_mean"] for history in histories), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,35 @@
 """Training learns, keeps its best weights, is repeatable, and ends as configured."""
 
+import dataclasses
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import models
 from models.base.geometry import Geometry
+from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import SlidemillError
 from pipeline.metrics.overlap import confusion, per_class
 from pipeline.prediction.forward import predict_image
 from pipeline.settings.networks import ModelConfig, OptimizerConfig, ResolvedConfig
-from pipeline.training import losses
-from pipeline.training.loop import Clock, validation_interval
-from pipeline.training.optimization import average_of, build_optimizer, parameter_groups, schedule
+from pipeline.training import loop, losses
+from pipeline.training.loop import Clock, validate, validation_interval
+from pipeline.training.optimization import (
+    average_of,
+    build_optimizer,
+    drop_frozen_gradients,
+    parameter_groups,
+    schedule,
+)
+from pipeline.training.processes import SharedBatchNorm, share_batch_norm
 from pipeline.training.step import check_patch
-from tests.support.training import CPU, squares, train_in
+from tests.support.networks import network_with_batch_stats
+from tests.support.training import CPU, on_disk, squares, train_in
 
 
 @pytest.fixture
@@ -33,12 +45,43 @@ def train(tmp_path):
 def test_training_learns_and_keeps_its_best_weights(train, options, average):
     network, best, history = train(options=options, optimizer=OptimizerConfig(average=average), precision="float32")
     assert list(history["step"]) == [30, 60]
-    assert best["dice_mean"] == history["dice_mean"].max()
+    assert best["foreground_dice"] == history["foreground_dice"].max() == best["dice_square"]
     assert best["dice_square"] > 0.9
     image = squares(3)
     counts = confusion(image.classes, predict_image(network, image.image, num_classes=2, tile_px=512), num_classes=2)
     assert per_class("dice", counts).tolist() == pytest.approx([best["dice_background"], best["dice_square"]])
     assert not network.training
+
+
+def test_images_on_disk_train_like_images_in_memory(train):
+    settings = {"max_steps": 2, "validate_every": 1}
+    in_memory, lazy = (train(source=source, **settings)[2] for source in (lambda annotated: annotated, on_disk))
+    columns = ["step", "loss", "dice_background", "dice_square", "dice_mean"]
+    pd.testing.assert_frame_equal(in_memory[columns], lazy[columns])
+
+
+@pytest.mark.parametrize(("name", "options"), [("unet", {"depth": 1}), ("pspnet", {})])
+def test_validation_reads_tiles_and_counts_what_the_whole_images_have(monkeypatch, name, options):
+    """No more pixels are read at once of an image that is higher."""
+    monkeypatch.setattr(loop, "_VALIDATION_TILE_PX", 64)
+    network = network_with_batch_stats(name, num_classes=2, width=2, **options)
+    largest = []
+    for rows in (192, 256):
+        annotated, read = squares(1, side=rows), []
+        annotated = dataclasses.replace(annotated, image=annotated.image[..., :60], classes=annotated.classes[:, :60])
+
+        def crop(*key, array=annotated.image, read=read):
+            read.append(math.prod(part.stop - part.start for part in key[1:]))
+            return array[key]
+
+        lazy = on_disk(dataclasses.replace(annotated, image=LazyArray(annotated.image.shape, np.float32, crop)))
+        row, picture = validate(network, [lazy], ["background", "square"])
+        whole = predict_image(network, annotated.image, num_classes=2, tile_px=64)
+        counts = confusion(annotated.classes, whole, num_classes=2)
+        assert row["dice_square"] == per_class("dice", counts)[1]
+        assert max(picture.shape) <= 64
+        largest.append(max(read))
+    assert largest[0] == largest[1]
 
 
 @pytest.mark.slow
@@ -47,6 +90,18 @@ def test_the_same_seed_gives_the_same_weights(train):
     (first, *_), (second, *_) = train(max_steps=8), train(max_steps=8)
     for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{"width": 4, "depth": 1}, {"width": 4, "depth": 3, "deep_supervision": True}])
+def test_a_head_learns_beside_the_classes(train, options):
+    """Here the head `boundary` learns the weight map, which is 1 everywhere."""
+    network, best, history = train(
+        max_steps=12, validate_every=6, heads={"boundary": True, "distance": False}, options=options
+    )
+    assert list(history["loss_boundary"] < history["loss"]) == [True, True]
+    assert history["loss_boundary"].is_monotonic_decreasing
+    assert best["loss_boundary"] in history["loss_boundary"].to_list()
+    assert (network.heads, network.num_classes) == (("boundary",), 2)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
@@ -58,7 +113,7 @@ def test_networks_compute_in_the_precision_of_the_training(tmp_path, monkeypatch
 
     def convolve(self, image):
         logits = forward(self, image)
-        if logits.dtype != torch.float64:  # measures the geometry
+        if torch.is_grad_enabled() or computed:  # before the first step, the context of the network is measured
             computed.add((torch.is_grad_enabled(), logits.dtype))
         return logits
 
@@ -101,6 +156,46 @@ def test_time_ends_a_training(train):
     assert history["step"].iloc[-1] < 10**4
 
 
+def test_a_training_whose_time_ends_in_a_validation_ends_with_it(train, monkeypatch):
+    """No further step, and no second validation."""
+    now, validated = [0.0], []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def step(*_, **__):
+        now[0] += 1
+        return {"loss": 0.5}
+
+    def long_validation(*_):
+        now[0] += 4
+        validated.append(now[0])
+        return {"foreground_dice": 0.5}, np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(loop.Learner, "step", step)
+    monkeypatch.setattr(loop, "validate", long_validation)
+    train(max_steps=100, validate_every=4, max_minutes=0.1)
+    assert validated == [8.0]
+
+
+def test_memory_that_runs_out_is_an_error_of_one_line(train, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop.Learner, "step", fail)
+    with pytest.raises(SlidemillError, match="2 patches of 64 px does not fit into the memory of cpu; lower"):
+        train()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_every_step_learns(train, monkeypatch, steps):
+    rates = []
+    monkeypatch.setattr(loop.Learner, "step", lambda *_, rate, **__: rates.append(rate) or {"loss": 0.5})
+    monkeypatch.setattr(loop, "validate", lambda *_: ({"foreground_dice": 0.5}, np.zeros((1, 1, 3), np.uint8)))
+    train(max_steps=steps, learning_rate=1.0)
+    assert len(rates) == steps
+    assert min(rates) > 0.1 / steps**2
+    assert max(rates) >= 0.5
+
+
 @pytest.mark.slow
 def test_patience_ends_a_training(train):
     """With a learning rate of almost 0, no validation is better than the first."""
@@ -112,7 +207,7 @@ def test_patience_ends_a_training(train):
 def test_an_infinite_loss_is_an_error_and_the_batch_is_kept(tmp_path):
     with pytest.raises(SlidemillError, match="the loss is .* at step .*; the batch is in .*; lower learning_rate"):
         train_in(tmp_path, learning_rate=1e30)
-    shapes = {"image": (2, 1, 64, 64), "target": (2, 64, 64), "weights": (2, 64, 64)}
+    shapes = {"image": (2, 1, 64, 64), "target": (2, 64, 64), "maps": (2, 1, 64, 64)}
     with np.load(tmp_path / "training" / "failed-batch.npz") as batch:
         assert {name: part.shape for name, part in batch.items()} == shapes
     assert not (tmp_path / "history.csv").exists()
@@ -205,3 +300,27 @@ def test_the_average_follows_its_formula():
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert average.module.weight.item() == pytest.approx(expected)
         assert average.module.counter == step
+
+
+def test_gradients_of_a_frozen_encoder_are_not_clipped():
+    """The step of the head is that of a network whose encoder has no gradient."""
+    network = models.build("unet", in_channels=1, num_classes=2, options={"width": 2, "depth": 1})
+    optimizer = build_optimizer(network, ModelConfig(frozen_steps=3))
+    for step in (2, 3):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, 1e6)
+        drop_frozen_gradients(optimizer, step)
+        assert all((parameter.grad is None) == (step < 3) for parameter in network.encoder.parameters())
+        assert network.head.weight.grad is not None
+
+
+def test_a_batch_normalization_that_cannot_be_shared_is_an_error():
+    class WithActivation(torch.nn.BatchNorm2d):
+        """As in timm."""
+
+    shared = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
+    share_batch_norm(shared)
+    share_batch_norm(shared)
+    assert type(shared[0]) is SharedBatchNorm
+    with pytest.raises(SlidemillError, match="of the class WithActivation cannot be computed over several processes"):
+        share_batch_norm(torch.nn.Sequential(WithActivation(2)))

@@ -24,7 +24,7 @@ class Scripted:
         loss = next(self.losses)
         if not np.isfinite(loss):
             raise NotFiniteError("no number")
-        return loss
+        return {"loss": loss}
 
 
 @pytest.mark.parametrize("explosion", [1e9, float("nan")])
@@ -53,14 +53,14 @@ def test_a_loss_that_never_falls_is_an_error():
 
 @pytest.mark.slow
 def test_the_command_prints_a_rate_and_draws_the_test(in_folder, capsys):
-    Project(in_folder)
-    (in_folder / "results" / "weight_maps").mkdir(parents=True)
+    maps = in_folder / Project(in_folder).weight_maps
+    maps.rename(in_folder / "moved")
     content = {"training": {"images": "images", "labels": "labels"}, "models": {"unet": NETWORK.model_dump()}}
     (in_folder / "config.yaml").write_text(yaml.safe_dump(content))
     words = ["find-lr", "--model", "unet", "--settings", "config.yaml", "--steps", "40", "--threads", "1"]
     assert main(words) == 1
     assert "no weight map of a; run snakemake" in capsys.readouterr().err.splitlines()[-1]
-    (in_folder / "weight-maps").rename(in_folder / "results" / "weight_maps" / "unet")
+    (in_folder / "moved").rename(maps)
     assert main(words) == 0
     suggested = float(capsys.readouterr().out.removeprefix("learning_rate: "))
     assert 1e-6 <= suggested <= 1

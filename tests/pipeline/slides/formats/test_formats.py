@@ -63,6 +63,7 @@ def test_regions_equal_the_whole_in_every_format(data, generator, monkeypatch, k
     for path, view in files:
         with opened(path, **view) as slide:
             assert_regions_equal_the_whole(slide, generator)
+            assert not any("absent" in warning for warning in slide.inspect())
 
 
 def test_an_svs_is_what_openslide_and_tifffile_read(data):
@@ -247,6 +248,31 @@ def test_the_format_follows_from_the_content(data, name):
         np.testing.assert_array_equal(pixels_of(data / "bad/crafted" / name)[0], np.asarray(picture))
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16), "compression": "lzw"}])
+def test_each_file_of_a_set_is_its_own_position(tmp_path, generator, options):
+    """One OME-TIFF per position, each with the OME-XML of all; files and headers differ in length."""
+    names = [f"a_{position}_{'x' * 40 * position}.ome.tif" for position in range(3)]
+    pixels = [(generator.integers(0, 9 * 20**number, (32, 48))).astype(np.uint16) for number in range(3)]
+    ids = [f"urn:uuid:0000000{number}-0000-4000-8000-000000000000" for number in range(3)]
+    images = "".join(
+        f'<Image ID="Image:{number}" Name="Pos{number}"><Pixels ID="Pixels:{number}" DimensionOrder="XYCZT" '
+        f'Type="uint16" SizeX="48" SizeY="32" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{number + 1}" '
+        f'PhysicalSizeY="{number + 1}"><Channel ID="Channel:{number}:0" Name="C{number}" SamplesPerPixel="1"/>'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{name}">{ids[number]}</UUID></TiffData></Pixels></Image>'
+        for number, name in enumerate(names)
+    )
+    for number, name in enumerate(names):
+        xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{ids[number]}">{images}</OME>'
+        tifffile.imwrite(tmp_path / name, pixels[number], description=xml, metadata=None, **options)
+    for number, name in enumerate(names):
+        with opened(tmp_path / name) as slide:
+            np.testing.assert_array_equal(slide.read_all()[0], pixels[number])
+            assert slide.pixel_size_um == (number + 1, number + 1)
+            assert slide.channel_names == (f"C{number}",)
+        with pytest.raises(SlideError, match=f"its names: 'Pos{number}'"):
+            pixels_of(tmp_path / name, series=f"Pos{(number + 1) % 3}")
+
+
 def test_palettes_become_rgb_and_white_stored_as_zero_is_inverted(tmp_path):
     numbers = np.array([[0, 1], [2, 1]], np.uint8)
     palette = np.zeros((3, 256), np.uint16)
@@ -284,6 +310,29 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "x.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
     with pytest.raises(SlideError, match=r"pylibCZIrw .* is not installed; pip install 'slidemill\[microscopes\]'"):
         pixels_of(tmp_path / "x.czi")
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "size", "warning"),
+    [
+        ("micrometer", [0.5, 0.25], (0.5, 0.25), None),
+        ("nanometer", [500, 250], (0.5, 0.25), None),
+        (None, [1, 1], None, None),
+        (None, [0.5, 0.25], None, "0.5 without unit x 0.25 without unit"),
+        ("furlong", [1, 1], None, "1 furlong x 1 furlong"),
+        ("micrometer", [0, 0.5], None, "0 micrometer x 0.5 micrometer"),
+        ("micrometer", None, None, None),
+    ],
+)
+def test_the_scales_of_an_ome_zarr_are_its_pixel_size_or_a_warning(tmp_path, unit, scale, size, warning):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
+    group.create_array("0", data=np.zeros((8, 8), np.uint8) + 1)
+    steps = [{"type": "scale", "scale": scale}] if scale else []
+    axes = [{"name": name} | ({"unit": unit} if unit else {}) for name in "yx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}]
+    with opened(tmp_path / "x.zarr") as slide:
+        assert slide.pixel_size_um == size
+        assert slide.inspect() == ((f"it states a pixel size that is ignored: {warning}",) if warning else ())
 
 
 def test_a_zarr_that_runs_code_or_leaves_its_folder_is_refused(tmp_path):

@@ -35,8 +35,8 @@ SPACE = STILL.model_copy(
 def of_classes(classes, **more):
     """An image whose intensity and weight are its class."""
     classes = np.asarray(classes, np.uint8)
-    image, weights = classes[None].astype(np.float32), classes.astype(np.float16)
-    return Annotated(name="", image=image, classes=classes, weights=weights, **more)
+    image, maps = classes[None].astype(np.float32), classes[None].astype(np.float16)
+    return Annotated(name="", image=image, classes=classes, maps=maps, **more)
 
 
 def patches(config=STILL, *, images=None, patch_px=64, seed=0, **more):
@@ -50,12 +50,12 @@ def assert_same(one, other):
 @pytest.mark.parametrize("config", [STILL, AugmentationConfig(), SPACE])
 def test_patches_have_the_types_that_the_loss_takes(config):
     drawn = patches(config)
-    for image, target, weights in (drawn[index] for index in range(6)):
+    for image, target, maps in (drawn[index] for index in range(6)):
         assert (image.shape, image.dtype) == ((1, 64, 64), torch.float32)
         assert (target.shape, target.dtype) == ((64, 64), torch.int64)
-        assert (weights.shape, weights.dtype) == ((64, 64), torch.float32)
+        assert (maps.shape, maps.dtype) == ((1, 64, 64), torch.float32)
         assert set(target.unique().tolist()) <= {0, 1}
-        assert type(image) is type(target) is type(weights) is torch.Tensor
+        assert type(image) is type(target) is type(maps) is torch.Tensor
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -88,11 +88,11 @@ def test_patches_of_slides_on_disk_equal_those_of_slides_in_memory():
 def test_labels_and_weights_move_with_the_image():
     """The three agree after any change."""
     drawn = patches(SPACE, images=[of_classes(squares(1).classes)])
-    for image, target, weights in (drawn[index] for index in range(20)):
+    for image, target, maps in (drawn[index] for index in range(20)):
         # Labels take the nearest pixel, which has at least a quarter of the weight in bilinear interpolation.
         assert image[0][target == 1].min() >= 0.25 - 1e-4
         assert image[0][target == 0].max() <= 0.75 + 1e-4
-        torch.testing.assert_close(image[0], weights)
+        torch.testing.assert_close(image, maps)
 
 
 def test_ignored_pixels_stay_ignored_and_no_others_become_so():

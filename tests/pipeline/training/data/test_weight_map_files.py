@@ -12,7 +12,7 @@ from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, separate_touching
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.weight_map import weight_bands
-from pipeline.training.data.weight_map_files import count_classes, label_reader, write_weights
+from pipeline.training.data.weight_map_files import count_classes, label_reader, objects_of, write_maps
 from tests.support.masks import numbered
 from tests.support.weight_maps import PUBLISHED, direct, random_objects
 
@@ -48,7 +48,7 @@ def test_a_map_made_in_blocks_is_the_formula_on_the_whole(tmp_path_factory, conf
     path, labels = write_labels(folder, config, seed)
     with open_slide(path, memory_mb=100) as slide:
         bands = weight_bands(
-            label_reader(slide, config, scratch=folder),
+            label_reader(slide, config, objects_of(slide, config, scratch=folder)),
             slide.shape,
             class_weight=CLASS_WEIGHT[config.kind],
             **PUBLISHED,
@@ -69,18 +69,16 @@ def test_classes_are_counted_over_the_whole_image(tmp_path, config):
     assert counts.tolist() == [(classes == index).sum() for index in range(len(config.classes))]
 
 
-def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path, monkeypatch):
+def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path):
     """Two pieces of class 1 around a piece that is not annotated, which is no third object between them."""
     labels = np.zeros((5, 60), dtype=np.uint8)
     labels[:, :10], labels[:, 20:25], labels[:, 40:] = 1, IGNORED, 1
-    monkeypatch.setattr(
-        "pipeline.training.data.weight_map_files.class_map", lambda labels, *_, **__: labels
-    )  # of labels that can say so
-    config = LabelConfig(classes=["background", "cell"], kind="classes")
+    config = LabelConfig(classes=["background", "cell"], kind="classes", ignored=IGNORED)
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     with open_slide(tmp_path / "labels.tif", memory_mb=100) as slide:
         assert count_classes(slide, config).tolist() == [5 * 25, 5 * 30]
-        classes, objects = label_reader(slide, config, scratch=tmp_path)(slice(0, 5), slice(0, 60))
+        read = label_reader(slide, config, objects_of(slide, config, scratch=tmp_path))
+        classes, objects = read(slice(0, 5), slice(0, 60))
     np.testing.assert_array_equal(classes, labels)
     np.testing.assert_array_equal(objects, np.where(labels == 1, 1 + (np.arange(60) >= 40), 0))
 
@@ -89,7 +87,7 @@ def test_pixels_that_are_not_annotated_are_not_counted_and_no_object(tmp_path, m
 def test_a_written_map_is_read_back(tmp_path, shape, generator):
     weights = generator.random(shape).astype(np.float16)
     bands = (weights[top : top + 256] for top in range(0, shape[0], 256))
-    write_weights(tmp_path / "weights.tif", bands, shape, {"stage": "weigh"})
+    write_maps(tmp_path / "weights.tif", bands, [], shape, {"stage": "weigh"})
     with tifffile.TiffFile(tmp_path / "weights.tif") as file:
         np.testing.assert_array_equal(file.asarray(), weights)
         (page,) = file.pages

@@ -1,0 +1,94 @@
+"""Landscapes that separate objects, and the rules by which their basins are merged: objects come out.
+
+``distance``: the deeper inside its object the network takes a pixel to be, the lower it lies. Each connected region
+above the threshold ``seed`` is a seed, and what has none joins the others. Two seeds are two objects if the distance
+falls below a share of the shallower one between them, the ``neck``: else noise of the network would be objects. A part
+that is small beside its neighbour is no object of its own either.
+
+``partition``: the more likely a pixel belongs to the first class (a membrane), the higher it lies. Basins that are
+shallow merge; what is left is the image divided into cells, without gaps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from pipeline.base.arrays import Array, LazyArray
+from pipeline.masks.basins import HIGHEST, Basins, find_basins, merge_basins, merge_small
+
+_DEEPEST = 255  # of a stored distance
+_SMALL = 0.1  # of the neighbour
+_SMOOTH_PX = 1.0
+_REACH_PX = 4  # of the Gaussian
+
+Parts = tuple[Basins, NDArray[np.int64]]
+
+
+def part_by_distance(distance: Array, classes: Array, *, seed: float, neck: float, scratch: Path) -> Parts:
+    """Divide each class but background by the distance that a network has learned.
+
+    Parameters
+    ----------
+    distance : (rows, columns) uint8 array
+        Distance to the border of the object, as a share of its largest: 255 is 1.
+    classes : (rows, columns) array of uint8
+        Class map, 0 = background.
+    seed, neck : float
+        Between 0 and 1.
+    scratch : Path
+        A folder for provisional numbers; it must exist as long as the result.
+
+    Returns
+    -------
+    Basins
+    (n + 1,) int64 array
+        Part of each basin, 4-connected; 0 for 0.
+    """
+    heights = LazyArray(distance.shape, np.dtype(np.uint8), lambda *key: _DEEPEST - np.asarray(distance[key]))
+    basins = find_basins(heights, classes, everywhere=False, scratch=scratch)
+    level = _DEEPEST * seed
+
+    def is_one(height: int, lowest: int) -> bool:
+        narrowest, deepest = _DEEPEST - height, _DEEPEST - lowest
+        return narrowest > level or deepest <= level or narrowest >= neck * deepest
+
+    parts = merge_basins(basins, is_one)
+    return basins, merge_small(basins, parts, share=_SMALL)
+
+
+def part_plane(probability: Array, classes: Array, *, depth: float, scratch: Path) -> Parts:
+    """Divide the whole image along the highest probabilities of the first class.
+
+    Parameters
+    ----------
+    probability : (rows, columns) float array
+        Of the first class, 0 to 1. It is smoothed by a Gaussian of 1 px.
+    classes : (rows, columns) array of uint8
+        Class map, 0 or 1.
+    depth : float
+        Two cells are one if the probability rises by less between them.
+    scratch : Path
+        As for :func:`part_by_distance`, and so is what is returned; parts without a pixel of class 1 are 0.
+    """
+    heights = LazyArray(probability.shape, np.dtype(np.uint16), lambda *key: _smoothed(probability, key))
+    basins = find_basins(heights, classes, everywhere=True, scratch=scratch)
+    least = depth * HIGHEST
+    parts = merge_basins(basins, lambda pass_, lowest: pass_ - lowest < least)
+    is_object = np.zeros(len(parts), bool)
+    is_object[parts[basins.table["class"] > 0]] = True
+    return basins, np.where(is_object[parts], parts, 0)
+
+
+def _smoothed(probability: Array, key: tuple[Any, ...]) -> NDArray[np.uint16]:
+    """Return a region as heights, smoothed as if the whole image were."""
+    around = tuple(slice(max(0, side.start - _REACH_PX), side.stop + _REACH_PX) for side in key)
+    values = np.asarray(probability[around], np.float32)
+    smooth = gaussian_filter(values, _SMOOTH_PX, mode="nearest", radius=_REACH_PX)
+    own = tuple(slice(side.start - wide.start, side.stop - wide.start) for side, wide in zip(key, around, strict=True))
+    heights: NDArray[np.uint16] = np.rint(smooth[own].clip(0, 1) * HIGHEST).astype(np.uint16)
+    return heights

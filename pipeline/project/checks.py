@@ -1,0 +1,51 @@
+"""What can be wrong with a configuration although it matches its schema, found before the first job."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.base.errors import SlidemillError
+from pipeline.settings.schema import Settings
+
+_IMAGENET = "imagenet"
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse a network of the user that is not there.
+
+    Raises
+    ------
+    SlidemillError
+        One line that names the key and the file.
+    """
+    for key, path in _files(settings):
+        if not path.is_file():
+            raise SlidemillError(f"{key}: there is no {path}; correct it, or put the network there")
+
+
+def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for name, model in settings.models.items():
+        if model.checkpoint:
+            yield f"models.{name}.checkpoint", Path(model.checkpoint)
+            yield f"models.{name}.checkpoint", Path(model.checkpoint).with_name("model.json")
+        if model.pretrained and model.pretrained != _IMAGENET and model.pretrained not in settings.models:
+            yield f"models.{name}.pretrained", Path(model.pretrained)
+
+
+def check_networks(config: str, environment: dict[str, str]) -> None:
+    """Refuse options and encoders that networks do not have, in a process of its own: planning loads no torch.
+
+    Parameters
+    ----------
+    config : str
+        The whole configuration, JSON.
+    environment : dict of str
+        Of the process.
+    """
+    command = ["python", "-m", "pipeline", "check", "--config", config]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise SlidemillError(reason.removeprefix("error: check: ").rpartition(" [")[0] or reason)

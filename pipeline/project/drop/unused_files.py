@@ -1,0 +1,67 @@
+"""Files that a run makes no use of, each kind in one line: no format of slides, or a reference that no slide has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from pipeline.project.drop.drop_folder import Samples
+from pipeline.project.drop.image_files import (
+    ANNOTATION_SUFFIXES,
+    SUFFIXES,
+    list_images,
+    parts_of,
+    printable,
+    sample_id,
+    visible_files,
+)
+from pipeline.project.drop.names import matched, nearest_to
+from pipeline.settings.schema import Settings
+
+_MOST_NAMES = 3
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp"}
+
+
+def unused_files(settings: Settings, samples: Samples, training_images: Collection[str]) -> list[str]:
+    """Return a line for each kind of file in the folders of slides, references and labels that nothing uses.
+
+    Parameters
+    ----------
+    samples : Samples
+        All slides of the drop folder, also those that wait or are refused.
+    training_images : collection of str
+        Names of the training images; empty if nothing is trained.
+    """
+    lines = list(_no_slides(Path(settings.slides), samples))
+    lines += _without_partner(Path(settings.references), samples, "reference", "slide")
+    if training_images:
+        lines += _without_partner(Path(settings.training.labels), training_images, "label image", "training image")
+    return lines
+
+
+def _no_slides(folder: Path, samples: Samples) -> Iterator[str]:
+    parts = {part for sample in samples.values() for part in parts_of(Path(sample.slide))}
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for relative, _, reason in visible_files(folder, "", follow_links=False):
+        path = folder / relative
+        if not reason and sample_id(relative) is None and path not in parts and parts.isdisjoint(path.parents):
+            by_suffix[PurePosixPath(relative).suffix.lower()].append(relative)
+    for suffix, names in sorted(by_suffix.items()):
+        why = "not downloaded completely" if suffix in _UNFINISHED else "no format of slides"
+        kind = f"*{suffix}" if suffix else "without suffix"
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield printable(f"{folder / min(names)}{more} ({kind}): not used: {why}")
+
+
+def _without_partner(folder: Path, names: Collection[str], what: str, partner: str) -> Iterator[str]:
+    """Yield a line for references, or labels, that belong to no image."""
+    found, _ = list_images(folder, SUFFIXES + ANNOTATION_SUFFIXES, follow_links=True)
+    matches = matched(names, found)
+    used = {own for own, _ in matches.values()}
+    left = [name for name in found if name not in used]
+    for name in left[:_MOST_NAMES]:
+        near = nearest_to(name, set(names) - matches.keys())
+        yield printable(f"{found[name]}: not used: there is no {partner} {name!r}{near}")
+    if len(left) > _MOST_NAMES:
+        yield f"{folder}: {len(left) - _MOST_NAMES} more {what}s are not used"

@@ -1,0 +1,258 @@
+"""What a run has to do: the jobs whose results are not those that it expects, and no others.
+
+A batch that was done is remembered by one fingerprint of its slides, settings and network, in ``results/done.json``;
+then its ledgers are not even read. That file only saves time: without it, ledgers say the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from pipeline.base import paths
+from pipeline.base.errors import SlidemillError
+from pipeline.base.files import identity_of, read_json, states_of, write_json
+from pipeline.project.drop.drop_folder import Sample, Samples
+from pipeline.project.jobs.expected import STAGES, Expected
+from pipeline.project.jobs.fingerprints import Inputs, recipe
+from pipeline.project.jobs.ledger import MAKERS, Entry, has_failed, ledger_path, read_ledger, read_recipe
+from pipeline.project.jobs.network_job import inputs_of_networks, inputs_of_train, inputs_of_validate, inputs_of_weigh
+from pipeline.project.jobs.reasons import why_again, why_network_again
+from pipeline.project.stage_settings import network_file, start_of, training_of_start
+from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.schema import Settings
+
+# Pictures that a stage draws, by their names in ``paths.PICTURE``
+PICTURES = {
+    "objects": ("image", "predicted", "predicted_outlines"),
+    "evaluate": ("truth", "truth_outlines", "error"),
+}
+# Files of a sample that must be there. A prediction may be deleted: it is made again when a mask needs it.
+FILES = {
+    "tile": (paths.PLAN,),
+    "predict": (),
+    "stitch": (paths.MASK,),
+    "objects": (paths.OBJECTS, paths.ANNOTATIONS, *(paths.PICTURE[name] for name in PICTURES["objects"])),
+    "evaluate": (paths.METRICS, *(paths.PICTURE[name] for name in PICTURES["evaluate"])),
+}
+_OF_EVERY = [pattern for stage in STAGES[:-1] for pattern in FILES[stage]]
+_OF_REFERENCED = [*_OF_EVERY, *FILES["evaluate"]]
+
+
+class Job(NamedTuple):
+    """A job: a stage, of a network (then ``batch`` is empty) or of a network and a batch."""
+
+    stage: str
+    model: str
+    batch: str = ""
+
+    @property
+    def ledger(self) -> str:
+        """The path of its ledger."""
+        return (paths.LEDGER if self.batch else paths.NETWORK_LEDGER).format(**self._asdict())
+
+
+class Reason(NamedTuple):
+    """Why a stage of a model is to do; ``text`` is empty if it was never done."""
+
+    stage: str
+    model: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    jobs : frozenset of Job
+        The jobs.
+    done : dict
+        By model, the batches in which nothing is to do, with a fingerprint of each.
+    reasons : Counter of Reason
+        Why, with the number of samples.
+    """
+
+    jobs: frozenset[Job]
+    done: dict[str, dict[str, str]]
+    reasons: Counter[Reason]
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """Return what a process has that plans nothing."""
+        return cls(jobs=frozenset(), done={}, reasons=Counter())
+
+    def without_slides(self) -> Todo:
+        """Return the jobs that make networks."""
+        reasons = {reason: count for reason, count in self.reasons.items() if reason.stage not in STAGES}
+        return replace(self, jobs=frozenset(job for job in self.jobs if not job.batch), reasons=Counter(reasons))
+
+    def remember(self, left: Todo) -> None:
+        """Write down which batches are done after a run that began with this; ``left`` is of those it worked on."""
+        write_json(Path(paths.DONE), {model: done | left.done[model] for model, done in self.done.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """All training pairs, and those held back from each training; empty if nothing is trained."""
+
+    pairs: list[TrainingPair]
+    held_back: dict[str, list[TrainingPair]]
+
+
+def find_todo(settings: Settings, samples: Samples, training: TrainingSet, expected: Expected) -> Todo:
+    """Compare what a run expects with what ledgers and files say."""
+    reasons: Counter[Reason] = Counter()
+    jobs = _stages_of_networks(settings, training, expected, reasons)
+    remade = {job.model for job in jobs if job.stage in ("train", "combine")}
+    batches: dict[str, Samples] = {}
+    for name, sample in samples.items():
+        if sample.is_ready:
+            batches.setdefault(sample.batch, {})[name] = sample
+    known = _known()
+    done: dict[str, dict[str, str]] = {}
+    for model in settings.networks:
+        done[model] = {}
+        for batch, members in batches.items():
+            if model in remade:
+                stages: Iterable[str] = STAGES if _has_references(members) else STAGES[:-1]
+                reasons[Reason(STAGES[0], model, "")] += len(members)
+            else:
+                identity = _identity(model, batch, members, expected)
+                is_known = known.get(model, {}).get(batch) == identity
+                stages = () if is_known else _stages_to_do(settings, model, batch, members, expected, reasons)
+                if not stages:
+                    done[model][batch] = identity
+            jobs |= {Job(stage, model, batch) for stage in stages}
+    return Todo(jobs=frozenset(jobs), done=done, reasons=reasons)
+
+
+def _known() -> dict[str, dict[str, str]]:
+    try:
+        return read_json(Path(paths.DONE))
+    except SlidemillError:
+        return {}
+
+
+def _identity(model: str, batch: str, members: Samples, expected: Expected) -> str:
+    """Return the fingerprint of a batch: its slides, settings and network, and the files that were made of them."""
+    slides = [[name, sample.pixels, sample.truth] for name, sample in members.items()]
+    return identity_of([expected.common(model), slides, states_of(_files_of(model, batch, members))])
+
+
+def _has_references(members: Samples) -> bool:
+    return any(sample.reference for sample in members.values())
+
+
+def _files_of(model: str, batch: str, members: Samples) -> Iterator[str]:
+    """Yield the files of a batch, ledgers first."""
+    for stage in STAGES if _has_references(members) else STAGES[:-1]:
+        yield Job(stage, model, batch).ledger
+    for name, sample in members.items():
+        for pattern in _OF_REFERENCED if sample.reference else _OF_EVERY:
+            yield pattern.format(model=model, sample=name)
+
+
+def _stages_to_do(
+    settings: Settings, model: str, batch: str, members: Samples, expected: Expected, reasons: Counter[Reason]
+) -> set[str]:
+    """Return the stages of a batch in which a sample is to do, by its ledgers; count the reasons."""
+    ledgers = {stage: read_ledger(ledger_path(stage, model, batch)) for stage in STAGES}
+    recipes = cache(lambda stage: read_recipe(ledger_path(stage, model, batch)))
+    stages: set[str] = set()
+
+    def why(stage: str, entry: Entry | None, sample: Sample) -> str:
+        inputs = expected.inputs(model, sample)[stage]
+        lacks = _lacking(entry, expected.kept(model)) if stage == "predict" else []
+        return why_again(entry, recipes(stage), recipe(stage, expected.config(stage, model)), inputs, lacks=lacks)
+
+    for name, sample in members.items():
+        wanted = expected.of(model, sample)
+        found = {stage: ledgers[stage].get(name) for stage in wanted}
+        missing = {stage for stage in wanted if not is_current(found[stage], stage, wanted[stage])}
+        predicted = found["predict"]
+        if _lacking(predicted, expected.kept(model)):
+            missing.add("predict")
+        reads_predictions = {"stitch", "evaluate"} if settings.prediction.probabilities else {"stitch"}
+        if missing & reads_predictions and not (predicted and predicted.has_files):
+            missing.add("predict")
+        stages |= missing
+        if missing:
+            first = min(missing, key=STAGES.index)
+            reasons[Reason(first, model, why(first, found[first], sample))] += 1
+    return stages
+
+
+def _lacking(predicted: Entry | None, kept: Iterable[str]) -> list[str]:
+    """Return what a prediction must have beside its labels and has not."""
+    return [name for name in kept if predicted is None or not predicted.found.get(name)]
+
+
+def is_current(entry: Entry | None, stage: str, wanted: str) -> bool:
+    """Return whether a stage of a sample is done: as wanted, and with its files.
+
+    A prediction may be missing: it matters to masks alone.
+    """
+    if entry is None or not entry.is_done or entry.fingerprint != wanted:
+        return False
+    return stage == "predict" or entry.has_files
+
+
+def _stages_of_networks(
+    settings: Settings, training: TrainingSet, expected: Expected, reasons: Counter[Reason]
+) -> set[Job]:
+    """Return the jobs that make networks; count why, of those that do not follow from another one."""
+    jobs: set[Job] = set()
+    of_weigh = inputs_of_weigh(training.pairs)
+
+    def add(stage: str, name: str, inputs: Inputs, *, follows: bool = False) -> None:
+        if follows or not expected.serves(stage, name, inputs):
+            jobs.add(Job(stage, name))
+            if not follows:
+                reasons[Reason(stage, name, why_network_again(stage, name, expected.config(stage, name), inputs))] += 1
+
+    def is_remade(names: Iterable[str | None]) -> bool:
+        return any(Job(stage, name) in jobs for name in names if name for stage in MAKERS)
+
+    for name in _in_order(settings):
+        if name in settings.averages:
+            members = settings.averages[name].members
+            inputs = inputs_of_networks([Path(network_file(settings, member)) for member in members])
+            add("combine", name, inputs, follows=is_remade(members))
+            continue
+        model, fold = settings.trainings[name]
+        start = start_of(settings, name)
+        inputs = inputs_of_train(training.pairs, training.held_back[name], start=start)
+        add("train", name, inputs, follows=is_remade([training_of_start(settings, name)]))
+        if is_remade([name]) or has_failed("weigh", model):
+            add("weigh", model, of_weigh)
+        if fold:
+            inputs = inputs_of_validate(training.held_back[name], Path(network_file(settings, name)))
+            add("validate", name, inputs, follows=is_remade([name]))
+    return jobs
+
+
+def _in_order(settings: Settings) -> list[str]:
+    """Return trainings and averages, each after the networks that it needs."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        if name in order:
+            return
+        if name in settings.averages:
+            needed = settings.averages[name].members
+        else:
+            needed = [start] if (start := training_of_start(settings, name)) else []
+        for other in needed:
+            if other in settings.trainings or other in settings.averages:
+                add(other)
+        order.append(name)
+
+    for name in [*settings.trainings, *settings.averages]:
+        add(name)
+    return order

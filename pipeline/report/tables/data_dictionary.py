@@ -1,0 +1,57 @@
+"""The table ``columns.csv``: the meaning and unit of every column of the tables of samples, classes and objects."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.base import paths
+from pipeline.report.columns import columns, short_columns
+from pipeline.report.page.page_types import Column
+from pipeline.report.tables import all_objects, class_summary
+
+# The first pattern that a name matches says its unit; what matches none is a share or a score between 0 and 1.
+_UNITS = {
+    r"_per_mm2$": "1/mm²",
+    r"_um2(_|$)": "µm²",
+    r"_mm2$": "mm²",
+    r"_px$|^pixels": "px",
+    r"^(hausdorff95|surface_distance|tolerance)": "as in distance_unit",
+    r"^voi_": "bit",
+    r"^mean_intensity_": "as in the slide",
+}
+
+
+def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFrame:
+    """Return a row per table and column: ``table``, ``column``, ``meaning``, ``unit`` (empty for text and counts).
+
+    Parameters
+    ----------
+    classes : list of str
+        Background first.
+    channels : list of int or str
+        Channels that the networks see; each object has a mean intensity in each.
+    """
+    all_metrics = columns(classes)
+    by_name = {column.name: column for column in all_metrics}
+    tables = {
+        paths.METRICS_TABLE: [by_name[name] for name in short_columns(classes)],
+        paths.ALL_METRICS: all_metrics,
+        paths.SUMMARY: class_summary.COLUMNS,
+        paths.ALL_OBJECTS: all_objects.columns(channels),
+    }
+    rows = [
+        (Path(table).name, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own
+    ]
+    return pd.DataFrame(rows, columns=["table", "column", "meaning", "unit"])
+
+
+def _unit(column: Column) -> str:
+    if column.digits is None:
+        return ""
+    for pattern, unit in _UNITS.items():
+        if re.search(pattern, column.name):
+            return unit
+    return "" if column.digits == 0 else "1"

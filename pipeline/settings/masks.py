@@ -1,0 +1,118 @@
+"""The part of the configuration about masks: how objects are told apart, chosen or by what a training found best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.settings.section import NonNegative, Section
+
+Criterion = Literal["f1", "rand"]
+_LEAST_F1 = 0.1  # below it, differences are noise
+DISTANCE = "distance"  # a head of networks, and the way to tell objects apart by it
+
+
+class MaskConfig(Section):
+    """What is written into the masks. Areas are of 4-connected pixels, over the whole slide."""
+
+    instances: Literal["none", "components", "watershed", "distance", "partition", "auto"] = Field(
+        "auto",
+        description="The image of object ids. `components` numbers the 4-connected components of each class except "
+        "background. Others also separate objects that touch: `watershed` by probabilities and shape; `distance` by "
+        "how far from the border of its object the network takes each pixel to be, for networks with that head; "
+        "`partition`, for cells that fill the image up to their membranes, along the highest probability of the first "
+        "class, over all pixels. `auto` is the way that was best on the images held back from training (table "
+        "*Objects* in the report). `none` omits the image. If it is not set and `training.kind` is `classes`: "
+        "`components`.",
+    )
+    neck: float = Field(
+        0.85,
+        gt=0,
+        lt=1,
+        description="For `instances: watershed` and `distance`: an object is split where the neck between two parts is "
+        "less deep than this share of the shallower part. Depth is the distance to the outline times the probability, "
+        "or the distance that the network has learned. Lower values split less.",
+    )
+    seed: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="For `instances: distance`: each connected region above this distance (share of the largest of "
+        "its object) can be an object; what has no such region joins the others.",
+    )
+    basin: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="For `instances: partition`: two cells are one if the probability of the first class rises by "
+        "less than this between them. Higher values split less.",
+    )
+    criterion: Criterion = Field(
+        "f1",
+        description="For `instances: auto`: `f1`, the mean F1 of objects over IoU 0.5 to 0.9, or `rand`, the adapted "
+        "Rand error, for cells that fill the image: only then is `partition` among the ways.",
+    )
+    min_object_um2: NonNegative = Field(
+        0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
+    )
+    max_hole_um2: NonNegative = Field(
+        0.0,
+        description="Background of at most this area (µm²) within one class becomes that class, after small objects "
+        "are removed; 0 fills none. Needs the pixel size of the slide.",
+    )
+
+    min_object_px: NonNegative | Literal["auto"] = Field(
+        0.0,
+        description="As `min_object_um2`, in px, for slides without a pixel size. `auto`: a quarter of the area "
+        "above which 95 % of the annotated objects are. Of the two areas the larger one counts.",
+    )
+    max_hole_px: NonNegative = Field(0.0, description="The same as `max_hole_um2` in px. The larger one counts.")
+
+    @property
+    def needs_pixel_size(self) -> bool:
+        """Whether an area is stated in µm²."""
+        return self.min_object_um2 > 0 or self.max_hole_um2 > 0
+
+    @property
+    def cleans(self) -> bool:
+        """Whether anything is removed or filled."""
+        return self.needs_pixel_size or self.min_object_px != 0 or self.max_hole_px > 0
+
+    @property
+    def needs(self) -> set[str]:
+        """What they need of a prediction beside its labels; not known of ``auto``."""
+        return {"watershed": {"probabilities"}, "partition": {"probabilities"}, DISTANCE: {"heads"}}.get(
+            self.instances, set()
+        )
+
+
+def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
+    """Return the configuration without ``auto``: with the way to tell objects apart that was best for a network.
+
+    A network that was not compared (of an older version) gets ``distance`` if it has that head, else ``components``.
+    One whose objects are hardly ever found gets ``components``: the rest would be chosen by chance. ``partition`` makes
+    objects of the background too, so only the criterion ``rand`` can choose it.
+
+    Parameters
+    ----------
+    card : mapping
+        Content of its ``model.json``: ``parting``, a list of mappings with ``settings``, ``f1`` and ``rand`` (None
+        where there was nothing to measure), and ``heads``.
+    """
+    if masks.instances != "auto":
+        return masks
+    tried = [one for one in card.get("parting") or [] if one[masks.criterion] is not None]
+    settings: dict[str, Any] = {"instances": "components"}
+    if masks.criterion == "rand" and tried:
+        settings = min(tried, key=lambda one: float(one["rand"]))["settings"]
+    elif tried:
+        best = max(
+            (one for one in tried if one["settings"]["instances"] != "partition"), key=lambda one: float(one["f1"])
+        )
+        settings = best["settings"] if best["f1"] >= _LEAST_F1 else settings
+    elif DISTANCE in card.get("heads", []):
+        settings = {"instances": DISTANCE}
+    cleaning = masks.model_dump(include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px"})
+    return MaskConfig.model_validate(settings | cleaning)

@@ -1,0 +1,124 @@
+"""Which way to tell objects apart suits a network: all are compared on the images held back from its training.
+
+Predictions go in; a table of settings and scores comes out, which ``model.json`` holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.base.arrays import blocks
+from pipeline.metrics.evaluation import LabelledImage, compare_objects
+from pipeline.metrics.objects import Matching
+from pipeline.networks.model_card import Parting
+from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.masks import DISTANCE, MaskConfig
+from pipeline.training.pair_metrics import PairPredictor
+
+log = logging.getLogger(__name__)
+
+# Simple ones first: of equally good ones, the first is taken.
+_NECKS = (0.6, 0.65, 0.75, 0.85, 0.9)
+_TRIED: list[dict[str, Any]] = [
+    {"instances": "components"},
+    *({"instances": "watershed", "neck": neck} for neck in _NECKS),
+    *(
+        {"instances": DISTANCE, "seed": seed, "neck": neck}
+        for seed in (0.3, 0.4, 0.5, 0.6)
+        for neck in (0.65, 0.75, 0.85)
+    ),
+    *({"instances": "partition", "basin": basin} for basin in (0.02, 0.05, 0.1, 0.2)),
+]
+_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+_ENOUGH_PX = 2**25  # of held-back images; more would take longer, and choose the same
+
+
+@dataclass
+class _Score:
+    """How well objects are told apart under some settings, image by image."""
+
+    settings: dict[str, Any]
+    matchings: list[list[Matching]] = field(default_factory=list)
+    rand_errors: list[float] = field(default_factory=list)
+
+    def add(self, truth: LabelledImage, predicted: LabelledImage) -> None:
+        overlaps, divided = compare_objects(truth, predicted, list(blocks(truth.classes.shape)))
+        self.matchings.append([overlaps.match(iou) for iou in _IOUS])
+        self.rand_errors.append(divided.adapted_rand_error)
+
+    def result(self) -> Parting:
+        """Return F1 of the objects of all images together, and the mean Rand error of images with objects."""
+        sums = [
+            (2 * sum(one.matched for one in at), sum(one.false_positive + one.false_negative for one in at))
+            for at in zip(*self.matchings, strict=True)
+        ]
+        f1 = [matched / (matched + wrong) for matched, wrong in sums if matched + wrong]
+        rand = [error for error in self.rand_errors if math.isfinite(error)]
+        return Parting(
+            settings=self.settings,
+            f1=float(np.mean(f1)) if f1 else None,
+            rand=float(np.mean(rand)) if rand else None,
+        )
+
+
+def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *, scratch: Path) -> list[Parting]:
+    """Compare the ways to tell objects apart on annotated images that have 32 Mpx together; nothing is cleaned.
+
+    Parameters
+    ----------
+    pairs : sequence of TrainingPair
+        Held back from the training of the network; those that would exceed the limit are left out.
+    scratch : Path
+        A folder for temporary files.
+
+    Returns
+    -------
+    list of Parting
+        Empty if every image is larger than that.
+    """
+    tried = [MaskConfig.model_validate(settings) for settings in _TRIED]
+    scores = [
+        _Score(settings)
+        for settings, masks in zip(_TRIED, tried, strict=True)
+        if (masks.instances != DISTANCE or DISTANCE in predictor.card.heads)
+        and (masks.instances != "partition" or len(predictor.card.classes) == 2)
+    ]
+    keep = set().union(*(MaskConfig.model_validate(score.settings).needs for score in scores))
+    seen_px = 0
+    for pair in pairs:
+        plan = predictor.plan(pair)
+        pixels = math.prod(plan.grid.shape)
+        if seen_px + pixels > _ENOUGH_PX:
+            log.info("objects of %s are not compared: images of %d Mpx are enough", pair.name, _ENOUGH_PX / 1e6)
+            continue
+        with (
+            tempfile.TemporaryDirectory(dir=scratch) as folder,
+            predictor.predict(pair, plan, Path(folder), keep=keep) as predicted,
+        ):
+            for number, score in enumerate(scores):
+                masks = MaskConfig.model_validate(score.settings)
+                found = predicted.masks(masks, pixel_um2=None, scratch=Path(folder) / str(number))
+                score.add(predicted.truth, found)
+        seen_px += pixels
+    return [score.result() for score in scores] if seen_px else []
+
+
+def mean_partings(tables: Sequence[Sequence[Parting]]) -> list[Parting]:
+    """Return the mean of several tables: of what all have, where all have a value."""
+    found = []
+    for one in tables[0] if tables else []:
+        same = [other for table in tables for other in table if other.settings == one.settings]
+        if len(same) == len(tables):
+            f1 = [other.f1 for other in same if other.f1 is not None]
+            rand = [other.rand for other in same if other.rand is not None]
+            means = [float(np.mean(values)) if len(values) == len(tables) else None for values in (f1, rand)]
+            found.append(Parting(settings=one.settings, f1=means[0], rand=means[1]))
+    return found

@@ -1,0 +1,72 @@
+"""``auto`` stands for what was best for a network; what is configured is what is done."""
+
+import pytest
+
+from pipeline.base.errors import ConfigError
+from pipeline.settings.masks import MaskConfig, resolve_masks
+from pipeline.settings.schema import Settings, parse_settings
+
+TABLE = [
+    {"settings": {"instances": "components"}, "f1": 0.7, "rand": 0.2},
+    {"settings": {"instances": "distance", "seed": 0.4}, "f1": 0.9, "rand": 0.1},
+    {"settings": {"instances": "distance", "seed": 0.5}, "f1": 0.9, "rand": 0.1},
+    {"settings": {"instances": "partition", "basin": 0.1}, "f1": 0.95, "rand": 0.05},
+    {"settings": {"instances": "watershed", "neck": 0.7}, "f1": None, "rand": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "card", "expected"),
+    [
+        ("f1", {"parting": TABLE}, {"instances": "distance", "seed": 0.4}),  # of equally good ones, the first
+        ("rand", {"parting": TABLE}, {"instances": "partition", "basin": 0.1}),
+        ("f1", {"parting": TABLE[4:], "heads": []}, {"instances": "components"}),
+        ("f1", {"parting": [one | {"f1": 0.09} for one in TABLE[1:]]}, {"instances": "components"}),  # by chance
+        ("f1", {"parting": None, "heads": ["distance", "boundary"]}, {"instances": "distance"}),
+        ("f1", {}, {"instances": "components"}),
+    ],
+)
+def test_auto_is_what_was_best_for_the_network_and_cleaning_stays(criterion, card, expected):
+    masks = MaskConfig(instances="auto", criterion=criterion, min_object_um2=3.0)
+    assert resolve_masks(masks, card) == MaskConfig(**expected, min_object_um2=3.0)
+
+
+@pytest.mark.parametrize(
+    ("instances", "needs"),
+    [
+        ("components", set()),
+        ("watershed", {"probabilities"}),
+        ("partition", {"probabilities"}),
+        ("distance", {"heads"}),
+    ],
+)
+def test_masks_say_what_they_need_of_a_prediction(instances, needs):
+    assert MaskConfig(instances=instances).needs == needs
+
+
+@pytest.mark.parametrize("instances", ["none", "components", "watershed", "distance", "partition"])
+def test_what_is_configured_wins(instances):
+    masks = MaskConfig(instances=instances, neck=0.3)
+    assert resolve_masks(masks, {"parting": TABLE, "heads": ["distance"]}) == masks
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "auto"),
+        ({"training": {"kind": "classes"}}, "components"),
+        ({"masks": {"neck": 0.5}}, "auto"),
+        ({"masks": {"instances": "components"}}, "components"),
+        ({"training": {"kind": "classes"}, "masks": {"instances": "auto"}}, "auto"),
+    ],
+)
+def test_it_is_the_default_where_labels_have_objects(settings, expected):
+    found = parse_settings(settings, source="")
+    assert found.masks.instances == expected
+    assert Settings.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_partition_of_three_classes_is_refused():
+    settings = {"classes": ["a", "b", "c"], "training": {"kind": "classes"}, "masks": {"instances": "partition"}}
+    with pytest.raises(ConfigError, match="masks.instances 'partition' is for two classes"):
+        parse_settings(settings, source="config.yaml")

@@ -1,0 +1,63 @@
+"""A finished training is never lost, and networks of the zoo are trained like the others."""
+
+import shutil
+
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.base import paths
+from pipeline.base.files import read_json
+from pipeline.networks import weights_file
+from pipeline.networks.model_card import card_path
+from pipeline.networks.weights_file import load_network
+from tests.support.training import FOLDERS, NETWORK, Project
+
+
+def train(project, name="unet"):
+    """Train in this process; return the exit status."""
+    arguments = [f"--weight-maps={project.weight_maps}", "--threads=1", "--devices=1", "--memory-mb=2000"]
+    return main(["train", f"--model={name}", *FOLDERS, *arguments, "--config", project.config("train")])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.slow
+def test_a_network_of_the_zoo_is_trained(in_folder, channels):
+    network = NETWORK.model_copy(
+        update={"architecture": "smp/unet/resnet18", "options": {}, "max_steps": 4, "patch_px": 64, "batch_size": 2}
+    )
+    project = Project(in_folder, network, channels)
+    assert train(project) == 0
+    trained, card = load_network(project.path("unet", paths.NETWORK))
+    assert (card.architecture, card.in_channels, card.geometry) == ("smp/unet/resnet18", channels, trained.geometry)
+
+
+@pytest.mark.slow
+def test_a_finished_training_is_not_lost_if_its_card_cannot_be_written(in_folder, monkeypatch, caplog):
+    project = Project(in_folder)
+    weights = project.path("unet", paths.NETWORK)
+    with monkeypatch.context() as fault:
+        fault.setattr(weights_file, "write_json", lambda *_, **__: 1 / 0)
+        train(project)
+    assert not weights.exists()
+    assert not card_path(weights).exists()
+    caplog.set_level("INFO")
+    assert train(project) == 0
+    assert "continuing after step 16" in caplog.text
+    load_network(weights)
+
+
+@pytest.mark.slow
+def test_the_held_back_images_are_drawn_also_if_the_network_was_kept(in_folder):
+    project = Project(in_folder)
+    assert train(project) == 0
+    folder = project.path("unet", paths.HELD_BACK)
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (image,) = read_json(folder / "held_back.json")
+    assert {str(path) for path in files} == {
+        "held_back.json",
+        *(f"{image}.{name}" for name in ("image.webp", "truth_outlines.png", "predicted_outlines.png")),
+    }
+    shutil.rmtree(folder)
+    project.path("unet", paths.NETWORK).unlink()
+    assert train(project) == 0  # found again
+    assert files == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

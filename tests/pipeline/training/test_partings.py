@@ -1,0 +1,88 @@
+"""Ways to tell objects apart are compared by their objects alone, over all held-back images together."""
+
+import numpy as np
+import pytest
+import tifffile
+from scipy.ndimage import distance_transform_edt
+
+from pipeline.networks.model_card import Parting
+from pipeline.networks.weights_file import load_network
+from pipeline.prediction.loop import Finished
+from pipeline.prediction.store import write_prediction
+from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.schema import ImageConfig
+from pipeline.settings.stage_sections import LabelConfig, TileConfig
+from pipeline.training import pair_metrics
+from pipeline.training.pair_metrics import PairPredictor
+from pipeline.training.partings import compare_partings, mean_partings
+from tests.support.networks import CLASSES, write_network
+
+
+def touching(centres):
+    """Two discs that touch in a row of pixels, as ids and as the distance that a perfect network predicts."""
+    row, column = np.ogrid[:40, :80]
+    ids, distance = np.zeros((40, 80), np.uint8), np.zeros((40, 80))
+    for number, centre in enumerate(centres, start=1):
+        disc = (row - 20) ** 2 + (column - centre) ** 2 <= 100
+        ids[disc] = number
+        distance[disc] = distance_transform_edt(disc)[disc] / 11
+    return ids, distance
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    """The table of a network that predicts classes and distance as they are, of two images."""
+    images = {"a": touching([20, 41]), "b": touching([15, 60])}
+    for name, (ids, _) in images.items():
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", ids)
+
+    def segment(_, card, targets, **asked):
+        assert asked["probabilities"] and asked["heads"]
+        for target in targets:
+            ids, distance = images[target.sample]
+            likely = (ids > 0).astype(np.float32)
+            kept = {"num_classes": 2, "probabilities": True, "heads": card.heads, "identity": ""}
+            with write_prediction(target.path, target.plan.grid, **kept) as writer:
+                for tile in target.plan.tiles():
+                    place = tile.write.slices
+                    pair, heads = np.stack([1 - likely, likely]), np.rint(255 * distance)[None].astype(np.uint8)
+                    writer.write(tile.write, (ids[place] > 0).astype(np.uint8), pair[:, *place], heads[:, *place])
+            yield Finished(target.sample, None)
+
+    monkeypatch.setattr(pair_metrics, "segment_slides", segment)
+    network, card = load_network(write_network(tmp_path / "net", width=2))
+    card.heads.append("distance")
+    predictor = PairPredictor(
+        network=network,
+        card=card,
+        labels=LabelConfig(classes=CLASSES, kind="instances"),
+        tile=TileConfig(image=ImageConfig(), tile_px=None, mirror_px=16, skip_glass=False),
+        memory_mb=1000,
+        threads=1,
+    )
+    pairs = [
+        TrainingPair(name=name, image=tmp_path / f"images/{name}.tif", labels=tmp_path / f"labels/{name}.tif")
+        for name in images
+    ]
+    return compare_partings(predictor, pairs, scratch=tmp_path)
+
+
+def test_every_way_is_measured_and_the_right_one_is_best(compared):
+    """Components: of four objects, two that touch are one, which matches one of them at an IoU of 0.5, no more."""
+    found = {tuple(one.settings.values()): one for one in compared}
+    assert found["components",].f1 == pytest.approx((6 / 7 + 8 * 4 / 7) / 9)
+    settings = {"instances": "distance", "seed": 0.5, "neck": 0.75}
+    assert found["distance", 0.5, 0.75] == Parting(settings=settings, f1=1.0, rand=0.0)
+    assert found["components",].rand > 0.1
+    assert {one.settings["instances"] for one in compared} == {"components", "watershed", "distance", "partition"}
+
+
+def test_the_table_of_an_ensemble_is_the_mean_of_what_all_members_have():
+    distance = Parting(settings={"instances": "distance", "seed": 0.5}, f1=0.9, rand=0.1)
+    settings = {"instances": "components"}
+    components = [Parting(settings=settings, f1=0.5, rand=0.2), Parting(settings=settings, f1=0.7, rand=None)]
+    expected = Parting(settings={"instances": "components"}, f1=pytest.approx(0.6), rand=None)
+    assert mean_partings([[components[0], distance], [components[1]]]) == [expected]
+    assert mean_partings([]) == mean_partings([[], [distance]]) == []
