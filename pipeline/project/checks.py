@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.base.errors import SlidemillError
+from pipeline.base.files import read_json
 from pipeline.settings.schema import Settings
 
 _IMAGENET = "imagenet"
 
 
 def check_files(settings: Settings) -> None:
-    """Refuse a network of the user that is not there.
+    """Refuse a network of the user that is not there, or has other classes.
 
     Raises
     ------
@@ -23,6 +24,21 @@ def check_files(settings: Settings) -> None:
     for key, path in _files(settings):
         if not path.is_file():
             raise SlidemillError(f"{key}: there is no {path}; correct it, or put the network there")
+    for name, model in settings.models.items():
+        classes = _classes_of(Path(model.checkpoint)) if model.checkpoint else None
+        if classes and classes != settings.classes:
+            raise SlidemillError(
+                f"models.{name}.checkpoint: its classes are {classes}, those of the configuration "
+                f"are {settings.classes}; list the same in the same order"
+            )
+
+
+def _classes_of(network: Path) -> list[str] | None:
+    """Return the classes that the card of a network names; None for a card that is damaged: `predict` says how."""
+    try:
+        return read_json(network.with_name("model.json")).get("classes")
+    except SlidemillError:
+        return None
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -181,8 +181,9 @@ def _class_of(annotation: Annotation, config: LabelConfig, path: Path) -> int:
     where, allowed = f"{path}: annotation {annotation.number}", config.classes
     if config.kind == "instances":
         allowed = allowed[:2]
-    if annotation.name in allowed:
-        return allowed.index(annotation.name)
+    base, *_ = (annotation.name or "").split(": ")  # QuPath derives `Tumor: Positive` from `Tumor`
+    if base in allowed:
+        return allowed.index(base)
     if annotation.name and path.suffix.lower() == ".geojson":  # the name of an ROI may be anything
         raise SlideError(
             f"{where} has class {annotation.name!r}, allowed: {_list(allowed)}; {_advice(annotation, config)}"

@@ -18,6 +18,8 @@ from pipeline.slides.slide import Slide, open_slide
 Shape = tuple[int, int]
 
 SCRIPT, FORMULA, BREAKOUT = "<script>alert(1)</script>", "=cmd()", "</script><img src=x onerror=alert(2)>"
+SAMPLES, DISTINCT, FAILED = 500, 25, [SCRIPT, FORMULA, BREAKOUT]  # of the page in a browser
+LARGEST_BYTES = 20e6
 CLASSES = ["background", "nucleus", "membrane"]
 COLUMNS = [
     Column(name="sample", about="Path of the slide below the drop folder."),

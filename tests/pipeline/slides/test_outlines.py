@@ -224,6 +224,12 @@ def test_a_single_roi_between_pixels(tmp_path):
     assert np.argwhere(read(path, OBJECTS)).tolist() == [[1, 1], [1, 2], [1, 3], [2, 1], [2, 2], [2, 3]]
 
 
+@pytest.mark.parametrize("name", ["tumour: Positive", "tumour: CD3: CD8"])
+def test_a_derived_class_of_qupath_belongs_to_its_base(tmp_path, name):
+    drawn = read(geojson(tmp_path / "a.geojson", (box(0, 0, 5, 5), name)), TISSUES)
+    assert np.unique(drawn[:5, :5]) == TISSUES.classes.index("tumour")
+
+
 @pytest.mark.parametrize(
     ("feature", "config", "message"),
     [

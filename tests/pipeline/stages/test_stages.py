@@ -20,7 +20,7 @@ from pipeline.prediction.store import open_prediction
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
-from pipeline.settings.networks import EnsembleConfig, HeadsConfig
+from pipeline.settings.networks import EnsembleConfig, HeadsConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import Statistics, normalize
@@ -119,10 +119,10 @@ def test_training_sees_the_grid_of_the_view(in_folder, generator):
         tifffile.imwrite(in_folder / "images" / f"{name}.tif", image, photometric="rgb")
         tifffile.imwrite(in_folder / "labels" / f"{name}.tif", of_image)
     view = ImageConfig(channels=[2, 0], pixel_size_um=1.0, fallback_pixel_size_um=0.5)
-    settings = Settings(classes=CLASSES, image=view, heads=HeadsConfig(distance=True))
+    settings = Settings(classes=CLASSES, image=view, models={"net": ModelConfig(heads=HeadsConfig(distance=True))})
     folders = {"images": "images", "labels": "labels", "memory_mb": 100}
     assert run_command("weigh", model="net", **folders, config=stage_config(settings, "weigh", "net")) == 0
-    config = parse_stage_config(TrainConfig, stage_config(settings, "train"))
+    config = parse_stage_config(TrainConfig, stage_config(settings, "train", "net"))
     pairs = find_pairs(Path("images"), Path("labels"))
     weights = Path(paths.WEIGHT_MAPS.format(model="net"))
     entry = read_ledger(network_ledger_path("weigh", "net"))["net"]
