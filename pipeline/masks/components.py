@@ -18,7 +18,7 @@ import scipy.sparse
 import skimage.measure
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import STRIP_PX, Array, WritableArray, blocks
+from pipeline.base.arrays import STRIP_PX, Array, LazyArray, WritableArray, blocks, lookup
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.runtime.scratch import scratch_array
 
@@ -157,6 +157,23 @@ def _table_of(
     np.maximum.at(table["bottom"], number, row + 1)
     np.maximum.at(table["right"], number, column + length)
     return table
+
+
+def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRIP_PX) -> tuple[LazyArray, int]:
+    """Number the 4-connected components of each class but background, in the order of their first pixels.
+
+    The parameters are those of :func:`find_parts`.
+
+    Returns
+    -------
+    (rows, columns) uint32 array
+        Object ids, 0 = background.
+    int
+        Number of objects.
+    """
+    parts = find_parts(labels, scratch=scratch, block_px=block_px)
+    numbers, objects = unite_objects(parts, parts.table["class"])
+    return lookup(parts.numbers, numbers.astype(np.uint32)), len(objects)
 
 
 def clean_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import STRIP_PX, Array, LazyArray, lookup
+from pipeline.base.arrays import Array, LazyArray, lookup
 from pipeline.base.errors import SlidemillError
 from pipeline.masks.basins import Basins
 from pipeline.masks.components import clean_classes, find_parts, unite_objects
@@ -19,23 +19,6 @@ from pipeline.masks.watershed import split_objects
 from pipeline.settings.masks import MaskConfig
 
 _SMALL_SHARE = 0.25  # of the area of a small annotated object
-
-
-def find_objects(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRIP_PX) -> tuple[LazyArray, int]:
-    """Number the 4-connected components of each class but background, in the order of their first pixels.
-
-    The parameters are those of :func:`pipeline.masks.components.find_parts`.
-
-    Returns
-    -------
-    (rows, columns) uint32 array
-        Object ids, 0 = background.
-    int
-        Number of objects.
-    """
-    parts = find_parts(labels, scratch=scratch, block_px=block_px)
-    numbers, objects = unite_objects(parts, parts.table["class"])
-    return lookup(parts.numbers, numbers.astype(np.uint32)), len(objects)
 
 
 def mask_images(

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -339,7 +340,8 @@ def _outlines(corners: NDArray[Any], table: ObjectTable) -> list[tuple[int, list
     order, starts = _rings(_following(corners))
     ids, first_rings = np.unique(corners["id"][order[starts]], return_index=True)
     closed = np.insert(points[order], np.append(starts[1:], len(order)), points[order[starts]], axis=0)
-    rings = np.split(closed, starts[1:] + np.arange(1, len(starts)))
+    bounds = [0, *(starts[1:] + np.arange(1, len(starts))).tolist(), len(closed)]
+    rings = [closed[start:end] for start, end in pairwise(bounds)]
     indices = np.searchsorted(table.ids, ids)
     ends = np.append(first_rings[1:], len(starts))
     return [

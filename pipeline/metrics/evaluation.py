@@ -18,28 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, blocks, lookup
-from pipeline.masks.instances import find_objects
+from pipeline.masks.components import find_objects
 from pipeline.metrics import surface
 from pipeline.metrics.boundaries import boundary_overlaps, surface_distances, with_cache
-from pipeline.metrics.objects import (
-    THRESHOLDS,
-    Overlaps,
-    Partition,
-    contingency,
-    merge_shared,
-    partition,
-    shared_pixels,
-)
-from pipeline.metrics.overlap import (
-    HEADLINE,
-    OVERLAP,
-    Counts,
-    confusion,
-    mean_over_classes,
-    per_class,
-    pixel_accuracy,
-    pooled,
-)
+from pipeline.metrics.names import HEADLINE, POOLED, SURFACE, THRESHOLDS
+from pipeline.metrics.objects import Overlaps, Partition, contingency, merge_shared, partition, shared_pixels
+from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import ProbabilityCounts, average_precision, calibration_error, count_probabilities
 from pipeline.runtime.parallel_blocks import in_order, map_and_merge
 from pipeline.runtime.scratch import scratch_array
@@ -52,9 +36,6 @@ from pipeline.slides.slide import Slide, on_grid_of, open_plane, open_slide
 
 Row = dict[str, float | int | str]
 Meaning = Callable[[NDArray[Any]], NDArray[np.uint8]]
-
-POOLED = ("dice", "jaccard")
-SURFACE = ("hausdorff95", "surface_distance", "surface_dice", "boundary_iou")
 
 _BAND_PX = 2**22
 _UNKNOWN_AS_BACKGROUND = np.where(np.arange(256) == IGNORED, 0, np.arange(256)).astype(np.uint8)

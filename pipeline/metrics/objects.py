@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from skimage.metrics import adapted_rand_error
 
-THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of the intersection over union
-
 
 def shared_pixels(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.int64]:
     """Count the pixels of one block by true and predicted object.

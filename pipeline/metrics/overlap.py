@@ -37,7 +37,6 @@ _RATIOS: Mapping[str, Callable[[OneVsRest], tuple[Counts, Counts]]] = {
     "accuracy": lambda n: (n.true_positive + n.true_negative, np.sum(n, axis=0)),
 }
 OVERLAP = tuple(_RATIOS)
-HEADLINE = "foreground_dice"  # what networks are stopped, chosen and ranked by: the mean Dice without the background
 
 
 def confusion(truth: NDArray[Any], predicted: NDArray[Any], *, num_classes: int) -> Counts:

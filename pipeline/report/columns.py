@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.metrics.evaluation import POOLED, SURFACE
-from pipeline.metrics.objects import THRESHOLDS
-from pipeline.metrics.overlap import HEADLINE, OVERLAP
+from pipeline.metrics.names import HEADLINE, POOLED, SURFACE, THRESHOLDS
+from pipeline.metrics.overlap import OVERLAP
 from pipeline.report.page.page_types import Column
 
 _ABOUT = {

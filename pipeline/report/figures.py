@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.base.palette import class_rgb, css
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 
 _SIZE_IN = (7.2, 3.6)
 _MOST_SHAPES = 2000  # dots; more are pixels in the figure

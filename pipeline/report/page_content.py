@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from pipeline.base import paths
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.jobs.todo import PICTURES
 from pipeline.report import figures

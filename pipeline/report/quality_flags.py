@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.networks.model_card import ModelCard
 
 LARGEST_MISMATCH = 0.02

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.report.columns import columns
 from pipeline.report.learned import card_of, images_learned
 from pipeline.report.outcome import Outcome, pixel_um2

@@ -111,6 +111,10 @@ def _objects_within(ids: NDArray[Any], region: Box, shape: tuple[int, int]) -> I
     Objects that the region cuts are left out, since their pieces may be connected outside.
     """
     numbers, _, known = relabel_sequential(np.where(ids > 0, ids, 0).astype(np.int64))
+    parts, count = skimage.measure.label(numbers, connectivity=2, return_num=True)
+    owners = np.zeros(count + 1, np.intp)
+    owners[parts] = numbers
+    pieces = np.bincount(owners[1:])
     for number, inside in enumerate(scipy.ndimage.find_objects(numbers), start=1):
         box = _moved(inside, region)
         if any(
@@ -118,8 +122,13 @@ def _objects_within(ids: NDArray[Any], region: Box, shape: tuple[int, int]) -> I
             for one, edge, length in zip(box, region, shape, strict=True)
         ):
             continue
-        parts, count = scipy.ndimage.label(numbers[inside] == number, structure=np.ones((3, 3)))
-        yield int(known[number]), box, count > 1 and _are_apart(scipy.ndimage.find_objects(parts))
+        yield int(known[number]), box, pieces[number] > 1 and _are_apart(_boxes(numbers[inside] == number))
+
+
+def _boxes(mask: NDArray[np.bool_]) -> list[Box]:
+    """Return the box of each 8-connected piece."""
+    boxes: list[Box] = scipy.ndimage.find_objects(skimage.measure.label(mask, connectivity=2))
+    return boxes
 
 
 def _moved(inside: Box, region: Box) -> Box:

@@ -13,7 +13,7 @@ from models.ensemble import shared_heads
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.networks.model_card import ModelCard, card_path, member_of, write_partings
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.project.jobs.batch_job import Made

@@ -15,7 +15,7 @@ from pipeline.base import paths
 from pipeline.base.arrays import STRIP_PX, Array, blocks
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing
-from pipeline.masks.instances import find_objects
+from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
 from pipeline.masks.qupath_geojson import columns_of, features, write_features

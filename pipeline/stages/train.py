@@ -15,7 +15,7 @@ import torch
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.networks.model_card import card_path, read_card, write_partings
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.prediction.loop import make_ready

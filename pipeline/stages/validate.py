@@ -13,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing, sha256, spreadsheet_text
 from pipeline.metrics.evaluation import Row
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.loop import make_ready
 from pipeline.project.jobs.batch_job import Made

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
-from pipeline.metrics.overlap import HEADLINE, confusion, mean_over_classes, per_class
+from pipeline.metrics.names import HEADLINE
+from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_regions
 from pipeline.runtime.device import is_out_of_memory
 from pipeline.settings.networks import ResolvedConfig

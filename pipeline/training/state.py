@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.base.files import replacing
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 
 log = logging.getLogger(__name__)
 

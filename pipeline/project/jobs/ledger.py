@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,7 +73,7 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as JSON types."""
-        content = asdict(self)
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["failure"] = self.failure._asdict() if self.failure else None
         return {"status": "done" if self.is_done else "failed"} | content
 

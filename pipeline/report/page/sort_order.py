@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.report.page.page_types import Entry, State
 
 STATES: tuple[State, ...] = ("failed", "flagged", "good", "waiting")

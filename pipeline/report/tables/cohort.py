@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy  # which loads `stats` where it is used: half a second that a report of one network saves
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 
 MEASURES = (HEADLINE, "dice", "jaccard", "surface_dice", "objects_f1_50", "aggregated_jaccard", "adapted_rand_error")
 COHORT_COLUMNS = ["model", "measure", "class", "samples", "groups", "mean", "median", "low", "high"]
@@ -92,7 +93,7 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     mean = values.mean(axis=-1)
     if count < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = scipy.stats.t.ppf(0.975, count - 1) * values.std(axis=-1, ddof=1) / np.sqrt(count)
+    half = stdtrit(count - 1, 0.975) * values.std(axis=-1, ddof=1) / np.sqrt(count)
     return mean - half, mean + half
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.base.errors import SlidemillError
 from pipeline.base.paths import HISTORY
-from pipeline.metrics.overlap import HEADLINE
+from pipeline.metrics.names import HEADLINE
 from pipeline.networks.model_card import card_path, read_card
 from pipeline.project.stage_settings import network_file
 from pipeline.report.outcome import Outcome

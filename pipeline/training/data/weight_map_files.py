@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import relabel_sequential
 
 from pipeline.base.arrays import Array, LazyArray, bands, blocks
-from pipeline.masks.instances import find_objects
+from pipeline.masks.components import find_objects
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.labels import IGNORED, class_map, is_binary_mask, training_classes
 from pipeline.slides.slide import Slide

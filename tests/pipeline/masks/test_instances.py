@@ -14,8 +14,8 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from pipeline.base.arrays import LazyArray, lookup
 from pipeline.base.errors import SlidemillError
-from pipeline.masks.components import clean_classes, find_parts
-from pipeline.masks.instances import find_objects, mask_images, with_areas
+from pipeline.masks.components import clean_classes, find_objects, find_parts
+from pipeline.masks.instances import mask_images, with_areas
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.settings.masks import MaskConfig
 from tests.support.masks import numbered

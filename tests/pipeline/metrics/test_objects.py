@@ -9,7 +9,8 @@ import skimage.measure
 import skimage.metrics
 from stardist.matching import matching
 
-from pipeline.metrics.objects import THRESHOLDS, Overlaps, contingency, merge_shared, partition, shared_pixels
+from pipeline.metrics.names import THRESHOLDS
+from pipeline.metrics.objects import Overlaps, contingency, merge_shared, partition, shared_pixels
 from tests.support.pairs import pairs
 
 
