@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
+from models.base.geometry import round_up
 from pipeline.base.arrays import STRIP_PX, Array, WritableArray, bands, blocks
 from pipeline.base.errors import SlideError
 from pipeline.runtime.parallel_blocks import in_order
@@ -101,7 +102,7 @@ def _write_pyramid(
                 tiles,
                 shape=image.shape,
                 dtype=image.dtype,
-                tile=(_TILE_PX, _TILE_PX),
+                tile=_tile_px(image.shape),
                 compression=_COMPRESSION,
                 photometric="minisblack",
                 subifds=len(steps) - 1 if index == 0 else None,
@@ -122,6 +123,14 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
+def _tile_px(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return rows and columns of a tile: multiples of 16 (TIFF 6.0), no more than a small image needs."""
+    if max(shape) > _TILE_PX:
+        return _TILE_PX, _TILE_PX
+    rows, columns = (round_up(length, 16) for length in shape)
+    return rows, columns
+
+
 def _compressed_tiles(image: Array, below: WritableArray | None) -> Generator[bytes, None, None]:
     """Yield the tiles of a level, compressed in threads, and write every second pixel into the level below."""
     for tiles in in_order(partial(_compress, image, region, below) for region in blocks(image.shape, STRIP_PX)):
@@ -133,10 +142,11 @@ def _compress(image: Array, region: tuple[slice, slice], below: WritableArray | 
     block = np.asarray(image[region])
     if below is not None:
         below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
-    missing = [(0, -length % _TILE_PX) for length in block.shape]
+    tile_px = _tile_px(image.shape)
+    missing = [(0, -length % side) for length, side in zip(block.shape, tile_px, strict=True)]
     whole = np.pad(block, missing) if any(np.ravel(missing)) else block
     encode = tifffile.TIFF.COMPRESSORS[_COMPRESSION]
-    tiles = (np.ascontiguousarray(whole[:, columns]) for columns in bands(whole.shape[1], _TILE_PX))
+    tiles = (np.ascontiguousarray(whole[:, columns]) for columns in bands(whole.shape[1], tile_px[1]))
     return [encode(tile) for tile in tiles]
 
 

@@ -73,7 +73,7 @@ class BatchConfig(Section):
     """Which slides share a job; it decides nothing about their results."""
 
     samples: int = Field(
-        256, ge=1, description="Most slides of a batch: the slides of a folder that a job works through together."
+        1000, ge=1, description="Most slides of a batch: the slides of a folder that a job works through together."
     )
     size_mb: Positive = Field(
         2000.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -38,8 +39,12 @@ class Section(BaseModel):
         """Read `1e-3` as a number where one can be: YAML 1.1 takes it for text, since it has no point."""
         if not isinstance(values, dict):
             return values
-        numbers = {name for name, field in cls.model_fields.items() if "float" in repr(field.annotation)}
-        return {name: _number(value) if name in numbers else value for name, value in values.items()}
+        return {name: _number(value) if name in _numbers_of(cls) else value for name, value in values.items()}
+
+
+@cache
+def _numbers_of(section: type[Section]) -> set[str]:
+    return {name for name, field in section.model_fields.items() if "float" in repr(field.annotation)}
 
 
 def _number(value: Any) -> Any:

@@ -53,8 +53,11 @@ def test_every_pixel_is_read_once(tmp_path, generator):
     assert [path.name for path in tmp_path.iterdir()] == ["x.ome.tiff"]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (600, 700), (520, 8200)])
-def test_any_number_of_threads_gives_the_bytes_that_tifffile_writes(tmp_path, generator, rows, columns):
+@pytest.mark.parametrize(
+    ("rows", "columns", "tile"),
+    [(1, 1, (16, 16)), (256, 512, (256, 512)), (30, 500, (32, 512)), (513, 9, (512, 512)), (520, 8200, (512, 512))],
+)
+def test_any_number_of_threads_gives_the_bytes_that_tifffile_writes(tmp_path, generator, rows, columns, tile):
     """tifffile cuts, pads and compresses the tiles of an array itself."""
     image = generator.integers(0, 9, (rows, columns), dtype=np.uint32)
     written = []
@@ -64,7 +67,7 @@ def test_any_number_of_threads_gives_the_bytes_that_tifffile_writes(tmp_path, ge
             write_label_images(path, {"instances": image}, pixel_size_um=None, annotations={})
             written.append(path.read_bytes())
     assert written[0] == written[1] == written[2]
-    tifffile.imwrite(tmp_path / "plain.tif", image, tile=(512, 512), compression="zlib")
+    tifffile.imwrite(tmp_path / "plain.tif", image, tile=tile, compression="zlib")
     with tifffile.TiffFile(tmp_path / "plain.tif") as plain, tifffile.TiffFile(tmp_path / "1.ome.tiff") as ours:
         assert [*segments(ours)] == [*segments(plain)]
 
