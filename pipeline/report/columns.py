@@ -31,7 +31,7 @@ _SAMPLE = [
     _text("model", "Name of the network in the configuration.", leading=True),
     _text("group", "Group of the sample sheet: an animal, a patient, a field."),
     _text("status", "done, failed, or waiting for the next run."),
-    _text("stage", "The stage that failed; `drop` if the drop folder refused the slide."),
+    _text("stage", "The stage that failed; drop if the drop folder refused the slide."),
     _text("error_class", "Class of the error; empty if the job did not end."),
     _text("error", "Why it failed or waits."),
     _text("flags", "Warnings: what is doubtful about slide, reference and mask.", leading=True),
@@ -44,7 +44,7 @@ _SAMPLE = [
 ]
 _SHORT = ["sample", "model", "group", "status", "flags", "objects"]
 _PIXELS = [
-    _count("pixels_ignored", "Pixels without annotation (`training.ignored`): they are in no metric."),
+    _count("pixels_ignored", "Pixels without annotation (training.ignored): they are in no metric."),
     _value("pixel_accuracy", "Share of the pixels with the right class."),
     _value(HEADLINE, "Mean Dice of the foreground: of all classes but the first, that have a value.", leading=True),
 ]

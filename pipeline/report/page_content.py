@@ -135,8 +135,9 @@ def doubts_tables(settings: Settings) -> list[Table]:
 def partings_tables(partings: pd.DataFrame) -> list[Table]:
     """Return the table of ways to tell objects apart, or none."""
     caption = (
-        "Objects on the images held back from training, by each way to tell them apart (`masks.instances`) with its "
-        "setting: mean F1 over IoU 0.5 to 0.9, and adapted Rand error. `auto` uses the best one (`masks.criterion`)."
+        "Objects on the images held back from training, by each way to tell them apart (masks.instances) with its best "
+        "settings: mean F1 over IoU 0.5 to 0.9, and adapted Rand error. The way that is used is marked; model.json has "
+        "all settings that were compared."
     )
     table = _table("Objects", caption, partings, digits=4)
     return [table] if table.rows else []

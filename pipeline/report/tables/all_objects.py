@@ -18,7 +18,7 @@ _COLUMNS = [
     Column("sample", "Path of the slide below the drop folder, without its suffix."),
     Column("model", "Name of the network in the configuration."),
     Column("group", "Group of the sample sheet: an animal, a patient, a field."),
-    Column("id", "Its number in the image `instances` of the mask, from 1.", digits=0),
+    Column("id", "Its number in the image named instances of the mask, from 1.", digits=0),
     Column("class", "Its class."),
     Column("area_px", "Its pixels.", digits=0),
     Column("area_um2", "The same in µm²; empty if the pixel size is not known.", digits=2),

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.base.errors import SlidemillError
-from pipeline.networks.model_card import card_path, read_card
+from pipeline.networks.model_card import Parting, card_path, read_card
 from pipeline.project.stage_settings import masks_of, network_file
+from pipeline.settings.masks import Criterion
 from pipeline.settings.schema import Settings
 
 
 def partings_table(config: Settings) -> pd.DataFrame:
-    """Return a row for each network and way, in the order they were compared; those without a table are left out.
+    """Return a row for each network and way, with its best settings and those in use; ``model.json`` has all.
 
     Returns
     -------
     DataFrame
-        ``model``, ``way`` (of ``masks.instances``, and its setting), ``f1`` (mean over IoU 0.5 to 0.9),
+        ``model``, ``way`` (of ``masks.instances``), ``settings``, ``f1`` (mean over IoU 0.5 to 0.9),
         ``adapted_rand_error``, and ``used``: whether the masks of this run are made so.
     """
     rows = []
@@ -29,15 +31,28 @@ def partings_table(config: Settings) -> pd.DataFrame:
         except SlidemillError:
             continue
         masks = masks_of(config.masks, weights).model_dump()
+        best = list(_best_of_ways(table, config.masks.criterion))
         for one in table:
-            name, *more = one.settings.values()
-            rows.append(
-                {
-                    "model": model,
-                    "way": " ".join(map(str, [name, *more])),
-                    "f1": one.f1,
-                    "adapted_rand_error": one.rand,
-                    "used": "yes" if one.settings.items() <= masks.items() else "",
-                }
-            )
-    return pd.DataFrame(rows, columns=["model", "way", "f1", "adapted_rand_error", "used"])
+            is_used = one.settings.items() <= masks.items()
+            if one in best or is_used:
+                way, *more = one.settings.items()
+                rows.append(
+                    {
+                        "model": model,
+                        "way": way[1],
+                        "settings": ", ".join(f"{name} {value}" for name, value in more),
+                        "f1": one.f1,
+                        "adapted_rand_error": one.rand,
+                        "used": "yes" if is_used else "",
+                    }
+                )
+    return pd.DataFrame(rows, columns=["model", "way", "settings", "f1", "adapted_rand_error", "used"])
+
+
+def _best_of_ways(table: list[Parting], criterion: Criterion) -> Iterator[Parting]:
+    for way in dict.fromkeys(one.settings["instances"] for one in table):
+        of_way = [one for one in table if one.settings["instances"] == way]
+        if criterion == "rand":
+            yield min(of_way, key=lambda one: 1.0 if one.rand is None else one.rand)
+        else:
+            yield max(of_way, key=lambda one: one.f1 or 0.0)
