@@ -27,9 +27,11 @@ _CHUNK_PX = 512
 PartTable = NDArray[Any]
 Pairs = NDArray[np.int64]
 
-_PART = np.dtype(
-    [("class", "u1"), *((name, "i8") for name in ("area", "first", "top", "left", "bottom", "right"))], align=True
-)
+
+def _table(count: int, dtype: np.dtype[Any]) -> PartTable:
+    """Return the table of so many parts, whose class is a number of this type."""
+    of_pixels = ((name, "i8") for name in ("area", "first", "top", "left", "bottom", "right"))
+    return np.zeros(count, np.dtype([("class", dtype), *of_pixels], align=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,8 @@ def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRI
 
     Parameters
     ----------
-    labels : (rows, columns) array of uint8
-        Class map, 0 = background.
+    labels : (rows, columns) array of uint8 or uint32
+        Class map, 0 = background; or object ids, which take the place of classes.
     scratch : Path
         A folder for the numbers; it must exist as long as the result.
     block_px : (rows, columns)
@@ -83,7 +85,7 @@ def find_parts(labels: Array, *, scratch: Path, block_px: tuple[int, int] = STRI
     chunks = tuple(side if side % _CHUNK_PX else _CHUNK_PX for side in block_px)
     numbers = scratch_array(scratch / "parts.zarr", labels.shape, "uint32", chunks=(chunks[0], chunks[1]))
     found = in_order(partial(_find_in_block, labels, region) for region in blocks(labels.shape, block_px))
-    tables, touching = [np.empty(0, _PART)], [np.empty((0, 2), np.int64)]
+    tables, touching = [_table(0, labels.dtype)], [np.empty((0, 2), np.int64)]
     for block in in_order(partial(_write, numbers, *one) for one in _numbered(found, labels.shape[1])):
         tables.append(block.table)
         touching.append(block.touching)
@@ -136,7 +138,7 @@ def _once(pairs: list[Pairs]) -> Pairs:
 
 
 def _table_of(
-    numbers: NDArray[np.uint32], classes: NDArray[np.uint8], region: tuple[slice, slice], columns: int
+    numbers: NDArray[np.uint32], classes: NDArray[Any], region: tuple[slice, slice], columns: int
 ) -> PartTable:
     """Return the table of the parts of a block, numbered from 0 in the order of their first pixels."""
     begins = np.ones(numbers.shape, dtype=bool)
@@ -148,7 +150,7 @@ def _table_of(
     row, column = row + region[0].start, column + region[1].start
     first = np.empty(number.max() + 1, dtype=np.int64)  # run of each part
     first[number[::-1]] = np.arange(len(number))[::-1]  # of equal numbers, the last assignment holds
-    table = np.zeros(len(first), _PART)
+    table = _table(len(first), classes.dtype)
     table["class"] = classes.ravel()[start[first]]
     table["area"] = np.bincount(number, weights=length)
     table["first"] = row[first] * columns + column[first]
@@ -209,12 +211,12 @@ def clean_classes(parts: Parts, *, min_object_px: float, max_hole_px: float) -> 
     return np.where(hole, highest[whole], classes)
 
 
-def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], PartTable]:
+def unite_objects(parts: Parts, classes: NDArray[Any]) -> tuple[NDArray[np.int64], PartTable]:
     """Unite the touching parts of one class to objects.
 
     Parameters
     ----------
-    classes : (parts,) uint8 array
+    classes : (parts,) uint8 or uint32 array
         0 = background.
 
     Returns
@@ -225,7 +227,7 @@ def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.
         As ``Parts.table``.
     """
     whole, areas = _components(parts, classes)
-    table = np.zeros(len(areas), _PART)
+    table = _table(len(areas), classes.dtype)
     table["area"] = areas
     table["class"][whole] = classes
     for name in ("first", "top", "left"):
@@ -240,7 +242,7 @@ def unite_objects(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.
     return number[whole], table[objects]
 
 
-def _components(parts: Parts, classes: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _components(parts: Parts, classes: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Unite the touching parts of one class; return the component of each part, and the area of each component."""
     one, other = parts.touching[classes[parts.touching[:, 0]] == classes[parts.touching[:, 1]]].T
     graph = scipy.sparse.coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(len(classes),) * 2)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, blocks, lookup
 from pipeline.masks.components import find_objects
+from pipeline.masks.cut import cut
 from pipeline.metrics import surface
 from pipeline.metrics.boundaries import boundary_overlaps, surface_distances, with_cache
 from pipeline.metrics.names import HEADLINE, POOLED, SURFACE, THRESHOLDS
@@ -101,20 +102,27 @@ def copy_mask(classes: Array, instances: Array | None, scratch: Path) -> Labelle
     return _copy(classes, lambda band: band.astype(np.uint8), instances, scratch, no_object=[0])
 
 
-def copy_reference(reference: Slide, config: LabelConfig, scratch: Path) -> LabelledImage:
+def copy_reference(
+    reference: Slide, config: LabelConfig, scratch: Path, *, inside: Array | None = None
+) -> LabelledImage:
     """Copy a reference; its objects are the ids of ``kind: instances``, or the components of each class.
 
     Of a binary mask they are the components too.
+
+    Parameters
+    ----------
+    inside : (1, rows, columns) array or None
+        0 where it does not count: as if these pixels had not been annotated. None: it counts everywhere.
     """
-    pixels = reference.plane()
+    pixels: Array = reference.plane()
     has_ids = config.kind == "instances" and not is_binary_mask(reference, config)
-    return _copy(
-        pixels,
-        partial(class_map, config=config, source=reference.path),
-        pixels if has_ids else None,
-        scratch,
-        no_object=[0] if config.ignored is None else [0, config.ignored],
-    )
+    meaning: Meaning = partial(class_map, config=config, source=reference.path)
+    no_object = [0] if config.ignored is None else [0, config.ignored]
+    if inside is None:
+        return _copy(pixels, meaning, pixels if has_ids else None, scratch, no_object=no_object)
+    classes = cut(LazyArray(pixels.shape, np.dtype(np.uint8), lambda *key: meaning(pixels[key])), inside, IGNORED)
+    ids = cut(pixels, inside, 0) if has_ids else None
+    return _copy(classes, np.asarray, ids, scratch, no_object=no_object)
 
 
 def measure(

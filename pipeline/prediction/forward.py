@@ -207,11 +207,11 @@ def uncertain_of(logits: Tensor) -> Tensor:
 
 
 def crop_to(values: Tensor, tile: Tile) -> Tensor:
-    """Return the part of a tile that is on the slide."""
+    """Return the part of a tile that is computed and on the slide."""
     return values[..., *crop_slices(tile)]
 
 
 def crop_slices(tile: Tile) -> tuple[slice, slice]:
-    """Return the rows and columns of a tile that are on the slide."""
-    rows, columns = tile.write.shape
+    """Return the rows and columns of the output of a window that are its part, and on the slide."""
+    rows, columns = tile.part.shape
     return slice(rows), slice(columns)

@@ -209,7 +209,7 @@ def _write(results: Results, scored: tuple[Batch, Scores | None, dict[str, float
 
 def _share(results: Results, batch: Batch, spent: dict[str, float]) -> None:
     """Divide the seconds of a batch among its slides, by pixels."""
-    pixels = [math.prod(place.tile.write.shape) for place in batch.places]
+    pixels = [math.prod(place.tile.part.shape) for place in batch.places]
     for place, count in zip(batch.places, pixels, strict=True):
         results[place.sample].progress.add_time(spent, count / sum(pixels))
 

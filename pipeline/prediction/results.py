@@ -135,7 +135,9 @@ class SlideResult:
             kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
             self.progress.uncertain_px += int(scores.uncertain[index, *inside].sum())
             heads = None if scores.heads is None else scores.heads[index, :, *inside]
-            self._writer.write(tile.write, scores.labels[index, *inside], kept, heads)
+            labels = _in_tile(tile, scores.labels[index, *inside])
+            assert labels is not None
+            self._writer.write(tile.write, labels, _in_tile(tile, kept, certain=True), _in_tile(tile, heads))
         self.progress.windows += 1
 
     def _write_blended(self, tile: Tile, probabilities: Probabilities) -> None:
@@ -169,7 +171,7 @@ class SlideResult:
     def measurements(self, *, device: str, precision: str, threads: int) -> Measurements:
         """Return what was measured on a complete slide."""
         plan, done = self.target.plan, self.progress
-        pixels = sum(math.prod(tile.write.shape) for tile in plan.tiles())
+        pixels = sum(math.prod(tile.part.shape) for tile in plan.tiles())
         mismatch = Mismatch(differing_px=done.differing_px, compared_px=done.compared_px)
         return Measurements(
             pixels=pixels,
@@ -187,3 +189,19 @@ class SlideResult:
             precision=precision,
             threads=threads,
         )
+
+
+def _in_tile(tile: Tile, values: NDArray[Any] | None, *, certain: bool = False) -> NDArray[Any] | None:
+    """Return the (..., rows, columns) values of the part of a tile with the rest of it: 0, that is background.
+
+    If they are probabilities, the first of their channels is ``certain`` there: 1.
+    """
+    if values is None or tile.part == tile.write:
+        return values
+    whole = np.zeros((*values.shape[:-2], *tile.write.shape), values.dtype)
+    if certain:
+        whole[0] = 1
+    top, left = tile.part.top - tile.write.top, tile.part.left - tile.write.left
+    rows, columns = tile.part.shape
+    whole[..., top : top + rows, left : left + columns] = values
+    return whole

@@ -43,6 +43,7 @@ class Outcome:
     mask: str | None = None
     objects_table: str | None = None
     annotations: str | None = None
+    regions_table: str | None = None
     metrics: str | None = None
     stage: str = ""
     error_class: str = ""
@@ -130,6 +131,7 @@ def _outcome(name: str, sample: Sample, model: str, entries: Entries, reason: Fa
         mask=made("stitch", paths.MASK),
         objects_table=made("objects", paths.OBJECTS),
         annotations=made("objects", paths.ANNOTATIONS),
+        regions_table=made("objects", paths.REGIONS),
         metrics=made("evaluate", paths.METRICS),
         stage=stage,
         error_class=error_class,

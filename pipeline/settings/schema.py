@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pipeline.base.errors import ConfigError
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
+from pipeline.settings.regions import RegionsConfig
 from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Place, Positive, Section
 from pipeline.settings.yaml_file import read_yaml
 
@@ -162,6 +163,7 @@ class Settings(Section):
     references: Place = Field(
         "data/references", description="Optional ground truth under the same relative names; the folder may be missing."
     )
+    regions: RegionsConfig = RegionsConfig()
     samples: Place = Field(
         "config/samples.csv",
         description="Optional sample sheet, a CSV with the column `sample` and any of these: `group` (animal, patient, "

@@ -46,6 +46,8 @@ class Annotation:
         Not empty; it may cross itself. What is inside is told by the even-odd rule.
     name : str or None
         Of its class: QuPath's classification, or the name of an ImageJ ROI without its number (``nucleus-2``).
+    title : str or None
+        Its own name: that of the QuPath object, or the whole name of an ImageJ ROI.
     group : int
         Of an ImageJ ROI; 0 = none.
     z, t : int or None
@@ -57,6 +59,7 @@ class Annotation:
     number: int
     area: BaseGeometry
     name: str | None = None
+    title: str | None = None
     group: int = 0
     z: int | None = None
     t: int | None = None
@@ -187,11 +190,13 @@ def _geojson(path: Path, content: bytes) -> Iterator[Annotation | str]:
             continue
         if geometry["type"] not in _POLYGONAL:
             raise _no_area(path, number, geometry["type"])
-        classification = (feature.get("properties") or {}).get("classification") or {}
+        properties = feature.get("properties") or {}
+        classification = properties.get("classification") or {}
         name = classification.get("name") or ": ".join(classification.get("names", [])) or None
         plane = geometry.get("plane") or {}
         z, t = (_index(path, number, plane.get(axis)) for axis in "zt")
-        yield Annotation(number=number, area=_checked(path, number, _flat(path, number, geometry)), name=name, z=z, t=t)
+        area, title = _checked(path, number, _flat(path, number, geometry)), properties.get("name")
+        yield Annotation(number=number, area=area, name=name, title=None if title is None else str(title), z=z, t=t)
 
 
 def _index(path: Path, number: int, at: Any) -> int | None:
@@ -225,6 +230,7 @@ def _imagej(path: Path, contents: list[bytes]) -> Iterator[Annotation | str]:
             number=number,
             area=_checked(path, number, area),
             name=re.sub(r"[-_]\d+$", "", roi.name or "") or None,
+            title=roi.name or None,
             group=int(roi.group),
             **_place_of(roi),
         )
@@ -258,4 +264,4 @@ def _checked(path: Path, number: int, area: BaseGeometry) -> BaseGeometry:
 
 
 def _no_area(path: Path, number: int, kind: str) -> SlideError:
-    return SlideError(f"{path}: annotation {number} is a {kind}, only areas can be learned; remove it")
+    return SlideError(f"{path}: annotation {number} is a {kind}, only areas can be used; remove it")

@@ -157,7 +157,7 @@ class _Same:
 def _drawing(outlines: _Same, path: Path, config_json: str, grid: _Grid) -> LazyArray:
     """Check all annotations, and index them; a file is drawn for every region that is read."""
     config, annotations = LabelConfig.model_validate_json(config_json), outlines.annotations
-    _check_extent(annotations, path, grid)
+    check_extent(annotations, path, like=grid.path, shape=grid.file_shape)
     classes = [_class_of(annotation, config, path) for annotation in annotations]
     background = config.values[0] if config.kind == "classes" and config.values else 0
     return draw_areas(
@@ -212,15 +212,29 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
-def _check_extent(annotations: list[Annotation], path: Path, grid: _Grid) -> None:
+def check_extent(annotations: Sequence[Annotation], path: Path, *, like: Path, shape: tuple[int, int]) -> None:
+    """Refuse areas that reach beyond their image.
+
+    Parameters
+    ----------
+    path : Path
+        Their file.
+    like, shape : Path, (rows, columns)
+        Their image.
+
+    Raises
+    ------
+    SlideError
+        If one does; it names the first.
+    """
     bounds = shapely.bounds(np.array([annotation.area for annotation in annotations], dtype=object)).reshape(-1, 4)
-    rows, columns = grid.file_shape
+    rows, columns = shape
     beyond = (bounds[:, :2].min(axis=1) < -_BEYOND_PX) | (bounds[:, 2:] > np.array([columns, rows]) + _BEYOND_PX).any(1)
     if beyond.any():
         first = int(beyond.argmax())
         left, top, right, bottom = bounds[first]
         raise SlideError(
             f"{path}: annotation {annotations[first].number} spans rows {top:.0f} to {bottom:.0f} and columns "
-            f"{left:.0f} to {right:.0f}, its image has {rows} rows and {columns} columns ({grid.path}); annotate that "
+            f"{left:.0f} to {right:.0f}, its image has {rows} rows and {columns} columns ({like}); annotate that "
             "image, unscaled"
         )

@@ -20,6 +20,8 @@ from pipeline.project.stage_settings import view_of
 from pipeline.report.pictures import pictures_of_errors, write_pictures
 from pipeline.settings.stage_sections import EvaluateConfig
 from pipeline.slides.labels import warnings_of
+from pipeline.slides.regions import union_of
+from pipeline.tiling.plan import read_plan
 
 
 def run(*, model: str, batch: str, threads: int, memory_mb: int, config: EvaluateConfig) -> None:
@@ -58,9 +60,10 @@ def _evaluate(task: Task, *, config: EvaluateConfig) -> Made:
         if config.probabilities:
             prediction = stack.enter_context(open_prediction(task.path(paths.PREDICTION)))
             probabilities = prediction["probabilities"]  # type: ignore[assignment]
+        inside = _inside(task, shape)
         warnings = [f"its reference: {warning}" for warning in warnings_of(truth, labels)]
         metrics = measure(
-            copy_reference(truth, labels, scratch / "truth"),
+            copy_reference(truth, labels, scratch / "truth", inside=inside),
             copy_mask(predicted.classes, predicted.instances, scratch / "predicted"),
             classes=labels.classes,
             config=config.metrics,
@@ -77,3 +80,8 @@ def _evaluate(task: Task, *, config: EvaluateConfig) -> Made:
             writer.writerow(finite(row).values())
     pictures = write_pictures(drawn, model=task.model, sample=task.sample)
     return Made(files=[output, *pictures], found={"metrics": finite(metrics | origin), "warnings": warnings})
+
+
+def _inside(task: Task, shape: tuple[int, int]) -> Array | None:
+    """Return where a mask that is cut to regions was computed; None of all others."""
+    return union_of(read_plan(task.path(paths.PLAN)).polygons, shape) if task.slide.is_cut else None

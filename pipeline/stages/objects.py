@@ -1,4 +1,4 @@
-"""List the objects of the masks of one batch: a table, polygons and small pictures for each."""
+"""List the objects of the masks of one batch: a table, polygons, sums per region and small pictures for each."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.base import paths
-from pipeline.base.arrays import STRIP_PX, Array, blocks
+from pipeline.base.arrays import Array
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing
 from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
 from pipeline.masks.qupath_geojson import columns_of, features, write_features
+from pipeline.masks.region_table import Members, find_members, region_table, regions_of_objects
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import view_of
 from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pictures
-from pipeline.runtime.parallel_blocks import map_and_merge
 from pipeline.settings.stage_sections import ObjectsConfig
+from pipeline.slides.regions import Regions, read_regions
 from pipeline.slides.slide import Slide, open_slide
 
 
@@ -50,7 +51,7 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Objects
 def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
     view = view_of(config.image, task.slide.row)
     channels = list(dict.fromkeys(view.channels))
-    table, annotations = task.path(paths.OBJECTS), task.path(paths.ANNOTATIONS)
+    table, annotations, sums = (task.path(path) for path in (paths.OBJECTS, paths.ANNOTATIONS, paths.REGIONS))
     with (
         open_slide(
             Path(task.slide.slide), memory_mb=task.memory_mb, view=view.model_copy(update={"channels": channels})
@@ -58,15 +59,20 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         open_mask(task.path(paths.MASK), memory_mb=task.memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
+        replacing(sums) as sums_file,
         tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
     ):
         instances = labels.instances
         if instances is None:
             instances, _ = find_objects(labels.classes, scratch=Path(scratch))
         objects = _measure(image, labels, instances)
-        class_pixels = _class_pixels(labels, len(config.classes))
+        regions = _regions_of(task, image)
+        members = _find_members(labels, objects, regions, len(config.classes))
         columns = columns_of(objects, config.classes, channels, labels.slide.pixel_size_um)
+        leading = {name: columns[name] for name in ("id", "class")}
+        columns = leading | {"regions": regions_of_objects(members, len(objects.ids))} | columns
         pd.DataFrame(columns).to_csv(table_file, index=False)
+        region_table(members, columns, config.classes, labels.slide.pixel_size_um).to_csv(sums_file, index=False)
         outlines = trace_objects(instances, objects)
         found = features(f"{task.model}/{task.sample}", objects, columns, outlines, image.step)
         mask_sha256 = task.before.found["mask_sha256"] if task.before else ""
@@ -79,12 +85,13 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         "median_area_px": _median(areas),
         "area_spread": float(np.log2(areas).std()) if len(areas) else None,
         "class_objects": np.bincount(objects.classes, minlength=len(config.classes)).tolist(),
-        "class_pixels": class_pixels,
+        "class_pixels": members.class_px.tolist(),
         "class_median_area_px": [_median(areas[objects.classes == number]) for number in range(len(config.classes))],
         "pixel_size_um": list(labels.slide.pixel_size_um) if labels.slide.pixel_size_um else None,
         "picture_px": list(picture_shape(image.shape)),
+        "regions": len(members.names) if task.slide.regions else 0,
     }
-    return Made(files=[table, annotations, *pictures], found=measured)
+    return Made(files=[table, annotations, sums, *pictures], found=measured)
 
 
 def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
@@ -104,17 +111,16 @@ def _median(areas_px: NDArray[Any]) -> float | None:
     return float(np.median(areas_px)) if len(areas_px) else None
 
 
-def _class_pixels(mask: Mask, num_classes: int) -> list[int]:
-    """Return the number of pixels of each class."""
+def _regions_of(task: Task, image: Slide) -> Regions | None:
+    """Return the regions of a sample: those that were drawn, else the tissue that was found; None: the whole slide."""
+    drawn, tissue = task.slide.regions, task.path(paths.TISSUE)
+    if drawn is None and not tissue.is_file():
+        return None
+    return read_regions(Path(drawn) if drawn else tissue, image, memory_mb=task.memory_mb)
 
-    def count(region: tuple[slice, slice]) -> NDArray[np.int64]:
-        return np.bincount(np.asarray(mask.classes[region]).ravel(), minlength=256)
 
-    counts = map_and_merge(count, blocks(mask.slide.shape, STRIP_PX), partial(np.sum, axis=0))
-    if (highest := int(np.flatnonzero(counts)[-1])) >= num_classes:
-        raise SlideError(
-            f"{mask.slide.path}: the mask has class {highest} (counted from 0), but {num_classes} classes are "
-            f"configured; {REMAKE}"
-        )
-    pixels: list[int] = counts[:num_classes].tolist()
-    return pixels
+def _find_members(mask: Mask, objects: ObjectTable, regions: Regions | None, num_classes: int) -> Members:
+    try:
+        return find_members(mask.classes, objects.centroids_px, regions, num_classes=num_classes)
+    except ValueError as error:
+        raise SlideError(f"{mask.slide.path}: {error}; {REMAKE}") from error

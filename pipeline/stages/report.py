@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from pipeline.report.page_content import (
 )
 from pipeline.report.provenance import collect_origin
 from pipeline.report.results import results_table
-from pipeline.report.tables.all_objects import write_objects
+from pipeline.report.tables.all_objects import gather
 from pipeline.report.tables.class_summary import class_summary
 from pipeline.report.tables.cohort import pair, summarize
 from pipeline.report.tables.comparison import rank_models
 from pipeline.report.tables.data_dictionary import data_dictionary
 from pipeline.report.tables.folds import folds_table
 from pipeline.report.tables.partings import partings_table
+from pipeline.report.tables.regions import regions_tables
 from pipeline.report.verification import verification_tables
 from pipeline.settings.schema import Settings
 
@@ -70,7 +72,8 @@ def run(*, output: Path, config: Settings) -> None:
     }
     for path, content in written.items():
         _write_table(_below(output, path), content)
-    write_objects(_below(output, paths.ALL_OBJECTS), found, groups)
+    gather(_below(output, paths.ALL_OBJECTS), found, groups, table_of=attrgetter("objects_table"))
+    gather(_below(output, paths.ALL_REGIONS), found, groups, table_of=attrgetter("regions_table"))
     drawn = draw_figures(evidence, summary, config)
     for name, figure in drawn.items():
         write_text(_below(output, paths.FIGURE.format(figure=name)), figure.svg)
@@ -80,6 +83,7 @@ def run(*, output: Path, config: Settings) -> None:
         *verifications,
         *validation,
         *cohort_tables(summary, pairs),
+        *regions_tables(found),
         *partings_tables(partings_table(config)),
         *doubts_tables(config),
     ]

@@ -11,6 +11,7 @@ from pipeline.base import paths
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, replacing, sha256
+from pipeline.masks.cut import cut_images
 from pipeline.masks.instances import mask_images, pixel_area, with_areas
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.prediction.store import head_of, open_prediction
@@ -18,6 +19,7 @@ from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import StitchConfig
+from pipeline.slides.regions import union_of
 from pipeline.tiling.plan import read_plan
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
             pixel_um2=pixel_um2,
             scratch=Path(scratch),
         )
+        if plan.regions is not None:
+            images = cut_images(images, union_of(plan.polygons, plan.grid.shape), scratch=Path(scratch))
         made_from = {"slide": plan.slide_sha256, "weights": predicted.get("weights_sha256", "")}
         about = {"sample": task.sample, "classes": ", ".join(config.classes)}
         write_label_images(

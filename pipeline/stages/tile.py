@@ -1,22 +1,27 @@
-"""Plan which tiles cover the slides of one batch, and measure their intensities and appearance."""
+"""Plan which tiles cover the slides of one batch, measure their intensities and appearance, outline their tissue."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
-from pipeline.base.files import provenance, write_json
+from pipeline.base.files import provenance, replacing, write_json
+from pipeline.masks.qupath_geojson import write_features
+from pipeline.masks.tissue_outline import tissue_feature
 from pipeline.networks.model_card import ModelCard, card_path, read_card
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import view_of
 from pipeline.settings.stage_sections import TileConfig
 from pipeline.slides.appearance import appearance, windows
 from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.slide import open_slide
-from pipeline.tiling.plan_slide import plan_slide
+from pipeline.slides.regions import read_regions
+from pipeline.slides.slide import Slide, open_slide
+from pipeline.tiling.plan_slide import plan_open_slide, tissue_of
+from pipeline.tiling.tissue import Tissue
 
 _PIXEL_SIZE_TOLERANCE = 0.2  # a larger difference from the training is a warning
 
@@ -52,22 +57,38 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
 
 
 def _plan(task: Task, *, card: ModelCard, card_sha256: str, config: TileConfig) -> Made:
-    slide, output = Path(task.slide.slide), task.path(paths.PLAN)
+    path, output = Path(task.slide.slide), task.path(paths.PLAN)
     of_slide = config.model_copy(update={"image": view_of(config.image, task.slide.row)})
-    plan = plan_slide(slide, card, task.memory_mb, of_slide)
-    with open_slide(slide, memory_mb=task.memory_mb, view=of_slide.image) as opened:
-        warnings = [*opened.inspect(), *pixel_size_warning(opened.pixel_size_um, card.pixel_size_um)]
-        look = appearance([opened.read(rows, columns) for rows, columns in windows(opened.shape)])
-    if not all(math.isfinite(number) for number in look.values()):
-        raise SlideError(f"{slide}: pixels are NaN or infinite; replace them")
-    write_json(output, plan.to_dict() | {"provenance": provenance("tile", of_slide, model_json=card_sha256)})
+    with open_slide(path, memory_mb=task.memory_mb, view=of_slide.image) as slide:
+        inside = Path(task.slide.regions) if task.slide.regions and task.slide.is_cut else None
+        regions = None if inside is None else read_regions(inside, slide, memory_mb=task.memory_mb)
+        tissue = tissue_of(slide, of_slide)
+        plan = plan_open_slide(slide, card, task.memory_mb, of_slide, tissue=tissue, regions=regions)
+        warnings = [*slide.inspect(), *pixel_size_warning(slide.pixel_size_um, card.pixel_size_um)]
+        look = appearance([slide.read(rows, columns) for rows, columns in windows(slide.shape)])
+        if not all(math.isfinite(number) for number in look.values()):
+            raise SlideError(f"{path}: pixels are NaN or infinite; replace them")
+        origin = provenance("tile", of_slide, model_json=card_sha256)
+        files = [output, *_write_tissue(task.path(paths.TISSUE), tissue, slide, origin)]
+    write_json(output, plan.to_dict() | {"provenance": origin})
     found = {
         "pixels": math.prod(plan.grid.shape),
         "slide_sha256": plan.slide_sha256,
         "appearance": look,
         "warnings": warnings,
     }
-    return Made(files=[output], found=found)
+    return Made(files=files, found=found)
+
+
+def _write_tissue(path: Path, tissue: Tissue | None, slide: Slide, origin: dict[str, Any]) -> list[Path]:
+    """Write the outlines of the tissue, and return the file; none, also no old one, where none was found."""
+    path.unlink(missing_ok=True)
+    if tissue is None or not tissue.stained.any():
+        return []
+    with replacing(path) as temporary:
+        feature = tissue_feature(tissue.stained, tissue.cell_px, slide)
+        write_features(temporary, [feature], origin)
+    return [path]
 
 
 def pixel_size_warning(slide: PixelSize | None, training: PixelSize | None) -> list[str]:

@@ -62,11 +62,13 @@ class Cut(NamedTuple):
 class Tile:
     """One inference window: ``read`` is what the network sees, ``write`` what it contributes.
 
-    After the ``cut``, logits are those of ``write`` in whole strides, and of what is blended around it.
+    After the ``cut``, logits are those of ``part`` in whole strides, and of what is blended around it. The part is all
+    of ``write``, unless the rest of it is left out: background.
     """
 
     read: Region
     write: Region
+    part: Region
     cut: Cut
 
 
@@ -198,26 +200,30 @@ class Grid:
         """Yield the tiles row by row."""
         for rows, columns in blocks(self.shape, self.tile):
             write = Region(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
-            yield self._tile(write)
+            yield self.narrowed(write, write)
 
-    def _tile(self, write: Region) -> Tile:
-        rows, columns = (round_up(length, self.stride_px) for length in write.shape)
-        bottom, right = write.top + rows, write.left + columns
+    def narrowed(self, write: Region, part: Region) -> Tile:
+        """Return the tile of a ``write`` region of which only a ``part`` is computed.
+
+        The part begins whole strides from the beginning of the region, and ends likewise, or where the region does.
+        """
+        rows, columns = (round_up(length, self.stride_px) for length in part.shape)
+        bottom, right = part.top + rows, part.left + columns
         ends = [round_up(length, self.stride_px) + self.surround_px for length in self.shape]
         read = Region(
-            top=max(write.top - self.halo_px, -self.surround_px),
-            left=max(write.left - self.halo_px, -self.surround_px),
+            top=max(part.top - self.halo_px, -self.surround_px),
+            left=max(part.left - self.halo_px, -self.surround_px),
             bottom=min(bottom + self.halo_px, ends[0]),
             right=min(right + self.halo_px, ends[1]),
         )
         kept = self.overlap_px
         cut = Cut(
-            top=write.top - read.top - kept,
-            left=write.left - read.left - kept,
+            top=part.top - read.top - kept,
+            left=part.left - read.left - kept,
             bottom=read.bottom - bottom - kept,
             right=read.right - right - kept,
         )
-        return Tile(read=read, write=write, cut=cut)
+        return Tile(read=read, write=write, part=part, cut=cut)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import shapely.geometry
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from pipeline.base.errors import ConfigError, SlidemillError
 from pipeline.base.files import read_json
 from pipeline.networks.model_card import ModelCard
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
-from pipeline.tiling.grid import Grid, Tile
+from pipeline.tiling.grid import Grid, Region, Tile
+from pipeline.tiling.inside import parts_inside
 from pipeline.tiling.memory_budget import largest_window_px
 
 _BLENDED_PX = 512  # tiles of networks with global context
@@ -26,7 +30,12 @@ _BLENDED_PX = 512  # tiles of networks with global context
 class SlidePlan:
     """The plan of a slide.
 
-    ``tissue`` lists the tiles to segment as runs [first, stop) of their numbers, row by row; None: all of them.
+    Attributes
+    ----------
+    tissue : list of (first, stop) or None
+        The tiles that are no glass, as runs of their numbers, row by row; None: all of them.
+    regions : list of dict or None
+        The polygons that the mask is cut to, as geometries of GeoJSON in pixels of the grid; None: it is not cut.
     """
 
     slide: Path
@@ -36,32 +45,47 @@ class SlidePlan:
     statistics: list[Statistics]
     pixel_size_um: tuple[float, float] | None
     tissue: list[tuple[int, int]] | None = None
+    regions: list[dict[str, Any]] | None = None
 
     @property
     def count(self) -> int:
         """Number of tiles to segment."""
-        return int(self._holds_tissue().sum())
+        return int(self._are_segmented.sum())
+
+    @property
+    def polygons(self) -> list[BaseGeometry]:
+        """Those that the mask is cut to, none if it is not cut."""
+        return [shapely.geometry.shape(polygon) for polygon in self.regions or []]
 
     def without(self, first: int) -> Self:
         """Return the plan without the ``first`` tiles that are to be segmented."""
-        numbers = np.flatnonzero(self._holds_tissue())
+        numbers = np.flatnonzero(self._are_segmented)
         start = int(numbers[first])
         runs = [(0, self.grid.count)] if self.tissue is None else self.tissue
         return replace(self, tissue=[(max(begin, start), stop) for begin, stop in runs if stop > start])
 
     def tiles(self) -> Iterator[Tile]:
-        """Yield the tiles to segment, row by row."""
-        return compress(self.grid.tiles(), self._holds_tissue())
+        """Yield the tiles to segment, row by row; of those in regions, the part that is needed."""
+        for number, tile in compress(enumerate(self.grid.tiles()), self._are_segmented):
+            yield tile if self._parts is None else self.grid.narrowed(tile.write, self._parts[number])
 
     def glass(self) -> Iterator[Tile]:
         """Yield the other tiles, which are background."""
-        return compress(self.grid.tiles(), ~self._holds_tissue())
+        return compress(self.grid.tiles(), ~self._are_segmented)
 
-    def _holds_tissue(self) -> NDArray[np.bool_]:
-        holds = np.full(self.grid.count, self.tissue is None)
+    @cached_property
+    def _are_segmented(self) -> NDArray[np.bool_]:
+        held = np.full(self.grid.count, self.tissue is None)
         for first, stop in self.tissue or []:
-            holds[first:stop] = True
-        return holds
+            held[first:stop] = True
+        return held if self._parts is None else held & np.isin(np.arange(self.grid.count), list(self._parts))
+
+    @cached_property
+    def _parts(self) -> dict[int, Region] | None:
+        """The parts of tiles in regions; None: all, also if tiles are blended, since each needs its neighbours."""
+        if self.regions is None or self.grid.overlap_px:
+            return None
+        return parts_inside(self.polygons, self.grid)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -79,6 +103,7 @@ class SlidePlan:
             statistics=[Statistics(**channel) for channel in content["statistics"]],
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
             tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
+            regions=content["regions"],
         )
 
 

@@ -38,8 +38,19 @@ _VISIBLE = 12  # tissue is at least this much darker than glass, in any colour
 
 @dataclass(frozen=True, kw_only=True)
 class Tissue:
-    """Which cells of a slide may hold tissue, (rows, columns) bool, and the sides of a cell in px of the slide."""
+    """Where a slide has tissue.
 
+    Attributes
+    ----------
+    stained : (rows, columns) bool array
+        Cells of the slide in which something is visible.
+    cells : (rows, columns) bool array
+        Those that may hold tissue: a margin around them too.
+    cell_px : (float, float)
+        Sides of a cell in px of the slide.
+    """
+
+    stained: NDArray[np.bool_]
     cells: NDArray[np.bool_]
     cell_px: tuple[float, float]
 
@@ -76,7 +87,8 @@ def find_tissue(slide: Slide) -> Tissue | None:
     if threshold is None:
         return None
     margin = [2 * math.ceil(_MARGIN_PX / side) + 1 for side in cell_px]
-    return Tissue(cells=scipy.ndimage.maximum_filter(darkest > threshold, size=margin), cell_px=cell_px)
+    stained = darkest > threshold
+    return Tissue(stained=stained, cells=scipy.ndimage.maximum_filter(stained, size=margin), cell_px=cell_px)
 
 
 def runs_with_tissue(tissue: Tissue, grid: Grid) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ rule report:
         paths.COLUMNS,
         in_report(paths.SUMMARY, "Metrics", "classes of each slide"),
         paths.ALL_OBJECTS,
+        paths.ALL_REGIONS,
         in_report(paths.COMPARISON, "Metrics", "all models"),
         in_report(paths.COHORT, "Metrics", "cohort"),
         in_report(paths.PAIRED, "Metrics", "models in pairs"),

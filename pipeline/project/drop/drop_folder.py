@@ -18,7 +18,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json, state_of, state_text, stats_of, write_json
 from pipeline.project.batches import assign_batches
-from pipeline.project.drop.image_files import ANNOTATION_SUFFIXES, SUFFIXES, list_images, parts_of
+from pipeline.project.drop.image_files import ANNOTATION_SUFFIXES, SUFFIXES, Refused, list_images, parts_of
 from pipeline.project.drop.names import matched
 from pipeline.project.drop.partial_tiff import is_partial
 from pipeline.project.sample_sheet import SheetRow, read_rows
@@ -37,8 +37,12 @@ class Sample:
     ----------
     slide : str
         Its path; if it is refused, as printable text.
-    version, reference_version : str
-        Bytes and time of the last change of slide and reference; a file that replaces another has another version.
+    regions : str or None
+        The path of the outlines of its regions.
+    version, reference_version, regions_version : str
+        Bytes and time of the last change of these files; a file that replaces another has another version.
+    is_cut : bool
+        Whether it is segmented in its regions only.
     pixel_size_um, channels
         From the sample sheet.
     batch : str
@@ -51,8 +55,11 @@ class Sample:
 
     slide: str
     reference: str | None = None
+    regions: str | None = None
     version: str = ""
     reference_version: str = ""
+    regions_version: str = ""
+    is_cut: bool = False
     pixel_size_um: float | None = None
     channels: tuple[int | str, ...] | None = None
     batch: str = ""
@@ -85,6 +92,11 @@ class Sample:
     def truth(self) -> str:
         """What its true labels depend on; empty without a reference."""
         return f"{self.reference}, {self.reference_version}" if self.reference else ""
+
+    @property
+    def outlines(self) -> str:
+        """What its regions depend on; empty without such a file."""
+        return f"{self.regions}, {self.regions_version}" if self.regions else ""
 
     @property
     def row(self) -> SheetRow:
@@ -127,8 +139,10 @@ def find_samples(settings: Settings, *, now_s: float | None = None) -> Samples:
     """Return all slides in the drop folder by sample id, sorted; ``now_s`` is the time since the epoch."""
     now_s = time.time() if now_s is None else now_s
     slides, refused = list_images(Path(settings.slides), follow_links=False)
-    references, unusable = list_images(Path(settings.references), SUFFIXES + ANNOTATION_SUFFIXES, follow_links=True)
-    reference_of, unusable_of = matched(slides, references), matched(slides, unusable)
+    kinds = {
+        "reference": _beside(slides, settings.references, SUFFIXES + ANNOTATION_SUFFIXES),
+        "regions": _beside(slides, settings.regions.folder, ANNOTATION_SUFFIXES),
+    }
     rows = read_rows(Path(settings.samples), [*slides, *refused], channels=len(settings.image.channels))
     last = last_run()
     samples = {name: Sample(slide=str(path), refused=reason) for name, (path, reason) in refused.items()}
@@ -136,17 +150,28 @@ def find_samples(settings: Settings, *, now_s: float | None = None) -> Samples:
         sample = _look_at(slide, last.samples.get(name), settings.settle_s, now_s)
         if sample is None:
             continue
-        if name in unusable_of:
-            sample = replace(sample, refused=f"its reference: {unusable_of[name][1].reason}")
         if name in rows:
             sample = replace(sample, pixel_size_um=rows[name].pixel_size_um, channels=rows[name].channels)
-        if name in reference_of:
-            _, path = reference_of[name]
-            sample = replace(sample, reference=str(path), reference_version=state_of(path, *parts_of(path)))
-        samples[name] = sample
+        for kind, (usable, unusable) in kinds.items():
+            if name in unusable:
+                sample = replace(sample, refused=f"its {kind}: {unusable[name][1].reason}")
+            if name in usable:
+                _, path = usable[name]
+                found: dict[str, Any] = {kind: str(path), f"{kind}_version": state_of(path, *parts_of(path))}
+                sample = replace(sample, **found)
+        is_cut = sample.regions is not None and settings.regions.compute == "inside"
+        samples[name] = replace(sample, is_cut=is_cut)
     sizes_mb = {name: sample.size_mb for name, sample in samples.items() if sample.is_ready or name in last.batches}
     batches = assign_batches(sizes_mb, last.batches, rows, settings.batches)
     return {name: replace(sample, batch=batches.get(name, "")) for name, sample in sorted(samples.items())}
+
+
+def _beside(
+    slides: Iterable[str], folder: str, suffixes: tuple[str, ...]
+) -> tuple[dict[str, tuple[str, Path]], dict[str, tuple[str, Refused]]]:
+    """Return the files of a folder that belong to slides, by sample, and those that cannot be used."""
+    found, refused = list_images(Path(folder), suffixes, follow_links=True)
+    return matched(slides, found), matched(slides, refused)
 
 
 def settle(settings: Settings, samples: Samples) -> Samples:

@@ -1,4 +1,4 @@
-"""Files that a run makes no use of, each kind in one line: no format of slides, or a reference that no slide has."""
+"""Files that a run makes no use of, each kind in one line: no format that it reads, or of a slide that is not there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".filepart", ".t
 
 
 def unused_files(settings: Settings, samples: Samples, training_images: Collection[str]) -> list[str]:
-    """Return a line for each kind of file in the folders of slides, references and labels that nothing uses.
+    """Return a line for each kind of file in the folders of slides, references, regions and labels that nothing uses.
 
     Parameters
     ----------
@@ -34,29 +34,51 @@ def unused_files(settings: Settings, samples: Samples, training_images: Collecti
         Names of the training images; empty if nothing is trained.
     """
     lines = list(_no_slides(Path(settings.slides), samples))
-    lines += _without_partner(Path(settings.references), samples, "reference", "slide")
+    lines += _without_partner(Path(settings.references), samples, "references", "slide")
+    lines += _no_outlines(Path(settings.regions.folder))
+    lines += _without_partner(Path(settings.regions.folder), samples, "files of regions", "slide", ANNOTATION_SUFFIXES)
     if training_images:
-        lines += _without_partner(Path(settings.training.labels), training_images, "label image", "training image")
+        lines += _without_partner(Path(settings.training.labels), training_images, "label images", "training image")
     return lines
 
 
 def _no_slides(folder: Path, samples: Samples) -> Iterator[str]:
     parts = {part for sample in samples.values() for part in parts_of(Path(sample.slide))}
-    by_suffix: dict[str, list[str]] = defaultdict(list)
+    names = []
     for relative, _, reason in visible_files(folder, "", follow_links=False):
         path = folder / relative
         if not reason and sample_id(relative) is None and path not in parts and parts.isdisjoint(path.parents):
-            by_suffix[PurePosixPath(relative).suffix.lower()].append(relative)
-    for suffix, names in sorted(by_suffix.items()):
-        why = "not downloaded completely" if suffix in _UNFINISHED else "no format of slides"
+            names.append(relative)
+    yield from _by_suffix(folder, names, "no format of slides")
+
+
+def _no_outlines(folder: Path) -> Iterator[str]:
+    files = visible_files(folder, "", follow_links=True)
+    names = [name for name, _, reason in files if not reason and sample_id(name, ANNOTATION_SUFFIXES) is None]
+    yield from _by_suffix(folder, names, f"no outlines ({', '.join(ANNOTATION_SUFFIXES)})")
+
+
+def _by_suffix(folder: Path, names: list[str], why: str) -> Iterator[str]:
+    """Yield a line for the files of each suffix."""
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_suffix[PurePosixPath(name).suffix.lower()].append(name)
+    for suffix, alike in sorted(by_suffix.items()):
+        reason = "not downloaded completely" if suffix in _UNFINISHED else why
         kind = f"*{suffix}" if suffix else "without suffix"
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield printable(f"{folder / min(names)}{more} ({kind}): not used: {why}")
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        yield printable(f"{folder / min(alike)}{more} ({kind}): not used: {reason}")
 
 
-def _without_partner(folder: Path, names: Collection[str], what: str, partner: str) -> Iterator[str]:
-    """Yield a line for references, or labels, that belong to no image."""
-    found, _ = list_images(folder, SUFFIXES + ANNOTATION_SUFFIXES, follow_links=True)
+def _without_partner(
+    folder: Path,
+    names: Collection[str],
+    what: str,
+    partner: str,
+    suffixes: tuple[str, ...] = SUFFIXES + ANNOTATION_SUFFIXES,
+) -> Iterator[str]:
+    """Yield a line for references, regions or labels that belong to no image."""
+    found, _ = list_images(folder, suffixes, follow_links=True)
     matches = matched(names, found)
     used = {own for own, _ in matches.values()}
     left = [name for name in found if name not in used]
@@ -64,4 +86,4 @@ def _without_partner(folder: Path, names: Collection[str], what: str, partner: s
         near = nearest_to(name, set(names) - matches.keys())
         yield printable(f"{found[name]}: not used: there is no {partner} {name!r}{near}")
     if len(left) > _MOST_NAMES:
-        yield f"{folder}: {len(left) - _MOST_NAMES} more {what}s are not used"
+        yield f"{folder}: {len(left) - _MOST_NAMES} more {what} are not used"

@@ -17,7 +17,7 @@ from pipeline.base.files import identity_of, read_json, sha256
 from pipeline.project.drop.drop_folder import Sample
 
 # Stages of a sample, in their order, each with its algorithm: a number that is raised when its results change.
-ALGORITHMS = {"tile": 5, "predict": 1, "stitch": 2, "objects": 4, "evaluate": 6}
+ALGORITHMS = {"tile": 6, "predict": 1, "stitch": 2, "objects": 5, "evaluate": 6}
 NETWORK_ALGORITHMS = {"weigh": 3, "train": 3, "combine": 1, "validate": 4}
 # The stage that each of them continues; `tile` begins with the slide and the description of the network.
 BEFORE = {"predict": "tile", "stitch": "predict", "objects": "stitch", "evaluate": "stitch"}
@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = {"predict": {"probabilities", "compile", "masks"}}
 _OF_PIXELS = {"weigh", "train"}  # stages that take pixels alone
 _SIZES = {"fallback_pixel_size_um", "stated_pixel_size_um"}
 PIXEL_SIZE = "pixel size in the sample sheet"
+REGIONS = "file of regions"
 _OF_TRAINING = {"metrics", "validation", "appearance", "objects", "provenance", "parting"}  # in model.json
 _LENGTH = 20
 
@@ -111,13 +112,15 @@ def inputs_of(stage: str, sample: Sample, *, before: str, plan: str, network: Ne
     network : Network
         Used by the first two stages.
     """
+    regions = {REGIONS: sample.outlines} if sample.regions else {}
     if stage == "tile":
-        return {"slide": sample.file, PIXEL_SIZE: str(sample.pixel_size_um), "network": network.card[:_LENGTH]}
+        made_from = {"slide": sample.file, PIXEL_SIZE: str(sample.pixel_size_um), "network": network.card[:_LENGTH]}
+        return made_from | (regions if sample.is_cut else {})
     if stage == "predict":
         return {"before": before, "network": f"{network.weights[:_LENGTH]} {network.card[:_LENGTH]}"}
     if stage == "stitch":
         return {"before": before, "plan": plan}
-    return {"before": before} | ({"reference": sample.truth} if stage == "evaluate" else {})
+    return {"before": before} | ({"reference": sample.truth} if stage == "evaluate" else regions)
 
 
 def network_fingerprint(weights: Path) -> Network:

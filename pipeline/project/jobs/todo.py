@@ -33,10 +33,15 @@ PICTURES = {
 }
 # Files of a sample that must be there. A prediction may be deleted: it is made again when a mask needs it.
 FILES = {
-    "tile": (paths.PLAN,),
+    "tile": (paths.PLAN, paths.TISSUE),
     "predict": (),
     "stitch": (paths.MASK,),
-    "objects": (paths.OBJECTS, paths.ANNOTATIONS, *(paths.PICTURE[name] for name in PICTURES["objects"])),
+    "objects": (
+        paths.OBJECTS,
+        paths.ANNOTATIONS,
+        paths.REGIONS,
+        *(paths.PICTURE[name] for name in PICTURES["objects"]),
+    ),
     "evaluate": (paths.METRICS, *(paths.PICTURE[name] for name in PICTURES["evaluate"])),
 }
 _OF_EVERY = [pattern for stage in STAGES[:-1] for pattern in FILES[stage]]
@@ -141,7 +146,7 @@ def _known() -> dict[str, dict[str, str]]:
 
 def _identity(model: str, batch: str, members: Samples, expected: Expected) -> str:
     """Return the fingerprint of a batch: its slides, settings and network, and the files that were made of them."""
-    slides = [[name, sample.pixels, sample.truth] for name, sample in members.items()]
+    slides = [[name, one.pixels, one.truth, one.outlines, one.is_cut] for name, one in members.items()]
     return identity_of([expected.common(model), slides, states_of(_files_of(model, batch, members))])
 
 

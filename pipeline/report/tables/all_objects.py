@@ -1,10 +1,10 @@
-"""The table ``objects.csv``: the objects of all slides that are done, one below the other."""
+"""The table ``objects.csv``: those of all slides that are done, one below the other; other tables likewise."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.base.files import replacing, spreadsheet_text
@@ -20,6 +20,7 @@ _COLUMNS = [
     Column("group", "Group of the sample sheet: an animal, a patient, a field."),
     Column("id", "Its number in the image named instances of the mask, from 1.", digits=0),
     Column("class", "Its class."),
+    Column("regions", "Names of the regions that its centroid is in, separated by `;`."),
     Column("area_px", "Its pixels.", digits=0),
     Column("area_um2", "The same in µm²; empty if the pixel size is not known.", digits=2),
     Column("centroid_row_px", "Mean row of its pixels; the centre of the first pixel of the slide is 0.", digits=2),
@@ -40,20 +41,27 @@ def columns(channels: Sequence[int | str]) -> list[Column]:
     ]
 
 
-def write_objects(path: Path, found: list[Outcome], groups: Mapping[str, str]) -> None:
-    """Write the objects of all samples that are done, in the order of ``found``, a piece at a time.
+def gather(
+    output: Path, found: list[Outcome], groups: Mapping[str, str], *, table_of: Callable[[Outcome], str | None]
+) -> None:
+    """Write the tables of all samples that are done into one, in the order of ``found``, a piece at a time.
 
     Columns that a slide does not have (it was read with other channels) are empty.
+
+    Parameters
+    ----------
+    table_of : callable
+        Returns the path of the table of a sample.
 
     Raises
     ------
     StorageError
         If writing fails (full disk, quota, no permission).
     """
-    done = [(outcome, Path(outcome.objects_table)) for outcome in found if outcome.is_done and outcome.objects_table]
+    done = [(outcome, Path(path)) for outcome in found if outcome.is_done and (path := table_of(outcome))]
     headers = [_header(table) for _, table in done]
     names = list(dict.fromkeys(name for header in dict.fromkeys(map(tuple, headers)) for name in header))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         file.write(_line([*_OF_SAMPLE, *names]))
         for (outcome, table), header in zip(done, headers, strict=True):
             named = [spreadsheet_text(text) for text in (outcome.sample, outcome.model, groups.get(outcome.sample, ""))]

@@ -1,4 +1,4 @@
-"""The table ``columns.csv``: the meaning and unit of every column of the tables of samples, classes and objects."""
+"""The table ``columns.csv``: meaning and unit of the columns of the tables of samples, classes, objects and regions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.base import paths
 from pipeline.report.columns import columns, short_columns
 from pipeline.report.page.page_types import Column
-from pipeline.report.tables import all_objects, class_summary
+from pipeline.report.tables import all_objects, class_summary, regions
 
 # The first pattern that a name matches says its unit; what matches none is a share or a score between 0 and 1.
 _UNITS = {
@@ -41,6 +41,7 @@ def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFra
         paths.ALL_METRICS: all_metrics,
         paths.SUMMARY: class_summary.COLUMNS,
         paths.ALL_OBJECTS: all_objects.columns(channels),
+        paths.ALL_REGIONS: regions.columns(channels),
     }
     rows = [
         (Path(table).name, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own
@@ -51,7 +52,8 @@ def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFra
 def _unit(column: Column) -> str:
     if column.digits is None:
         return ""
+    name = column.name.removesuffix("_mean").removesuffix("_sd")
     for pattern, unit in _UNITS.items():
-        if re.search(pattern, column.name):
+        if re.search(pattern, name):
             return unit
     return "" if column.digits == 0 else "1"

@@ -1,6 +1,7 @@
 """Tables of classes and objects: by hand, of slides with and without a pixel size, and of several kinds."""
 
 import csv
+from operator import attrgetter
 
 import pandas as pd
 import pytest
@@ -55,7 +56,7 @@ def test_objects_of_all_slides_are_one_table(tmp_path):
         (tmp_path / f"{name}.csv").write_text(text)
         state = {"stage": "evaluate", "error": "x"} if name == "failed" else {}
         found.append(make(name, objects_table=str(tmp_path / f"{name}.csv"), **state))
-    all_objects.write_objects(tmp_path / "objects.csv", found, {"a": "one, two"})
+    all_objects.gather(tmp_path / "objects.csv", found, {"a": "one, two"}, table_of=attrgetter("objects_table"))
     with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["sample", "model", "group", "id", "class", "mean_intensity_0", "mean_intensity_DAPI"]
@@ -70,7 +71,7 @@ def test_tables_of_equal_columns_are_copied_as_they_are(tmp_path):
     table = tmp_path / "a.csv"
     table.write_text("id,class\n1,cell\n2,cell\n")
     found = [make("a", objects_table=str(table)), make("b", objects_table=str(table))]
-    all_objects.write_objects(tmp_path / "objects.csv", found, {})
+    all_objects.gather(tmp_path / "objects.csv", found, {}, table_of=attrgetter("objects_table"))
     assert (tmp_path / "objects.csv").read_text() == (
         "sample,model,group,id,class\na,unet,,1,cell\na,unet,,2,cell\nb,unet,,1,cell\nb,unet,,2,cell\n"
     )

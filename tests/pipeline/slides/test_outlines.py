@@ -233,7 +233,7 @@ def test_a_derived_class_of_qupath_belongs_to_its_base(tmp_path, name):
 @pytest.mark.parametrize(
     ("feature", "config", "message"),
     [
-        (([1, 1], "tumour", "Point"), TISSUES, "annotation 1 is a Point, only areas can be learned"),
+        (([1, 1], "tumour", "Point"), TISSUES, "annotation 1 is a Point, only areas can be used"),
         (([[1, 1], [2, 2]], None, "LineString"), OBJECTS, "annotation 1 is a LineString"),
         ((box(0, 0, 0, 5), "tumour"), TISSUES, "annotation 1 has no area"),
         ((box(0, 0, 5, 5), "necrosis"), TISSUES, "has class 'necrosis', allowed: background, stroma, tumour"),

@@ -62,6 +62,7 @@ def test_a_table_and_polygons_by_hand():
         "class_median_area_px": [None, 2.0, 1.0],
         "pixel_size_um": [0.5, 0.25],
         "picture_px": [2, 3],
+        "regions": 0,
     }
     assert {str(objects.table), str(objects.jobs.path(paths.ANNOTATIONS, SAMPLE))} < set(entry.files)
     assert objects.table.read_text() == (

@@ -189,7 +189,7 @@ def test_cells_of_large_slides_are_larger(generator, monkeypatch):
 def test_tiles_and_glass_partition_the_grid_and_glass_has_no_tissue(cells, cell_px, tile_px):
     shape = tuple(max(1, int(count * side)) for count, side in zip(cells.shape, cell_px, strict=True))
     grid = Grid.plan(shape, geometry=Geometry(stride_px=16, context_px=0), tile_px=tile_px, mirror_px=0)
-    plan = plan_of(grid, tissue=runs_with_tissue(Tissue(cells=cells, cell_px=cell_px), grid))
+    plan = plan_of(grid, tissue=runs_with_tissue(Tissue(stained=cells, cells=cells, cell_px=cell_px), grid))
     plan = SlidePlan.from_dict(plan.to_dict())
     held, skipped = ([tile.write for tile in part] for part in (plan.tiles(), plan.glass()))
     assert sorted([*held, *skipped], key=lambda region: (region.top, region.left)) == [

@@ -170,7 +170,7 @@ def test_glass_is_drawn_only_where_it_is_labelled():
     classes[200:204, 200:204] = 1
     cells = np.zeros((8, 8), dtype=bool)
     cells[0, 0] = True
-    slide = of_classes(classes, tissue=Tissue(cells=cells, cell_px=(32.0, 32.0)))
+    slide = of_classes(classes, tissue=Tissue(stained=cells, cells=cells, cell_px=(32.0, 32.0)))
     drawn = patches(images=[slide], balance=0.0)
     points = [drawn._place(number)[1] for number in range(300)]
     assert all(max(at) < 32 or min(at) >= 192 for at in points)

@@ -1,0 +1,68 @@
+"""The table ``regions.csv``: what there is of each class in each region of each slide; and the one on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+
+from pipeline.base import paths
+from pipeline.masks.region_table import has_mean
+from pipeline.report.outcome import Outcome
+from pipeline.report.page.page_types import Column, Table
+from pipeline.report.tables import all_objects
+
+_MOST_ROWS = 500  # on the page
+
+_COLUMNS = [
+    Column("sample", "Path of the slide below the drop folder, without its suffix."),
+    Column("model", "Name of the network in the configuration."),
+    Column("group", "Group of the sample sheet: an animal, a patient, a field."),
+    Column("region", "Name of the region; `tissue` or `slide` where none was drawn."),
+    Column("class", "The class; the first one is the background, which has no objects."),
+    Column("region_area_px", "Pixels of the region: those whose centre is in it.", digits=0),
+    Column("region_area_mm2", "The same in mm²; empty if the pixel size is not known.", digits=6),
+    Column("objects", "Objects of the class whose centroid is in the region; empty for the background.", digits=0),
+    Column("objects_per_mm2", "Objects / area of the region in mm².", digits=2),
+    Column("area_px", "Pixels of the class in the region.", digits=0),
+    Column("area_mm2", "The same in mm²; empty if the pixel size is not known.", digits=6),
+    Column("area_fraction", "Pixels of the class in the region / pixels of the region.", digits=4),
+]
+_ON_PAGE = ("sample", "model", "region", "class", "region_area_mm2", "objects", "objects_per_mm2", "area_fraction")
+
+
+def columns(channels: Sequence[int | str]) -> list[Column]:
+    """Return the columns of slides that are read with these channels."""
+    numbers = [column for column in all_objects.columns(channels) if column.digits is not None]
+    about = {"mean": "Mean over these objects", "sd": "Sample standard deviation over these objects; empty below two"}
+    return _COLUMNS + [
+        Column(f"{column.name}_{what}", f"{text}. {column.about}", digits=4)
+        for column in numbers
+        if has_mean(column.name)
+        for what, text in about.items()
+    ]
+
+
+def regions_tables(found: list[Outcome]) -> list[Table]:
+    """Return the table of the page, of slides with regions that were drawn; none if there are none."""
+    drawn = [one for one in found if one.is_done and one.regions_table and one.found["objects"]["regions"]]
+    rows = list(islice((row for outcome in drawn for row in _rows(outcome)), _MOST_ROWS + 1))
+    if not rows:
+        return []
+    caption = (
+        "Area of each region that was drawn; of each class in it the objects (by their centroids), their density, and "
+        "the share of the area."
+    )
+    if len(rows) > _MOST_ROWS:
+        caption += f" These are the first {_MOST_ROWS} rows; {paths.ALL_REGIONS} has all, with means over objects."
+    shown = [column for column in _COLUMNS if column.name in _ON_PAGE]
+    return [Table(title="Regions", caption=caption, columns=shown, rows=rows[:_MOST_ROWS])]
+
+
+def _rows(outcome: Outcome) -> list[dict[str, Any]]:
+    table = pd.read_csv(str(outcome.regions_table), dtype={"region": str}, keep_default_na=False, na_values=[""])
+    table = table[[name for name in _ON_PAGE if name in table]].assign(sample=outcome.sample, model=outcome.model)
+    cells = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
