@@ -246,7 +246,10 @@ def metrics_page() -> str:
 
 
 # Names in pipeline/base/paths.py. The rules declare only ledgers, and what `verify`, `report` and `finish` write.
-_REPORT = "METRICS_TABLE ALL_METRICS COLUMNS SUMMARY ALL_OBJECTS COMPARISON COHORT PAIRED FOLDS FIGURE PAGE PROVENANCE"
+_REPORT = (
+    "METRICS_TABLE ALL_METRICS COLUMNS SUMMARY ALL_OBJECTS ALL_REGIONS COMPARISON COHORT PAIRED FOLDS FIGURE PAGE "
+    "PROVENANCE"
+)
 _WRITTEN_BY = {
     "the workflow, when a run begins": "SLIDES",
     "the workflow, when a run ends": "DONE",
@@ -256,10 +259,10 @@ _WRITTEN_BY = {
     "`combine`": "NETWORK CARD",
     "`validate`": "VALIDATION",
     "the jobs of batches": "LEDGER",
-    "`tile`": "PLAN",
+    "`tile`": "PLAN TISSUE",
     "`predict`": "PREDICTION",
     "`stitch`": "MASK",
-    "`objects`": "OBJECTS ANNOTATIONS",
+    "`objects`": "OBJECTS ANNOTATIONS REGIONS",
     "`evaluate`": "METRICS",
     "`verify`": "VERIFICATION",
     "`report`": _REPORT,

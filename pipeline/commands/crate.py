@@ -18,6 +18,7 @@ _TABLES = {
     paths.ALL_METRICS: "A row per sample and network: all metrics",
     paths.SUMMARY: "A row per sample, network and class: count, area, share, density",
     paths.ALL_OBJECTS: "A row per object of all samples",
+    paths.ALL_REGIONS: "A row per region, network and class: area, count, density, means of measurements",
     paths.COLUMNS: "The meaning and unit of every column of these tables",
     paths.PROVENANCE: "Settings, versions and SHA-256 behind every mask",
 }

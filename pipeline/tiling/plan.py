@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -51,6 +52,11 @@ class SlidePlan:
     def count(self) -> int:
         """Number of tiles to segment."""
         return int(self._are_segmented.sum())
+
+    @property
+    def window_px(self) -> int:
+        """Number of pixels that go through the network, halos and surround included."""
+        return sum(math.prod(tile.read.shape) for tile in self.tiles())
 
     @property
     def polygons(self) -> list[BaseGeometry]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import shapely.geometry
@@ -14,10 +16,13 @@ from pipeline.settings.stage_sections import TileConfig
 from pipeline.slides.intensity import measure_slide
 from pipeline.slides.regions import Regions
 from pipeline.slides.slide import Slide, open_slide
+from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import SlidePlan, plan_grid
 from pipeline.tiling.tissue import Tissue, find_tissue, runs_with_tissue
 
 log = logging.getLogger(__name__)
+
+_SIDES_OF_REGIONS_PX = (2048, 1024, 512, 256)  # of tiles that are tried
 
 
 def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) -> SlidePlan:
@@ -53,24 +58,39 @@ def plan_open_slide(
     tissue : Tissue or None
         Tiles without it are skipped, unless tiles are blended: each needs its neighbours then.
     regions : Regions or None
-        What its mask is cut to; None: it is not cut.
+        What its mask is cut to; None: it is not cut. Of a few sizes of tiles, unless one is configured, it gets the one
+        with which the fewest pixels are computed.
     """
-    grid = plan_grid(slide.shape, card, memory_mb, tile_px=config.tile_px, mirror_px=config.mirror_px)
     statistics = measure_slide(slide)
-    names = ", ".join(slide.channel_names)
-    log.info("%s: %s px, channels %s, intensities %s", slide.path, slide.shape, names, statistics)
-    log.info("%d tiles of %s px, %.2f pixels computed per pixel", grid.count, grid.tile, grid.redundancy)
-    plan = SlidePlan(
+    about = SlidePlan(
         slide=slide.path,
         slide_sha256=sha256(slide.path, *parts_of(slide.path)),
-        grid=grid,
+        grid=plan_grid(slide.shape, card, memory_mb, tile_px=config.tile_px, mirror_px=config.mirror_px),
         view=config.image,
         statistics=statistics,
         pixel_size_um=slide.pixel_size_um,
-        tissue=None if tissue is None or grid.overlap_px else runs_with_tissue(tissue, grid),
         regions=None if regions is None else [shapely.geometry.mapping(polygon) for polygon in regions.polygons],
     )
+    grids = [about.grid] if regions is None or config.tile_px else list(_grids_of_regions(about.grid, card, config))
+    plan = min((_with_grid(about, grid, tissue) for grid in grids), key=lambda one: one.window_px)
+    grid, names = plan.grid, ", ".join(slide.channel_names)
+    log.info("%s: %s px, channels %s, intensities %s", slide.path, slide.shape, names, statistics)
+    log.info("%d tiles of %s px, %.2f pixels computed per pixel", grid.count, grid.tile, grid.redundancy)
     if skipped := grid.count - plan.count:
         share = 100 * skipped / grid.count
         log.info("%s: %d of %d tiles (%.0f %%) are glass, or in no region", slide.path, skipped, grid.count, share)
     return plan
+
+
+def _with_grid(plan: SlidePlan, grid: Grid, tissue: Tissue | None) -> SlidePlan:
+    runs = None if tissue is None or grid.overlap_px else runs_with_tissue(tissue, grid)
+    return replace(plan, grid=grid, tissue=runs)
+
+
+def _grids_of_regions(largest: Grid, card: ModelCard, config: TileConfig) -> Iterator[Grid]:
+    """Yield grids whose tiles fit the memory: a large one may hold several small regions, and all that is between."""
+    yield largest
+    for side in () if largest.overlap_px else _SIDES_OF_REGIONS_PX:
+        grid = Grid.plan(largest.shape, geometry=card.geometry, tile_px=side, mirror_px=config.mirror_px)
+        if grid.window_px < largest.window_px:
+            yield grid

@@ -66,6 +66,24 @@ def test_references_of_no_slide_are_named_with_the_nearest_slide(drop):
     assert find_samples(SETTINGS)["case"].reference is None
 
 
+def test_regions_belong_to_slides_by_name_and_are_outlines(drop):
+    drop("slides/a.tif", "slides/p/b.tif", "slides/case.tif", "regions/a.zip", "regions/p/b.tif.geojson")
+    drop("regions/Case.geojson", "regions/p/b.tif", "regions/notes.txt")
+    found = find_samples(SETTINGS)
+    assert {name: sample.regions for name, sample in found.items()} == {
+        "a": "data/regions/a.zip",
+        "p/b": "data/regions/p/b.tif.geojson",
+        "case": None,
+    }
+    assert unused() == [
+        "data/regions/p/b.tif (*.tif): not used: no outlines (.geojson, .roi, .zip)",
+        "data/regions/notes.txt (*.txt): not used: no outlines (.geojson, .roi, .zip)",
+        "data/regions/Case.geojson: not used: there is no slide 'Case'; the nearest name is 'case'",
+    ]
+    drop("regions/a.geojson")
+    assert "its regions: data/regions/a.zip and data/regions/a.geojson would be" in find_samples(SETTINGS)["a"].refused
+
+
 def test_labels_are_matched_and_named_likewise(drop, tmp_path):
     drop(f"training/images/{DECOMPOSED}.tif", f"training/labels/{COMPOSED}.tif", "training/labels/other.tif")
     (pair,) = find_pairs(tmp_path / "data/training/images", tmp_path / "data/training/labels")

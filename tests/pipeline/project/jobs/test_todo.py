@@ -90,6 +90,17 @@ CHANGES = {
         {"slides": "data/other"},
         of_all(*STAGES[:-1]),
     ),
+    "regions are drawn": (lambda: touch(Path("data/regions"), "plate/b.geojson"), {}, plate("objects")),
+    "regions are drawn, and nothing is computed outside": (
+        lambda: touch(Path("data/regions"), "plate/b.geojson"),
+        {"regions": {"compute": "inside"}},
+        plate(*STAGES[:-1]),
+    ),
+    "nothing is computed outside of regions, and there are none": (
+        lambda: None,
+        {"regions": {"compute": "inside"}},
+        {},
+    ),
     "a reference is deleted": (lambda: Path("data/references/plate/a.tif").unlink(), {}, {}),
     "another metric option": (lambda: None, {"metrics": {"tolerance_px": 9.0}}, plate("evaluate")),
     "another mask option": (lambda: None, {"masks": {"instances": "none"}}, of_all(*MASKS)),
@@ -156,6 +167,17 @@ def test_a_change_makes_the_jobs_that_it_must(change):
     if Path(paths.DONE).exists():
         Path(paths.DONE).unlink()
         assert todo(**GIVEN | settings) == jobs
+
+
+@pytest.mark.parametrize(("compute", "stages"), [("everywhere", ("objects",)), ("inside", STAGES)])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: replace(path, 10**9)], ids=["deleted", "replaced"])
+def test_other_regions_make_again_what_depends_on_them(compute, stages, change):
+    path = Path("data/regions/plate/a.geojson")
+    touch(Path(), str(path))
+    do(**GIVEN, regions={"compute": compute})
+    assert todo(**GIVEN, regions={"compute": compute}) == {}
+    change(path)
+    assert todo(**GIVEN, regions={"compute": compute}) == plate(*stages)
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("junk")], ids=["deleted", "overwritten"])
