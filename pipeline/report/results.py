@@ -68,8 +68,12 @@ def _amounts(outcome: Outcome, classes: list[str]) -> Row:
 
 
 def _warnings(outcome: Outcome) -> list[str]:
-    """Return what was doubtful about how the slide and its reference were read."""
-    return [warning for stage in ("tile", "evaluate") for warning in outcome.found.get(stage, {}).get("warnings", [])]
+    """Return what was doubtful about how the slide, its regions and its reference were read."""
+    return [
+        warning
+        for stage in ("tile", "objects", "evaluate")
+        for warning in outcome.found.get(stage, {}).get("warnings", [])
+    ]
 
 
 def _numbers(row: Row, outcome: Outcome, background: str) -> dict[str, float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import count
 from pathlib import Path
-from typing import Self
 
 import shapely
 from shapely.geometry.base import BaseGeometry
@@ -37,15 +36,13 @@ class Regions:
         All different, in the order of the file.
     areas : list of lists of shapely Polygon
         The polygons of each region, in pixels of the slide as it is read; they may overlap.
+    warnings : tuple of str
+        What of their file was passed over.
     """
 
     names: list[str]
     areas: list[list[BaseGeometry]]
-
-    @classmethod
-    def whole(cls, shape: tuple[int, int]) -> Self:
-        """Return the one region that is a whole slide of ``shape`` (rows, columns)."""
-        return cls(names=[WHOLE], areas=[[shapely.box(0, 0, shape[1], shape[0])]])
+    warnings: tuple[str, ...] = ()
 
     @property
     def polygons(self) -> list[BaseGeometry]:
@@ -76,7 +73,7 @@ def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
         If the file cannot be read or has no area, an area reaches beyond the slide or crosses itself, or a name cannot
         stand in a table.
     """
-    annotations = read_annotations(path, memory_mb=memory_mb, choice=like.choice).areas
+    annotations, warnings = read_annotations(path, memory_mb=memory_mb, choice=like.choice)
     if not annotations:
         raise SlideError(f"{path}: holds no region of the plane that is read; draw one, or remove the file")
     check_extent(annotations, path, like=like.path, shape=like.file_shape)
@@ -84,7 +81,7 @@ def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
     for annotation, name in zip(annotations, _names(annotations, path), strict=True):
         on_grid = shapely.transform(_valid(annotation, path), lambda points: points / like.step[::-1])
         areas.setdefault(name, []).extend(shapely.get_parts(on_grid))
-    return Regions(names=list(areas), areas=list(areas.values()))
+    return Regions(names=list(areas), areas=list(areas.values()), warnings=warnings)
 
 
 def _names(annotations: list[Annotation], path: Path) -> list[str]:

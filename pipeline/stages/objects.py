@@ -90,6 +90,7 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         "pixel_size_um": list(labels.slide.pixel_size_um) if labels.slide.pixel_size_um else None,
         "picture_px": list(picture_shape(image.shape)),
         "regions": len(members.names) if task.slide.regions else 0,
+        "warnings": [f"its regions: {warning}" for warning in (regions.warnings if regions else ())],
     }
     return Made(files=[table, annotations, sums, *pictures], found=measured)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from shapely.geometry import box
 
 from pipeline.base import paths
 from pipeline.masks.ome_tiff import write_label_images
@@ -23,6 +24,7 @@ from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import EvaluateConfig, ObjectsConfig
 from pipeline.stages import evaluate, objects, report
 from tests.support.masks import blobs
+from tests.support.outlines import write_outlines
 from tests.support.paths import ROOT
 
 SETTINGS = Settings.model_validate({"classes": ["background", "cell", "edge"], "training": {"kind": "classes"}})
@@ -38,11 +40,15 @@ MEASURED = {
 
 @pytest.fixture
 def project(in_folder, generator):
-    """A project of three slides: one with a reference, one without, a refused one; the last two stages ran."""
+    """A project of three slides: one with a reference and regions, one without, a refused one; the last stages ran."""
     samples = {
         name: Sample(slide=f"data/slides/{name}.tif", version="1", batch="plate/1") for name in ("plate/a", "plate/b")
     }
-    samples["plate/a"] = Sample(**vars(samples["plate/a"]) | {"reference": "data/references/plate/a.tif"})
+    drawn = write_outlines(
+        Path("data/regions/plate/a.geojson"), {"left": box(0, 0, 30, 40), "right": box(30, 0, 60, 40)}
+    )
+    beside = {"reference": "data/references/plate/a.tif", "regions": str(drawn)}
+    samples["plate/a"] = Sample(**vars(samples["plate/a"]) | beside)
     samples["bad"] = Sample(slide="data/slides/bad.tif", refused="=rename it")
     for sample in samples.values():
         Path(sample.slide).parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def test_every_sample_is_a_row_of_what_its_stages_measured(project):
 def test_the_data_dictionary_has_every_column_of_every_table():
     report.run(output=Path("results"), config=SETTINGS)
     meanings = pd.read_csv(paths.COLUMNS)
-    for table in (paths.METRICS_TABLE, paths.ALL_METRICS, paths.SUMMARY, paths.ALL_OBJECTS):
+    for table in (paths.METRICS_TABLE, paths.ALL_METRICS, paths.SUMMARY, paths.ALL_OBJECTS, paths.ALL_REGIONS):
         known = meanings.loc[meanings["table"] == Path(table).name, "column"]
         assert pd.read_csv(table, nrows=1).columns.tolist() == known.tolist(), table
 
@@ -111,7 +117,7 @@ def test_the_data_dictionary_has_every_column_of_every_table():
 def test_the_lines_in_the_documentation_read_the_results():
     report.run(output=Path("results"), config=SETTINGS)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     known = {}
     for block in blocks:
         assert len(block.strip().splitlines()) <= 5
@@ -121,6 +127,20 @@ def test_the_lines_in_the_documentation_read_the_results():
     assert summary["count"].sum() == len(objects) == known["counts"]["plate/b"]
     assert summary["share"].sum() == pytest.approx(1)
     assert known["columns"]["column"].isin(known["long"]["column"]).any()
+    halves = known["regions"].query("sample == 'plate/a' and `class` != 'background'")
+    whole = known["summary"].query("sample == 'plate/a'")
+    assert halves["region"].unique().tolist() == ["left", "right"]
+    assert halves["objects"].sum() == whole["count"].sum()
+
+
+def test_the_page_has_a_table_of_the_regions_that_were_drawn(project):
+    report.run(output=Path("results"), config=SETTINGS)
+    page = (project / paths.PAGE).read_text()
+    assert ">Regions<" in page
+    table = page.partition(">Regions<")[2].partition("</table>")[0]
+    assert "left" in table
+    assert "plate/a" in table
+    assert "plate/b" not in table
 
 
 def test_the_provenance_has_every_sample(project):

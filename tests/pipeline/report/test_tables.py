@@ -90,6 +90,11 @@ def test_every_column_has_a_meaning_and_every_number_a_unit_or_is_a_count():
     )
     assert units["metrics.csv", "objects"] == units["metrics.csv", "sample"] == ""
     assert ("objects.csv", "mean_intensity_DAPI") in units.index
+    assert units["regions.csv", "objects_per_mm2"] == "1/mm²"
+    assert units["regions.csv", "area_um2_sd"] == "µm²"
+    assert units["regions.csv", "area_px_mean"] == units["regions.csv", "region_area_px"] == "px"
+    assert units["regions.csv", "mean_intensity_DAPI_mean"] == "as in the slide"
+    assert ("regions.csv", "id_mean") not in units.index
 
 
 def test_the_short_table_has_columns_of_the_long_one():

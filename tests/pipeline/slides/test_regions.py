@@ -90,6 +90,12 @@ def test_regions_are_on_the_grid_of_the_view(tmp_path, regions_of):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 10, 19)
 
 
+def test_what_is_passed_over_is_a_warning(tmp_path, regions_of):
+    regions, _ = regions_of(write_outlines(tmp_path / "a.geojson", [("a", box(0, 0, 5, 5)), ("b", None)]))
+    assert (regions.names, len(regions.warnings)) == (["a"], 1)
+    assert "annotation 2 has no geometry" in regions.warnings[0]
+
+
 BOWTIE = {"type": "Polygon", "coordinates": [[[0, 0], [20, 20], [20, 0], [0, 20], [0, 0]]]}
 
 

@@ -63,13 +63,14 @@ def test_a_table_and_polygons_by_hand():
         "pixel_size_um": [0.5, 0.25],
         "picture_px": [2, 3],
         "regions": 0,
+        "warnings": [],
     }
     assert {str(objects.table), str(objects.jobs.path(paths.ANNOTATIONS, SAMPLE))} < set(entry.files)
     assert objects.table.read_text() == (
-        "id,class,area_px,area_um2,centroid_row_px,centroid_column_px,top_px,left_px,bottom_px,right_px,eccentricity,"
-        "mean_intensity_0\n"
-        "1,nucleus,2,0.25,0.0,1.5,0,1,1,3,1.0,15.0\n"
-        "2,cell,1,0.125,1.0,0.0,1,0,2,1,0.0,7.0\n"
+        "id,class,regions,area_px,area_um2,centroid_row_px,centroid_column_px,top_px,left_px,bottom_px,right_px,"
+        "eccentricity,mean_intensity_0\n"
+        "1,nucleus,slide,2,0.25,0.0,1.5,0,1,1,3,1.0,15.0\n"
+        "2,cell,slide,1,0.125,1.0,0.0,1,0,2,1,0.0,7.0\n"
     )
     collection = objects.collection
     assert collection["type"] == "FeatureCollection"
