@@ -8,7 +8,6 @@ regions that share no pixel, and cover the slide, are those of the slide.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import STRIP_PX, Array, blocks
 from pipeline.base.files import spreadsheet_text
+from pipeline.masks.region_columns import has_mean
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.regions import SEPARATOR, WHOLE, Regions, union_of
 
 _UM2_PER_MM2 = 1e6
-# Columns of objects whose mean says nothing: which one it is, where it lies, how it is turned
-_WITHOUT_MEAN = re.compile(r"id|(centroid_.*|top|left|bottom|right)_px|orientation.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +48,6 @@ class Members:
     names: list[str]
     region_px: NDArray[np.int64]
     objects: list[NDArray[np.int64]]
-
-
-def has_mean(column: str) -> bool:
-    """Return whether a number in the table of objects is one to average."""
-    return _WITHOUT_MEAN.fullmatch(column) is None
 
 
 def find_members(

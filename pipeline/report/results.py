@@ -69,11 +69,8 @@ def _amounts(outcome: Outcome, classes: list[str]) -> Row:
 
 def _warnings(outcome: Outcome) -> list[str]:
     """Return what was doubtful about how the slide, its regions and its reference were read."""
-    return [
-        warning
-        for stage in ("tile", "objects", "evaluate")
-        for warning in outcome.found.get(stage, {}).get("warnings", [])
-    ]
+    found = [outcome.found.get(stage, {}) for stage in ("tile", "objects", "evaluate")]
+    return [warning for of_stage in found for warning in of_stage.get("warnings", [])]
 
 
 def _numbers(row: Row, outcome: Outcome, background: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.base import paths
-from pipeline.masks.region_table import has_mean
+from pipeline.masks.region_columns import has_mean
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Column, Table
 from pipeline.report.tables import all_objects
