@@ -20,7 +20,7 @@ _COLUMNS = [
     Column("group", "Group of the sample sheet: an animal, a patient, a field."),
     Column("id", "Its number in the image named instances of the mask, from 1.", digits=0),
     Column("class", "Its class."),
-    Column("regions", "Names of the regions that its centroid is in, separated by `;`."),
+    Column("regions", "Names of the regions that its centroid is in, separated by semicolons."),
     Column("area_px", "Its pixels.", digits=0),
     Column("area_um2", "The same in µm²; empty if the pixel size is not known.", digits=2),
     Column("centroid_row_px", "Mean row of its pixels; the centre of the first pixel of the slide is 0.", digits=2),

@@ -20,7 +20,7 @@ _COLUMNS = [
     Column("sample", "Path of the slide below the drop folder, without its suffix."),
     Column("model", "Name of the network in the configuration."),
     Column("group", "Group of the sample sheet: an animal, a patient, a field."),
-    Column("region", "Name of the region; `tissue` or `slide` where none was drawn."),
+    Column("region", "Name of the region; tissue or slide where none was drawn."),
     Column("class", "The class; the first one is the background, which has no objects."),
     Column("region_area_px", "Pixels of the region: those whose centre is in it.", digits=0),
     Column("region_area_mm2", "The same in mm²; empty if the pixel size is not known.", digits=6),
