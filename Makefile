@@ -11,7 +11,7 @@ export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 TESTS := python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench clean
+.PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
@@ -84,6 +84,9 @@ docs: $(VENV)/dev ## write the generated pages, the schema and the picture of au
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
 	@for figure in weight_map steps predict sliding_window stitch large_slide memory training boundary planning report plate fuzz; do python -m tests.benchmarks.$$figure || exit 1; done
+
+bench-gpu: $(VENV)/dev ## measure on a GPU in about 6 minutes; on the processor with small sizes
+	@python -m tests.benchmarks.gpu
 
 clean: ## remove the environment and the examples, not your data
 	rm -rf $(VENV) projects

@@ -59,7 +59,7 @@ def mask_images(
     if config.cleans:
         assert config.min_object_px != "auto"
         per_um2 = 1 / pixel_um2 if pixel_um2 else 0.0
-        smallest_px = max(config.min_object_px, config.min_object_um2 * per_um2)
+        smallest_px = max(config.min_object_px or 0.0, config.min_object_um2 * per_um2)
         largest_px = max(config.max_hole_px, config.max_hole_um2 * per_um2)
         classes = clean_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
     images: dict[str, Array] = {"classes": lookup(parts.numbers, classes)}

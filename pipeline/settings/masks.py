@@ -63,10 +63,11 @@ class MaskConfig(Section):
         "are removed; 0 fills none. Needs the pixel size of the slide.",
     )
 
-    min_object_px: NonNegative | Literal["auto"] = Field(
-        0.0,
+    min_object_px: NonNegative | Literal["auto"] | None = Field(
+        None,
         description="As `min_object_um2`, in px, for slides without a pixel size. `auto`: a quarter of the area "
-        "above which 95 % of the annotated objects are. Of the two areas the larger one counts.",
+        "above which 95 % of the annotated objects are. Of the two areas the larger one counts. null: 0, or with "
+        "`instances: auto` what was best on the held-back images, 0 or `auto`.",
     )
     max_hole_px: NonNegative = Field(0.0, description="The same as `max_hole_um2` in px. The larger one counts.")
 
@@ -78,7 +79,7 @@ class MaskConfig(Section):
     @property
     def cleans(self) -> bool:
         """Whether anything is removed or filled."""
-        return self.needs_pixel_size or self.min_object_px != 0 or self.max_hole_px > 0
+        return self.needs_pixel_size or bool(self.min_object_px) or self.max_hole_px > 0
 
     @property
     def needs(self) -> set[str]:
@@ -114,5 +115,7 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
         settings = best["settings"] if best["f1"] >= _LEAST_F1 else settings
     elif DISTANCE in card.get("heads", []):
         settings = {"instances": DISTANCE}
-    cleaning = masks.model_dump(include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px"})
+    cleaning = masks.model_dump(
+        include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px"}, exclude_none=True
+    )
     return MaskConfig.model_validate(settings | cleaning)

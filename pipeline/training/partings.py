@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.arrays import blocks
+from pipeline.masks.instances import with_areas
 from pipeline.metrics.evaluation import LabelledImage, compare_objects
 from pipeline.metrics.objects import Matching
-from pipeline.networks.model_card import Parting
+from pipeline.networks.model_card import ModelCard, Parting
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import DISTANCE, MaskConfig
 from pipeline.training.pair_metrics import PairPredictor
@@ -26,17 +27,16 @@ from pipeline.training.pair_metrics import PairPredictor
 log = logging.getLogger(__name__)
 
 # Simple ones first: of equally good ones, the first is taken.
-_NECKS = (0.6, 0.65, 0.75, 0.85, 0.9)
-_TRIED: list[dict[str, Any]] = [
+_WAYS: list[dict[str, Any]] = [
     {"instances": "components"},
-    *({"instances": "watershed", "neck": neck} for neck in _NECKS),
+    *({"instances": "watershed", "neck": neck} for neck in (0.6, 0.65, 0.75, 0.85, 0.9)),
     *(
         {"instances": DISTANCE, "seed": seed, "neck": neck}
         for seed in (0.3, 0.4, 0.5, 0.6)
         for neck in (0.65, 0.75, 0.85)
     ),
-    *({"instances": "partition", "basin": basin} for basin in (0.02, 0.05, 0.1, 0.2)),
 ]
+_PARTITIONS: list[dict[str, Any]] = [{"instances": "partition", "basin": basin} for basin in (0.02, 0.05, 0.1, 0.2)]
 _IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _ENOUGH_PX = 2**25  # of held-back images; more would take longer, and choose the same
 
@@ -70,7 +70,7 @@ class _Score:
 
 
 def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *, scratch: Path) -> list[Parting]:
-    """Compare the ways to tell objects apart on annotated images that have 32 Mpx together; nothing is cleaned.
+    """Compare the ways to tell objects apart on annotated images that have 32 Mpx together.
 
     Parameters
     ----------
@@ -84,13 +84,8 @@ def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *,
     list of Parting
         Empty if every image is larger than that.
     """
-    tried = [MaskConfig.model_validate(settings) for settings in _TRIED]
-    scores = [
-        _Score(settings)
-        for settings, masks in zip(_TRIED, tried, strict=True)
-        if (masks.instances != DISTANCE or DISTANCE in predictor.card.heads)
-        and (masks.instances != "partition" or len(predictor.card.classes) == 2)
-    ]
+    small_area_px = predictor.card.objects.get("small_area_px")
+    scores = [_Score(settings) for settings in _tried(predictor.card)]
     keep = set().union(*(MaskConfig.model_validate(score.settings).needs for score in scores))
     seen_px = 0
     for pair in pairs:
@@ -104,11 +99,19 @@ def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *,
             predictor.predict(pair, plan, Path(folder), keep=keep) as predicted,
         ):
             for number, score in enumerate(scores):
-                masks = MaskConfig.model_validate(score.settings)
+                masks = with_areas(MaskConfig.model_validate(score.settings), small_area_px)
                 found = predicted.masks(masks, pixel_um2=None, scratch=Path(folder) / str(number))
                 score.add(predicted.truth, found)
         seen_px += pixels
     return [score.result() for score in scores] if seen_px else []
+
+
+def _tried(card: ModelCard) -> list[dict[str, Any]]:
+    """Return the settings that are compared: without specks, if it is known how large objects are."""
+    ways = [way for way in _WAYS if way["instances"] != DISTANCE or DISTANCE in card.heads]
+    if "small_area_px" in card.objects:
+        ways = [{"instances": "components"}, *(way | {"min_object_px": "auto"} for way in ways)]
+    return ways + (_PARTITIONS if len(card.classes) == 2 else [])
 
 
 def mean_partings(tables: Sequence[Sequence[Parting]]) -> list[Parting]:

@@ -24,6 +24,7 @@ import yaml
 from pipeline.base import paths
 from pipeline.base.arrays import blocks
 from pipeline.project.stage_settings import stage_config
+from pipeline.runtime.device import set_up_process
 from pipeline.settings.schema import Settings
 from pipeline.tiling.mirror_padding import mirror
 from tests.support.commands import run_stage
@@ -52,6 +53,12 @@ def say_machine() -> None:
         torch=torch.__version__,
         system=platform.platform(),
     )
+
+
+def set_up() -> torch.device:
+    """Set up this process and return its device, without reserving it: the jobs that a benchmark starts use it too."""
+    set_up_process(THREADS)
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -20,26 +20,31 @@ from pipeline.networks.model_card import card_path, read_card
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.forward import crop_to, labels_of, logits_of, to_device
 from pipeline.prediction.loop import make_ready
-from pipeline.runtime.device import computes_bfloat16, prepare
+from pipeline.runtime.device import computes_bfloat16
 from pipeline.settings.schema import MIRROR_PX
 from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.tiling.plan import plan_grid
-from tests.benchmarks.common import THREADS, micrographs, say, say_machine, seconds, train_network
+from tests.benchmarks.common import THREADS, micrographs, say, say_machine, seconds, set_up, train_network
 
 MEMORY_MB = 4000
 
 
 def main(side: int = 4096, minutes: float = 3) -> None:
-    """Print the machine, then every figure; MONAI goes first, since :func:`prepare` changes the heap for good."""
-    torch.set_num_threads(THREADS)
+    """Print the machine, then every figure."""
     say_machine()
+    bench(side, minutes)
+
+
+def bench(side: int, minutes: float, *, width: int = 32) -> None:
+    """Print every figure; MONAI goes first, since :func:`set_up` changes the heap for good."""
+    torch.set_num_threads(THREADS)
     image = np.pad(micrographs(), [(0, side - 1024)] * 2, mode="reflect")[None].astype(np.float32)
     low, high = np.percentile(image, [LOW_PERCENT, HIGH_PERCENT])
     image = (image - np.float32(low)) / np.float32(high - low)
     with tempfile.TemporaryDirectory() as folder:
-        weights = train_network(Path(folder), width=32, minutes=minutes)
+        weights = train_network(Path(folder), width=width, minutes=minutes)
         card = read_card(card_path(weights))
         say("trained", minutes=minutes, steps=card.metrics["step"], dice_mean=card.metrics["dice_mean"])
         theirs, _ = load_network(weights)
@@ -47,7 +52,7 @@ def main(side: int = 4096, minutes: float = 3) -> None:
             "default": monai_s(theirs, image, overlap=0.25, mode="constant"),
             "gaussian": monai_s(theirs, image, overlap=0.5, mode="gaussian"),
         }
-        device = prepare(THREADS)
+        device = set_up()
         exact, exact_s = ours(weights, image, "float32", device)
         grid = plan_grid(exact.shape, card, MEMORY_MB, tile_px=None, mirror_px=MIRROR_PX)
         say_times("float32", exact_s, seconds_of, side_px=side, redundancy=grid.redundancy)

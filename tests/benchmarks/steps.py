@@ -18,7 +18,6 @@ import torch
 
 import models
 from models.base.interface import SegmentationModel
-from pipeline.runtime.device import set_up_process
 from pipeline.settings.networks import ResolvedConfig
 from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.training.data.annotated_slides import Annotated
@@ -27,7 +26,7 @@ from pipeline.training.data.patches import RandomPatches
 from pipeline.training.loop import Task, train_network
 from pipeline.training.processes import start_fabric
 from pipeline.training.step import Learner
-from tests.benchmarks.common import THREADS, say, say_machine, seconds
+from tests.benchmarks.common import THREADS, say, say_machine, seconds, set_up
 from tests.benchmarks.weight_map import demo_images
 
 _WARM, _STEPS = 3, 12
@@ -37,12 +36,11 @@ _CLASSES = ["background", "nucleus"]
 def main() -> None:
     """Print the machine, then the figures."""
     say_machine()
-    set_up_process(THREADS)
-    nuclei = annotated()
+    device, nuclei = set_up(), annotated()
     bench_patches(nuclei)
     for precision in ("float32", "bfloat16"):
-        bench_step(nuclei, precision)
-    bench_training(nuclei)
+        bench_step(nuclei, precision, device)
+    bench_training(nuclei, device)
 
 
 def bench_patches(nuclei: Annotated) -> None:
@@ -54,10 +52,10 @@ def bench_patches(nuclei: Annotated) -> None:
     say("patch", patch_px=settings().patch_px, ms=1000 * statistics.mean(taken))
 
 
-def bench_step(nuclei: Annotated, precision: str) -> None:
+def bench_step(nuclei: Annotated, precision: str, device: torch.device) -> None:
     """Measure steps on batches in memory: the whole step, and the network with its gradients alone."""
     config = settings(precision=precision)
-    fabric = start_fabric([torch.device("cpu")], precision)
+    fabric = start_fabric([device], precision)
     batches = Batches(fabric, patches_of(nuclei, config), batch_size=config.batch_size, first=0)
     batch = next(batches)
     del batches
@@ -68,19 +66,21 @@ def bench_step(nuclei: Annotated, precision: str) -> None:
     def step() -> None:
         learner.step(batch, rate=config.learning_rate, number=next(numbers))
 
-    image = batch[0].contiguous(memory_format=torch.channels_last)
+    image = batch[0].contiguous(memory_format=torch.channels_last)  # on the device of the fabric
 
     def bare() -> None:
         with learner.autocast():
             logits = network(image)
-        logits.float().square().mean().backward()
+        loss = logits.float().square().mean()
+        loss.backward()
         network.zero_grad()
+        loss.item()  # waits for a GPU
 
     whole_s, bare_s = median_s(step), median_s(bare)
     say("step", precision=precision, threads=THREADS, ms=1000 * whole_s, bare_ms=1000 * bare_s, ratio=whole_s / bare_s)
 
 
-def bench_training(nuclei: Annotated) -> None:
+def bench_training(nuclei: Annotated, device: torch.device) -> None:
     """Measure a whole training: the share of its time spent on waiting, from its history."""
     config = settings(max_steps=40, validate_every=40, max_minutes=1000)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,10 +94,10 @@ def bench_training(nuclei: Annotated) -> None:
             folder=Path(folder),
         )
         start = time.perf_counter()
-        record = train_network(task, [torch.device("cpu")])
+        record = train_network(task, [device])
     say(
         "training steps",
-        workers=worker_count(THREADS, on_gpu=False),
+        workers=worker_count(THREADS, on_gpu=device.type == "cuda"),
         threads=THREADS,
         steps=int(record["step"]),
         seconds=time.perf_counter() - start,

@@ -32,6 +32,15 @@ def test_auto_is_what_was_best_for_the_network_and_cleaning_stays(criterion, car
 
 
 @pytest.mark.parametrize(
+    ("stated", "kept"), [({}, "auto"), ({"min_object_px": 0.0}, 0.0), ({"min_object_px": 7.0}, 7.0)]
+)
+def test_specks_are_removed_as_was_best_unless_an_area_is_stated(stated, kept):
+    best = {"settings": {"instances": "components", "min_object_px": "auto"}, "f1": 0.8, "rand": 0.1}
+    found = resolve_masks(MaskConfig(instances="auto", **stated), {"parting": [*TABLE[:1], best]})
+    assert found.min_object_px == kept
+
+
+@pytest.mark.parametrize(
     ("instances", "needs"),
     [
         ("components", set()),
