@@ -39,7 +39,8 @@ def main(*arguments: str) -> None:
         for precision in precisions:
             predict.bench(device, side=side, fields=fields, width=width, precision=precision)
         for precision in precisions:
-            steps.bench_step(steps.annotated(), precision, device)
+            of_network = {"options": {"width": width}, "patch_px": 256 if of_nuclei else 64}
+            steps.bench_step(steps.annotated(), precision, device, **of_network)
         if of_nuclei:
             with tempfile.TemporaryDirectory() as folder:
                 shown = ["foreground_dice", "objects_f1_50"]

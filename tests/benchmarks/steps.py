@@ -52,9 +52,9 @@ def bench_patches(nuclei: Annotated) -> None:
     say("patch", patch_px=settings().patch_px, ms=1000 * statistics.mean(taken))
 
 
-def bench_step(nuclei: Annotated, precision: str, device: torch.device) -> None:
+def bench_step(nuclei: Annotated, precision: str, device: torch.device, **more: object) -> None:
     """Measure steps on batches in memory: the whole step, and the network with its gradients alone."""
-    config = settings(precision=precision)
+    config = settings(precision=precision, **more)
     fabric = start_fabric([device], precision)
     batches = Batches(fabric, patches_of(nuclei, config), batch_size=config.batch_size, first=0)
     batch = next(batches)
@@ -114,7 +114,7 @@ def settings(**more: object) -> ResolvedConfig:
 def build(config: ResolvedConfig) -> SegmentationModel:
     """Return the default network."""
     torch.manual_seed(config.seed)
-    return models.build(config.architecture, in_channels=1, num_classes=len(_CLASSES), options={})
+    return models.build(config.architecture, in_channels=1, num_classes=len(_CLASSES), options=dict(config.options))
 
 
 def patches_of(nuclei: Annotated, config: ResolvedConfig) -> RandomPatches:
