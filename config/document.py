@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -301,12 +303,12 @@ def schema() -> str:
 
 def _sections(kind: type[BaseModel], prefix: str = "", title: str = "Top level") -> Iterator[str]:
     keys = {name: field for name, field in kind.model_fields.items() if not _subsection(field.annotation)}
-    yield f"\n## {title}\n\n{kind.__doc__}\n\n| key | default | limits | meaning |\n|---|---|---|---|\n"
+    yield f"\n## {title}\n\n{cleandoc(kind.__doc__ or '')}\n\n| key | default | limits | meaning |\n|---|---|---|---|\n"
     for name, field in keys.items():
         description = (field.description or "").replace("|", "\\|")
         yield f"| `{prefix}{name}` | {_default(field)} | {_limits(kind, name)} | {description} |\n"
     for name, field in kind.model_fields.items():
-        if section := _subsection(field.annotation):
+        if section := _subsection(field.annotation) or _optional_subsection(field.annotation):
             yield from _sections(section, f"{prefix}{name}.", f"`{prefix}{name}`")
         if name == "models":
             yield from _sections(ModelConfig, "models.NAME.", "`models.NAME`")
@@ -316,6 +318,12 @@ def _sections(kind: type[BaseModel], prefix: str = "", title: str = "Top level")
 
 def _subsection(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _optional_subsection(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a key holds unless it is null; such a key has a row of its own too."""
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    return next((choice for choice in choices if _subsection(choice)), None)
 
 
 def _default(field: Any) -> str:
@@ -337,7 +345,8 @@ def _limits(kind: type[BaseModel], name: str) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {choice[key]:g}" for key, sign in signs.items() if key in choice]
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
-    words = (names | {"array": "list", "object": "mapping"}).get(choice.get("type", ""), "")
+    kind_of_json = "object" if "$ref" in choice else choice.get("type", "")
+    words = (names | {"array": "list", "object": "mapping"}).get(kind_of_json, "")
     fixed = [f"`{other['const']}`" for other in choices[1:] if "const" in other]
     fixed += ["null"] if len(choices) < len(described.get("anyOf", [described])) else []
     return " or ".join([", ".join([words, *bounds]), *fixed])

@@ -71,6 +71,14 @@ def blocks(shape: tuple[int, ...], block_px: tuple[int, int] = SQUARE_PX) -> Ite
     return ((rows, columns) for rows in bands(shape[0], block_px[0]) for columns in bands(shape[1], block_px[1]))
 
 
+def widened(region: tuple[slice, ...], margin_px: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
+    """Return a region with a margin, cut off at the edges of an array, and where in it the region lies."""
+    both = list(zip(region, shape, strict=True))
+    wide = [slice(max(0, side.start - margin_px), min(length, side.stop + margin_px)) for side, length in both]
+    own = [slice(side.start - more.start, side.stop - more.start) for side, more in zip(region, wide, strict=True)]
+    return tuple(wide), tuple(own)
+
+
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return an array whose memory is returned to the system when it is freed.
 

@@ -15,7 +15,9 @@ from pipeline.base.errors import SlidemillError
 from pipeline.masks.basins import Basins
 from pipeline.masks.components import clean_classes, find_parts, unite_objects
 from pipeline.masks.landscapes import part_by_distance, part_plane
+from pipeline.masks.random_field import refine_classes
 from pipeline.masks.watershed import split_objects
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig
 
 _SMALL_SHARE = 0.25  # of the area of a small annotated object
@@ -27,6 +29,7 @@ def mask_images(
     config: MaskConfig,
     *,
     distance: Array | None = None,
+    image: Array | None = None,
     pixel_um2: float | None,
     scratch: Path,
 ) -> dict[str, Array]:
@@ -37,11 +40,13 @@ def mask_images(
     labels : (rows, columns) array of uint8
         Predicted class map, 0 = background.
     probabilities : (classes, rows, columns) float16 array or None
-        Needed for ``instances: watershed`` and ``partition``.
+        Needed for ``instances: watershed`` and ``partition``, and for ``crf``.
     config : MaskConfig
         What to remove and fill, and how to tell objects apart; nothing is ``auto`` (:func:`with_areas`).
     distance : (rows, columns) uint8 array or None
         Needed for ``instances: distance``.
+    image : (channels, rows, columns) float array or None
+        Normalized; needed for ``crf``.
     pixel_um2 : float or None
         Area of a pixel in µm²; without it, areas in µm² do not count.
     scratch : Path
@@ -52,6 +57,8 @@ def mask_images(
     dict of (rows, columns) arrays, uint8 and uint32
         Objects are numbered from 1 in the order of their first pixels.
     """
+    if isinstance(config.crf, CrfConfig) and probabilities is not None and image is not None:
+        labels = refine_classes(probabilities, image, config.crf, scratch=scratch)
     if config.instances == "none" and not config.cleans:
         return {"classes": labels}
     parts = find_parts(labels, scratch=scratch)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from pipeline.base.arrays import Array, LazyArray
+from pipeline.base.arrays import Array, LazyArray, widened
 from pipeline.masks.basins import HIGHEST, Basins, find_basins, merge_basins, merge_small
 
 _DEEPEST = 255  # of a stored distance
@@ -86,9 +86,8 @@ def part_plane(probability: Array, classes: Array, *, depth: float, scratch: Pat
 
 def _smoothed(probability: Array, key: tuple[Any, ...]) -> NDArray[np.uint16]:
     """Return a region as heights, smoothed as if the whole image were."""
-    around = tuple(slice(max(0, side.start - _REACH_PX), side.stop + _REACH_PX) for side in key)
+    around, own = widened(key, _REACH_PX, probability.shape)
     values = np.asarray(probability[around], np.float32)
     smooth = gaussian_filter(values, _SMOOTH_PX, mode="nearest", radius=_REACH_PX)
-    own = tuple(slice(side.start - wide.start, side.stop - wide.start) for side, wide in zip(key, around, strict=True))
     heights: NDArray[np.uint16] = np.rint(smooth[own].clip(0, 1) * HIGHEST).astype(np.uint16)
     return heights

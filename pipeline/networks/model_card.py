@@ -45,6 +45,18 @@ class Parting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """The mean Dice of all classes but the first on the held-back images, after a conditional random field.
+
+    ``settings`` are those of :class:`pipeline.settings.crf.CrfConfig` that are not the default; None: without a field.
+    The Dice is None where there was nothing to measure.
+    """
+
+    settings: dict[str, float] | None
+    foreground_dice: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """The content of ``model.json``."""
 
@@ -65,6 +77,7 @@ class ModelCard:
     paper: str | None = None
     heads: list[Head] = field(default_factory=list)
     parting: list[Parting] | None = None  # not compared
+    crf: list[Refinement] | None = None  # not compared
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON types; the geometry is not nested."""
@@ -87,9 +100,9 @@ def member_of(card: ModelCard) -> dict[str, Any]:
     return {"architecture": card.architecture, "options": card.options, "heads": card.heads}
 
 
-def write_partings(card: Path, table: Sequence[Parting], *, output: Path) -> None:
-    """Write a card again, with the table of how well objects are told apart, into ``output``."""
-    write_json(output, read_json(card) | {"parting": [asdict(parting) for parting in table]})
+def write_comparisons(card: Path, *, output: Path, **tables: Sequence[Parting] | Sequence[Refinement]) -> None:
+    """Write a card again into ``output``, with tables of what was compared on the held-back images."""
+    write_json(output, read_json(card) | {name: [asdict(one) for one in table] for name, table in tables.items()})
 
 
 def card_path(weights: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Check that tiled prediction equals one pass over the whole, on a piece of a real slide.
+"""Check that tiles equal one pass over the whole, on a piece of a real slide: prediction, and the random field.
 
 The piece, an array, is treated as a slide of its own, mirrored at its borders. The difference comes out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -20,13 +20,16 @@ from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 from models.layers.upsampling import has_max_unpooling
 from pipeline.base.errors import ConfigError
+from pipeline.masks.random_field import beliefs_in, mean_field
 from pipeline.prediction.forward import crop_to, labels_of, logits_of, predict_image, to_device
+from pipeline.settings.crf import CrfConfig
 from pipeline.tiling.grid import Cut, Grid, Region
 from pipeline.tiling.mirror_padding import read_mirrored
 
 Precision = Literal["float64", "float32"]
 
 TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-4}  # largest difference of logits by rounding
+_FIELD_TOLERANCES: dict[Precision, float] = {"float64": 1e-10, "float32": 1e-5}  # of probabilities
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _TILE_PX = 128
 _CANDIDATES = 8  # per side: places where the piece could be cut
@@ -34,9 +37,9 @@ _CANDIDATES = 8  # per side: places where the piece could be cut
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The difference between tiles and one pass over the whole, in one precision.
+    """The difference between tiles and the whole, in one precision: of logits, or of probabilities of a random field.
 
-    ``flips`` are pixels whose label differs. Those outside ties cannot be explained by rounding: the two largest logits
+    ``flips`` are pixels whose label differs. Those outside ties cannot be explained by rounding: the two largest values
     of the whole differ by more than twice the tolerance. ``jumps`` says that the network has max unpooling: rounding
     decides which of two nearly equal values of a pooling window is the largest, and the unpooled value moves by a
     pixel. Then float32 is measured, and float64 decides.
@@ -119,17 +122,39 @@ def check_exactness(network: SegmentationModel, image: NDArray[np.float32], grid
     whole = one_pass(trained, image, grid)
     fold_batch_norm(trained)
     tiled = _tile_by_tile(trained.to(memory_format=torch.channels_last), image, grid)
-    tolerance = TOLERANCES[precision]
-    tiled_logits, whole_logits = (output[:, : network.num_classes] for output in (tiled, whole))
-    best, second = whole_logits.topk(2, dim=1).values.unbind(dim=1)
-    flipped = labels_of(tiled_logits) != labels_of(whole_logits)
+    found = _compare(tiled, whole, network.num_classes, precision, TOLERANCES[precision])
+    return replace(found, jumps=has_max_unpooling(network))
+
+
+def check_field(
+    network: SegmentationModel, image: NDArray[np.float32], grid: Grid, config: CrfConfig, precision: Precision
+) -> Check:
+    """Compare the random field in blocks, the tiles of a grid, with that of the whole.
+
+    Its probabilities are those of one pass of the network; other parameters are those of :func:`check_exactness`.
+    """
+    logits = one_pass(network, image, grid)[0, : network.num_classes]
+    probabilities = logits.softmax(dim=0).to(_DTYPES[precision]).numpy()
+    whole = mean_field(probabilities, image, config)
+    blocks = np.empty_like(whole)
+    for tile in grid.tiles():
+        blocks[:, *tile.write.slices] = beliefs_in(tile.write.slices, probabilities, image, config)
+    tiled, untiled = torch.from_numpy(blocks)[None], torch.from_numpy(whole)[None]
+    return _compare(tiled, untiled, network.num_classes, precision, _FIELD_TOLERANCES[precision])
+
+
+def _compare(
+    tiled: torch.Tensor, whole: torch.Tensor, num_classes: int, precision: Precision, tolerance: float
+) -> Check:
+    """Compare (1, classes and perhaps more, rows, columns) scores."""
+    best, second = whole[:, :num_classes].topk(2, dim=1).values.unbind(dim=1)
+    flipped = labels_of(tiled[:, :num_classes]) != labels_of(whole[:, :num_classes])
     return Check(
         precision=precision,
         tolerance=tolerance,
         max_difference=float((tiled - whole).abs().max()),
         flips=int(flipped.sum()),
         flips_outside_ties=int((flipped & (best - second > 2 * tolerance)).sum()),
-        jumps=has_max_unpooling(network),
     )
 
 

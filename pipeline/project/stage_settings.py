@@ -88,18 +88,19 @@ def split_of(settings: Settings, name: str) -> SplitConfig:
     return SplitConfig(samples=training.samples, folds=settings.models[model].folds, fold=fold)
 
 
+def labels_of(settings: Settings) -> LabelConfig:
+    """Return how label images and references are read."""
+    training = settings.training
+    return LabelConfig(classes=settings.classes, kind=training.kind, values=training.values, ignored=training.ignored)
+
+
 def stage_config(settings: Settings, stage: str, model: str | None = None) -> str:
     """Return the part of the configuration that a stage uses, as JSON.
 
     ``model`` is the model, ensemble or fold that the job works on, if there is one.
     """
     image = settings.image
-    labels = LabelConfig(
-        classes=settings.classes,
-        kind=settings.training.kind,
-        values=settings.training.values,
-        ignored=settings.training.ignored,
-    )
+    labels = labels_of(settings)
     name, _ = settings.trainings.get(model or "", (model or "", None))
     network = settings.models.get(name, ModelConfig()).model_copy(
         update={"pretrained": start_of(settings, model or "")}
@@ -111,7 +112,12 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "tile": tile,
         "weigh": WeighConfig(labels=labels, image=image, loss=network.loss, heads=network.heads),
         "train": TrainConfig(
-            labels=labels, image=image, model=network, split=split, allow_empty=settings.training.allow_empty
+            labels=labels,
+            image=image,
+            model=network,
+            split=split,
+            allow_empty=settings.training.allow_empty,
+            compares_crf=settings.masks.crf == "auto",
         ),
         "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
         "validate": ValidateConfig(
@@ -129,7 +135,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             probabilities=settings.prediction.probabilities,
             masks=settings.masks,
         ),
-        "verify": VerifyConfig(classes=settings.classes),
+        "verify": VerifyConfig(classes=settings.classes, crf=settings.masks.crf),
         "stitch": StitchConfig(classes=settings.classes, masks=settings.masks),
         "evaluate": EvaluateConfig(
             labels=labels, image=image, metrics=settings.metrics, probabilities=settings.prediction.probabilities

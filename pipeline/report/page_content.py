@@ -132,15 +132,22 @@ def doubts_tables(settings: Settings) -> list[Table]:
     return [Table(title="Training images", caption=caption, columns=named, rows=rows)] if rows else []
 
 
-def partings_tables(partings: pd.DataFrame) -> list[Table]:
-    """Return the table of ways to tell objects apart, or none."""
-    caption = (
+def comparisons_tables(partings: pd.DataFrame, refinements: pd.DataFrame) -> list[Table]:
+    """Return the tables of what was compared on held-back images: ways to tell objects apart, random fields."""
+    objects = (
         "Objects on the images held back from training, by each way to tell them apart (masks.instances) with its best "
         "settings: mean F1 over IoU 0.5 to 0.9, and adapted Rand error. The way that is used is marked; model.json has "
         "all settings that were compared."
     )
-    table = _table("Objects", caption, partings, digits=4)
-    return [table] if table.rows else []
+    fields = (
+        "Foreground Dice of all pixels of the images held back from training, after each conditional random field "
+        "(masks.crf) and without one. The one that is used is marked."
+    )
+    tables = [
+        _table("Objects", objects, partings, digits=4),
+        _table("Random fields", fields, refinements, digits=4),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:

@@ -19,6 +19,7 @@ _COLUMNS = [
     Column(name="flips", about="Labels that differ in double precision.", digits=0),
     Column(name="float32", about="Largest difference of logits as predicted; at most 1e-4."),
     Column(name="flips_outside_ties", about="Labels that differ as predicted, ties excluded.", digits=0),
+    Column(name="crf", about="Largest difference of probabilities after `masks.crf`, as computed; at most 1e-5."),
     Column(name="mismatch", about="With global context: largest share of labels that differ from one pass.", digits=4),
 ]
 
@@ -57,10 +58,16 @@ def _row(model: str, verifications: list[dict[str, Any]]) -> dict[str, Any]:
     row["law"] = next(law for law in ("broken", "does not apply", "holds") if law in laws)
     for precision, flips in (("float64", "flips"), ("float32", "flips_outside_ties")):
         of_it = [check for check in checks if check["precision"] == precision]
-        row[precision] = f"{max(check['max_difference'] for check in of_it):.1e}" if of_it else None
+        row[precision] = _largest_difference(of_it)
         row[flips] = sum(check[flips] for check in of_it) if of_it else None
+    of_fields = [check for verification in verifications for check in verification.get("crf", [])]
+    row["crf"] = _largest_difference([check for check in of_fields if check["precision"] == "float32"])
     row["mismatch"] = max(
         (verification["mismatch"] for verification in verifications if verification["mismatch"] is not None),
         default=None,
     )
     return row
+
+
+def _largest_difference(checks: list[dict[str, Any]]) -> str | None:
+    return f"{max(check['max_difference'] for check in checks):.1e}" if checks else None

@@ -283,7 +283,7 @@ class Settings(Section):
 
 _shown = reprlib.Repr()  # a value with anchors of YAML in anchors can be endless as text
 _shown.maxlevel, _shown.maxstring, _shown.maxlist, _shown.maxdict = 2, 200, 10, 10
-_CHOICE = re.compile(r"constrained-|literal\[")  # ends the path of a value that may have several types
+_CHOICE = re.compile(r"constrained-|literal\[|function-|[A-Z]\w*Config$")  # in the path of a value of several types
 
 
 def parse_settings(config: Mapping[str, object], *, source: str) -> Settings:
@@ -311,8 +311,9 @@ def explain(error: ValidationError, kind: type) -> str:
     place, messages = first["loc"], [first["msg"].removeprefix("Value error, ")]
     if place and _CHOICE.match(str(place[-1])):  # the value may have several types
         place = place[:-1]
-        messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
-    key = ".".join(str(part) for part in place)
+        if first["type"] != "value_error":  # that is a rule of ours, which a value of the right type breaks
+            messages = [choice["msg"] for choice in error.errors() if choice["loc"][:-1] == place]
+    key = ".".join(str(part) for part in place if not _CHOICE.match(str(part)))
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
         return f"unknown key {key!r} (value {_shown.repr(first['input'])}); known keys here: {known}"

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 _POWER_OF_TEN = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _LONGEST_NAME = 200  # bytes; file systems allow 255, names of results are longer by a suffix
@@ -29,9 +37,20 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A section of the configuration: unknown keys and wrong types are refused, values never change."""
+    """A section of the configuration: unknown keys and wrong types are refused, values never change.
+
+    ``younger`` are fields that are left out of the dump while they have their default: what was made before there were
+    such fields stays up to date.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    younger: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_younger_defaults(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {name for name in self.younger if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in to_dict(self).items() if name not in unset}
 
     @model_validator(mode="before")
     @classmethod

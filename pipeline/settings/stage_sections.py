@@ -5,11 +5,12 @@ A stage gets no others, so a changed setting runs exactly those rules again that
 
 from __future__ import annotations
 
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.base.errors import ConfigError
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
@@ -65,11 +66,14 @@ class SplitConfig(Section):
 class TrainConfig(Section):
     """What the stage ``train`` gets."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({"compares_crf"})
+
     labels: LabelConfig
     image: ImageConfig
     model: ModelConfig
     split: SplitConfig
     allow_empty: bool = False
+    compares_crf: bool = False  # whether random fields are tried on the held-back images
 
 
 class ValidateConfig(Section):
@@ -112,7 +116,10 @@ class StitchConfig(Section):
 class VerifyConfig(Section):
     """What the stage ``verify`` gets."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({"crf"})
+
     classes: list[ClassName]
+    crf: CrfConfig | Literal["auto"] | None = None
 
 
 class ObjectsConfig(Section):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import bands
+from pipeline.base.arrays import LazyArray, bands
 from pipeline.base.errors import SlideError
 from pipeline.slides.percentiles import Pieces, percentiles_and_means
 from pipeline.slides.slide import Slide
@@ -132,6 +132,15 @@ def normalize(
                 difference = plane.astype(np.float64) - channel.low
                 target[:] = np.clip(difference / min(channel.scale, _LARGEST_DOUBLE), -_LARGEST, _LARGEST)
     return normalized
+
+
+def normalized(slide: Slide, statistics: list[Statistics]) -> LazyArray:
+    """Return the (channels, rows, columns) float32 pixels of a slide, normalized where they are read."""
+
+    def read(channels: slice, rows: slice, columns: slice) -> NDArray[np.float32]:
+        return normalize(slide.read(rows, columns), statistics)[channels]
+
+    return LazyArray((slide.channels, *slide.shape), np.dtype(np.float32), read)
 
 
 def _normalize_in_float32(plane: NDArray[Any], channel: Statistics, target: NDArray[np.float32]) -> bool:

@@ -14,13 +14,14 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import ModelCard, card_path, member_of, write_partings
+from pipeline.networks.model_card import ModelCard, card_path, member_of, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.ledger import makers_of
 from pipeline.project.jobs.network_job import inputs_of_networks, make_network
 from pipeline.settings.networks import EnsembleConfig
 from pipeline.training.partings import mean_partings
+from pipeline.training.refinements import mean_refinements
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,9 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
         described={"appearance": first.appearance, "objects": first.objects},
         origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
-    table = mean_partings([card.parting or [] for _, card in members])
-    write_partings(card_path(output), table, output=card_path(output))
+    partings = mean_partings([card.parting or [] for _, card in members])
+    fields = mean_refinements([card.crf or [] for _, card in members])
+    write_comparisons(card_path(output), output=card_path(output), parting=partings, crf=fields)
     log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))
     return Made(files=[output, card_path(output)])
 

@@ -18,10 +18,10 @@ from pipeline.report.outcome import outcomes
 from pipeline.report.page.render import render
 from pipeline.report.page_content import (
     cohort_tables,
+    comparisons_tables,
     doubts_tables,
     draw_figures,
     folds_tables,
-    partings_tables,
     ranking_table,
     review_page,
 )
@@ -34,6 +34,7 @@ from pipeline.report.tables.comparison import rank_models
 from pipeline.report.tables.data_dictionary import data_dictionary
 from pipeline.report.tables.folds import folds_table
 from pipeline.report.tables.partings import partings_table
+from pipeline.report.tables.refinements import refinements_table
 from pipeline.report.tables.regions import regions_tables
 from pipeline.report.verification import verification_tables
 from pipeline.settings.schema import Settings
@@ -84,7 +85,7 @@ def run(*, output: Path, config: Settings) -> None:
         *validation,
         *cohort_tables(summary, pairs),
         *regions_tables(found),
-        *partings_tables(partings_table(config)),
+        *comparisons_tables(partings_table(config), refinements_table(config)),
         *doubts_tables(config),
     ]
     page = _below(output, paths.PAGE)

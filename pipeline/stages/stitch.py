@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import StitchConfig
+from pipeline.slides.intensity import normalized
 from pipeline.slides.regions import union_of
+from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plan
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
     batch : str
         Batch of the run, one of those in results/slides.json.
     network : Path
-        Network file (model.safetensors); model.json beside it says what ``masks.instances: auto`` stands for.
+        Network file (model.safetensors); model.json beside it says what ``auto`` stands for.
     threads : int
         CPU threads that the job may use.
     memory_mb : int
@@ -45,7 +48,7 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
     """
     masks = masks_of(config.masks, network)
     if masks != config.masks:
-        log.info("masks.instances auto: %s", masks.model_dump())
+        log.info("masks, auto resolved: %s", masks.model_dump())
     config = config.model_copy(update={"masks": masks})
     with batch_job("stitch", config, model=model, batch=batch) as job:
         job.work_through(partial(_stitch, config=config), threads=threads, memory_mb=memory_mb)
@@ -57,16 +60,17 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
     masks = with_areas(config.masks, predicted.get("small_area_px"))
     pixel_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)
     prediction, output = task.path(paths.PREDICTION), task.path(paths.MASK)
-    with (
-        open_prediction(prediction) as group,
-        replacing(output) as temporary,
-        tempfile.TemporaryDirectory(dir=temporary.parent) as scratch,
-    ):
-        for name in config.masks.needs - set(group.array_keys()):
-            raise SlidemillError(
-                f"{prediction}: has no {name}, which masks.instances {config.masks.instances!r} needs; predict "
-                "again with them"
-            )
+    with ExitStack() as stack:
+        group = stack.enter_context(open_prediction(prediction))
+        for name in masks.needs - set(group.array_keys()):
+            asking = "masks.crf" if masks.crf and name == "probabilities" else f"masks.instances {masks.instances!r}"
+            raise SlidemillError(f"{prediction}: has no {name}, which {asking} needs; predict again with them")
+        temporary = stack.enter_context(replacing(output))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent))
+        image: Array | None = None
+        if masks.crf:
+            slide = stack.enter_context(open_slide(plan.slide, memory_mb=task.memory_mb, view=plan.view))
+            image = normalized(slide, plan.statistics)
         probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
         labels: Array = group["labels"]  # type: ignore[assignment]
         images = mask_images(
@@ -74,6 +78,7 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
             probabilities,
             masks,
             distance=head_of(group, DISTANCE),
+            image=image,
             pixel_um2=pixel_um2,
             scratch=Path(scratch),
         )

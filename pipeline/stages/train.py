@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import card_path, read_card, write_partings
+from pipeline.networks.model_card import Parting, Refinement, card_path, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.prediction.loop import make_ready
 from pipeline.project.jobs.batch_job import Made
@@ -38,6 +38,7 @@ from pipeline.training.loop import Task, train_network
 from pipeline.training.pair_metrics import PairPredictor
 from pipeline.training.partings import compare_partings
 from pipeline.training.prepare import prepare_training
+from pipeline.training.refinements import compare_refinements
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,7 @@ def _train(
         pixel_size_um = _common_pixel_size(everything, memory_mb, config.image)
         chosen, objects = choose_devices(devices), prepared.objects
         _learn(task, kept, chosen, pixel_size_um=pixel_size_um, objects=objects, origin=origin)
-    if read_card(kept / Path(paths.CARD).name).parting is None:
-        _compare_partings(kept, held_back, choose_devices(devices)[0], config, memory_mb=memory_mb)
+    _compare(kept, held_back, choose_devices(devices)[0], config, memory_mb=memory_mb)
     for path in files:  # the network of other settings stays until this one is complete
         with replacing(path) as temporary:
             shutil.copyfile(kept / path.name, temporary)
@@ -194,11 +194,19 @@ def _replace_folder(folder: Path, kept: Path) -> None:
             shutil.copytree(kept / folder.name, temporary)
 
 
-def _compare_partings(
+def _compare(
     kept: Path, held_back: list[TrainingPair], device: torch.device, config: TrainConfig, *, memory_mb: int
 ) -> None:
-    """Compare the ways to tell objects apart on the held-back images, and add the table to the card."""
+    """Compare what can follow the network on the held-back images, unless the card has the tables already."""
     weights = kept / Path(paths.NETWORK).name
+    known = read_card(card_path(weights))
+    ways: dict[str, Callable[..., Sequence[Parting] | Sequence[Refinement]]] = {}
+    if known.parting is None:
+        ways["parting"] = compare_partings
+    if known.crf is None and config.compares_crf:
+        ways["crf"] = compare_refinements
+    if not ways:
+        return
     network, card = load_network(weights)
     make_ready(network, device, "float32")
     predictor = PairPredictor(
@@ -209,20 +217,22 @@ def _compare_partings(
         memory_mb=memory_mb,
         threads=torch.get_num_threads(),
     )
-    with replacing(card_path(weights)) as temporary:
-        try:
-            table = compare_partings(predictor, held_back, scratch=temporary.parent)
-        except SlidemillError as error:  # too little memory: the network is trained all the same
-            log.warning("ways to tell objects apart are not compared: %s", error)
-            table = []
-        write_partings(card_path(weights), table, output=temporary)
-    for one in table:
-        log.info("objects by %s: F1 %s, adapted Rand error %s", one.settings, one.f1, one.rand)
+    for name, compare in ways.items():
+        with replacing(card_path(weights)) as temporary:
+            try:
+                table = compare(predictor, held_back, scratch=temporary.parent)
+            except SlidemillError as error:  # too little memory: the network is trained all the same
+                log.warning("nothing is compared on the held-back images for masks: %s", error)
+                table = []
+            write_comparisons(card_path(weights), output=temporary, **{name: table})
+        for one in table:
+            log.info("on the held-back images: %s", one)
 
 
 def _identity(origin: dict[str, Any], *, but: Collection[str] = ()) -> str:
     """Return the hash of what a training is made from, without the settings of its model in ``but``."""
     config = recipe("train", json.dumps(origin["config"])).settings
+    config.pop("compares_crf", None)  # which leaves the network as it is
     model = {name: value for name, value in config["model"].items() if name not in but}
     return identity_of([NETWORK_ALGORITHMS["train"], config | {"model": model}, origin["sha256"]])
 

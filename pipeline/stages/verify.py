@@ -1,4 +1,4 @@
-"""Check on a piece of one slide that tiled prediction equals one pass over the whole piece."""
+"""Check on a piece of one slide that tiled prediction, and the random field, equal those of the whole piece."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256, write_json
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.verification import TOLERANCES, check_exactness, mismatch_of, richest_piece, small_grid
+from pipeline.prediction.verification import (
+    TOLERANCES,
+    check_exactness,
+    check_field,
+    mismatch_of,
+    richest_piece,
+    small_grid,
+)
+from pipeline.project.stage_settings import masks_of
 from pipeline.runtime.threads import use_threads
+from pipeline.settings.crf import CrfConfig
+from pipeline.settings.masks import MaskConfig
 from pipeline.settings.stage_sections import VerifyConfig
 from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import open_slide
@@ -47,7 +57,7 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
     memory_mb : int
         Memory that the job may use, in MB.
     config : VerifyConfig
-        Classes of the configuration.
+        Classes of the configuration, and its random field if there is one.
     """
     use_threads(threads)
     loaded, card = load_network(network, classes=config.classes)
@@ -60,6 +70,10 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
         image = normalize(slide.read(*place.slices), planned.statistics)
     log.info("%s: rows %d, columns %d of %s px", planned.slide, place.top, place.left, grid.shape)
     found = _verify(loaded, card, image, grid)
+    crf = masks_of(MaskConfig(crf=config.crf), network).crf
+    found["crf"] = _verify_field(loaded, image, grid, crf) if isinstance(crf, CrfConfig) else []
+    if not all(check["holds"] for check in found["crf"]):
+        found["law"] = "broken"
     origin = provenance("verify", config, weights=sha256(network), slide=planned.slide_sha256)
     write_json(output, found | {"piece": asdict(place), "grid": asdict(grid), "provenance": origin})
     broken = [check for check in found["checks"] if not check["holds"]]
@@ -68,6 +82,12 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
             f"{planned.slide}: tiled does not equal whole in {broken[0]['precision']}: logits differ by up to "
             f"{broken[0]['max_difference']:.2g} (at most {broken[0]['tolerance']:.0e}), {broken[0]['flips']} of "
             f"{image[0].size} labels differ; stride_px or context_px in {network.with_name('model.json')} is wrong"
+        )
+    if broken := [check for check in found["crf"] if not check["holds"]]:
+        raise SlidemillError(
+            f"{planned.slide}: the random field in blocks is not that of the whole in {broken[0]['precision']}; "
+            f"probabilities differ by up to {broken[0]['max_difference']:.2g} (at most {broken[0]['tolerance']:.0e}); "
+            "this is a bug of Slidemill: set masks.crf to null, and report it"
         )
 
 
@@ -90,3 +110,12 @@ def _verify(network: SegmentationModel, card: ModelCard, image: NDArray[np.float
         checks.append(asdict(check) | {"holds": check.holds})
     law = "holds" if all(check["holds"] for check in checks) else "broken"
     return {"law": law, "checks": checks, "mismatch": None}
+
+
+def _verify_field(
+    network: SegmentationModel, image: NDArray[np.float32], grid: Grid, config: CrfConfig
+) -> list[dict[str, Any]]:
+    checks = [check_field(network, image, grid, config, precision) for precision in TOLERANCES]
+    for check in checks:
+        log.info("random field: %s, %s", check, "holds" if check.holds else "broken")
+    return [asdict(check) | {"holds": check.holds} for check in checks]

@@ -10,7 +10,7 @@ from pathlib import Path
 import zarr
 
 from models.base.interface import SegmentationModel
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.masks.instances import mask_images, pixel_area, with_areas
 from pipeline.metrics.evaluation import (
@@ -28,15 +28,18 @@ from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import DISTANCE, MaskConfig, resolve_masks
 from pipeline.settings.stage_sections import LabelConfig, TileConfig, ValidateConfig
+from pipeline.slides.intensity import normalized
+from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.plan_slide import plan_slide
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedPair:
-    """The prediction of an annotated image (arrays by name), and its truth."""
+    """The prediction of an annotated image (arrays by name), its normalized pixels, and its truth."""
 
     group: zarr.Group
+    image: LazyArray
     truth: LabelledImage
 
     def masks(self, config: MaskConfig, *, pixel_um2: float | None, scratch: Path) -> LabelledImage:
@@ -48,6 +51,7 @@ class PredictedPair:
             probabilities,
             config,
             distance=head_of(self.group, DISTANCE),
+            image=self.image,
             pixel_um2=pixel_um2,
             scratch=scratch / "mask",
         )
@@ -108,7 +112,8 @@ class PairPredictor:
                 )
             )
             copied = copy_reference(truth, self.labels, scratch / "truth")
-            yield PredictedPair(group=group, truth=copied)
+            slide = stack.enter_context(open_slide(pair.image, memory_mb=self.memory_mb, view=plan.view))
+            yield PredictedPair(group=group, image=normalized(slide, plan.statistics), truth=copied)
 
 
 def measure_pair(predictor: PairPredictor, pair: TrainingPair, config: ValidateConfig, *, scratch: Path) -> Row:
@@ -116,7 +121,7 @@ def measure_pair(predictor: PairPredictor, pair: TrainingPair, config: ValidateC
 
     What a network was found best with is not used: that was chosen on the same images.
     """
-    masks = resolve_masks(config.masks, predictor.card.to_dict() | {"parting": []})
+    masks = resolve_masks(config.masks, predictor.card.to_dict() | {"parting": [], "crf": []})
     masks = with_areas(masks, predictor.card.objects.get("small_area_px"))
     plan = predictor.plan(pair)
     area_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)

@@ -27,7 +27,7 @@ _OF_PIXELS = {"weigh", "train"}  # stages that take pixels alone
 _SIZES = {"fallback_pixel_size_um", "stated_pixel_size_um"}
 PIXEL_SIZE = "pixel size in the sample sheet"
 REGIONS = "file of regions"
-_OF_TRAINING = {"metrics", "validation", "appearance", "objects", "provenance", "parting"}  # in model.json
+_OF_TRAINING = {"metrics", "validation", "appearance", "objects", "provenance", "parting", "crf"}  # in model.json
 _LENGTH = 20
 
 Inputs = dict[str, str]  # fingerprints of what a result is made from, by what it is

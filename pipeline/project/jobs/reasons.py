@@ -17,6 +17,7 @@ _SETTINGS = {
     "labels.": "training.",
     "split.": "training.",
     "allow_empty": "training.allow_empty",
+    "compares_crf": "masks.crf: auto",
     "model.": "",
     "tile.tile_px": "tiling.tile_px",
     "tile.skip_glass": "tiling.skip_glass",
@@ -54,7 +55,7 @@ def why_again(
     if found:
         return ", ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more changes" if len(found) > _MOST else "")
     if lacks:
-        return f"masks.instances or prediction.probabilities now needs {' and '.join(lacks)}, which were not kept"
+        return f"masks or prediction.probabilities now need {' and '.join(lacks)}, which were not kept"
     return "a file of it is missing or was changed"
 
 

@@ -17,6 +17,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
 from pipeline.prediction.verification import Check, check_exactness, one_pass, richest_piece, small_grid
 from pipeline.project.stage_settings import stage_config
+from pipeline.settings.crf import CrfConfig
 from pipeline.tiling.grid import Grid
 from tests.support.commands import run_command
 from tests.support.jobs import Jobs
@@ -26,9 +27,9 @@ from tests.support.prediction import logits_of_the_whole
 VERIFICATION = "verification.json"
 
 
-def verify(weights, slide):
+def verify(weights, slide, **settings):
     """Run tile and verify in the current folder; return the exit status."""
-    jobs = Jobs(weights)
+    jobs = Jobs(weights, **settings)
     jobs.put("a", slide)
     jobs.run("tile")
     files = {"network": weights, "plan": jobs.path(paths.PLAN, "a"), "output": VERIFICATION}
@@ -78,6 +79,27 @@ def test_a_network_with_global_context_is_only_measured(in_folder, generator):
     verification = read_json(Path(VERIFICATION))
     assert (verification["law"], verification["checks"]) == ("does not apply", [])
     assert 0 < verification["mismatch"] < 1
+
+
+@pytest.mark.parametrize(("architecture", "options"), [("unet", {"depth": 2}), ("pspnet", {})])
+def test_a_random_field_is_verified_too(in_folder, generator, architecture, options):
+    weights = write_network(in_folder / "network", architecture, width=2, **options)
+    tifffile.imwrite(in_folder / "a.tif", generator.integers(0, 255, (100, 90)).astype(np.uint8))
+    assert verify(weights, in_folder / "a.tif", masks={"crf": {"radius_px": 3}}) == 0
+    verification = read_json(Path(VERIFICATION))
+    assert verification["law"] == ("holds" if architecture == "unet" else "does not apply")
+    assert [check["precision"] for check in verification["crf"]] == ["float64", "float32"]
+    assert all(check["holds"] and check["max_difference"] <= check["tolerance"] for check in verification["crf"])
+
+
+def test_a_random_field_that_looks_too_short_a_way_is_found(in_folder, generator, capsys, monkeypatch):
+    weights = write_network(in_folder / "network", width=2, depth=2)
+    tifffile.imwrite(in_folder / "a.tif", generator.integers(0, 255, (100, 90)).astype(np.uint8))
+    monkeypatch.setattr(CrfConfig, "reach_px", property(lambda self: self.radius_px))
+    assert verify(weights, in_folder / "a.tif", masks={"crf": {"radius_px": 3}}) == 1
+    assert read_json(Path(VERIFICATION))["law"] == "broken"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "the random field in blocks is not that of the whole in float64; probabilities differ by up to" in last
 
 
 def test_an_unreadable_slide_has_no_plan_to_verify(in_folder, capsys):

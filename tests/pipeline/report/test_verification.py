@@ -15,9 +15,9 @@ def check(precision, difference, flips=0, outside=0):
     return {"precision": precision, "max_difference": difference, "flips": flips, "flips_outside_ties": outside}
 
 
-def prove(model, name, law, *checks, mismatch=None):
+def prove(model, name, law, *checks, mismatch=None, **more):
     origin = {"provenance": {"sha256": {"weights": "w", "slide": "s"}}}
-    verification = {"law": law, "checks": list(checks), "mismatch": mismatch} | origin
+    verification = {"law": law, "checks": list(checks), "mismatch": mismatch} | origin | more
     write_json(Path(VERIFICATION.format(model=model, sample=name)), verification)
 
 
@@ -27,8 +27,9 @@ def sample(model, name, weights="w", slide="s"):
 
 def test_the_worst_of_each_model_is_a_row():
     prove("net", "plate/a", "holds", check("float64", 1e-14), check("float32", 2e-6, flips=3))
-    prove("net", "b", "holds", check("float64", 3e-14), check("float32", 1e-6, flips=1, outside=1))
-    prove("psp", "b", "does not apply", mismatch=0.02)
+    field = [check("float64", 1e-16), check("float32", 2e-7)]
+    prove("net", "b", "holds", check("float64", 3e-14), check("float32", 1e-6, flips=1, outside=1), crf=field)
+    prove("psp", "b", "does not apply", mismatch=0.02, crf=[])
     samples = [sample("net", "plate/a"), sample("net", "b"), sample("net", "c"), sample("psp", "b")]
     (table,) = verification_tables(samples)
     net, psp = table.rows
@@ -40,6 +41,7 @@ def test_the_worst_of_each_model_is_a_row():
         "flips": 0,
         "float32": "2.0e-06",
         "flips_outside_ties": 1,
+        "crf": "2.0e-07",
         "mismatch": None,
     }
     assert (psp["law"], psp["float64"], psp["flips"], psp["mismatch"]) == ("does not apply", None, None, 0.02)

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.base.errors import ConfigError
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig, resolve_masks
 from pipeline.settings.schema import Settings, parse_settings
 
@@ -73,6 +74,33 @@ def test_it_is_the_default_where_labels_have_objects(settings, expected):
     found = parse_settings(settings, source="")
     assert found.masks.instances == expected
     assert Settings.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_random_field_needs_probabilities_and_stays_with_auto():
+    masks = MaskConfig(crf=CrfConfig(smoothness=0.5))
+    assert masks.needs == {"probabilities"}
+    assert resolve_masks(masks, {"parting": TABLE}).crf == masks.crf
+    assert MaskConfig.model_validate_json(masks.model_dump_json()) == masks
+    assert MaskConfig(instances="distance", crf=CrfConfig()).needs == {"probabilities", "heads"}
+
+
+@pytest.mark.parametrize(
+    ("crf", "message"),
+    [
+        ({"smoothness": -1}, "masks.crf.smoothness: Input should be greater than or equal to 0, got -1"),
+        ({"smoothness_px": 0}, "masks.crf.smoothness_px: Input should be greater than or equal to 0.5, got 0"),
+        ({"appearance_intensity": float("nan")}, "masks.crf.appearance_intensity: .* got nan"),
+        ({"width": 3}, "unknown key 'masks.crf.width' .* known keys here: smoothness, smoothness_px, appearance"),
+        ({"radius_px": 10, "iterations": 13}, "masks.crf: .* context of 130 px, at most 128 are possible; lower one"),
+        ({"smoothness": 0, "appearance": 0}, "masks.crf: smoothness and appearance are both 0, which changes nothing"),
+        ({"smoothness": 1e3}, "masks.crf: smoothness 1000 .* At most 0.037 times as much is possible; lower them"),
+        (3, "masks.crf: Input should be a valid dictionary"),
+    ],
+)
+def test_a_random_field_that_makes_no_sense_is_refused_in_one_line(crf, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        parse_settings({"masks": {"crf": crf}}, source="config.yaml")
+    assert "\n" not in str(error.value)
 
 
 def test_a_partition_of_three_classes_is_refused():

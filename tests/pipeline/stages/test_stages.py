@@ -14,12 +14,14 @@ import torch
 
 from pipeline.base import paths
 from pipeline.base.files import read_json
+from pipeline.masks.random_field import mean_field
 from pipeline.networks.model_card import card_path
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.store import open_prediction
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.networks import EnsembleConfig, HeadsConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
@@ -29,7 +31,7 @@ from pipeline.tiling.plan import read_plan
 from pipeline.training.data.annotated_slides import open_pairs
 from tests.support.commands import run_command
 from tests.support.jobs import Jobs, failure_of_network
-from tests.support.masks import split_the_whole
+from tests.support.masks import numbered, split_the_whole
 from tests.support.networks import CLASSES, write_network
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole
 
@@ -160,10 +162,36 @@ def test_a_watershed_mask_has_the_objects_of_the_whole_image(in_folder, generato
     assert jobs.mask("a").read_bytes() == content
 
 
+def test_a_random_field_refines_the_classes_and_objects_come_after_it(in_folder, generator):
+    """From slide to mask: stored probabilities, and the slide as the network saw it. Other settings predict nothing."""
+    weights = write_network(in_folder / "network", width=6, depth=2, in_channels=3)
+    image = generator.integers(0, 255, (90, 120, 3)).astype(np.uint8)
+    jobs = segment(weights, {"image": RGB, "masks": {"crf": {}}}, a=image)
+    plan = read_plan(jobs.path(paths.PLAN, "a"))
+    predicted = jobs.entries("predict")["a"]
+    with open_prediction(jobs.path(paths.PREDICTION, "a")) as group:
+        labels, probabilities = group["labels"][:], group["probabilities"][:]
+    for stated in ({}, {"smoothness": 4.0, "iterations": 2}):
+        jobs.configure(image=RGB, masks={"crf": stated})
+        jobs.run("predict", "stitch")
+        classes, instances = (tifffile.imread(jobs.mask("a"), series=index) for index in (0, 1))
+        beliefs = mean_field(probabilities, normalize(image.transpose(2, 0, 1), plan.statistics), CrfConfig(**stated))
+        np.testing.assert_array_equal(classes, beliefs.argmax(axis=0))
+        np.testing.assert_array_equal(instances, numbered(classes))
+        assert 0 < (classes != labels).mean() < 0.5
+    assert jobs.entries("predict")["a"] == predicted
+
+
+def test_masks_without_a_random_field_do_not_speak_of_it():
+    """So those of earlier versions stay up to date."""
+    assert "crf" not in stage_config(Settings(), "stitch")
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
         ({"instances": "watershed"}, "has no probabilities, which masks.instances 'watershed' needs; predict again"),
+        ({"crf": {}}, "has no probabilities, which masks.crf needs; predict again"),
         ({"min_object_um2": 3.0}, r"a.tif: has no pixel size, which masks.min_object_um2 \(3\) .* need; set image.fa"),
     ],
 )

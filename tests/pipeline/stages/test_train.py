@@ -10,6 +10,7 @@ from pipeline.base.files import read_json
 from pipeline.networks import weights_file
 from pipeline.networks.model_card import card_path
 from pipeline.networks.weights_file import load_network
+from pipeline.settings.masks import MaskConfig
 from tests.support.training import FOLDERS, NETWORK, Project
 
 
@@ -61,3 +62,19 @@ def test_the_held_back_images_are_drawn_also_if_the_network_was_kept(in_folder):
     project.path("unet", paths.NETWORK).unlink()
     assert train(project) == 0  # found again
     assert files == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_random_fields_are_compared_when_a_run_asks_for_it_and_nothing_is_trained_for_them(in_folder, caplog):
+    project = Project(in_folder)
+    assert train(project) == 0
+    weights = project.weights("unet")
+    assert read_json(project.path("unet", paths.CARD))["crf"] is None
+    project.settings = project.settings.model_copy(update={"masks": MaskConfig(crf="auto")})
+    caplog.set_level("INFO")
+    assert train(project) == 0
+    assert "it is used again" in caplog.text
+    assert project.weights("unet") == weights
+    table = read_json(project.path("unet", paths.CARD))["crf"]
+    assert table[0]["settings"] is None
+    assert all(0 <= one["foreground_dice"] <= 1 for one in table)

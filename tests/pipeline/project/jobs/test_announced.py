@@ -72,7 +72,7 @@ WHY = {
         lambda: None,
         {"masks": {"instances": "watershed"}},
         [
-            "predict 3 samples with net again: masks.instances or prediction.probabilities now needs probabilities, "
+            "predict 3 samples with net again: masks or prediction.probabilities now need probabilities, "
             "which were not kept"
         ],
     ),
