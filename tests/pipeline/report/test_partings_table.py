@@ -1,11 +1,12 @@
-"""The table of ways to tell objects apart: the best settings of each way, and those in use."""
+"""The tables of what was compared on held-back images: ways to tell objects apart, random fields; those in use."""
 
 from pathlib import Path
 
 import pytest
 
-from pipeline.networks.model_card import Parting, card_path, write_partings
+from pipeline.networks.model_card import Parting, Refinement, card_path, write_comparisons
 from pipeline.report.tables.partings import partings_table
+from pipeline.report.tables.refinements import refinements_table
 from pipeline.settings.schema import Settings
 from tests.support.networks import write_network
 
@@ -38,9 +39,24 @@ TRIED = [
 )
 def test_the_best_of_each_way_and_what_is_used(in_folder, masks, expected):
     weights = write_network(in_folder / "net", width=2)
-    write_partings(card_path(weights), TRIED, output=card_path(weights))
+    write_comparisons(card_path(weights), output=card_path(weights), parting=TRIED)
     config = Settings(
         masks={"instances": "auto"} | masks, models={"net": {"checkpoint": str(Path("net/model.safetensors"))}}
     )
     table = partings_table(config)
     assert [*zip(table["way"], table["settings"], table["used"], strict=True)] == expected
+
+
+@pytest.mark.parametrize(("crf", "used"), [("auto", ["", "yes"]), (None, ["yes", ""]), ({"smoothness": 9.0}, ["", ""])])
+def test_every_random_field_and_what_is_used(in_folder, crf, used):
+    weights = write_network(in_folder / "net", width=2)
+    tried = [
+        Refinement(settings=None, foreground_dice=0.7),
+        Refinement(settings={"smoothness": 3.0, "appearance": 0.0}, foreground_dice=0.8),
+    ]
+    write_comparisons(card_path(weights), output=card_path(weights), crf=tried)
+    models = {"net": {"checkpoint": str(Path("net/model.safetensors"))}}
+    table = refinements_table(Settings(masks={"instances": "none", "crf": crf}, models=models))
+    assert table["settings"].tolist() == ["none", "smoothness 3, appearance 0"]
+    assert table["foreground_dice"].tolist() == [0.7, 0.8]
+    assert table["used"].tolist() == used
