@@ -121,9 +121,10 @@ def amounts(classes: list[str]) -> list[Column]:
 
 
 def _by_class(name: str, classes: list[str], meaning: str) -> list[Column]:
+    """Only Dice leads: Jaccard follows from it, and three classes are to fit the page."""
     mean = f"Mean over the classes that have a value, with the background: {meaning}."
     return [_value(f"{name}_mean", mean)] + [
-        _value(f"{name}_{label}", f"Of {label}: {meaning}.", leading=name in ("dice", "jaccard") and index > 0)
+        _value(f"{name}_{label}", f"Of {label}: {meaning}.", leading=name == "dice" and index > 0)
         for index, label in enumerate(classes)
     ]
 

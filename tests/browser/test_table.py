@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from pipeline.report.columns import columns
 from pipeline.report.page.page_types import Layers
 from pipeline.report.page.render import render
 from tests.support.pages import FAILED, FORMULA, LARGEST_BYTES, entry, page
@@ -83,6 +84,18 @@ def test_scores_and_flags_are_in_sight_at_1400_px(opened):
         header = opened.locator("#samples th", has=opened.locator(".sort", has_text=re.compile(f"^{name}$")))
         place = header.bounding_box()
         assert place["x"] + place["width"] <= box["x"] + box["width"], name
+
+
+@pytest.mark.parametrize("classes", [["background", "nucleus"], ["background", "cytoplasm", "nucleus"]])
+def test_the_columns_of_three_classes_fit_at_1400_px(chromium, tmp_path, classes):
+    """With the files of each sample, the last column."""
+    path = tmp_path / "classes.html"
+    path.write_text(render(page([entry("plate1/A01_f3")], columns=columns(classes))), encoding="utf-8")
+    tab = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    tab.goto(path.as_uri())
+    shown_px, whole_px = tab.locator("#samples .box").evaluate("box => [box.clientWidth, box.scrollWidth]")
+    assert whole_px <= shown_px
+    tab.close()
 
 
 def test_all_columns_appear_by_their_switch_and_filter_only_while_they_do(opened):
