@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.base import paths
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlideError
-from pipeline.base.files import provenance, replacing
+from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
@@ -75,24 +75,31 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         region_table(members, columns, config.classes, labels.slide.pixel_size_um).to_csv(sums_file, index=False)
         outlines = trace_objects(instances, objects)
         found = features(f"{task.model}/{task.sample}", objects, columns, outlines, image.step)
-        mask_sha256 = task.before.found["mask_sha256"] if task.before else ""
-        write_features(annotations_file, found, provenance("objects", config, mask=mask_sha256))
+        made_from = {"mask": task.before.found["mask_sha256"] if task.before else ""}
+        made_from |= {"regions": sha256(Path(task.slide.regions))} if task.slide.regions else {}
+        write_features(annotations_file, found, provenance("objects", config, **made_from))
         drawn = pictures_of_mask(image, labels.slide, instances, num_classes=len(config.classes))
     pictures = write_pictures(drawn, model=task.model, sample=task.sample)
-    areas = columns["area_px"]
-    measured = {
-        "objects": len(areas),
-        "median_area_px": _median(areas),
-        "area_spread": float(np.log2(areas).std()) if len(areas) else None,
-        "class_objects": np.bincount(objects.classes, minlength=len(config.classes)).tolist(),
-        "class_pixels": members.class_px.tolist(),
-        "class_median_area_px": [_median(areas[objects.classes == number]) for number in range(len(config.classes))],
-        "pixel_size_um": list(labels.slide.pixel_size_um) if labels.slide.pixel_size_um else None,
+    measured = _summary(objects, members, labels, len(config.classes)) | {
         "picture_px": list(picture_shape(image.shape)),
         "regions": len(members.names) if task.slide.regions else 0,
         "warnings": [f"its regions: {warning}" for warning in (regions.warnings if regions else ())],
     }
     return Made(files=[table, annotations, sums, *pictures], found=measured)
+
+
+def _summary(objects: ObjectTable, members: Members, mask: Mask, num_classes: int) -> dict[str, Any]:
+    """Return what the report says of the objects of a slide without reading their table."""
+    areas = objects.areas_px
+    return {
+        "objects": len(areas),
+        "median_area_px": _median(areas),
+        "area_spread": float(np.log2(areas).std()) if len(areas) else None,
+        "class_objects": np.bincount(objects.classes, minlength=num_classes).tolist(),
+        "class_pixels": members.class_px.tolist(),
+        "class_median_area_px": [_median(areas[objects.classes == number]) for number in range(num_classes)],
+        "pixel_size_um": list(mask.slide.pixel_size_um) if mask.slide.pixel_size_um else None,
+    }
 
 
 def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:

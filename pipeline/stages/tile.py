@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
-from pipeline.base.files import provenance, replacing, write_json
+from pipeline.base.files import provenance, replacing, sha256, write_json
 from pipeline.masks.qupath_geojson import write_features
 from pipeline.masks.tissue_outline import tissue_feature
 from pipeline.networks.model_card import ModelCard, card_path, read_card
@@ -68,7 +68,8 @@ def _plan(task: Task, *, card: ModelCard, card_sha256: str, config: TileConfig) 
         look = appearance([slide.read(rows, columns) for rows, columns in windows(slide.shape)])
         if not all(math.isfinite(number) for number in look.values()):
             raise SlideError(f"{path}: pixels are NaN or infinite; replace them")
-        origin = provenance("tile", of_slide, model_json=card_sha256)
+        made_from = {"model_json": card_sha256} | ({} if inside is None else {"regions": sha256(inside)})
+        origin = provenance("tile", of_slide, **made_from)
         files = [output, *_write_tissue(task.path(paths.TISSUE), tissue, slide, origin)]
     write_json(output, plan.to_dict() | {"provenance": origin})
     found = {
