@@ -177,27 +177,40 @@ def region_table(
         Background first, which has no objects.
     """
     pixel_mm2 = math.nan if pixel_size_um is None else math.prod(pixel_size_um) / _UM2_PER_MM2
-    numbers = pd.DataFrame(columns).select_dtypes("number")
-    numbers = numbers[[name for name in numbers if has_mean(str(name))]]
-    kinds = pd.Index(list(classes)).get_indexer(pd.Index(columns["class"]))
-    tables = []
-    for name, pixels, own in zip(members.names, members.region_px, members.objects, strict=True):
-        table = pd.DataFrame({"region": spreadsheet_text(name), "class": list(classes)})
+    averaged = [name for name, values in columns.items() if values.dtype.kind in "iuf" and has_mean(name)]
+    numbers = np.array([columns[name] for name in averaged], dtype=np.float64).reshape(len(averaged), -1)
+    names = np.asarray(columns["class"], dtype=object)
+    rows = []
+    for region, pixels, own in zip(members.names, members.region_px, members.objects, strict=True):
         area_px = int(pixels.sum())
-        table["region_area_px"] = area_px
-        table["region_area_mm2"] = area_px * pixel_mm2
-        table["objects"] = pd.array(np.bincount(kinds[own], minlength=len(classes)), dtype="Int64")
-        table["objects_per_mm2"] = table["objects"].astype("Float64") / (area_px * pixel_mm2)
-        table["area_px"] = pixels
-        table["area_mm2"] = pixels * pixel_mm2
-        table["area_fraction"] = pixels / area_px if area_px else math.nan
-        table.loc[0, ["objects", "objects_per_mm2"]] = pd.NA
-        tables.append(table.join(_means(numbers.iloc[own], kinds[own], len(classes))))
-    return pd.concat(tables, ignore_index=True)
+        for index, (kind, class_px) in enumerate(zip(classes, pixels.tolist(), strict=True)):
+            inside = own[names[own] == kind]
+            count = len(inside) if index else None
+            rows.append(
+                {
+                    "region": spreadsheet_text(region),
+                    "class": kind,
+                    "region_area_px": area_px,
+                    "region_area_mm2": area_px * pixel_mm2,
+                    "objects": count,
+                    "objects_per_mm2": math.nan if count is None or not area_px else count / (area_px * pixel_mm2),
+                    "area_px": class_px,
+                    "area_mm2": class_px * pixel_mm2,
+                    "area_fraction": class_px / area_px if area_px else math.nan,
+                    **_means(averaged, numbers[:, inside if index else inside[:0]]),
+                }
+            )
+    table: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    return pd.DataFrame(table | {"objects": pd.array(table["objects"], dtype="Int64")})
 
 
-def _means(numbers: pd.DataFrame, kinds: NDArray[np.intp], num_classes: int) -> pd.DataFrame:
-    """Return mean and sample standard deviation of each number by class; the background has none."""
-    groups = numbers[kinds > 0].groupby(kinds[kinds > 0])
-    found = {what: table.reindex(range(num_classes)) for what, table in (("mean", groups.mean()), ("sd", groups.std()))}
-    return pd.DataFrame({f"{name}_{what}": table[name] for name in numbers for what, table in found.items()})
+def _means(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    """Return mean and sample standard deviation of each row of values that are known; NaN where they have none."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        mean = np.where(known, values, 0).sum(axis=1) / count
+        apart = np.where(known, values - mean[:, None], 0)
+        sd = np.sqrt((apart**2).sum(axis=1) / np.maximum(count - 1, 0))
+    found = zip(names, mean.tolist(), np.where(count > 1, sd, math.nan).tolist(), strict=True)
+    return {f"{name}_{what}": value for name, *both in found for what, value in zip(("mean", "sd"), both, strict=True)}
