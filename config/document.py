@@ -1,8 +1,8 @@
 """Write the generated documentation: ``make docs``.
 
 config/README.md and workflow/schemas/config.schema.json come from pipeline/settings/schema.py, docs/metrics.md from
-pipeline/report/columns.py, docs/models.md from measurements of every architecture, the table of files in
-docs/contracts.md from pipeline/base/paths.py. ``--check`` writes nothing; its exit status is 1 if a file is out of date.
+pipeline/report/columns.py, docs/measurements.md from pipeline/masks/measurements/dictionary.py, docs/models.md from
+measurements of every architecture, the table of files in docs/contracts.md from pipeline/base/paths.py. ``--check`` writes nothing; its exit status is 1 if a file is out of date.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from inspect import cleandoc
+from itertools import groupby
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -20,13 +21,16 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.base import paths
 from pipeline.commands.models import markdown
+from pipeline.masks.measurements.dictionary import DICTIONARY
 from pipeline.report.columns import columns
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
 README, SCHEMA = ROOT / "config" / "README.md", ROOT / "workflow" / "schemas" / "config.schema.json"
-MODELS, METRICS, CONTRACTS = (ROOT / "docs" / f"{name}.md" for name in ("models", "metrics", "contracts"))
+MODELS, METRICS, MEASUREMENTS, CONTRACTS = (
+    ROOT / "docs" / f"{name}.md" for name in ("models", "metrics", "measurements", "contracts")
+)
 _BEGIN, _END = "<!-- paths: written by make docs -->\n", "<!-- end of paths -->\n"
 
 _HEAD = """# Configuration
@@ -247,6 +251,64 @@ def metrics_page() -> str:
     return _METRICS.replace("{table}", "\n".join(rows))
 
 
+_MEASUREMENTS = """# Measurements
+
+The columns of `results/objects/{model}/{sample}.csv` and of `results/objects.csv`, in their order, by the groups of
+[`measurements.groups`](../config/README.md#measurements). `make docs` writes this page. Those with a name in QuPath are measurements of
+the detections in `results/objects/{model}/{sample}.geojson`, under that name, if they have a value. `{channel}` is a channel that
+the network sees, by its number or name as in `image.channels` (in QuPath, `Channel 0` for a number); `{class}` is each class
+but the background.
+
+```yaml
+measurements:
+  groups: [shape, intensity, neighbours]
+  neighbour_radius_um: 30
+```
+
+Pixels are those of the mask. All are exact on slides of any size: an object across the borders of blocks, or of tiles, has
+the measurements that scikit-image's `regionprops` finds in the whole image, and the tests compare 200 random and some real
+images. The median of very large objects is the one exception, see there. Memory depends on the block, and on the number of
+objects: about 8 bytes for each number in the table.
+
+Lengths in µm are empty if the sides of a pixel differ by more than 0.1 %, since a length then depends on its direction;
+`nearest_{class}_um` and the number of neighbours take the two sides as they are.
+
+{tables}
+## stains
+
+Hematoxylin, eosin and DAB of RGB slides, by colour deconvolution (Ruifrok and Johnston 2001) as scikit-image's `rgb2hed`: three
+more channels named `Hematoxylin`, `Eosin` and `DAB`, with the columns of channels after all others (unit 1):
+`mean_intensity_DAB`, and with the group `intensity` also `median_intensity_DAB` and the rest. They need images of 8 or 16 bits per
+colour; all three colours are read, also if the network sees fewer.
+
+## Where other programs differ
+
+- **Perimeter**: CellProfiler and scikit-image's `perimeter` count pixels along the boundary, which makes a disc of 40 px 3 % too
+  long, its circularity 0.94. Crofton's formula (`perimeter_crofton`) is right within 1 % there
+  ([decision 55](decisions/0055-perimeter-by-crofton.md)). QuPath measures the polygon around smoothed or unsmoothed pixels.
+- **Solidity and Feret diameters** are those of scikit-image; QuPath takes the corners of the outline instead, which makes small
+  objects less solid, and diameters up to a pixel longer.
+- **Standard deviation** divides by the number of pixels, as CellProfiler and scikit-image do.
+- **Edge**: the pixels of the object with a 4-neighbour outside; CellProfiler counts diagonal neighbours too.
+"""
+
+
+def measurements_page() -> str:
+    """Return the text of docs/measurements.md."""
+    tables = []
+    for group, rows in groupby(DICTIONARY, key=lambda one: one.group):
+        tables += [
+            f"## {group or 'Always'}\n",
+            "| column | unit | QuPath | CellProfiler | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for one in rows:
+            names = (f"`{name}`" if name else "" for name in (one.title, one.cellprofiler))
+            tables.append(f"| `{one.column}` | {one.unit} | {' | '.join(names)} | {one.about} |")
+        tables.append("")
+    return _MEASUREMENTS.replace("{tables}", "\n".join(tables))
+
+
 # Names in pipeline/base/paths.py. The rules declare only ledgers, and what `verify`, `report` and `finish` write.
 _REPORT = (
     "METRICS_TABLE ALL_METRICS COLUMNS SUMMARY ALL_OBJECTS ALL_REGIONS COMPARISON COHORT PAIRED FOLDS FIGURE PAGE "
@@ -355,7 +417,14 @@ def _limits(kind: type[BaseModel], name: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write or check the files; return the exit status."""
     stale = []
-    pages = {README: readme, SCHEMA: schema, METRICS: metrics_page, MODELS: models_page, CONTRACTS: contracts_page}
+    pages = {
+        README: readme,
+        SCHEMA: schema,
+        METRICS: metrics_page,
+        MEASUREMENTS: measurements_page,
+        MODELS: models_page,
+        CONTRACTS: contracts_page,
+    }
     for path, make in pages.items():
         text = make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -1,4 +1,4 @@
-"""Measure the size, place, shape and brightness of every object of a mask, and trace its outline along pixel edges.
+"""Measure the size, place and ellipse of every object of a mask, and trace its outline along pixel edges.
 
 Results are exactly those of :func:`skimage.measure.regionprops` for the whole image, but blocks of the mask are read in
 threads. Memory depends on the block, the number of threads and of objects, and the outlines in a row of blocks.
@@ -7,7 +7,7 @@ threads. Memory depends on the block, the number of threads and of objects, and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import STRIP_PX, Array, bands, blocks
+from pipeline.masks.measurements.runs import find_runs
+from pipeline.masks.measurements.windows import Region, windows
 from pipeline.runtime.parallel_blocks import in_order
-from pipeline.slides.planes import Pixels
 
 _TOGETHER = 2**16  # objects whose sums are Python integers at a time
 _LOW_BITS = 32
@@ -42,8 +43,10 @@ class ObjectTable:
         Top, left, bottom, right; half-open, as slices are.
     eccentricities : (n,) float64 array
         Of the ellipse with the same second moments: 0 is a circle, towards 1 it becomes a line.
-    intensities : (n, channels) float64 array
-        Mean over the pixels of the object, in units of the slide.
+    axes_px : (n, 2) float64 array
+        Major and minor axis of this ellipse, from end to end.
+    orientations_deg : (n,) float64 array
+        Angle from downwards (along a column) to the major axis, counter-clockwise, in (-90, 90]; NaN of a circle.
     """
 
     ids: NDArray[np.int64]
@@ -52,17 +55,11 @@ class ObjectTable:
     centroids_px: NDArray[np.float64]
     boxes_px: NDArray[np.int64]
     eccentricities: NDArray[np.float64]
-    intensities: NDArray[np.float64]
+    axes_px: NDArray[np.float64]
+    orientations_deg: NDArray[np.float64]
 
 
-def measure_objects(
-    instances: Array,
-    classes: Array,
-    read: Callable[[slice, slice], Pixels],
-    *,
-    channels: int,
-    block_px: tuple[int, int] = STRIP_PX,
-) -> ObjectTable:
+def measure_objects(instances: Array, classes: Array, *, block_px: tuple[int, int] = STRIP_PX) -> ObjectTable:
     """Measure every object of a slide.
 
     Parameters
@@ -71,10 +68,6 @@ def measure_objects(
         Object ids, 0 = background; the table has the ids that occur.
     classes : (rows, columns) array of uint8
         Class map.
-    read : callable
-        Returns the (channel, row, column) intensities of a region; not called for regions without objects.
-    channels : int
-        Number of channels that ``read`` returns.
     block_px : (rows, columns)
         Largest region read at once.
 
@@ -83,9 +76,9 @@ def measure_objects(
     ValueError
         If an id is larger than the number of pixels.
     """
-    totals = np.zeros(0, _totals_dtype(channels))
+    totals = np.zeros(0, _totals_dtype())
     for sums in in_order(
-        partial(_measure_block, instances, classes, read, region) for region in blocks(instances.shape, block_px)
+        partial(_measure_block, instances, classes, region) for region in blocks(instances.shape, block_px)
     ):
         if sums is not None:
             totals = _grown(totals, int(sums.ids[-1]) + 1)
@@ -93,22 +86,20 @@ def measure_objects(
     return _table(totals)
 
 
-def _measure_block(
-    instances: Array, classes: Array, read: Callable[[slice, slice], Pixels], region: tuple[slice, slice]
-) -> _Sums | None:
+def _measure_block(instances: Array, classes: Array, region: Region) -> _Sums | None:
     """Read and sum up a block; None without objects."""
     numbers = np.asarray(instances[region])
     highest, (rows, columns) = int(numbers.max()), instances.shape
     if highest > rows * columns:
         raise ValueError(f"object ids go up to {highest} in {rows} x {columns} px, but must be numbered from 1")
-    return _sum_up(numbers, np.asarray(classes[region]), read(*region), region) if highest else None
+    return _sum_up(numbers, np.asarray(classes[region]), region) if highest else None
 
 
-def _totals_dtype(channels: int) -> np.dtype[Any]:
+def _totals_dtype() -> np.dtype[Any]:
     """Sums over the pixels of an object. Second moments exceed 64 bits: high and low half of rows, columns, both."""
     box = [(name, "i8") for name in ("top", "left", "bottom", "right")]
     sums = [("area", "i8"), ("row", "i8"), ("column", "i8"), ("high", "i8", (3,)), ("low", "i8", (3,))]
-    return np.dtype([("class", "u1"), *box, *sums, ("intensity", "f8", (channels,))])
+    return np.dtype([("class", "u1"), *box, *sums])
 
 
 def _grown(totals: NDArray[Any], count: int) -> NDArray[Any]:
@@ -130,48 +121,25 @@ class _Sums:
         Objects in the block, ascending.
     values : dict of (n, ...) arrays
         By the names of the totals.
-    intensities : list of (ids, sums) arrays
-        Of each channel. Floats are not summed up but added run by run in the order of the image: the order of additions
-        decides about the last bits.
     """
 
     ids: NDArray[np.uint32]
     values: dict[str, NDArray[Any]]
-    intensities: list[tuple[NDArray[np.uint32], NDArray[np.float64]]]
 
 
-def _sum_up(
-    numbers: NDArray[np.uint32], classes: NDArray[np.uint8], pixels: Pixels, region: tuple[slice, slice]
-) -> _Sums:
+def _sum_up(numbers: NDArray[np.uint32], classes: NDArray[np.uint8], region: Region) -> _Sums:
     """Sum up a block by id, run by run of equal ids in a row: the sums of a run have closed forms."""
-    begins = np.ones(numbers.shape, dtype=bool)
-    begins[:, 1:] = (numbers[:, 1:] != numbers[:, :-1]) | (classes[:, 1:] != classes[:, :-1])
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(starts, append=numbers.size)
-    inside = np.flatnonzero(numbers.ravel()[starts])
-    first, n = starts[inside], lengths[inside]
-    runs = numbers.ravel()[first]
-    order = np.argsort(runs, kind="stable")
-    groups = np.flatnonzero(np.diff(runs[order], prepend=0))
-
-    def total(values: NDArray[Any], add: np.ufunc = np.add) -> NDArray[Any]:
-        of_ids: NDArray[Any] = add.reduceat(values[order], groups)
-        return of_ids
-
-    ids, intensities = runs[order][groups], []
-    for plane in pixels:
-        is_float = plane.dtype.kind == "f"
-        sums = np.add.reduceat(plane.ravel(), starts, dtype=np.float64 if is_float else np.int64)[inside]
-        intensities.append((runs, sums) if is_float else (ids, total(sums).astype(np.float64)))
-    row, column = np.divmod(first, numbers.shape[1])
+    runs = find_runs(numbers)
+    n, total = runs.lengths, runs.total
+    row, column = np.divmod(runs.first, numbers.shape[1])
     row, column = row + region[0].start, column + region[1].start
     steps = n * (n - 1) // 2  # 0 + 1 + ... + (n - 1)
     columns = n * column + steps
     squares = n * column**2 + 2 * column * steps + steps * (2 * n - 1) // 3
     seconds = np.stack([n * row**2, squares, row * columns], axis=1)
     values = {
-        "class": total(classes.ravel()[first], np.maximum),
-        "area": total(n),
+        "class": runs.of_pixels(classes.ravel()[runs.pixels], np.maximum),
+        "area": runs.areas,
         "row": total(n * row),
         "column": total(columns),
         "high": total(seconds >> _LOW_BITS),
@@ -181,7 +149,7 @@ def _sum_up(
         "bottom": total(row + 1, np.maximum),
         "right": total(column + n, np.maximum),
     }
-    return _Sums(ids, values, intensities)
+    return _Sums(runs.ids, values)
 
 
 def _add(totals: NDArray[Any], sums: _Sums) -> None:
@@ -197,40 +165,55 @@ def _add(totals: NDArray[Any], sums: _Sums) -> None:
             own[ids] = np.maximum(own[ids], values)
         else:
             own[ids] += values
-    for channel, (runs, added) in enumerate(sums.intensities):
-        np.add.at(totals["intensity"][:, channel], runs, added)
 
 
 def _table(totals: NDArray[Any]) -> ObjectTable:
     ids = np.flatnonzero(totals["area"])
     found = totals[ids]
     area = found["area"][:, None]
-    parts = [found[part] for part in bands(len(found), _TOGETHER)]
+    parts = [np.zeros((4, 0)), *(_ellipse(found[part]) for part in bands(len(found), _TOGETHER))]
+    eccentricities, major, minor, angles = np.concatenate(parts, axis=1)
     return ObjectTable(
         ids=ids,
         classes=found["class"],
         areas_px=found["area"],
         centroids_px=np.stack([found["row"], found["column"]], axis=1) / area,
         boxes_px=np.stack([found[side] for side in ("top", "left", "bottom", "right")], axis=1),
-        eccentricities=np.concatenate([np.zeros(0), *map(_eccentricity, parts)]),
-        intensities=found["intensity"] / area,
+        eccentricities=eccentricities,
+        axes_px=np.stack([major, minor], axis=1),
+        orientations_deg=angles,
     )
 
 
-def _eccentricity(found: NDArray[Any]) -> NDArray[np.float64]:
-    """Return sqrt(1 - l2 / l1) of the eigenvalues l1 >= l2 of the covariance of the pixel centres, 0 for one pixel.
+def _ellipse(found: NDArray[Any]) -> NDArray[np.float64]:
+    """Return eccentricity, both axes and orientation from the covariance of the pixel centres, as regionprops does.
 
-    As regionprops defines it: pixels are points, without the 1/12 of their own extent. Differences of the large sums
-    are computed in integers of any size, so that no digits cancel far from the origin.
+    With its eigenvalues l1 >= l2, the eccentricity is sqrt(1 - l2 / l1), 0 for one pixel, and the axes are 4 sqrt(l1)
+    and 4 sqrt(l2). Pixels are points, without the 1/12 of their own extent. Differences of the large sums are computed
+    in integers of any size, so that no digits cancel far from the origin.
     """
     area, row, column = (found[name].astype(object) for name in ("area", "row", "column"))
     rows, columns, both = (found["high"].astype(object) * 2**_LOW_BITS + found["low"].astype(object)).T
     tall, wide, slant = area * rows - row * row, area * columns - column * column, area * both - row * column
-    spread = (tall + wide).astype(np.float64)
-    apart = np.hypot((tall - wide).astype(np.float64), (2 * slant).astype(np.float64))
-    squared = np.divide(2 * apart, spread + apart, out=np.zeros_like(spread), where=spread > 0)
-    eccentricity: NDArray[np.float64] = np.sqrt(np.minimum(squared, 1))
-    return eccentricity
+    spread, taller = (tall + wide).astype(np.float64), (tall - wide).astype(np.float64)
+    product = (tall * wide - slant * slant).astype(np.float64)
+    slanted = (2 * slant).astype(np.float64)
+    apart = np.hypot(taller, slanted)
+    larger = (spread + apart) / 2  # l1 * area**2
+
+    def ratio(value: NDArray[np.float64]) -> NDArray[np.float64]:
+        of_larger: NDArray[np.float64] = np.divide(value, larger, out=np.zeros_like(value), where=larger > 0)
+        return of_larger
+
+    area_px = found["area"].astype(np.float64)
+    return np.stack(
+        [
+            np.sqrt(np.minimum(ratio(apart), 1)),
+            4 * np.sqrt(larger) / area_px,
+            4 * np.sqrt(ratio(product)) / area_px,
+            np.where(apart > 0, np.degrees(np.arctan2(slanted, taller)) / 2, np.nan),
+        ]
+    )
 
 
 def trace_objects(
@@ -255,8 +238,9 @@ def trace_objects(
     block_px : (rows, columns)
         Largest region read at once.
     """
+    rows, columns = instances.shape
     read = in_order(partial(_read, instances, region) for region in blocks(instances.shape, block_px))
-    corners = in_order(partial(_corners, *window) for window in _windows(read, instances.shape))
+    corners = in_order(partial(_corners, *window) for window in windows(read, columns, rows, overlap=1))
     complete = in_order(
         partial(_outlines, some, table) for some in _complete(corners, instances.shape, block_px, table)
     )
@@ -264,30 +248,8 @@ def trace_objects(
         yield from outlines
 
 
-def _read(instances: Array, region: tuple[slice, slice]) -> tuple[tuple[slice, slice], NDArray[np.uint32]]:
-    return region, np.asarray(instances[region])
-
-
-def _windows(
-    read: Iterable[tuple[tuple[slice, slice], NDArray[np.uint32]]], shape: tuple[int, ...]
-) -> Iterator[tuple[NDArray[np.uint32], int, int]]:
-    """Yield each block with the row above it and the column to its left, and the place of its first pixel.
-
-    Beyond the image, all is background.
-    """
-    above, last = np.zeros((2, shape[1] + 1), dtype=np.uint32)  # rows above and at the end of a row of blocks
-    beside = np.zeros(0, dtype=np.uint32)
-    for (rows, columns), block in read:
-        if columns.start == 0:
-            above, last = last, above
-        height, width = block.shape
-        window = np.zeros((height + 1 + (rows.stop == shape[0]), width + 1 + (columns.stop == shape[1])), np.uint32)
-        window[0, : width + 1] = above[columns.start : columns.stop + 1]
-        window[1 : height + 1, 1 : width + 1] = block
-        if columns.start:
-            window[1 : height + 1, 0] = beside
-        last[columns.start + 1 : columns.stop + 1], beside = block[-1], block[:, -1].copy()
-        yield window, rows.start, columns.start
+def _read(instances: Array, region: Region) -> tuple[Region, list[NDArray[np.uint32]]]:
+    return region, [np.asarray(instances[region])]
 
 
 def _complete(
@@ -307,7 +269,7 @@ def _complete(
             yield np.concatenate(waiting.pop(row))
 
 
-def _corners(window: NDArray[np.uint32], top: int, left: int) -> NDArray[Any]:
+def _corners(top: int, left: int, planes: list[NDArray[np.uint32]]) -> NDArray[Any]:
     """Find the corners of outlines, between the four pixels around each point of the window.
 
     Both sides of a corner border on one of the four pixels: the only pixel of the object (convex), or a pixel outside
@@ -315,6 +277,7 @@ def _corners(window: NDArray[np.uint32], top: int, left: int) -> NDArray[Any]:
     on along the other inside pixel and separates the outside ones. The inside is to the right of the direction of
     travel, seen on the screen.
     """
+    (window,) = planes
     north, south = window[:-1], window[1:]
     pixels = north[:, :-1], north[:, 1:], south[:, :-1], south[:, 1:]
     y, x = np.nonzero((pixels[0] != pixels[1]) | (pixels[0] != pixels[2]) | (pixels[0] != pixels[3]))

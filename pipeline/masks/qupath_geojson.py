@@ -1,7 +1,6 @@
-"""List the objects of a mask for other programs: the columns of a table, and outlines for QuPath (GeoJSON).
+"""List the objects of a mask for QuPath (GeoJSON): outlines with class, colour and measurements.
 
-Measurements and outlines go in; the columns are those of docs/contracts.md, the features those that QuPath has read and
-written since version 0.4.
+The features are those that QuPath has read and written since version 0.4.
 """
 
 from __future__ import annotations
@@ -14,40 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base.palette import class_rgb
+from pipeline.masks.measurements.columns import Columns
+from pipeline.masks.measurements.dictionary import Measurement
 from pipeline.masks.object_table import ObjectTable, Ring
 from pipeline.masks.ome_tiff import NAMESPACE
-from pipeline.slides.formats.image import PixelSize
-
-Columns = dict[str, NDArray[Any]]
-
-_MEAN = "mean_intensity_"
-_MEASUREMENTS = {"area_px": "Area px", "area_um2": "Area µm^2", "eccentricity": "Eccentricity"}
-
-
-def columns_of(
-    objects: ObjectTable, classes: list[str], channels: list[int | str], pixel_size_um: PixelSize | None
-) -> Columns:
-    """Return the columns of the table by name; areas in µm² are NaN without a pixel size."""
-    pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
-    return {
-        "id": objects.ids,
-        "class": np.array(classes, dtype=object)[objects.classes],
-        "area_px": objects.areas_px,
-        "area_um2": objects.areas_px * pixel_um2,
-        **{f"centroid_{axis}_px": objects.centroids_px[:, n] for n, axis in enumerate(("row", "column"))},
-        **{f"{side}_px": objects.boxes_px[:, n] for n, side in enumerate(("top", "left", "bottom", "right"))},
-        "eccentricity": objects.eccentricities,
-        **{f"{_MEAN}{channel}": objects.intensities[:, n] for n, channel in enumerate(channels)},
-    }
 
 
 def features(
     name: str,
     objects: ObjectTable,
     columns: Columns,
+    listed: Iterable[Measurement],
     outlines: Iterable[tuple[int, list[Ring]]],
     step: tuple[float, float],
 ) -> Iterator[dict[str, Any]]:
@@ -58,17 +36,22 @@ def features(
     name : str
         Of the mask; with the id of an object it gives the UUID of the feature.
     columns : dict
-        From :func:`columns_of`.
+        From :func:`pipeline.masks.measurements.columns.columns_of`.
+    listed : iterable
+        What the columns are; those with a title are measurements in QuPath.
     outlines : iterable
         Index of an object and its rings, from :func:`pipeline.masks.object_table.trace_objects`.
     step : (row, column)
         How many pixels of the slide file a pixel of the mask is wide: other programs draw on the file.
     """
-    shown = {column: _MEASUREMENTS.get(column, "") for column in columns}
-    shown |= {column: column.replace(_MEAN, "Mean intensity, channel ") for column in columns if _MEAN in column}
+    if not len(objects.ids):
+        return
+    titles = {one.column: one.title for one in listed if one.title}
+    known = {column: title for column, title in titles.items() if np.isfinite(columns[column]).any()}
+    measured = np.rec.fromarrays([columns[column] for column in known])
     for index, rings in outlines:
         number = columns["id"].item(index)
-        values = {title: columns[column].item(index) for column, title in shown.items() if title}
+        values = zip(known.values(), measured[index].item(), strict=True)
         in_file = rings if step == (1, 1) else [ring * (step[1], step[0]) for ring in rings]
         colour = class_rgb(int(objects.classes[index]))
         yield {
@@ -79,7 +62,7 @@ def features(
                 "objectType": "detection",
                 "name": str(number),
                 "classification": {"name": columns["class"].item(index), "color": colour},
-                "measurements": {title: value for title, value in values.items() if math.isfinite(value)},
+                "measurements": {title: value for title, value in values if math.isfinite(value)},
             },
         }
 

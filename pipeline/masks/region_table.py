@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import STRIP_PX, Array, blocks
 from pipeline.base.files import spreadsheet_text
-from pipeline.masks.region_columns import has_mean
+from pipeline.masks.measurements.dictionary import has_mean
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.regions import SEPARATOR, WHOLE, Regions, union_of

@@ -140,7 +140,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "evaluate": EvaluateConfig(
             labels=labels, image=image, metrics=settings.metrics, probabilities=settings.prediction.probabilities
         ),
-        "objects": ObjectsConfig(classes=settings.classes, image=image),
+        "objects": ObjectsConfig(classes=settings.classes, image=image, measurements=settings.measurements),
         "report": settings,
     }
     return sections[stage].model_dump_json()

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.base.errors import ConfigError
 from pipeline.settings.masks import MaskConfig
+from pipeline.settings.measurements import MeasurementsConfig
 from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
 from pipeline.settings.regions import RegionsConfig
 from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Place, Positive, Section
@@ -195,6 +196,7 @@ class Settings(Section):
     )
     prediction: PredictionConfig = PredictionConfig()
     masks: MaskConfig = MaskConfig()
+    measurements: MeasurementsConfig = MeasurementsConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @property

@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 from pipeline.base.errors import ConfigError
 from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig
+from pipeline.settings.measurements import MeasurementsConfig
 from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
 from pipeline.settings.section import ClassName, Section
@@ -127,6 +128,7 @@ class ObjectsConfig(Section):
 
     classes: list[ClassName]
     image: ImageConfig
+    measurements: MeasurementsConfig = MeasurementsConfig()
 
 
 def parse_stage_config(kind: type[Part], text: str) -> Part:

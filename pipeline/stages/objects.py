@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,21 @@ from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
+from pipeline.masks.measurements.columns import columns_of
+from pipeline.masks.measurements.dictionary import measurements
+from pipeline.masks.measurements.pixels import measure_pixels
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
-from pipeline.masks.qupath_geojson import columns_of, features, write_features
+from pipeline.masks.qupath_geojson import features, write_features
 from pipeline.masks.region_table import Members, find_members, region_table, regions_of_objects
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import view_of
 from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pictures
+from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.regions import Regions, read_regions
 from pipeline.slides.slide import Slide, open_slide
+
+RGB = (0, 1, 2)
 
 
 def run(*, model: str, batch: str, threads: int, memory_mb: int, config: ObjectsConfig) -> None:
@@ -42,7 +50,7 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Objects
     memory_mb : int
         Largest piece of an image to hold, in MB.
     config : ObjectsConfig
-        Classes and how slides are read.
+        Classes, how slides are read, and what is measured.
     """
     with batch_job("objects", config, model=model, batch=batch) as job:
         job.work_through(partial(_list_objects, config=config), threads=threads, memory_mb=memory_mb)
@@ -50,12 +58,12 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Objects
 
 def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
     view = view_of(config.image, task.slide.row)
-    channels = list(dict.fromkeys(view.channels))
+    view = view.model_copy(update={"channels": list(dict.fromkeys(view.channels))})
+    groups = config.measurements.groups
     table, annotations, sums = (task.path(path) for path in (paths.OBJECTS, paths.ANNOTATIONS, paths.REGIONS))
     with (
-        open_slide(
-            Path(task.slide.slide), memory_mb=task.memory_mb, view=view.model_copy(update={"channels": channels})
-        ) as image,
+        open_slide(Path(task.slide.slide), memory_mb=task.memory_mb, view=view) as image,
+        _with_colours(image, view, task) if "stains" in groups else nullcontext(image) as source,
         open_mask(task.path(paths.MASK), memory_mb=task.memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
@@ -65,16 +73,19 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         instances = labels.instances
         if instances is None:
             instances, _ = find_objects(labels.classes, scratch=Path(scratch))
-        objects = _measure(image, labels, instances)
+        objects, size_um = _measure(image, labels, instances), labels.slide.pixel_size_um
         regions = _regions_of(task, image)
         members = _find_members(labels, objects, regions, len(config.classes))
-        columns = columns_of(objects, config.classes, channels, labels.slide.pixel_size_um)
-        leading = {name: columns[name] for name in ("id", "class")}
-        columns = leading | {"regions": regions_of_objects(members, len(objects.ids))} | columns
+        listed = measurements(config.measurements, config.classes, view.channels)
+        pixels = measure_pixels(instances, objects, source, groups)
+        names = regions_of_objects(members, len(objects.ids))
+        columns = columns_of(
+            listed, objects, pixels, names, config=config, channels=view.channels, pixel_size_um=size_um
+        )
         pd.DataFrame(columns).to_csv(table_file, index=False)
-        region_table(members, columns, config.classes, labels.slide.pixel_size_um).to_csv(sums_file, index=False)
+        region_table(members, columns, config.classes, size_um).to_csv(sums_file, index=False)
         outlines = trace_objects(instances, objects)
-        found = features(f"{task.model}/{task.sample}", objects, columns, outlines, image.step)
+        found = features(f"{task.model}/{task.sample}", objects, columns, listed, outlines, image.step)
         made_from = {"mask": task.before.found["mask_sha256"] if task.before else ""}
         made_from |= {"regions": sha256(Path(task.slide.regions))} if task.slide.regions else {}
         write_features(annotations_file, found, provenance("objects", config, **made_from))
@@ -102,6 +113,21 @@ def _summary(objects: ObjectTable, members: Members, mask: Mask, num_classes: in
     }
 
 
+@contextmanager
+def _with_colours(image: Slide, view: ImageConfig, task: Task) -> Iterator[Slide]:
+    """Open the slide with red, green and blue after its channels, for stains."""
+    is_rgb = image.choice is not None and image.choice.image.length("S") >= len(RGB)
+    dtype = image.levels[0].dtype
+    if not is_rgb or dtype not in (np.uint8, np.uint16):
+        raise SlideError(
+            f"{image.path}: stains are of RGB images of 8 or 16 bits, this one is {'RGB' if is_rgb else 'no RGB'} of "
+            f"{dtype}; remove stains from measurements.groups, or the slide"
+        )
+    channels = [*view.channels, *RGB]
+    with open_slide(image.path, memory_mb=task.memory_mb, view=view.model_copy(update={"channels": channels})) as slide:
+        yield slide
+
+
 def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
     path, shape = mask.slide.path, mask.slide.shape
     if not shape == instances.shape == image.shape or mask.slide.channels != 1 or instances.dtype != np.uint32:
@@ -110,7 +136,7 @@ def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
             f"{instances.shape} px {instances.dtype}, its slide {image.path} has {image.shape} px; {REMAKE}"
         )
     try:
-        return measure_objects(instances, mask.classes, image.read, channels=image.channels)
+        return measure_objects(instances, mask.classes)
     except ValueError as error:
         raise SlideError(f"{path}: {error}; {REMAKE}") from error
 

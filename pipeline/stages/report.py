@@ -64,7 +64,7 @@ def run(*, output: Path, config: Settings) -> None:
     written = {
         paths.METRICS_TABLE: table[short_columns(config.classes)],
         paths.ALL_METRICS: table,
-        paths.COLUMNS: data_dictionary(config.classes, config.image.channels),
+        paths.COLUMNS: data_dictionary(config.classes, config.image.channels, config.measurements),
         paths.SUMMARY: class_summary(found, config.classes, groups),
         paths.COMPARISON: ranking,
         paths.COHORT: summary,

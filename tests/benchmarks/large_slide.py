@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.masks.instances import mask_images
 from pipeline.masks.mask_file import open_mask
+from pipeline.masks.measurements.pixels import measure_pixels
 from pipeline.masks.object_table import measure_objects, trace_objects
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.metrics.evaluation import copy_mask, copy_reference, measure
@@ -78,7 +79,8 @@ def _objects(folder: Path) -> None:
         open_mask(folder / "mask.ome.tiff", memory_mb=1000) as mask,
     ):
         assert mask.instances is not None
-        table = measure_objects(mask.instances, mask.classes, slide.read, channels=slide.channels)
+        table = measure_objects(mask.instances, mask.classes)
+        measure_pixels(mask.instances, table, slide, ["shape", "intensity"])
         assert sum(1 for _ in trace_objects(mask.instances, table)) == len(table.ids)
 
 

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.base.files import replacing, spreadsheet_text
 from pipeline.report.outcome import Outcome
-from pipeline.report.page.page_types import Column
 
 _TOGETHER = 2**20  # characters of a table that are held at a time
-_OF_SAMPLE = ["sample", "model", "group"]
-
-_COLUMNS = [
-    Column("sample", "Path of the slide below the drop folder, without its suffix."),
-    Column("model", "Name of the network in the configuration."),
-    Column("group", "Group of the sample sheet: an animal, a patient, a field."),
-    Column("id", "Its number in the image named instances of the mask, from 1.", digits=0),
-    Column("class", "Its class."),
-    Column("regions", "Names of the regions that its centroid is in, separated by semicolons."),
-    Column("area_px", "Its pixels.", digits=0),
-    Column("area_um2", "The same in µm²; empty if the pixel size is not known.", digits=2),
-    Column("centroid_row_px", "Mean row of its pixels; the centre of the first pixel of the slide is 0.", digits=2),
-    Column("centroid_column_px", "Mean column of its pixels.", digits=2),
-    Column("top_px", "First row of its bounding box.", digits=0),
-    Column("left_px", "First column of its bounding box.", digits=0),
-    Column("bottom_px", "First row below its bounding box.", digits=0),
-    Column("right_px", "First column to the right of its bounding box.", digits=0),
-    Column("eccentricity", "Of the ellipse with the same second moments: 0 is a circle, near 1 a line.", digits=4),
-]
-
-
-def columns(channels: Sequence[int | str]) -> list[Column]:
-    """Return the columns of slides that are read with these channels."""
-    about = "Mean of its pixels in channel {}, in units of the slide."
-    return _COLUMNS + [
-        Column(f"mean_intensity_{name}", about.format(name), digits=4) for name in dict.fromkeys(channels)
-    ]
+OF_SAMPLE = {
+    "sample": "Path of the slide below the drop folder, without its suffix.",
+    "model": "Name of the network in the configuration.",
+    "group": "Group of the sample sheet: an animal, a patient, a field.",
+}
 
 
 def gather(
@@ -62,7 +39,7 @@ def gather(
     headers = [_header(table) for _, table in done]
     names = list(dict.fromkeys(name for header in dict.fromkeys(map(tuple, headers)) for name in header))
     with replacing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        file.write(_line([*_OF_SAMPLE, *names]))
+        file.write(_line([*OF_SAMPLE, *names]))
         for (outcome, table), header in zip(done, headers, strict=True):
             named = [spreadsheet_text(text) for text in (outcome.sample, outcome.model, groups.get(outcome.sample, ""))]
             _append(file, table, _line(named).removesuffix("\n"), header, names)

@@ -8,9 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.base import paths
+from pipeline.masks.measurements.dictionary import measurements
 from pipeline.report.columns import columns, short_columns
 from pipeline.report.page.page_types import Column
-from pipeline.report.tables import all_objects, class_summary, regions
+from pipeline.report.tables import class_summary, regions
+from pipeline.report.tables.all_objects import OF_SAMPLE
+from pipeline.settings.measurements import MeasurementsConfig
 
 # The first pattern that a name matches says its unit; what matches none is a share or a score between 0 and 1.
 _UNITS = {
@@ -20,11 +23,10 @@ _UNITS = {
     r"_px$|^pixels": "px",
     r"^(hausdorff95|surface_distance|tolerance)": "as in distance_unit",
     r"^voi_": "bit",
-    r"^mean_intensity_": "as in the slide",
 }
 
 
-def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFrame:
+def data_dictionary(classes: list[str], channels: list[int | str], measured: MeasurementsConfig) -> pd.DataFrame:
     """Return a row per table and column: ``table``, ``column``, ``meaning``, ``unit`` (empty for text and counts).
 
     Parameters
@@ -32,7 +34,9 @@ def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFra
     classes : list of str
         Background first.
     channels : list of int or str
-        Channels that the networks see; each object has a mean intensity in each.
+        Channels that the networks see; each object has intensities in each.
+    measured : MeasurementsConfig
+        What is measured of objects.
     """
     all_metrics = columns(classes)
     by_name = {column.name: column for column in all_metrics}
@@ -40,20 +44,21 @@ def data_dictionary(classes: list[str], channels: list[int | str]) -> pd.DataFra
         paths.METRICS_TABLE: [by_name[name] for name in short_columns(classes)],
         paths.ALL_METRICS: all_metrics,
         paths.SUMMARY: class_summary.COLUMNS,
-        paths.ALL_OBJECTS: all_objects.columns(channels),
-        paths.ALL_REGIONS: regions.columns(channels),
+        paths.ALL_REGIONS: regions.COLUMNS,
     }
-    rows = [
-        (Path(table).name, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own
-    ]
-    return pd.DataFrame(rows, columns=["table", "column", "meaning", "unit"])
+    rows = [(table, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own]
+    listed = measurements(measured, classes, channels)
+    rows += [(paths.ALL_OBJECTS, name, about, "") for name, about in OF_SAMPLE.items()]
+    rows += [(paths.ALL_OBJECTS, one.column, one.about, one.unit) for one in listed]
+    rows += [(paths.ALL_REGIONS, *average) for average in regions.averages(listed)]
+    found = pd.DataFrame(rows, columns=["table", "column", "meaning", "unit"])
+    return found.assign(table=[Path(table).name for table in found["table"]])
 
 
 def _unit(column: Column) -> str:
     if column.digits is None:
         return ""
-    name = column.name.removesuffix("_mean").removesuffix("_sd")
     for pattern, unit in _UNITS.items():
-        if re.search(pattern, name):
+        if re.search(pattern, column.name):
             return unit
     return "" if column.digits == 0 else "1"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import pandas as pd
 
 from pipeline.base import paths
-from pipeline.masks.region_columns import has_mean
+from pipeline.masks.measurements.dictionary import Measurement, has_mean
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Column, Table
-from pipeline.report.tables import all_objects
 
 _MOST_ROWS = 500  # on the page
 
-_COLUMNS = [
+COLUMNS = [
     Column("sample", "Path of the slide below the drop folder, without its suffix."),
     Column("model", "Name of the network in the configuration."),
     Column("group", "Group of the sample sheet: an animal, a patient, a field."),
@@ -33,16 +32,13 @@ _COLUMNS = [
 _ON_PAGE = ("sample", "model", "region", "class", "region_area_mm2", "objects", "objects_per_mm2", "area_fraction")
 
 
-def columns(channels: Sequence[int | str]) -> list[Column]:
-    """Return the columns of slides that are read with these channels."""
-    numbers = [column for column in all_objects.columns(channels) if column.digits is not None]
+def averages(listed: Iterable[Measurement]) -> Iterator[tuple[str, str, str]]:
+    """Yield the columns after these, means over objects: name, meaning and unit."""
     about = {"mean": "Mean over these objects", "sd": "Sample standard deviation over these objects; empty below two"}
-    return _COLUMNS + [
-        Column(f"{column.name}_{what}", f"{text}. {column.about}", digits=4)
-        for column in numbers
-        if has_mean(column.name)
-        for what, text in about.items()
-    ]
+    for one in listed:
+        if not one.is_text and has_mean(one.column):
+            for what, text in about.items():
+                yield f"{one.column}_{what}", f"{text}. {one.about}", one.unit or "1"
 
 
 def regions_tables(found: list[Outcome]) -> list[Table]:
@@ -57,7 +53,7 @@ def regions_tables(found: list[Outcome]) -> list[Table]:
     )
     if len(rows) > _MOST_ROWS:
         caption += f" These are the first {_MOST_ROWS} rows; {paths.ALL_REGIONS} has all, with means over objects."
-    shown = [column for column in _COLUMNS if column.name in _ON_PAGE]
+    shown = [column for column in COLUMNS if column.name in _ON_PAGE]
     return [Table(title="Regions", caption=caption, columns=shown, rows=rows[:_MOST_ROWS])]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon, Polygon, box
 
-from pipeline.masks.region_columns import has_mean
+from pipeline.masks.measurements.dictionary import has_mean
 from pipeline.masks.region_table import find_members, region_table, regions_of_objects
 from pipeline.slides.regions import Regions
 from tests.support.masks import blobs, numbered

@@ -10,6 +10,7 @@ from pipeline.report.columns import columns, short_columns
 from pipeline.report.outcome import Outcome
 from pipeline.report.tables import all_objects, class_summary
 from pipeline.report.tables.data_dictionary import data_dictionary
+from pipeline.settings.measurements import MeasurementsConfig
 
 CLASSES = ["background", "cell", "debris"]
 
@@ -78,7 +79,7 @@ def test_tables_of_equal_columns_are_copied_as_they_are(tmp_path):
 
 
 def test_every_column_has_a_meaning_and_every_number_a_unit_or_is_a_count():
-    table = data_dictionary(CLASSES, [0, "DAPI"])
+    table = data_dictionary(CLASSES, [0, "DAPI"], MeasurementsConfig())
     assert table["meaning"].str.endswith(".").all()
     units = table.set_index(["table", "column"])["unit"]
     assert units["metrics.csv", "foreground_dice"] == units["metrics-all.csv", "share_cell"] == "1"
@@ -89,7 +90,8 @@ def test_every_column_has_a_meaning_and_every_number_a_unit_or_is_a_count():
         units["metrics-all.csv", "hausdorff95_mean"] == units["metrics-all.csv", "tolerance"] == "as in distance_unit"
     )
     assert units["metrics.csv", "objects"] == units["metrics.csv", "sample"] == ""
-    assert ("objects.csv", "mean_intensity_DAPI") in units.index
+    assert units["objects.csv", "sd_intensity_DAPI"] == "as in the slide"
+    assert units["objects.csv", "max_feret_um"] == units["regions.csv", "max_feret_um_mean"] == "µm"
     assert units["regions.csv", "objects_per_mm2"] == "1/mm²"
     assert units["regions.csv", "area_um2_sd"] == "µm²"
     assert units["regions.csv", "area_px_mean"] == units["regions.csv", "region_area_px"] == "px"

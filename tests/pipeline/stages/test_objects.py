@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import skimage.color
 import skimage.draw
 import skimage.measure
 import tifffile
 
 from pipeline.base import paths
 from pipeline.base.palette import class_rgb
+from pipeline.masks.measurements.dictionary import measurements
 from tests.support.jobs import Jobs
 from tests.support.masks import blobs, numbered, signed_area
 
@@ -51,7 +53,7 @@ class Objects:
 def test_a_table_and_polygons_by_hand():
     classes = np.array([[0, 1, 1], [2, 0, 0]], np.uint8)
     slide = np.array([[9, 10, 20], [7, 9, 9]], np.uint8)
-    objects = Objects(classes, slide)
+    objects = Objects(classes, slide, measurements={"groups": []})
     entry = objects.run()
     assert entry.found == {
         "objects": 2,
@@ -84,7 +86,7 @@ def test_a_table_and_polygons_by_hand():
             "objectType": "detection",
             "name": "1",
             "classification": {"name": "nucleus", "color": list(class_rgb(1))},
-            "measurements": {"Area px": 2, "Area µm^2": 0.25, "Eccentricity": 1.0, "Mean intensity, channel 0": 15.0},
+            "measurements": {"Area px": 2, "Area µm^2": 0.25, "Eccentricity": 1.0, "Channel 0: Mean": 15.0},
         },
     }
     assert second["properties"]["classification"] == {"name": "cell", "color": list(class_rgb(2))}
@@ -134,13 +136,40 @@ def test_files_hold_what_regionprops_says(generator, instances):
 
 
 @pytest.mark.usefixtures("in_folder")
+def test_all_measurements_are_in_the_table_and_in_qupath(generator):
+    """Stains are of the colours of the file, although the network sees one channel of it."""
+    classes = blobs(generator, (90, 80))
+    slide = generator.integers(0, 255, (90, 80, 3)).astype(np.uint8)
+    groups = ["neighbours", "stains", "intensity", "shape"]
+    objects = Objects(
+        classes, slide, pixel_size_um=(0.5, 0.5), image={"channels": [1]}, measurements={"groups": groups}
+    )
+    objects.run()
+    table = pd.read_csv(objects.table)
+    listed = measurements(objects.jobs.settings.measurements, CLASSES, [1])
+    assert list(table.columns) == [one.column for one in listed]
+    stained = np.concatenate([slide[..., 1:2], skimage.color.rgb2hed(slide)], axis=-1)
+    expected = skimage.measure.regionprops(numbered(classes).astype(np.int64), stained)
+    names = ["1", "Hematoxylin", "Eosin", "DAB"]
+    for statistic, key in (("mean", "intensity_mean"), ("sd", "intensity_std"), ("max", "intensity_max")):
+        np.testing.assert_allclose(
+            table[[f"{statistic}_intensity_{name}" for name in names]], [one[key] for one in expected], atol=1e-12
+        )
+    np.testing.assert_allclose(table["perimeter_um"], [one.perimeter_crofton / 2 for one in expected])
+    for feature in objects.collection["features"]:
+        row = table.set_index("id").loc[int(feature["properties"]["name"])]
+        shown = {one.title: row[one.column] for one in listed if one.title and not pd.isna(row[one.column])}
+        assert feature["properties"]["measurements"] == pytest.approx(shown)
+
+
+@pytest.mark.usefixtures("in_folder")
 def test_a_mask_without_objects_gives_a_header_and_no_features():
     objects = Objects(np.zeros((20, 30), np.uint8), np.ones((20, 30), np.uint16))
     found = objects.run().found
     assert (found["objects"], found["median_area_px"]) == (0, None)
     assert (found["class_objects"], found["class_pixels"]) == ([0, 0, 0], [600, 0, 0])
     table = pd.read_csv(objects.table)
-    assert (len(table), list(table.columns[:2]), table.columns[-1]) == (0, ["id", "class"], "mean_intensity_0")
+    assert (len(table), list(table.columns[:2]), table.columns[-1]) == (0, ["id", "class"], "edge_mean_intensity_0")
     assert objects.collection["features"] == []
 
 
@@ -171,6 +200,10 @@ def clear_object_ids(objects):
     objects.mask.write_bytes(content)
 
 
+def ask_for_stains(objects):
+    objects.jobs.configure(**KINDS, measurements={"groups": ["stains"]})
+
+
 def no_such_channel(objects):
     objects.jobs.configure(**KINDS, image={"channels": [1]})
 
@@ -183,6 +216,10 @@ def no_such_channel(objects):
         (lambda objects: tifffile.imwrite(objects.mask, np.zeros((3, 9, 8), "u1")), "not a whole mask .* no image"),
         (lambda objects: objects.jobs.configure(classes=CLASSES[:2]), "class 2 .*2 classes"),
         (no_such_channel, "no channel 1"),
+        (
+            ask_for_stains,
+            "slide.tif: stains are of RGB images .* no RGB of uint8; remove stains",
+        ),
         (lambda objects: objects.mask.write_bytes(b""), "the file is empty"),
         (clear_object_ids, "a.ome.tiff: cannot be read: .*; remove the mask"),
         *(

@@ -1,0 +1,99 @@
+"""The columns of the table of objects, from all measurements of a slide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.masks.measurements.dictionary import STAINS, Measurement
+from pipeline.masks.measurements.neighbours import count_within, nearest
+from pipeline.masks.measurements.pixels import PixelMeasurements
+from pipeline.masks.object_table import ObjectTable
+from pipeline.settings.stage_sections import ObjectsConfig
+from pipeline.slides.formats.image import PixelSize
+
+Columns = dict[str, NDArray[Any]]
+
+_SQUARE = 1e-3  # largest relative difference of the sides of pixels whose lengths in µm are known
+
+
+def columns_of(
+    wanted: Sequence[Measurement],
+    objects: ObjectTable,
+    pixels: PixelMeasurements,
+    regions: NDArray[np.object_],
+    *,
+    config: ObjectsConfig,
+    channels: Sequence[int | str],
+    pixel_size_um: PixelSize | None,
+) -> Columns:
+    """Return the columns of the table by name, those that are ``wanted``, in this order.
+
+    Lengths and areas in µm are NaN without a pixel size; lengths that depend on their direction also if pixels are not
+    square.
+
+    Parameters
+    ----------
+    regions : (objects,) array
+        The text of the column ``regions``.
+    channels : sequence of int or str
+        Names of the channels of ``pixels``, stains excepted.
+    """
+    classes = config.classes
+    found = {"regions": regions} | _places(objects, classes, pixel_size_um) | _shapes(objects, pixels, pixel_size_um)
+    names = [*channels, *STAINS]
+    for statistic, values in pixels.intensities.items():
+        found |= {f"{statistic}_intensity_{name}": own for name, own in zip(names, values, strict=False)}
+    if "neighbours" in config.measurements.groups:
+        found |= dict(_neighbours(objects, classes, pixel_size_um, config.measurements.neighbour_radius_um))
+    return {one.column: found[one.column] for one in wanted}
+
+
+def _places(objects: ObjectTable, classes: Sequence[str], pixel_size_um: PixelSize | None) -> Columns:
+    pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
+    return {
+        "id": objects.ids,
+        "class": np.array(classes, dtype=object)[objects.classes],
+        "area_px": objects.areas_px,
+        "area_um2": objects.areas_px * pixel_um2,
+        **{f"centroid_{axis}_px": objects.centroids_px[:, n] for n, axis in enumerate(("row", "column"))},
+        **{f"{side}_px": objects.boxes_px[:, n] for n, side in enumerate(("top", "left", "bottom", "right"))},
+        "eccentricity": objects.eccentricities,
+    }
+
+
+def _shapes(objects: ObjectTable, pixels: PixelMeasurements, pixel_size_um: PixelSize | None) -> Columns:
+    is_square = pixel_size_um is not None and math.isclose(*pixel_size_um, rel_tol=_SQUARE)
+    pixel_um = math.sqrt(math.prod(pixel_size_um)) if pixel_size_um and is_square else math.nan
+    areas, (top, left, bottom, right) = objects.areas_px, objects.boxes_px.T
+    lengths = {
+        "perimeter": pixels.perimeters_px,
+        "major_axis": objects.axes_px[:, 0],
+        "minor_axis": objects.axes_px[:, 1],
+        "max_feret": pixels.hulls[1],
+        "min_feret": pixels.hulls[2],
+    }
+    return {
+        **{f"{name}_px": length for name, length in lengths.items()},
+        **{f"{name}_um": length * pixel_um for name, length in lengths.items()},
+        "circularity": 4 * np.pi * areas / pixels.perimeters_px**2,
+        "solidity": areas / pixels.hulls[0],
+        "extent": areas / ((bottom - top) * (right - left)),
+        "orientation_deg": objects.orientations_deg,
+        "holes": pixels.holes,
+    }
+
+
+def _neighbours(
+    objects: ObjectTable, classes: Sequence[str], pixel_size_um: PixelSize | None, radius_um: float
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    unknown = np.full(len(objects.ids), np.nan)
+    places_um = None if pixel_size_um is None else objects.centroids_px * pixel_size_um
+    for number, name in enumerate(classes[1:], start=1):
+        yield f"nearest_{name}_px", nearest(objects.centroids_px, objects.classes, number)
+        yield f"nearest_{name}_um", unknown if places_um is None else nearest(places_um, objects.classes, number)
+    yield "neighbours", unknown if places_um is None else count_within(places_um, radius_um)
