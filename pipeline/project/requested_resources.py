@@ -22,6 +22,7 @@ _USABLE = 0.9  # share of the memory of a machine
 _LEAST_BUDGET_MB = 1000
 
 # What a slow node manages: few cores, no GPU, a shared file system
+_PAIRS_PER_MIN = 4e9  # of pixels, in an iteration of a random field
 _BASE_MIN = 10  # start of a job and its imports
 _STEPS_PER_MIN = 15  # of training
 _MPX_PER_MIN = {
@@ -71,9 +72,12 @@ def workers_within(samples: Sequence[Sample], *, threads: int, memory_mb: int) -
     return min(threads, len(samples), int(memory_mb // max(decoded_mb, 1)))
 
 
-def minutes(stage: str, mpx: float, attempt: int) -> int:
-    """Return the minutes of a job of ``stage`` for ``mpx`` millions of pixels."""
-    return round(_BASE_MIN + mpx / _MPX_PER_MIN[stage]) * attempt
+def minutes(stage: str, mpx: float, attempt: int, *, pairs_per_px: float = 0.0) -> int:
+    """Return the minutes of a job of ``stage`` for ``mpx`` millions of pixels.
+
+    ``pairs_per_px`` are pairs of pixels that a random field weighs in all its iterations, per pixel of a slide.
+    """
+    return round(_BASE_MIN + mpx / _MPX_PER_MIN[stage] + mpx * 1e6 * pairs_per_px / _PAIRS_PER_MIN) * attempt
 
 
 def minutes_to_train(model: ModelConfig, attempt: int) -> int:

@@ -6,6 +6,7 @@ parallel is safe for the settings that are allowed here: the free energy of the 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
@@ -57,6 +58,11 @@ class CrfConfig(Section):
     def reach_px(self) -> int:
         """How far a pixel can have an effect."""
         return self.radius_px * self.iterations
+
+    @property
+    def pairs_per_px(self) -> float:
+        """How many pairs of pixels are weighed in all iterations, per pixel."""
+        return math.pi / 2 * self.radius_px**2 * self.iterations
 
     @property
     def kernels(self) -> list[tuple[float, NDArray[np.float64]]]:

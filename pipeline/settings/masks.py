@@ -93,6 +93,11 @@ class MaskConfig(Section):
         return self.needs_pixel_size or bool(self.min_object_px) or self.max_hole_px > 0
 
     @property
+    def pairs_per_px(self) -> float:
+        """How many pairs of pixels the random field weighs, per pixel; for ``auto`` as many as the usual one."""
+        return (CrfConfig() if self.crf == "auto" else self.crf).pairs_per_px if self.crf else 0.0
+
+    @property
     def needs(self) -> set[str]:
         """What they need of a prediction beside its labels; not known of ``auto``."""
         of_objects = {"watershed": {"probabilities"}, "partition": {"probabilities"}, DISTANCE: {"heads"}}

@@ -22,7 +22,10 @@ def memory_for(stage):
 
 
 def time_for(stage):
-    return lambda wildcards, attempt: minutes(stage, sum(this_run.mpx(wildcards.batch)), attempt)
+    pairs_per_px = settings.masks.pairs_per_px if stage == "stitch" else 0.0
+    return lambda wildcards, attempt: minutes(
+        stage, sum(this_run.mpx(wildcards.batch)), attempt, pairs_per_px=pairs_per_px
+    )
 
 
 def time_for_images(stage):

@@ -17,6 +17,8 @@ from pipeline.project.requested_resources import (
     workers_within,
 )
 from pipeline.runtime.job_limits import Limit
+from pipeline.settings.crf import CrfConfig
+from pipeline.settings.masks import MaskConfig
 from pipeline.settings.networks import ModelConfig
 
 MPX = st.floats(0, 1e6)
@@ -46,6 +48,14 @@ def test_requests_by_hand():
     assert minutes("predict", 3000.0, 2) == 220
     assert minutes_to_train(ModelConfig(max_steps=1500), 1) == 130
     assert minutes_to_train(ModelConfig(max_steps=1500, max_minutes=10.0), 2) == 84
+
+
+def test_a_random_field_takes_time():
+    """Half of the 25 pi neighbours of a pixel, in five iterations."""
+    assert MaskConfig().pairs_per_px == 0
+    usual = MaskConfig(crf="auto").pairs_per_px
+    assert round(usual) == round(MaskConfig(crf=CrfConfig()).pairs_per_px) == 196
+    assert minutes("stitch", 1000.0, 1, pairs_per_px=usual) == 10 + 10 + 49
 
 
 @given(sizes=st.lists(st.integers(0, 10**9), min_size=1), threads=st.integers(1, 64), budget=st.integers(1000, 64_000))
