@@ -29,7 +29,10 @@ COLUMNS = [
     Column("area_mm2", "The same in mm²; empty if the pixel size is not known.", digits=6),
     Column("area_fraction", "Pixels of the class in the region / pixels of the region.", digits=4),
 ]
-_ON_PAGE = ("sample", "model", "region", "class", "region_area_mm2", "objects", "objects_per_mm2", "area_fraction")
+_ON_PAGE = {
+    *("sample", "model", "region", "class", "region_area_px", "region_area_mm2", "objects", "objects_per_mm2"),
+    "area_fraction",
+}
 
 
 def averages(listed: Iterable[Measurement]) -> Iterator[tuple[str, str, str]]:
