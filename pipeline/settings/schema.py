@@ -285,6 +285,8 @@ class Settings(Section):
 
 _shown = reprlib.Repr()  # a value with anchors of YAML in anchors can be endless as text
 _shown.maxlevel, _shown.maxstring, _shown.maxlist, _shown.maxdict = 2, 200, 10, 10
+# What pydantic says of a section that is neither one nor its other choice
+_A_SECTION = re.compile(r"Input should be a valid dictionary or instance of \w+")
 _CHOICE = re.compile(r"constrained-|literal\[|function-|[A-Z]\w*Config$")  # in the path of a value of several types
 
 
@@ -319,7 +321,7 @@ def explain(error: ValidationError, kind: type) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(_section_at(kind, first["loc"][:-1]).model_fields)
         return f"unknown key {key!r} (value {_shown.repr(first['input'])}); known keys here: {known}"
-    message = " or ".join(messages)
+    message = _A_SECTION.sub("Input should be a section ({} has its defaults)", " or ".join(messages))
     return f"{key}: {message}, got {_shown.repr(first['input'])}" if key else message
 
 

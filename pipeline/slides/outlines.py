@@ -257,9 +257,18 @@ def _rings(roi: ImagejRoi) -> list[NDArray[Any]]:
 
 
 def _checked(path: Path, number: int, area: BaseGeometry) -> BaseGeometry:
-    """Return an area that can be drawn. It may cross itself: what is inside is told by the even-odd rule."""
+    """Return an area that can be drawn. It may cross itself: what is inside is told by the even-odd rule.
+
+    A part within another is a hole, as ImageJ saves composites.
+    """
     if not np.isfinite(shapely.get_coordinates(area)).all() or not area.convex_hull.area > 0:
         raise SlideError(f"{path}: annotation {number} has no area; remove it")
+    parts = shapely.get_parts(area)
+    if len(parts) > 1 and shapely.STRtree(parts).query(parts, predicate="overlaps").size:
+        raise SlideError(
+            f"{path}: annotation {number} has parts that overlap, and it is not clear what is in them; make each an "
+            "annotation of its own"
+        )
     return area
 
 

@@ -75,7 +75,7 @@ def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
     """
     annotations, warnings = read_annotations(path, memory_mb=memory_mb, choice=like.choice)
     if not annotations:
-        raise SlideError(f"{path}: holds no region of the plane that is read; draw one, or remove the file")
+        raise SlideError(f"{path}: holds no region for this image; draw one, or remove the file")
     check_extent(annotations, path, like=like.path, shape=like.file_shape)
     areas: dict[str, list[BaseGeometry]] = {}
     for annotation, name in zip(annotations, _names(annotations, path), strict=True):
@@ -105,8 +105,10 @@ def _valid(annotation: Annotation, path: Path) -> BaseGeometry:
     parts = shapely.get_parts(annotation.area)
     for part in parts:
         if not part.is_valid:
+            named = f" ({annotation.title})" if annotation.title else ""
+            place = shapely.is_valid_reason(part).partition("[")[2].rstrip("]")
             raise SlideError(
-                f"{path}: annotation {annotation.number} is no region: {shapely.is_valid_reason(part)} "
-                "(column, row); an outline must not cross itself: draw it again"
+                f"{path}: annotation {annotation.number}{named} is no region: its outline crosses or touches itself at "
+                f"column and row {place}; draw it again"
             )
     return annotation.area if annotation.area.is_valid else reduce(shapely.symmetric_difference, parts)

@@ -150,6 +150,7 @@ def test_without_the_bad_ones_the_run_succeeds_and_records_where_every_mask_come
         ({"tilling": {}}, "config/config.yaml: unknown key 'tilling' (value {}); known keys here: slides, references"),
         ({"tiling": {"tile_px": 3}}, "tiling.tile_px: Input should be greater than or equal to 16, got 3"),
         ({"models": {"net": {}}}, "no training images in data/training/images"),
+        ({"classes": ["background", "nucleus"]}, ".checkpoint: its classes are ['background', 'object'], those of the"),
     ],
 )
 def test_a_wrong_configuration_stops_before_the_first_job_with_one_line(project, settings, message):
@@ -167,14 +168,6 @@ def late(project, micrograph):
         path.unlink()
     project.drop("slides/late.tif", micrograph)
     return project
-
-
-def test_a_network_of_other_classes_is_refused(late):
-    late.configure(classes=["background", "nucleus"], image={"channels": [0]})
-    done = late.snakemake()
-    assert done.returncode != 0
-    assert "network/model.safetensors: its classes are ['background', 'object']" in done.stderr
-    assert late.metrics().loc["late", "stage"] == "predict"
 
 
 def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(late, micrograph):

@@ -27,6 +27,7 @@ _OF_PIXELS = {"weigh", "train"}  # stages that take pixels alone
 _SIZES = {"fallback_pixel_size_um", "stated_pixel_size_um"}
 PIXEL_SIZE = "pixel size in the sample sheet"
 REGIONS = "file of regions"
+INSIDE = "file of regions for regions.compute: inside"
 _OF_TRAINING = {"metrics", "validation", "appearance", "objects", "provenance", "parting", "crf"}  # in model.json
 _LENGTH = 20
 
@@ -115,7 +116,7 @@ def inputs_of(stage: str, sample: Sample, *, before: str, plan: str, network: Ne
     regions = {REGIONS: sample.outlines} if sample.regions else {}
     if stage == "tile":
         made_from = {"slide": sample.file, PIXEL_SIZE: str(sample.pixel_size_um), "network": network.card[:_LENGTH]}
-        return made_from | (regions if sample.is_cut else {})
+        return made_from | ({INSIDE: sample.outlines} if sample.is_cut else {})
     if stage == "predict":
         return {"before": before, "network": f"{network.weights[:_LENGTH]} {network.card[:_LENGTH]}"}
     if stage == "stitch":

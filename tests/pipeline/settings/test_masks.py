@@ -94,7 +94,7 @@ def test_a_random_field_needs_probabilities_and_stays_with_auto():
         ({"radius_px": 10, "iterations": 13}, "masks.crf: .* context of 130 px, at most 128 are possible; lower one"),
         ({"smoothness": 0, "appearance": 0}, "masks.crf: smoothness and appearance are both 0, which changes nothing"),
         ({"smoothness": 1e3}, "masks.crf: smoothness 1000 .* At most 0.037 times as much is possible; lower them"),
-        (3, "masks.crf: Input should be a valid dictionary"),
+        (3, r"masks.crf: Input should be a section \(\{\} has its defaults\) or Input should be 'auto'"),
     ],
 )
 def test_a_random_field_that_makes_no_sense_is_refused_in_one_line(crf, message):

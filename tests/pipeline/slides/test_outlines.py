@@ -236,6 +236,11 @@ def test_a_derived_class_of_qupath_belongs_to_its_base(tmp_path, name):
         (([1, 1], "tumour", "Point"), TISSUES, "annotation 1 is a Point, only areas can be used"),
         (([[1, 1], [2, 2]], None, "LineString"), OBJECTS, "annotation 1 is a LineString"),
         ((box(0, 0, 0, 5), "tumour"), TISSUES, "annotation 1 has no area"),
+        (
+            ([box(0, 0, 9, 9), box(5, 5, 14, 14)], "tumour", "MultiPolygon"),
+            TISSUES,
+            "annotation 1 has parts that overlap, .* make each an annotation of its own",
+        ),
         ((box(0, 0, 5, 5), "necrosis"), TISSUES, "has class 'necrosis', allowed: background, stroma, tumour"),
         ((box(0, 0, 5, 5), "Tumour"), TISSUES, "rename it to 'tumour', upper and lower case differ"),
         ((box(0, 0, 5, 5), None), TISSUES, "annotation 1 has no class; give it one of background"),

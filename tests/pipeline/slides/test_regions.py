@@ -105,7 +105,7 @@ BOWTIE = {"type": "Polygon", "coordinates": [[[0, 0], [20, 20], [20, 0], [0, 20]
         ([("a", box(0, 0, 500, 40))], "spans rows 0 to 40 and columns 0 to 500, its image has 60 rows and 80 columns"),
         (
             [("a", box(0, 0, 5, 5)), ("b", BOWTIE)],
-            r"annotation 2 is no region: Self-intersection\[10 10\].*draw it again",
+            r"annotation 2.* is no region: its outline crosses or touches itself at column and row 10 10; draw",
         ),
         ([], "holds no region .*; draw one, or remove the file"),
         ([("a;b", box(0, 0, 5, 5))], "annotation 1 is named 'a;b'; names of regions cannot have ';'.*rename it"),
