@@ -25,7 +25,8 @@ settings.load_profile("slidemill")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
-LONGEST = ("test_incremental", "test_kills", "test_failures", "test_comparison")  # files, in minutes
+# Files that take minutes
+LONGEST = ("test_kills", "test_incremental", "test_killed_jobs", "test_failures", "test_comparison")
 SLOW = ("browser", "faults", "workflow")  # folders; single tests and files elsewhere have the marker
 
 
@@ -35,11 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.name in SLOW:
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    # Those of the browser, which measure time, come last of them: `make lint` has left the processor to them then.
     items.sort(
         key=lambda item: (
             item.path not in slow_files,
-            item.path.parent.name == "browser",
             LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST),
         )
     )

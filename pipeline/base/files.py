@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.base.errors import SlidemillError, StorageError
 
 log = logging.getLogger(__name__)
 
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")  # of UUIDs in files
 State = list[int] | None  # of a file, as JSON: bytes and time of the last change, ns; None if it is missing
 
 _IN_RUST = re.compile(r"\(os error (\d+)\)$")

@@ -22,6 +22,7 @@ import tifffile
 from models.base.geometry import round_up
 from pipeline.base.arrays import STRIP_PX, Array, WritableArray, bands, blocks
 from pipeline.base.errors import SlideError
+from pipeline.base.files import NAMESPACE
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.runtime.scratch import scratch_array
 from pipeline.slides.formats.image import PixelSize
@@ -29,7 +30,6 @@ from pipeline.slides.formats.image import PixelSize
 _TILE_PX = STRIP_PX[0]
 _COMPRESSION = tifffile.COMPRESSION.ADOBE_DEFLATE
 _JSON = ("config", "sha256")  # annotations of a mask that are written as JSON
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/slidemill/slidemill")  # of UUIDs in files
 
 
 def write_label_images(

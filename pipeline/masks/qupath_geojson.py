@@ -10,15 +10,17 @@ import math
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.base.files import NAMESPACE
 from pipeline.base.palette import class_rgb
-from pipeline.masks.measurements.columns import Columns
-from pipeline.masks.measurements.dictionary import Measurement
-from pipeline.masks.object_table import ObjectTable, Ring
-from pipeline.masks.ome_tiff import NAMESPACE
+
+if TYPE_CHECKING:  # `tile` writes tissue, and needs none of these
+    from pipeline.masks.measurements.columns import Columns
+    from pipeline.masks.measurements.dictionary import Measurement
+    from pipeline.masks.object_table import ObjectTable, Ring
 
 
 def features(

@@ -1,4 +1,5 @@
 # What jobs ask for: memory (MB) and time (minutes), more with every attempt.
+from pipeline.project.jobs.todo import Job
 from pipeline.project.requested_resources import affordable_mb, batch_mb, minutes, minutes_to_train
 
 affordable, low_memory = affordable_mb(settings.tiling.memory_mb)
@@ -15,6 +16,18 @@ def memory_to_predict(wildcards, attempt):
 
 def memory_to_read(wildcards, threads, attempt):
     return batch_mb(this_run.mpx(wildcards.batch), threads, settings.tiling.memory_mb, attempt)
+
+
+def threads_for(stage):
+    """All cores, up to 8; half of them where `objects` and `evaluate` of a batch can run, and start, side by side."""
+
+    def threads(wildcards):
+        both = [Job(each, wildcards.model, wildcards.batch) for each in ("objects", "evaluate")]
+        if on_cluster or not this_run.todo.jobs.issuperset(both):
+            return 8
+        return min(8, max(1, workflow.cores // 2))
+
+    return threads if stage in ("objects", "evaluate") else 8
 
 
 def memory_for(stage):

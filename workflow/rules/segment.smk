@@ -17,7 +17,7 @@ for stage in STAGES:
         retries: 2 if stage == "predict" else None  # a slide that crashes it is found by the next attempt
         conda:
             "../../environment.yml"
-        threads: 8
+        threads: threads_for(stage)
         resources:
             mem_mb=memory_for(stage),
             decode_mb=budget_mb,

@@ -38,7 +38,7 @@ KEYS = {
     "stitch": {"mask_sha256"},
     "objects": {
         *("objects", "median_area_px", "area_spread", "class_objects", "class_pixels", "class_median_area_px"),
-        *("pixel_size_um", "picture_px"),
+        *("pixel_size_um", "picture_px", "regions", "warnings"),
     },
     "evaluate": {"metrics", "warnings"},
 }
