@@ -55,6 +55,8 @@ FOUND: dict[str, dict[str, Any]] = {
         "class_median_area_px": [None, 80.0],
         "pixel_size_um": None,
         "picture_px": [256, 256],
+        "regions": 0,
+        "warnings": [],
     },
     "evaluate": {
         "metrics": {

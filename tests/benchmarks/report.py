@@ -29,11 +29,23 @@ from tests.support.pages import invented_pictures
 from tests.support.paths import ROOT
 
 _OBJECTS = 300
+# With the measurements that are on by default, of one channel
 _TABLE = (
-    "id,class,area_px,area_um2,centroid_row_px,centroid_column_px,top_px,left_px,bottom_px,right_px,eccentricity,"
-    "mean_intensity_0\n"
+    "id,class,regions,area_px,area_um2,centroid_row_px,centroid_column_px,top_px,left_px,bottom_px,right_px,"
+    "eccentricity,mean_intensity_0,perimeter_px,perimeter_um,circularity,solidity,extent,major_axis_px,major_axis_um,"
+    "minor_axis_px,minor_axis_um,orientation_deg,max_feret_px,max_feret_um,min_feret_px,min_feret_um,holes,"
+    "median_intensity_0,sd_intensity_0,min_intensity_0,max_intensity_0,integrated_intensity_0,edge_mean_intensity_0\n"
 )
-_ROW = "{0},object,{0},,117.31818181818181,200.54545454545453,110,190,125,212,0.6813851438692469,137.2556818181818\n"
+_ROW = (
+    "{0},object,slide,{0},,117.31818181818181,200.54545454545453,110,190,125,212,0.6813851438692469,"
+    "137.2556818181818,61.69036585838597,,0.9147004565099321,0.98675537109375,0.7867553710937,22.68628121326719,,"
+    "17.395341338049532,,-10.961255722254034,23.33225707096784,,17.0,,0,135.0,17.533456256255374,88.0,183.0,42412.0,"
+    "120.42272096251735\n"
+)
+_REGIONS = (
+    "region,class,region_area_px,region_area_mm2,objects,objects_per_mm2,area_px,area_mm2,area_fraction,area_px_mean\n"
+    "slide,background,65536,,,,30868,,0.471,\nslide,object,65536,,300,,34668,,0.529,115.56\n"
+)
 # Work in the page, then the next two frames on the screen
 _TIMED = """
 async (work) => {
@@ -127,6 +139,7 @@ def _contents(folder: Path) -> dict[str, Path]:
     pictures, _ = invented_pictures(folder, np.random.default_rng(0), side_px=256)
     files = {pattern: pictures[name] for name, pattern in paths.PICTURE.items()}
     files[paths.OBJECTS] = (_TABLE + "".join(map(_ROW.format, range(1, _OBJECTS + 1)))).encode()
+    files[paths.REGIONS] = _REGIONS.encode()
     found = {}
     for number, (pattern, content) in enumerate(files.items()):
         found[pattern] = folder / f"{number}"
