@@ -9,13 +9,12 @@ import pandas as pd
 
 from pipeline.report.outcome import Outcome, pixel_um2
 from pipeline.report.page.page_types import Column
+from pipeline.report.tables.all_objects import OF_SAMPLE
 
 UM2_PER_MM2 = 1e6
 
 COLUMNS = [
-    Column("sample", "Path of the slide below the drop folder, without its suffix."),
-    Column("model", "Name of the network in the configuration."),
-    Column("group", "Group of the sample sheet: an animal, a patient, a field."),
+    *(Column(name, about) for name, about in OF_SAMPLE.items()),
     Column("class", "The class; the first one is the background, which has no objects."),
     Column("count", "Objects of the class; empty for the background.", digits=0),
     Column("area_px", "Pixels of the class.", digits=0),

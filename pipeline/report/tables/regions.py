@@ -12,13 +12,12 @@ from pipeline.base import paths
 from pipeline.masks.measurements.dictionary import Measurement, has_mean
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Column, Table
+from pipeline.report.tables.all_objects import OF_SAMPLE
 
 _MOST_ROWS = 500  # on the page
 
 COLUMNS = [
-    Column("sample", "Path of the slide below the drop folder, without its suffix."),
-    Column("model", "Name of the network in the configuration."),
-    Column("group", "Group of the sample sheet: an animal, a patient, a field."),
+    *(Column(name, about) for name, about in OF_SAMPLE.items()),
     Column("region", "Name of the region; tissue or slide where none was drawn."),
     Column("class", "The class; the first one is the background, which has no objects."),
     Column("region_area_px", "Pixels of the region: those whose centre is in it.", digits=0),
