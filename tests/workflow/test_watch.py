@@ -28,6 +28,7 @@ if Path("locked").exists():
 write_samples(find_samples(Settings(settle_s=0)), "", "")
 if Path("long").exists():
     try:
+        Path("at work").touch()
         time.sleep(60)
     except KeyboardInterrupt:
         Path("cleaned").touch()
@@ -99,7 +100,7 @@ def test_a_run_that_finds_the_project_locked_is_tried_again(folder, watching):
 def test_ctrl_c_lets_a_run_clean_up(folder, watching):
     touch(folder, "long")
     process = watching()
-    wait_for((folder / "results" / "slides.json").exists)
+    wait_for((folder / "at work").exists)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert (folder / "cleaned").exists()
