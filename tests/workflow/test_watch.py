@@ -20,12 +20,15 @@ from pathlib import Path
 from pipeline.settings.schema import Settings
 from pipeline.project.drop.drop_folder import find_samples, write_samples
 os.chdir(sys.argv[sys.argv.index("--directory") + 1])
-with open("runs.txt", "a") as runs:
-    print(*sys.argv[1:], file=runs)
-if Path("locked").exists():
+locked = Path("locked").exists()
+if locked:
     Path("locked").unlink()
+else:
+    write_samples(find_samples(Settings(settle_s=0)), "", "")
+with open("runs.txt", "a") as runs:  # a run is one whose list of slides is written: what comes now is a change
+    print(*sys.argv[1:], file=runs)
+if locked:
     sys.exit(1)
-write_samples(find_samples(Settings(settle_s=0)), "", "")
 if Path("long").exists():
     try:
         Path("at work").touch()
