@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,8 @@ from pipeline.slides.intensity import normalized
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.plan_slide import plan_slide
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +119,27 @@ class PairPredictor:
             copied = copy_reference(truth, self.labels, scratch / "truth")
             slide = stack.enter_context(open_slide(pair.image, memory_mb=self.memory_mb, view=plan.view))
             yield PredictedPair(group=group, image=normalized(slide, plan.statistics), truth=copied)
+
+    def predict_up_to(
+        self, limit_px: int, pairs: Sequence[TrainingPair], scratch: Path, *, keep: set[str]
+    ) -> Iterator[tuple[PredictedPair, Path]]:
+        """Yield each pair predicted, with a folder of its own; those that would exceed the limit are left out.
+
+        More images would take longer, and choose the same.
+        """
+        seen_px = 0
+        for pair in pairs:
+            plan = self.plan(pair)
+            pixels = math.prod(plan.grid.shape)
+            if seen_px + pixels > limit_px:
+                log.info("%s is left out: images of %d Mpx are enough to compare", pair.name, limit_px / 1e6)
+                continue
+            seen_px += pixels
+            with (
+                tempfile.TemporaryDirectory(dir=scratch) as folder,
+                self.predict(pair, plan, Path(folder), keep=keep) as predicted,
+            ):
+                yield predicted, Path(folder)
 
 
 def measure_pair(predictor: PairPredictor, pair: TrainingPair, config: ValidateConfig, *, scratch: Path) -> Row:

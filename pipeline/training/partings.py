@@ -5,9 +5,7 @@ Predictions go in; a table of settings and scores comes out, which ``model.json`
 
 from __future__ import annotations
 
-import logging
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +22,6 @@ from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import DISTANCE, MaskConfig
 from pipeline.training.pair_metrics import PairPredictor
 
-log = logging.getLogger(__name__)
-
 # Simple ones first: of equally good ones, the first is taken.
 _WAYS: list[dict[str, Any]] = [
     {"instances": "components"},
@@ -38,7 +34,7 @@ _WAYS: list[dict[str, Any]] = [
 ]
 _PARTITIONS: list[dict[str, Any]] = [{"instances": "partition", "basin": basin} for basin in (0.02, 0.05, 0.1, 0.2)]
 _IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
-_ENOUGH_PX = 2**25  # of held-back images; more would take longer, and choose the same
+_ENOUGH_PX = 2**25  # of held-back images
 
 
 @dataclass
@@ -87,23 +83,11 @@ def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *,
     small_area_px = predictor.card.objects.get("small_area_px")
     scores = [_Score(settings) for settings in _tried(predictor.card)]
     keep = set().union(*(MaskConfig.model_validate(score.settings).needs for score in scores))
-    seen_px = 0
-    for pair in pairs:
-        plan = predictor.plan(pair)
-        pixels = math.prod(plan.grid.shape)
-        if seen_px + pixels > _ENOUGH_PX:
-            log.info("objects of %s are not compared: images of %d Mpx are enough", pair.name, _ENOUGH_PX / 1e6)
-            continue
-        with (
-            tempfile.TemporaryDirectory(dir=scratch) as folder,
-            predictor.predict(pair, plan, Path(folder), keep=keep) as predicted,
-        ):
-            for number, score in enumerate(scores):
-                masks = with_areas(MaskConfig.model_validate(score.settings), small_area_px)
-                found = predicted.masks(masks, pixel_um2=None, scratch=Path(folder) / str(number))
-                score.add(predicted.truth, found)
-        seen_px += pixels
-    return [score.result() for score in scores] if seen_px else []
+    for predicted, folder in predictor.predict_up_to(_ENOUGH_PX, pairs, scratch, keep=keep):
+        for number, score in enumerate(scores):
+            masks = with_areas(MaskConfig.model_validate(score.settings), small_area_px)
+            score.add(predicted.truth, predicted.masks(masks, pixel_um2=None, scratch=folder / str(number)))
+    return [score.result() for score in scores if score.matchings]
 
 
 def _tried(card: ModelCard) -> list[dict[str, Any]]:

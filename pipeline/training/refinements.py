@@ -5,9 +5,7 @@ Predictions go in; a table of settings and scores comes out, which ``model.json`
 
 from __future__ import annotations
 
-import logging
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import MaskConfig
 from pipeline.training.pair_metrics import PairPredictor
 
-log = logging.getLogger(__name__)
-
 # None first: of equally good ones, the first is taken.
 _TRIED: list[dict[str, Any] | None] = [
     None,
@@ -33,7 +29,7 @@ _TRIED: list[dict[str, Any] | None] = [
         for intensity in (0.05, 0.15)
     ),
 ]
-_ENOUGH_PX = 2**23  # of held-back images; more would take longer, and choose the same
+_ENOUGH_PX = 2**23  # of held-back images
 
 
 def compare_refinements(predictor: PairPredictor, pairs: Sequence[TrainingPair], *, scratch: Path) -> list[Refinement]:
@@ -54,22 +50,11 @@ def compare_refinements(predictor: PairPredictor, pairs: Sequence[TrainingPair],
     tried = [MaskConfig.model_validate({"instances": "none", "crf": settings}) for settings in _TRIED]
     num_classes = len(predictor.card.classes)
     counts = np.zeros((len(tried), num_classes, num_classes), np.int64)
-    seen_px = 0
-    for pair in pairs:
-        plan = predictor.plan(pair)
-        pixels = math.prod(plan.grid.shape)
-        if seen_px + pixels > _ENOUGH_PX:
-            log.info("random fields are not tried on %s: images of %d Mpx are enough", pair.name, _ENOUGH_PX / 1e6)
-            continue
-        with (
-            tempfile.TemporaryDirectory(dir=scratch) as folder,
-            predictor.predict(pair, plan, Path(folder), keep={"probabilities"}) as predicted,
-        ):
-            for number, masks in enumerate(tried):
-                found = predicted.masks(masks, pixel_um2=None, scratch=Path(folder) / str(number))
-                counts[number] += _count(predicted.truth.classes, found.classes, num_classes)
-        seen_px += pixels
-    return [_refinement(*one) for one in zip(_TRIED, counts, strict=True)] if seen_px else []
+    for predicted, folder in predictor.predict_up_to(_ENOUGH_PX, pairs, scratch, keep={"probabilities"}):
+        for number, masks in enumerate(tried):
+            found = predicted.masks(masks, pixel_um2=None, scratch=folder / str(number))
+            counts[number] += _count(predicted.truth.classes, found.classes, num_classes)
+    return [_refinement(*one) for one in zip(_TRIED, counts, strict=True)] if counts.any() else []
 
 
 def _count(truth: Array, found: Array, num_classes: int) -> Counts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -12,6 +14,7 @@ import numpy as np
 import PIL.Image
 
 from pipeline.base.arrays import Array
+from pipeline.slides.formats.compression.damage import is_jpeg_damaged
 from pipeline.slides.formats.image import Image, Series, check_budget, orientation_warning
 
 _ORIENTATION = 274  # tag of TIFF and EXIF
@@ -34,9 +37,21 @@ def open_jpeg(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
     picture = stack.enter_context(PIL.Image.open(path, formats=["JPEG"]))
     if picture.mode not in ("L", "RGB"):
         raise ValueError(f"colours stored as {picture.mode} cannot be read; save it in grey or RGB")
-    check_budget("the JPEG", picture.width * picture.height * 3, budget_bytes)
+    pixels = picture.width * picture.height
+    check_budget("the JPEG", pixels * 3, budget_bytes)
     warnings = orientation_warning(picture.getexif().get(_ORIENTATION, 1))
-    return [Series(name="", open=lambda: replace(_image(np.asarray(picture)), lossy="JPEG", warnings=warnings))]
+
+    def decode() -> Image:
+        check = partial(_refuse_damaged, path, pixels)
+        return replace(_image(np.asarray(picture)), lossy="JPEG", warnings=warnings, missing=check)
+
+    return [Series(name="", open=decode)]
+
+
+def _refuse_damaged(path: Path, pixels: int, _level: int, _planes: Mapping[str, int]) -> tuple[int, int]:
+    if is_jpeg_damaged(path.read_bytes(), pixels):
+        raise ValueError("its data are damaged; copy or save it again")
+    return 0, 1
 
 
 def _png(path: Path, bits: int, colours: int) -> Image:

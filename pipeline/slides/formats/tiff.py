@@ -170,7 +170,7 @@ def _missing(
         pages = [pages[int(np.ravel_multi_index(index, leading)) if leading else 0]]
     counts = [count for page in pages if page is not None for count in page.databytecounts]
     if damaged := sum(count_damaged(page) for page in pages if page is not None):
-        raise ValueError(f"{damaged} of its {len(counts)} tiles or strips are damaged: cut off; copy or save it again")
+        raise ValueError(f"{damaged} of its {len(counts)} tiles or strips are damaged; copy or save it again")
     return counts.count(0), len(counts)
 
 

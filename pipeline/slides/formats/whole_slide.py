@@ -72,7 +72,7 @@ def _missing(path: Path, slide: openslide.OpenSlide, level: int, _: Mapping[str,
         if lost := counts.count(0):
             raise ValueError(f"{lost} of {len(counts)} tiles have no data; copy or scan it again")
         if damaged := sum(map(count_damaged, of_level)):
-            raise ValueError(f"{damaged} of {len(counts)} tiles are damaged: cut off; copy or scan it again")
+            raise ValueError(f"{damaged} of {len(counts)} tiles are damaged; copy or scan it again")
     return 0, max(1, len(counts))
 
 

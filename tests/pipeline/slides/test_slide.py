@@ -296,9 +296,41 @@ def test_tiles_whose_data_are_cut_off_are_an_error(tmp_path, generator, compress
             file.write(bytes(count - count // 2))
     with (
         open_slide(path, memory_mb=MEMORY_MB) as slide,
-        pytest.raises(SlideError, match=f"1 of its {len(counts)} tiles or strips are damaged: cut off"),
+        pytest.raises(SlideError, match=f"1 of its {len(counts)} tiles or strips are damaged"),
     ):
         slide.inspect()
+
+
+def damage(content, generator, start, stop):
+    """Zero 8 bytes, or set them to 0xFF, somewhere between two places."""
+    at = int(generator.integers(start, stop - 8))
+    content[at : at + 8] = bytes(8) if generator.integers(2) else b"\xff" * 8
+
+
+def test_damage_in_jpeg_is_an_error(data, tmp_path, generator):
+    """In a tile of a scanner's slide, in a strip with and without common tables, and in a picture."""
+    pixels = generator.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "strips.tif", pixels, photometric="rgb", compression="jpeg", rowsperstrip=64)
+    PIL.Image.fromarray(pixels).save(tmp_path / "picture.jpg")
+    PIL.Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.jpg")
+    PIL.Image.fromarray(pixels).save(tmp_path / "pillow.tif", compression="jpeg")
+    for path in [data / "wsi" / "CMU-1-Small-Region.svs", *tmp_path.iterdir()]:
+        with open_slide(path, memory_mb=MEMORY_MB) as slide:
+            assert slide.inspect() == ()
+        start, count = 0, path.stat().st_size
+        if path.suffix != ".jpg":
+            with tifffile.TiffFile(path) as tiff:
+                start, count = tiff.pages[0].dataoffsets[-1], tiff.pages[0].databytecounts[-1]
+        for number in range(5):
+            content = bytearray(path.read_bytes())
+            damage(content, generator, start + count // 2, start + count - 2)
+            copy = tmp_path / f"{number}{path.suffix}"
+            copy.write_bytes(content)
+            with (
+                pytest.raises(SlideError, match="damaged; copy|broken data stream"),
+                open_slide(copy, memory_mb=MEMORY_MB) as slide,
+            ):
+                slide.inspect()
 
 
 def test_lost_tiles_of_an_svs_are_an_error(data, tmp_path):

@@ -11,7 +11,7 @@ from pipeline.metrics.evaluation import LabelledImage
 from pipeline.networks.model_card import Refinement
 from pipeline.settings.masks import MaskConfig, resolve_masks
 from pipeline.training import refinements
-from pipeline.training.pair_metrics import PredictedPair
+from pipeline.training.pair_metrics import PairPredictor, PredictedPair
 from pipeline.training.refinements import compare_refinements, mean_refinements
 
 NONE, SMOOTH, SHARP = None, {"smoothness": 3.0, "appearance": 0.0}, {"smoothness": 1.0, "appearance": 2.0}
@@ -27,6 +27,8 @@ class Predictor:
 
     def __init__(self, wrong):
         self.wrong = wrong
+
+    predict_up_to = PairPredictor.predict_up_to
 
     def plan(self, _):
         return SimpleNamespace(grid=SimpleNamespace(shape=(64, 64)))
