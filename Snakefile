@@ -1,7 +1,7 @@
 # Slidemill: drop slides into a folder, run `snakemake --cores N`, review results/metrics.csv and results/report.html.
+import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from pipeline.base.errors import SlidemillError
@@ -13,7 +13,7 @@ try:
     if Path("config/config.yaml").is_file() or not workflow.configfiles:
         read_yaml(Path("config/config.yaml"))  # Snakemake would unfold whatever it holds
 except SlidemillError as error:
-    raise WorkflowError(str(error))
+    sys.exit(f"error: {error}")
 
 
 configfile: "config/config.yaml"

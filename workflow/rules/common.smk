@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from snakemake.cli import get_argument_parser
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from pipeline.base import paths
@@ -41,7 +40,7 @@ try:
     )
     this_run.check_networks(Path(workflow.basedir))
 except SlidemillError as error:
-    raise WorkflowError(str(error))
+    sys.exit(f"error: {error}")
 for warning in this_run.warnings if workflow.is_main_process else ():
     logger.warning(warning)
 
@@ -135,7 +134,7 @@ def begin_run():
         command = shlex.join(["snakemake", *sys.argv[1:]])
         this_run.begin(command, renews_report=not has_own_targets())
     except SlidemillError as error:
-        raise WorkflowError(str(error))
+        sys.exit(f"error: {error}")
     if low_memory and not on_cluster:
         logger.warning(low_memory)
 
