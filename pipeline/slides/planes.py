@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,19 @@ class Choice:
         image = self.image
 
         def read(wanted: slice, rows: slice, columns: slice) -> Pixels:
-            highest = read_z(rows, columns, self.z[0])
-            for plane in self.z[1:]:
-                np.maximum(highest, read_z(rows, columns, plane), out=highest)
-            return highest[wanted]
+            return reduce(np.maximum, (read_z(rows, columns, plane) for plane in self.z))[wanted]
 
         def read_z(rows: slice, columns: slice, plane: int) -> Pixels:
             place: dict[str, int | slice] = {"Y": rows, "X": columns, "Z": plane, "T": self.t}
             if image.channel_axis == "S":  # samples of a colour are stored, and decoded, together
-                return _block(array, image.axes, place | {"S": slice(None)}, "SYX")[list(self.channels)]
-            return np.stack([_block(array, image.axes, place | {"C": channel}, "YX") for channel in self.channels])
+                block = _block(array, image.axes, place | {"S": slice(None)}, "SYX")
+                return block if list(self.channels) == list(range(len(block))) else block[list(self.channels)]
+            planes = [_block(array, image.axes, place | {"C": channel}, "YX") for channel in self.channels]
+            return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
         rows, columns = (array.shape[image.axes.index(axis)] for axis in "YX")
         stored = getattr(array, "chunks", None)  # of Zarr arrays
-        in_strips = stored is not None and stored[image.axes.index("X")] >= columns
+        in_strips = getattr(array, "in_strips", stored is not None and stored[image.axes.index("X")] >= columns)
         return LazyArray((len(self.channels), rows, columns), array.dtype, read, in_strips)
 
 

@@ -17,7 +17,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
@@ -39,6 +38,7 @@ from pipeline.slides.formats.image import (
     pixel_size,
     unit_um,
 )
+from pipeline.slides.formats.tiff_tiles import array_of_tiles
 
 _OF_PAGES = "IQ"  # what tifffile calls an axis that the file does not name
 _KEPT_MB = 16  # a level up to this size is decoded once and kept: windows overlap, and strips span whole rows
@@ -184,9 +184,7 @@ def _array(level: tifffile.TiffPageSeries, budget_bytes: int, stack: ExitStack) 
     """Return the pixels: small levels stay in memory, large ones are decoded piece by piece."""
     if level.nbytes <= min(_KEPT_MB * 10**6, budget_bytes):
         return _decoded_once(level)
-    # Two or more: decode in the threads of zarr, as many as the job has. By default, tifffile does it from three on.
-    store = stack.enter_context(level.aszarr(level=0, maxworkers=2))
-    return zarr.open_array(store, mode="r")
+    return array_of_tiles(level, stack)
 
 
 def _decoded_once(level: tifffile.TiffPageSeries) -> LazyArray:
@@ -198,6 +196,7 @@ def _decoded_once(level: tifffile.TiffPageSeries) -> LazyArray:
         pixels: NDArray[Any] = level.asarray()
         if pixels.shape != shape:
             raise ValueError(f"decoded to shape {pixels.shape}, but the header says {shape}; copy or save it again")
+        pixels.flags.writeable = False  # regions of it are not copied
         return pixels
 
     return LazyArray(shape, np.dtype(level.dtype), lambda *key: decode()[key])

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import openslide
 import tifffile
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import Array, LazyArray, bands
 from pipeline.slides.formats.compression.damage import count_damaged
 from pipeline.slides.formats.compression.picture_size import check_tiles
 from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
+from pipeline.slides.formats.tiff_tiles import array_of_tiles
 
 _BLOCK_PX = 1024
 _SCANS_EVERY_TILE = "aperio"  # scanners of other vendors leave out tiles of glass
@@ -58,7 +58,7 @@ def _stored_levels(
             yield levels[number]
         else:
             check_tiles(page, budget_bytes)
-            yield zarr.open_array(stack.enter_context(page.aszarr(maxworkers=2)), mode="r")
+            yield array_of_tiles(tifffile.TiffPageSeries([page]), stack)
 
 
 def _missing(path: Path, slide: openslide.OpenSlide, level: int, _: Mapping[str, int]) -> tuple[int, int]:

@@ -1,0 +1,125 @@
+"""Regions of a TIFF are those of the whole image, and a tile that overlapping windows share is decoded once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.slides.formats import tiff_tiles
+from pipeline.slides.formats.tiff_tiles import array_of_tiles
+
+LAYOUTS = {
+    "tiles": {"tile": (32, 48)},
+    "strips": {"rowsperstrip": 7},
+    "one strip": {"rowsperstrip": 200},
+}
+STORED = {
+    "raw": {},
+    "zlib": {"compression": "zlib"},
+    "predictor": {"compression": "zlib", "predictor": True},
+    "lzw": {"compression": "lzw"},
+    "big endian": {"compression": "zlib", "byteorder": ">"},
+}
+
+
+@pytest.fixture
+def opened():
+    with ExitStack() as stack:
+
+        def open_first(path):
+            series = stack.enter_context(tifffile.TiffFile(path)).series[0]
+            return array_of_tiles(series, stack)
+
+        yield open_first
+
+
+def regions(generator, shape, count=12):
+    for _ in range(count):
+        (top, bottom), (left, right) = (sorted(generator.choice(length + 1, 2, replace=False)) for length in shape)
+        yield slice(top, bottom), slice(left, right)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("shape", [(131, 170), (131, 170, 3), (2, 3, 131, 170), (2, 131, 170, 3), (3, 131, 170)])
+def test_a_region_is_that_of_the_whole_image(tmp_path, generator, opened, layout, stored, shape):
+    pixels = generator.integers(0, 2**16, shape).astype(np.uint16)
+    colours = {"photometric": "rgb"} if shape[-1] == 3 else {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **LAYOUTS[layout], **STORED[stored], **colours)
+    array = opened(tmp_path / "a.tif")
+    assert (array.shape, array.dtype) == (pixels.shape, pixels.dtype)
+    np.testing.assert_array_equal(array[:], pixels)
+    rows, columns = shape.index(131), shape.index(170)
+    for down, across in regions(generator, (131, 170)):
+        key = [int(generator.integers(length)) for length in shape]
+        key[rows], key[columns] = down, across
+        if shape[-1] == 3:
+            key[-1] = slice(0, 3)
+        np.testing.assert_array_equal(array[tuple(key)], pixels[tuple(key)])
+
+
+def test_planes_stored_together_are_read_too(tmp_path, generator, opened):
+    """A stack of ImageJ has one directory for all its planes, colours apart one page for all of them."""
+    stack = generator.integers(0, 255, (5, 40, 50)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True)
+    np.testing.assert_array_equal(opened(tmp_path / "stack.tif")[3, 5:20, :], stack[3, 5:20])
+    tifffile.imwrite(tmp_path / "apart.tif", stack[:3], planarconfig="separate", photometric="rgb", tile=(16, 16))
+    np.testing.assert_array_equal(opened(tmp_path / "apart.tif")[:, 5:20, 7:], stack[:3, 5:20, 7:])
+
+
+def test_a_tile_without_data_has_the_value_of_no_data(tmp_path, opened):
+    def tiles():
+        yield np.full((16, 16), 7, np.uint8)
+        yield None
+
+    tifffile.imwrite(tmp_path / "a.tif", tiles(), shape=(16, 32), dtype=np.uint8, tile=(16, 16), compression="zlib")
+    array = opened(tmp_path / "a.tif")[:]
+    assert (array[:, :16] == 7).all()
+    assert (array[:, 16:] == 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_tile_is_decoded_twice_for_windows_that_overlap(tmp_path, generator, opened, monkeypatch, threads):
+    pixels = generator.integers(0, 255, (1000, 1100)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), compression="zlib")
+    array, decoded, read = opened(tmp_path / "a.tif"), [], tiff_tiles._Tiles._read_tile
+    monkeypatch.setattr(tiff_tiles._Tiles, "_read_tile", lambda *place: decoded.append(place[1:]) or read(*place))
+
+    def window(corner):
+        down, across = (slice(max(0, start - 96), start + 300 + 96) for start in corner)
+        np.testing.assert_array_equal(array[down, across], pixels[down, across])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(window, [(top, left) for top in range(0, 1000, 300) for left in range(0, 1100, 300)]))
+    assert len(decoded) == len(set(decoded)) == 16 * 18
+
+
+def test_few_tiles_are_kept(tmp_path, generator, opened, monkeypatch):
+    monkeypatch.setattr(tiff_tiles, "_KEPT_BYTES", 3 * 64 * 64)
+    pixels = generator.integers(0, 255, (300, 300)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), compression="zlib")
+    most, get = [], tiff_tiles._Kept.get
+
+    def counted(kept, *what):
+        tile = get(kept, *what)
+        most.append(len(kept._tiles))
+        return tile
+
+    monkeypatch.setattr(tiff_tiles._Kept, "get", counted)
+    np.testing.assert_array_equal(opened(tmp_path / "a.tif")[:], pixels)
+    assert max(most) == 3
+
+
+def test_a_damaged_tile_is_an_error_each_time(tmp_path, opened):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8), tile=(64, 64), compression="zlib")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        start = tiff.pages[0].dataoffsets[0]
+    content[start : start + 8] = b"\xff" * 8
+    (tmp_path / "a.tif").write_bytes(content)
+    array = opened(tmp_path / "a.tif")
+    for _ in range(2):
+        with pytest.raises(Exception, match="(?i)deflate|zlib|error"):
+            array[:]
