@@ -187,7 +187,7 @@ def _throughput(name: str, card: ModelCard, grids: list[Grid], threads: int) -> 
 
 
 def _measured(card: ModelCard, threads: int) -> Throughput:
-    device = prepare(threads)
+    (device,) = prepare(threads)
     channels, classes = card.in_channels, len(card.classes)
     network = models.build(
         card.architecture, in_channels=channels, num_classes=classes, heads=card.heads, options=card.options

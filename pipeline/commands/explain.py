@@ -17,7 +17,7 @@ from pipeline.prediction.explanation_figures import filter_figure
 from pipeline.prediction.verification import richest_piece
 from pipeline.runtime.device import prepare
 from pipeline.runtime.job_limits import cores
-from pipeline.settings.schema import ImageConfig
+from pipeline.settings.schema import MIRROR_PX, ImageConfig
 from pipeline.slides.intensity import measure_slide
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.grid import Region
@@ -36,6 +36,7 @@ def run(
     region: str = "",
     place: str = "",
     occluder_px: int = 0,
+    mirror_px: int = MIRROR_PX,
     threads: int = cores(),
     memory_mb: int = 4000,
     config: ImageConfig | None = None,
@@ -56,6 +57,8 @@ def run(
         ROW,COLUMN or ROW,COLUMN,ROWS,COLUMNS to explain; without it, the most certain foreground pixel of the region.
     occluder_px : int
         Side in px of the square that hides pixels; 0 means 1/12 of the window that determines the class at the place.
+    mirror_px : int
+        Mirrored pixels around the slide: tiling.mirror_px of the configuration.
     threads : int
         CPU threads that the command may use.
     memory_mb : int
@@ -65,7 +68,7 @@ def run(
     """
     if occluder_px < 0:
         raise SlidemillError(f"--occluder-px must be at least 0, got {occluder_px}")
-    device = prepare(threads)
+    (device,) = prepare(threads)
     loaded, card = load_network(network)
     loaded.to(device).to(memory_format=torch.channels_last)
     view = config or ImageConfig(channels=list(range(card.in_channels)))
@@ -76,7 +79,11 @@ def run(
     with open_slide(slide, memory_mb=memory_mb, view=view) as opened:
         largest_px = largest_window_px(card, memory_mb)
         explained = ExplainedSlide(
-            network=loaded, slide=opened, statistics=measure_slide(opened), largest_px=largest_px
+            network=loaded,
+            slide=opened,
+            statistics=measure_slide(opened),
+            largest_px=largest_px,
+            mirror_px=mirror_px,
         )
         given = _rectangle("place", place, opened) if place else None
         seen = _rectangle("region", region, opened) if region else _default_region(opened, given)

@@ -16,7 +16,7 @@ import torch
 from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
 from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.forward import logits_of, to_device
+from pipeline.prediction.forward import Windows, logits_of, to_device
 from pipeline.prediction.measurements import Measurements
 from pipeline.tiling.grid import Cut, Grid
 from pipeline.tiling.memory_budget import needed_mb
@@ -93,7 +93,8 @@ def measure_throughput(network: SegmentationModel, *, in_channels: int, device: 
     network.to(device).to(memory_format=torch.channels_last)
     stride = network.geometry.stride_px
     side = -(-max(_TIMED_PX, 2 * network.geometry.halo_px + stride) // stride) * stride
-    window = to_device(np.zeros((1, in_channels, side, side), dtype=np.float32), next(network.parameters()))
+    empty = Windows.normalized(np.zeros((1, in_channels, side, side), dtype=np.float32))
+    window = to_device(empty, next(network.parameters()))
     logits_of(network, window, Cut.all_sides(network.geometry.halo_px)).cpu()  # the first pass is slower
     start, count = time.monotonic(), 0
     while time.monotonic() - start < _TIMED_S:

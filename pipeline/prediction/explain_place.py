@@ -25,11 +25,12 @@ from pipeline.prediction.explanation import (
 from pipeline.prediction.explanation_figures import Row, occlusion_figure, response_figure
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import Slide
-from pipeline.tiling.grid import Region
+from pipeline.tiling.grid import Cut, Region
 from pipeline.tiling.mirror_padding import read_mirrored
 
 _SQUARES = 24  # along the side of the window; each hides one part of it
 _LARGEST_BATCH = 16
+_WHOLE = Cut.all_sides(0)
 _CHANNELS, _PATCHES, _PATCH_PX = 6, 6, 48  # channels per layer, patches per channel, side of a patch
 
 
@@ -45,12 +46,19 @@ class ExplainedSlide:
         Of the whole slide, for normalization.
     largest_px : int
         Most pixels that a window may have.
+    mirror_px : int
+        The surround that prediction has.
     """
 
     network: SegmentationModel
     slide: Slide
     statistics: list[Statistics]
     largest_px: int
+    mirror_px: int
+
+    def seen(self, place: Region, region: Region) -> tuple[Region, Cut]:
+        """Return the window that the network sees of a place, and what is cut off its logits."""
+        return receptive_window(self.network, place, region, shape=self.slide.shape, mirror_px=self.mirror_px)
 
     def read(self, window: Region) -> NDArray[np.float32]:
         """Return the normalized pixels of a window, mirrored beyond the slide."""
@@ -66,9 +74,9 @@ class ExplainedSlide:
 def surest_place(explained: ExplainedSlide, region: Region) -> Region:
     """Return the pixel of the region with the highest probability of a class other than the first."""
     network = explained.network
-    window = receptive_window(network, region, region)
-    probabilities = probabilities_of_window(network, explained.read(window)[None])[0]
-    inside = _relative_to(window, region, network.geometry.halo_px).slices
+    window, cut = explained.seen(region, region)
+    probabilities = probabilities_of_window(network, explained.read(window)[None], cut)[0]
+    inside = _relative_to(window, region, cut).slices
     surest = probabilities[1:, *inside].max(axis=0)
     row, column = np.unravel_index(int(surest.argmax()), surest.shape)
     top, left = region.top + int(row), region.left + int(column)
@@ -92,16 +100,17 @@ def explain_place(
         Names of the classes of the network.
     """
     network = explained.network
-    field = receptive_window(network, place, region)
+    field, cut = explained.seen(place, region)
     window = explained.read(field)
-    inside = _relative_to(field, place, network.geometry.halo_px).slices
-    before = probabilities_of_window(network, window[None])[0][:, *inside].mean(axis=(1, 2))
+    inside = _relative_to(field, place, cut).slices
+    before = probabilities_of_window(network, window[None], cut)[0][:, *inside].mean(axis=(1, 2))
     index = int(before.argmax())
     side = occluder_px or max(2, 2 * max(field.shape) // _SQUARES)
     falls = occlusion_map(
         network,
         window,
         lambda shown: shown[:, index, *inside].mean(axis=(1, 2)),
+        cut=cut,
         fill=[(channel.mean - channel.low) / channel.scale for channel in explained.statistics],
         occluder_px=side,
         step_px=max(1, side // 2),
@@ -125,7 +134,7 @@ def explain_place(
 def show_responses(explained: ExplainedSlide, region: Region) -> tuple[bytes, list[Response]]:
     """Return the patches of a region to which layers respond most: as a figure, and in pixels of the slide."""
     network = explained.network
-    field = receptive_window(network, region, region)
+    field, cut = explained.seen(region, region)
     window, geometry = explained.read(field), network.geometry
     rows, columns = (geometry.input_px(length) for length in field.shape)
     found = strongest_responses(
@@ -134,7 +143,7 @@ def show_responses(explained: ExplainedSlide, region: Region) -> tuple[bytes, li
         channels=_CHANNELS,
         count=_PATCHES,
         apart_px=_PATCH_PX // 2,
-        border_px=geometry.halo_px,
+        border=cut,
     )
     by_channel = dict[tuple[str, int], list[Response]]()
     for response in found:
@@ -163,7 +172,7 @@ def _patch_around(window: NDArray[np.float32], response: Response) -> NDArray[np
     return read_mirrored(lambda rows, columns: window[:, rows, columns], window.shape[1:], patch)
 
 
-def _relative_to(window: Region, place: Region, cut_px: int = 0) -> Region:
-    """Return a place of the slide in pixels of a window, or of its logits, which are ``cut_px`` narrower per side."""
-    top, left = place.top - window.top - cut_px, place.left - window.left - cut_px
+def _relative_to(window: Region, place: Region, cut: Cut = _WHOLE) -> Region:
+    """Return a place of the slide in pixels of a window, or of its logits after a cut."""
+    top, left = place.top - window.top - cut.top, place.left - window.left - cut.left
     return Region(top=top, left=left, bottom=top + place.shape[0], right=left + place.shape[1])

@@ -24,8 +24,9 @@ from tqdm import tqdm
 from models.base.geometry import round_up
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import bands
-from pipeline.prediction.forward import logits_of, probabilities_of, to_device
-from pipeline.tiling.grid import Cut, Region
+from pipeline.prediction.forward import Windows, logits_of, probabilities_of, to_device
+from pipeline.settings.schema import MIRROR_PX
+from pipeline.tiling.grid import Cut, Region, surround_of
 
 _NOISE = 1e-12
 
@@ -45,38 +46,49 @@ class Response:
         return replace(self, row=self.row + top, column=self.column + left)
 
 
-def receptive_window(network: SegmentationModel, place: Region, region: Region) -> Region:
-    """Return the window that the logits of ``place`` depend on: whole stride cells and the halo around them.
+def receptive_window(
+    network: SegmentationModel, place: Region, region: Region, *, shape: tuple[int, int], mirror_px: int = MIRROR_PX
+) -> tuple[Region, Cut]:
+    """Return the window that the logits of ``place`` depend on, and what is cut off them.
 
-    A network with global context gets ``region`` instead, in whole cells.
+    These are whole stride cells and the halo around them, as far as it reaches into the surround of a slide of
+    ``shape``: so the network sees what it sees in prediction. A network with global context gets ``region`` instead, in
+    whole cells.
     """
-    stride, halo = network.geometry.stride_px, network.geometry.halo_px
-    inner = region if network.geometry.context_px is None else place
+    geometry = network.geometry
+    stride, halo, surround = geometry.stride_px, geometry.halo_px, surround_of(geometry, mirror_px)
+    inner = region if geometry.context_px is None else place
     top, left = inner.top // stride * stride, inner.left // stride * stride
-    return Region(
-        top=top - halo,
-        left=left - halo,
-        bottom=top + round_up(inner.bottom - top, stride) + halo,
-        right=left + round_up(inner.right - left, stride) + halo,
+    bottom, right = top + round_up(inner.bottom - top, stride), left + round_up(inner.right - left, stride)
+    ends = [round_up(length, stride) + surround for length in shape]
+    window = Region(
+        top=max(top - halo, -surround),
+        left=max(left - halo, -surround),
+        bottom=min(bottom + halo, ends[0]),
+        right=min(right + halo, ends[1]),
     )
+    return window, Cut(top - window.top, left - window.left, window.bottom - bottom, window.right - right)
 
 
-def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the class probabilities of windows without their halo.
+def probabilities_of_window(network: SegmentationModel, windows: NDArray[np.float32], cut: Cut) -> NDArray[np.float32]:
+    """Return the class probabilities of windows without what is cut off.
 
     Parameters
     ----------
     network : SegmentationModel
         In evaluation mode.
     windows : (N, channels, rows, columns) float32 array
-        Normalized; whole stride cells and the halo around them.
+        Normalized; whole stride cells and what is around them.
+    cut : Cut
+        That of :func:`receptive_window`.
 
     Returns
     -------
-    (N, classes, rows - 2 halo, columns - 2 halo) float32 array
+    (N, classes, rows, columns) float32 array
+        Rows and columns less the cut.
     """
     weight = next(network.parameters())
-    logits = logits_of(network, to_device(windows, weight), Cut.all_sides(network.geometry.halo_px))
+    logits = logits_of(network, to_device(Windows.normalized(windows), weight), cut)
     return probabilities_of(logits[:, : network.num_classes])
 
 
@@ -85,6 +97,7 @@ def occlusion_map(
     window: NDArray[np.float32],
     score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     *,
+    cut: Cut,
     fill: Sequence[float],
     occluder_px: int,
     step_px: int,
@@ -97,10 +110,12 @@ def occlusion_map(
     network : SegmentationModel
         In evaluation mode.
     window : (channels, rows, columns) float32 array
-        Normalized; whole stride cells and the halo around them.
+        Normalized; whole stride cells and what is around them.
     score : callable
         Takes the result of :func:`probabilities_of_window` for N windows and returns their (N,) scores, such as the
         probability of one class at one pixel.
+    cut : Cut
+        That of :func:`receptive_window`.
     fill : sequence of float
         Value of the square per channel: the normalized mean of the slide.
     occluder_px, step_px : int
@@ -113,7 +128,7 @@ def occlusion_map(
     (rows, columns) float32 array
         At each pixel, the mean over the squares that hid it; negative if hiding raises the score.
     """
-    before = score(probabilities_of_window(network, window[None]))[0]
+    before = score(probabilities_of_window(network, window[None], cut))[0]
     falls, covers = np.zeros((2, *window.shape[1:]), dtype=np.float64)
     squares = list(_squares((window.shape[1], window.shape[2]), occluder_px, step_px))
     grey = np.asarray(fill, dtype=np.float32)[:, None, None]
@@ -122,7 +137,7 @@ def occlusion_map(
             hidden = np.repeat(window[None], len(some), axis=0)
             for image, square in zip(hidden, some, strict=True):
                 image[:, *square.slices] = grey
-            scores = score(probabilities_of_window(network, hidden))
+            scores = score(probabilities_of_window(network, hidden, cut))
             for square, after in zip(some, scores, strict=True):
                 falls[square.slices] += float(before) - float(after)
                 covers[square.slices] += 1
@@ -155,7 +170,7 @@ def responses(
     recorded = _RecordConvolutions({id(modules[name].weight): name for name in layers})
     rows, columns = (network.geometry.input_px(length) for length in window.shape[1:])
     with torch.inference_mode(), recorded:
-        network(to_device(window[None, :, :rows, :columns], next(network.parameters())))
+        network(to_device(Windows.normalized(window[None, :, :rows, :columns]), next(network.parameters())))
     return {name: recorded.maps[name] for name in layers if name in recorded.maps}
 
 
@@ -166,7 +181,7 @@ def strongest_responses(
     channels: int,
     count: int,
     apart_px: int,
-    border_px: int,
+    border: Cut,
 ) -> list[Response]:
     """Return the strongest responses of the channels with the most outstanding maxima, strongest of a channel first.
 
@@ -182,8 +197,8 @@ def strongest_responses(
         Most responses per channel.
     apart_px : int
         Least distance (in both directions) between two of them, px of the window.
-    border_px : int
-        Width of the border of the window that is left out: the halo.
+    border : Cut
+        Pixels of the window that are left out on each side: what is cut off its logits.
     """
     found = list[Response]()
     for layer, values in maps.items():
@@ -192,7 +207,7 @@ def strongest_responses(
         outstanding = (values.max(axis=(1, 2)) - values.mean(axis=(1, 2))) / (spread + _NOISE)
         for channel in np.argsort(-outstanding, kind="stable")[:channels]:
             if spread[channel] > _NOISE:  # else it is constant
-                inside = _inside(values[channel], ratio, shape, border_px)
+                inside = _inside(values[channel], ratio, shape, border)
                 apart = max(1, round(apart_px / ratio))
                 some = peak_local_max(inside, min_distance=apart, num_peaks=count, exclude_border=False)
                 found += [_response(layer, int(channel), values[channel], peak, ratio, shape) for peak in some]
@@ -234,13 +249,12 @@ def _pixels(length: int, ratio: float, whole: int) -> NDArray[np.float64]:
     return whole / 2 - 0.5 + (np.arange(length, dtype=np.float64) + 0.5 - length / 2) * ratio
 
 
-def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], border_px: int) -> NDArray[np.float32]:
+def _inside(values: NDArray[np.float32], ratio: float, shape: tuple[int, int], border: Cut) -> NDArray[np.float32]:
     """Return a map with its border set to the minimum."""
-    near = [
-        (place >= border_px) & (place <= whole - 1 - border_px)
-        for place, whole in ((_pixels(n, ratio, whole), whole) for n, whole in zip(values.shape, shape, strict=True))
-    ]
-    return np.where(near[0][:, None] & near[1][None, :], values, values.min())
+    rows, columns = (_pixels(n, ratio, whole) for n, whole in zip(values.shape, shape, strict=True))
+    high = (rows >= border.top) & (rows <= shape[0] - 1 - border.bottom)
+    wide = (columns >= border.left) & (columns <= shape[1] - 1 - border.right)
+    return np.where(high[:, None] & wide[None, :], values, values.min())
 
 
 def _response(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, bands
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.blending import Blend
 from pipeline.runtime.device import free_cached_memory, is_out_of_memory
@@ -29,6 +31,51 @@ from pipeline.tiling.mirror_padding import read_mirrored
 log = logging.getLogger(__name__)
 
 _UNCERTAIN = math.log(3)  # difference of logits: of two classes, the better one has a probability below 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Windows of one shape: pixels as they are read, and what to normalize them with.
+
+    Attributes
+    ----------
+    pixels : (N, rows, columns, channels) tensor
+        On the processor or the device: uint8, uint16 or another type of small integers; else normalized floats.
+    low, scale : (N, channels) float32 tensor or None
+        Normalized pixels are (pixels - low) / scale, in float32; None: they are normalized already.
+    """
+
+    pixels: Tensor
+    low: Tensor | None = None
+    scale: Tensor | None = None
+
+    @classmethod
+    def normalized(cls, windows: NDArray[Any]) -> Self:
+        """Return (N, channels, rows, columns) normalized pixels as windows."""
+        return cls(pixels=torch.from_numpy(windows).permute(0, 2, 3, 1))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of windows, rows and columns."""
+        count, rows, columns, _ = self.pixels.shape
+        return count, rows, columns
+
+    def some(self, part: slice) -> Self:
+        """Return some of the windows."""
+        if self.low is None or self.scale is None:
+            return replace(self, pixels=self.pixels[part])
+        return replace(self, pixels=self.pixels[part], low=self.low[part], scale=self.scale[part])
+
+    def within(self, axis: int, part: slice) -> Self:
+        """Return a part of the rows (``axis`` 1) or columns (2) of each window."""
+        return replace(self, pixels=self.pixels.narrow(axis, part.start, part.stop - part.start))
+
+    def on(self, device: torch.device) -> Self:
+        """Return the windows on a device; a copy to a GPU may still be under way on the current stream."""
+        pixels = self.pixels
+        if device.type == "cuda" and not pixels.is_cuda:
+            pixels = pixels.pin_memory()  # torch keeps this memory, and reuses it when the copy is done
+        return replace(self, pixels=pixels.to(device, non_blocking=True))
 
 
 @torch.inference_mode()
@@ -79,8 +126,8 @@ class Forward:
         self._weight = next(network.parameters())
         self._too_large_px = math.inf
 
-    def __call__(self, windows: NDArray[np.float32], cut: Cut) -> Tensor:
-        """Copy windows to the device and return their logits there, as :func:`logits_of` does.
+    def __call__(self, windows: Windows, cut: Cut) -> Tensor:
+        """Normalize windows on the device and return their logits there, as :func:`logits_of` does.
 
         Raises
         ------
@@ -88,7 +135,7 @@ class Forward:
             If the smallest piece does not fit.
         """
         pieces = _halves(windows, self._network.geometry, cut)
-        pixels = windows.size // windows.shape[1]
+        pixels = math.prod(windows.shape)
         if pieces is None or pixels < self._too_large_px:
             try:
                 return logits_of(self._network, to_device(windows, self._weight), cut)
@@ -97,7 +144,7 @@ class Forward:
                     raise
             free_cached_memory(self._weight.device)
             if pieces is None:
-                rows, columns = windows.shape[-2:]
+                _, rows, columns = windows.shape
                 raise SlidemillError(
                     f"a window of {rows} x {columns} px does not fit into the memory of {self._weight.device}; "
                     "lower tiling.memory_mb or tiling.tile_px"
@@ -108,27 +155,25 @@ class Forward:
         return torch.cat([self(half, its_cut) for half, its_cut in halves], dim=axis)
 
 
-def _halves(
-    windows: NDArray[np.float32], geometry: Geometry, cut: Cut
-) -> tuple[list[tuple[NDArray[np.float32], Cut]], int] | None:
+def _halves(windows: Windows, geometry: Geometry, cut: Cut) -> tuple[list[tuple[Windows, Cut]], int] | None:
     """Return two halves of a batch, or of its only window, with their cuts, and the axis that joins their logits.
 
     None if they cannot be divided.
     """
-    if len(windows) > 1:
-        return [(half, cut) for half in np.array_split(windows, 2)], 0
-    axis = 2 if windows.shape[2] >= windows.shape[3] else 3
-    before, after = (cut.top, cut.bottom) if axis == 2 else (cut.left, cut.right)
-    length = windows.shape[axis]
+    count, rows, columns = windows.shape
+    if count > 1:
+        return [(windows.some(half), cut) for half in bands(count, -(-count // 2))], 0
+    axis, length = (1, rows) if rows >= columns else (2, columns)
+    before, after = (cut.top, cut.bottom) if axis == 1 else (cut.left, cut.right)
     written = length - before - after
     middle = before + written // 2 // geometry.stride_px * geometry.stride_px
     if middle == before or geometry.context_px is None:
         return None
     stop, start = min(middle + geometry.halo_px, length), max(middle - geometry.halo_px, 0)
-    first, last = (windows[(slice(None),) * axis + (part,)] for part in (slice(0, stop), slice(start, None)))
-    if axis == 2:
-        return [(first, cut._replace(bottom=stop - middle)), (last, cut._replace(top=middle - start))], axis
-    return [(first, cut._replace(right=stop - middle)), (last, cut._replace(left=middle - start))], axis
+    first, last = windows.within(axis, slice(0, stop)), windows.within(axis, slice(start, length))
+    if axis == 1:
+        return [(first, cut._replace(bottom=stop - middle)), (last, cut._replace(top=middle - start))], 2
+    return [(first, cut._replace(right=stop - middle)), (last, cut._replace(left=middle - start))], 3
 
 
 def predict_image(
@@ -170,7 +215,7 @@ def predict_regions(
     forward = Forward(network)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], shape, tile.read)
-        logits = forward(window[None], tile.cut)[:, :num_classes]
+        logits = forward(Windows.normalized(window[None]), tile.cut)[:, :num_classes]
         if blend is None:
             yield tile.write, crop_to(labels_of(logits), tile)[0].cpu().numpy()
             continue
@@ -178,13 +223,25 @@ def predict_regions(
             yield region, probabilities.argmax(axis=0).astype(np.uint8)
 
 
-def to_device(windows: NDArray[np.float32], weight: Tensor) -> Tensor:
-    """Copy windows to the device and precision of the weights, in the memory order that is fastest."""
-    pixels = torch.from_numpy(windows)
-    if weight.device.type == "cuda":
-        pixels = pixels.pin_memory()
-    pixels = pixels.to(weight.device, non_blocking=True)
-    return pixels.to(weight.dtype, memory_format=torch.channels_last)
+def to_device(windows: Windows, weight: Tensor) -> Tensor:
+    """Return normalized windows, (N, channels, rows, columns), on the device and in the precision of the weights.
+
+    Their memory order is the one that is fastest, and the numbers are those of
+    :func:`pipeline.slides.intensity.normalize` bit for bit.
+    """
+    windows = windows.on(weight.device)
+    pixels = windows.pixels
+    if windows.low is not None and windows.scale is not None:
+        # By rows of all channels, and a tensor of divisors: a GPU would multiply by the inverse of a single number.
+        rows = pixels.to(torch.float32).flatten(2)
+        low, scale = (_per_row(one, windows, weight.device) for one in (windows.low, windows.scale))
+        pixels = rows.sub_(low).div_(scale).view(pixels.shape)
+    return pixels.permute(0, 3, 1, 2).to(weight.dtype, memory_format=torch.channels_last)
+
+
+def _per_row(values: Tensor, windows: Windows, device: torch.device) -> Tensor:
+    """Return values of channels, (N, channels), repeated for each pixel of a row: (N, 1, columns x channels)."""
+    return values.to(device, non_blocking=True)[:, None].tile(windows.shape[2])
 
 
 def labels_of(logits: Tensor) -> Tensor:
@@ -192,18 +249,30 @@ def labels_of(logits: Tensor) -> Tensor:
 
     These logits, and those below, are of the classes only.
     """
-    return logits.max(dim=1).indices.to(torch.uint8)  # argmax is 25 times slower in one of the memory orders
+    return label(logits)[0]
+
+
+def label(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the labels of :func:`labels_of`, and where they are uncertain, as bool (N, rows, columns).
+
+    A pixel is uncertain if its best class is less than three times as probable as the second. Class by class, which is
+    several times faster than argmax and sorting.
+    """
+    best, *others = logits.unbind(1)
+    if not others:
+        return torch.zeros_like(best, dtype=torch.uint8), torch.zeros_like(best, dtype=torch.bool)
+    labels, second = (others[0] > best).view(torch.uint8), torch.minimum(best, others[0])
+    best = torch.maximum(best, others[0])
+    for number, score in enumerate(others[1:], 2):
+        labels = torch.maximum(labels, (score > best).view(torch.uint8) * number)
+        second = torch.maximum(second, torch.minimum(best, score))
+        best = torch.maximum(best, score)
+    return labels, second > best - _UNCERTAIN
 
 
 def probabilities_of(logits: Tensor) -> NDArray[np.float32]:
     """Return class probabilities, (N, classes, rows, columns), in the memory of the CPU."""
     return logits.float().softmax(dim=1).cpu().numpy()
-
-
-def uncertain_of(logits: Tensor) -> Tensor:
-    """Return where the best class is less than three times as probable as the second, as bool (N, rows, columns)."""
-    near = logits > logits.amax(dim=1, keepdim=True) - _UNCERTAIN  # true for the best itself
-    return near.sum(dim=1, dtype=torch.uint8) > 1
 
 
 def crop_to(values: Tensor, tile: Tile) -> Tensor:

@@ -16,20 +16,16 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.base.bfloat16 import convert_to_bfloat16
 from models.base.folding import fold_batch_norm
-from models.base.heads import values_of
 from models.base.interface import SegmentationModel
-from pipeline.base.arrays import outside_the_heap
 from pipeline.base.errors import SlideError
 from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.forward import Forward, labels_of, probabilities_of, uncertain_of
+from pipeline.prediction.devices import Device, Kept, Scored, Scorer, score_all
 from pipeline.prediction.measurements import Measurements
-from pipeline.prediction.results import Scores, SlideResult, Target
+from pipeline.prediction.results import SlideResult, Target
 from pipeline.prediction.resume import PARTS
 from pipeline.prediction.windows import Batch, read_batches
 from pipeline.runtime.job_limits import memory_limit
@@ -44,14 +40,6 @@ _BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # larger batches are no
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Results = dict[str, SlideResult]
-
-
-class _Kept(NamedTuple):
-    """What is kept of the output of a network beside labels; its first channels are classes."""
-
-    num_classes: int
-    probabilities: bool
-    heads: list[str]
 
 
 class Finished(NamedTuple):
@@ -75,7 +63,7 @@ def batch_limit_px(window_px: int, device: torch.device) -> int:
 
 
 def segment_slides(
-    network: SegmentationModel,
+    networks: Sequence[SegmentationModel],
     card: ModelCard,
     targets: Sequence[Target],
     *,
@@ -92,8 +80,9 @@ def segment_slides(
 
     Parameters
     ----------
-    network : SegmentationModel
-        In evaluation mode, on its device.
+    networks : sequence of SegmentationModel
+        The same network in evaluation mode on each device that works. Results are written in the order of windows, and
+        equal those of one device.
     targets : sequence of Target
         Slides, and the files to write.
     probabilities, heads : bool
@@ -101,7 +90,7 @@ def segment_slides(
     memory_mb : int
         Memory limit of reading and network together; the limit of this process holds too.
     threads : int
-        Half of them read.
+        Half of them read; all, if the network is on a GPU.
 
     Raises
     ------
@@ -112,14 +101,14 @@ def segment_slides(
     StorageError
         If a file cannot be written.
     """
-    device = next(network.parameters()).device
+    device = next(networks[0].parameters()).device
     if device.type == "cpu":  # a GPU holds the windows in its own memory
         grids = (target.plan.grid for target in targets)
         memory_mb = budget_within(memory_limit(), card, grids, memory_mb=memory_mb)
-    half = torch.bfloat16 in {weight.dtype for weight in network.parameters()}
-    about = {"device": str(device), "precision": "bfloat16" if half else "float32"}
+    half = torch.bfloat16 in {weight.dtype for weight in networks[0].parameters()}
+    precision = "bfloat16" if half else "float32"
     with ExitStack() as opened:
-        kept = _Kept(len(card.classes), probabilities, list(card.heads) if heads else [])
+        kept = Kept(len(card.classes), probabilities, list(card.heads) if heads else [])
         make = partial(
             SlideResult,
             num_classes=kept.num_classes,
@@ -133,11 +122,14 @@ def segment_slides(
             batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
             mixed=device.type != "cpu",
             memory_mb=memory_mb,
-            threads=max(1, threads // 2),
-            ahead=AHEAD,
+            threads=max(1, threads // 2) if device.type == "cpu" else threads,
+            ahead=AHEAD * len(networks),
         )
-        for result in _segment(network, batches, results, kept):
-            outcome = result.error or result.measurements(**about, threads=torch.get_num_threads())
+        devices = [Device(network, kept) for network in networks]
+        for result in _segment(devices, batches, results):
+            outcome = result.error or result.measurements(
+                device=str(device), devices=len(networks), precision=precision, threads=torch.get_num_threads()
+            )
             yield Finished(result.target.sample, outcome)
 
 
@@ -150,38 +142,29 @@ def _remaining(results: Results) -> Iterator[tuple[str, SlidePlan]]:
             yield sample, result.remaining()
 
 
-def _segment(
-    network: SegmentationModel, batches: Iterable[Batch], results: Results, kept: _Kept
-) -> Iterator[SlideResult]:
+def _segment(devices: Sequence[Scorer], batches: Iterable[Batch], results: Results) -> Iterator[SlideResult]:
     """Run all batches through the network, and write the results; yield those that are through."""
     for result in [result for result in results.values() if result.is_complete]:  # all of it is glass
         result.complete()
         yield result
-    clock, stream, forward = _Clock(), iter(batches), Forward(network)
+    clock, last = Clock(), None
     with write_behind(partial(_write, results)) as put:
-        last = None
-        while True:
-            with clock.measure("reading"):
-                batch = next(stream, None)
-            if batch is None:
-                break
-            last = batch
-            with clock.measure("network"):
-                scores = _score(forward, batch, kept) if batch.places else None
-            spent = clock.lap()
+        for scored in score_all(devices, clock.reading(batches)):
+            last = scored.batch
+            spent = clock.lap(scored.seconds / len(devices))
             with clock.measure("writing"):
-                through = put((batch, scores, spent))
+                through = put((scored, spent))
             yield from through or ()
         with clock.measure("writing"):
             through = put(None)
         if last is not None:
-            _share(results, last, clock.lap())
+            _share(results, last, clock.lap(0.0))
         yield from through or ()
 
 
-def _write(results: Results, scored: tuple[Batch, Scores | None, dict[str, float]]) -> list[SlideResult]:
+def _write(results: Results, done: tuple[Scored, dict[str, float]]) -> list[SlideResult]:
     """Write a batch; record what is done of each slide, or complete it. Return the slides that are through."""
-    batch, scores, spent = scored
+    (batch, scores, _), spent = done
     through = []
     for unreadable in batch.unreadable:
         results[unreadable.sample].give_up(unreadable.error)
@@ -214,28 +197,6 @@ def _share(results: Results, batch: Batch, spent: dict[str, float]) -> None:
         results[place.sample].progress.add_time(spent, count / sum(pixels))
 
 
-def _score(forward: Forward, batch: Batch, kept: _Kept) -> Scores:
-    """Run a batch through the network. What is cut off and blended is the same for all its windows."""
-    grid, tile = batch.places[0].plan.grid, batch.places[0].tile
-    output = forward(batch.pixels, tile.cut)
-    finite = output.isfinite().flatten(1).all(1).cpu().numpy()
-    logits = output[:, : kept.num_classes]
-    heads = values_of(output[:, kept.num_classes :].float()) if kept.heads else None
-    if grid.overlap_px:
-        channels = [probabilities_of(logits)] + ([] if heads is None else [heads.cpu().numpy()])
-        return Scores(finite, None, None, np.concatenate(channels, axis=1))
-    probabilities = probabilities_of(logits) if kept.probabilities else None
-    levels = None if heads is None else _to_host((255 * heads).round().to(torch.uint8))
-    return Scores(finite, _to_host(labels_of(logits)), _to_host(uncertain_of(logits)), probabilities, levels)
-
-
-def _to_host(values: torch.Tensor) -> NDArray[Any]:
-    """Copy small integers from the device into memory of their own: they are written while the network runs on."""
-    host = outside_the_heap(tuple(values.shape), np.bool_ if values.dtype == torch.bool else np.uint8)
-    torch.from_numpy(host).copy_(values)
-    return host
-
-
 @contextmanager
 def write_behind(consume: Callable[[Item], Value]) -> Iterator[Callable[[Item | None], Value | None]]:
     """Run ``consume`` in a thread, at most one item behind; its exceptions are raised by the next call.
@@ -255,22 +216,33 @@ def write_behind(consume: Callable[[Item], Value]) -> Iterator[Callable[[Item | 
         yield put
 
 
-class _Clock:
-    """Seconds spent in each part of the loop, and in total, since the last lap."""
+class Clock:
+    """Seconds that the loop spent in each part, and in total, since the last lap."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._start = now()
         self._spent = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        before = time.monotonic()
+        before = self._now()
         yield
-        self._spent[part] += time.monotonic() - before
+        self._spent[part] += self._now() - before
 
-    def lap(self) -> dict[str, float]:
-        """Return the seconds since the last lap, and begin the next."""
-        now = time.monotonic()
-        spent = self._spent | {"wall": now - self._start}
+    def reading(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items; waiting for them is reading."""
+        stream, end = iter(items), object()
+        while True:
+            with self.measure("reading"):
+                item: Any = next(stream, end)
+            if item is end:
+                return
+            yield item
+
+    def lap(self, network_s: float) -> dict[str, float]:
+        """Return the seconds since the last lap, those of the network as given, and begin the next."""
+        now = self._now()
+        spent = self._spent | {"wall": now - self._start, "network": network_s}
         self._start, self._spent = now, dict.fromkeys(PARTS, 0.0)
         return spent

@@ -21,7 +21,8 @@ class Measurements:
     wall_s, network_s
         Time from the first window to the last, and the part of it spent in the network.
     reading_s, writing_s
-        Time that the network waited for windows, and for writing.
+        The rest of it: time that the network waited for windows, and for writing. Of several devices, all these are the
+        mean.
     uncertain
         Share of pixels whose best class is less than three times as probable as the second; None if all is glass.
     tile_mismatch
@@ -30,8 +31,8 @@ class Measurements:
         Numerator and denominator of the tile mismatch; both 0 for networks with exact tiles.
     probabilities, heads
         Whether they were kept.
-    device, precision, threads
-        Of the job.
+    device, devices, precision, threads
+        Of the job; ``device`` is the first of its ``devices``.
     """
 
     pixels: int
@@ -47,7 +48,8 @@ class Measurements:
     device: str
     precision: str
     threads: int
-    heads: bool = False  # of ledgers of earlier versions
+    heads: bool = False  # not in ledgers of earlier versions; so is what follows
+    devices: int = 1
 
     @classmethod
     def from_found(cls, found: Mapping[str, Any]) -> Self:

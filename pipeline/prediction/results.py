@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import SlideError
 from pipeline.base.files import unfinished
 from pipeline.prediction.blending import Blend, Mismatch, Probabilities
-from pipeline.prediction.forward import crop_slices, uncertain_of
+from pipeline.prediction.forward import crop_slices, label
 from pipeline.prediction.measurements import Measurements
 from pipeline.prediction.resume import resume_after
 from pipeline.prediction.store import PredictionWriter, write_prediction
@@ -50,13 +50,13 @@ class Target:
 class Scores(NamedTuple):
     """Output of the network for N windows, (N, ...): labels, or probabilities to blend, or both if both are kept.
 
-    ``finite`` says of which windows all logits are finite. ``heads`` are 255 for 1; in windows to blend, they are the
-    channels after the probabilities.
+    ``finite`` says of which windows all logits are finite, ``uncertain`` how many pixels of its part are uncertain.
+    ``heads`` are 255 for 1; in windows to blend, they are the channels after the probabilities.
     """
 
     finite: NDArray[np.bool_]
     labels: NDArray[np.uint8] | None
-    uncertain: NDArray[np.bool_] | None
+    uncertain: NDArray[np.int64] | None
     probabilities: Probabilities | None
     heads: NDArray[np.uint8] | None = None
 
@@ -133,7 +133,7 @@ class SlideResult:
             assert scores.uncertain is not None
             inside = crop_slices(tile)
             kept = None if scores.probabilities is None else scores.probabilities[index, :, *inside]
-            self.progress.uncertain_px += int(scores.uncertain[index, *inside].sum())
+            self.progress.uncertain_px += int(scores.uncertain[index])
             heads = None if scores.heads is None else scores.heads[index, :, *inside]
             labels = _in_tile(tile, scores.labels[index, *inside])
             assert labels is not None
@@ -146,7 +146,7 @@ class SlideResult:
         before = Mismatch(differing_px=blend.mismatch.differing_px, compared_px=blend.mismatch.compared_px)
         for region, channels in blend.add(tile, probabilities):
             blended, heads = channels[: self._num_classes], channels[self._num_classes :]
-            progress.uncertain_px += int(uncertain_of(torch.from_numpy(blended)[None].log()).sum())
+            progress.uncertain_px += int(label(torch.from_numpy(blended)[None].log())[1].sum())
             labels = blended.argmax(axis=0).astype(np.uint8)
             kept = np.rint(255 * heads).astype(np.uint8) if self.heads else None
             self._writer.write(region, labels, blended if self.keeps_probabilities else None, kept)
@@ -168,7 +168,7 @@ class SlideResult:
         self.error = error
         self._opened.__exit__(SlideError, error, error.__traceback__)
 
-    def measurements(self, *, device: str, precision: str, threads: int) -> Measurements:
+    def measurements(self, *, device: str, devices: int, precision: str, threads: int) -> Measurements:
         """Return what was measured on a complete slide."""
         plan, done = self.target.plan, self.progress
         pixels = sum(math.prod(tile.part.shape) for tile in plan.tiles())
@@ -177,8 +177,8 @@ class SlideResult:
             pixels=pixels,
             wall_s=done.seconds["wall"],
             network_s=done.seconds["network"],
-            reading_s=done.seconds["reading"],
-            writing_s=done.seconds["writing"],
+            reading_s=done.idle_s("reading"),
+            writing_s=done.idle_s("writing"),
             uncertain=done.uncertain_px / math.prod(plan.grid.shape) if pixels else None,  # glass included
             tile_mismatch=mismatch.share if plan.grid.overlap_px else None,
             differing_px=done.differing_px,
@@ -186,6 +186,7 @@ class SlideResult:
             probabilities=self.keeps_probabilities,
             heads=bool(self.heads),
             device=device,
+            devices=devices,
             precision=precision,
             threads=threads,
         )

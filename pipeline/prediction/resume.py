@@ -42,6 +42,12 @@ class Progress:
         for part, seconds in spent.items():
             self.seconds[part] += share * seconds
 
+    def idle_s(self, part: str) -> float:
+        """Return how long devices were idle for ``reading`` or ``writing``: divided as the loop waited for these."""
+        waited = self.seconds["reading"] + self.seconds["writing"]
+        idle = max(0.0, self.seconds["wall"] - self.seconds["network"])
+        return idle * self.seconds[part] / waited if waited else 0.0
+
 
 def resume_after(records: Sequence[Progress], grid: Grid) -> Progress:
     """Return the progress to continue from: that of the last record.

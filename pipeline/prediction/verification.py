@@ -21,7 +21,7 @@ from models.base.interface import SegmentationModel
 from models.layers.upsampling import has_max_unpooling
 from pipeline.base.errors import ConfigError
 from pipeline.masks.random_field import beliefs_in, mean_field
-from pipeline.prediction.forward import crop_to, labels_of, logits_of, predict_image, to_device
+from pipeline.prediction.forward import Windows, crop_to, labels_of, logits_of, predict_image, to_device
 from pipeline.settings.crf import CrfConfig
 from pipeline.tiling.grid import Cut, Grid, Region
 from pipeline.tiling.mirror_padding import read_mirrored
@@ -179,7 +179,7 @@ def _tile_by_tile(network: SegmentationModel, image: NDArray[np.float32], grid: 
     weight, logits = next(network.parameters()), torch.empty(0)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], grid.shape, tile.read)
-        part = crop_to(logits_of(network, to_device(window[None], weight), tile.cut), tile)
+        part = crop_to(logits_of(network, to_device(Windows.normalized(window[None]), weight), tile.cut), tile)
         if not len(logits):
             logits = torch.empty(1, part.shape[1], *grid.shape, dtype=part.dtype)
         logits[..., *tile.write.slices] = part

@@ -11,18 +11,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from pipeline.base.arrays import outside_the_heap
 from pipeline.base.errors import SlideError
+from pipeline.prediction.forward import Windows
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.intensity import normalize
+from pipeline.slides.planes import Pixels
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.grid import Tile
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.tiling.plan import SlidePlan
+
+_SMALL_BYTES = 2  # of an integer that float32 has exactly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +49,10 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Normalized windows of one shape, (windows, channels, rows, columns) float32, and unreadable slides."""
+    """Windows of one shape, and unreadable slides."""
 
     places: list[Place]
-    pixels: NDArray[np.float32]
+    windows: Windows
     unreadable: list[Unreadable]
 
 
@@ -115,8 +120,8 @@ class _OpenSlides:
         for sample in list(self._open):
             self._close(sample)
 
-    def read(self, place: Place, out: NDArray[np.float32]) -> NDArray[np.float32] | Unreadable | None:
-        """Write the normalized pixels of a window into ``out`` and return it, or the reason if it cannot be read.
+    def read(self, place: Place) -> Pixels | Unreadable | None:
+        """Return the pixels of a window, (channels, rows, columns), or the reason if it cannot be read.
 
         None if the reason was returned before.
         """
@@ -126,9 +131,9 @@ class _OpenSlides:
                 return None
         try:
             pixels = read_mirrored(self._slide(place).read, place.plan.grid.shape, place.tile.read)
-            if not np.isfinite(pixels).all():  # the plan of a large slide has looked at a sample
+            if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():  # the plan of a large slide saw a sample
                 raise SlideError(f"{place.plan.slide}: pixels are NaN or infinite; replace them")
-            return normalize(pixels, place.plan.statistics, out)
+            return pixels
         except SlideError as error:
             with self._lock:
                 known = place.sample in self._failed
@@ -159,12 +164,34 @@ class _OpenSlides:
 
 def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
     """Read the windows of one batch."""
-    shape = len(places), len(places[0].plan.view.channels), *places[0].tile.read.shape
-    pixels = outside_the_heap(shape, np.float32)
-    read = [opened.read(place, out) for place, out in zip(places, pixels, strict=True)]
-    good = [index for index, result in enumerate(read) if isinstance(result, np.ndarray)]
+    read = [(place, opened.read(place)) for place in places]
+    good = [(place, pixels) for place, pixels in read if isinstance(pixels, np.ndarray)]
     return Batch(
-        places=[places[index] for index in good],
-        pixels=pixels if len(good) == len(places) else pixels[good],
-        unreadable=[result for result in read if isinstance(result, Unreadable)],
+        places=[place for place, _ in good],
+        windows=_gather(good, places[0]),
+        unreadable=[reason for _, reason in read if isinstance(reason, Unreadable)],
     )
+
+
+def _gather(read: list[tuple[Place, Pixels]], first: Place) -> Windows:
+    """Return windows side by side, their channels interleaved, in memory that is not of the heap.
+
+    Small integers are normalized on the device, which computes while the next ones are copied to it. Others are
+    normalized here, if need be in float64.
+    """
+    shape = len(read), *first.tile.read.shape, len(first.plan.view.channels)
+    (dtype, *others) = {pixels.dtype for _, pixels in read} or {np.dtype(np.float32)}
+    if others or dtype.kind == "f" or dtype.itemsize > _SMALL_BYTES:
+        windows = outside_the_heap(shape, np.float32)
+        for (place, pixels), window in zip(read, windows, strict=True):
+            normalize(pixels, place.plan.statistics, window.transpose(2, 0, 1))
+        return Windows(pixels=torch.from_numpy(windows))
+    windows = outside_the_heap(shape, dtype)
+    for (_, pixels), window in zip(read, windows, strict=True):
+        window[:] = pixels.transpose(1, 2, 0)
+    statistics = [place.plan.statistics for place, _ in read]
+    low, scale = (
+        torch.tensor([[value(channel) for channel in channels] for channels in statistics], dtype=torch.float32)
+        for value in (attrgetter("low"), attrgetter("scale"))
+    )
+    return Windows(pixels=torch.from_numpy(windows), low=low, scale=scale)

@@ -26,6 +26,12 @@ log = logging.getLogger(__name__)
 
 MOST_EMBEDDED = 200  # results whose pictures are in the page, which has at most 15 MB then and can be mailed
 _LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "annotations": "QuPath", "log": "log"}
+_MOST_WAITING = 0.1  # of a prediction, without advice
+_ADVICE = {
+    "reading_share": "pixels: give predict more threads, copy the slides to a local disk, or save them uncompressed or "
+    "with zstd or zlib in tiles",
+    "writing_share": "writing: put the project on a local disk, or keep no probabilities",
+}
 _TEXTS = {"way", "used", "model", "other", "measure", "class", "architecture", "tiling", "paper"}
 _COUNTS = {"rank", "samples", "groups", "failed", "parameters", "gflops_per_mpx", "stride_px", "context_px"}
 
@@ -98,10 +104,18 @@ def ranking_table(ranking: pd.DataFrame) -> Table:
         "Scores are means over the samples that all models with scores were evaluated on; sd, min and max are their "
         "spread. Exact: tiled prediction equals one pass over the whole slide. Blended: the model uses its whole "
         "window, so overlapping windows are averaged; tile_mismatch is the share of the pixels in two windows "
-        "that they label differently.",
+        "that they label differently. network_share is the part of the prediction in which the network computed, "
+        f"reading_share and writing_share are those in which it waited.{_slowed_down(ranking)}",
         ranking,
         digits=3,
     )
+
+
+def _slowed_down(ranking: pd.DataFrame) -> str:
+    """Return a sentence on what to change if a network waited for more than a tenth of its prediction."""
+    waited = [(row[part], row["model"], part) for row in _rows(ranking) for part in _ADVICE if row[part] is not None]
+    share, model, part = max(waited, default=(0.0, "", ""))
+    return f" {model} waited {share:.0%} of it for {_ADVICE[part]}." if share > _MOST_WAITING else ""
 
 
 def folds_tables(folds: pd.DataFrame, classes: list[str]) -> list[Table]:

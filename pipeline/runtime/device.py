@@ -51,14 +51,18 @@ def choose_devices(count: int) -> list[torch.device]:
     return [torch.device("cpu")] * max(1, count)
 
 
-def prepare(threads: int) -> torch.device:
-    """Set threads, heap and arithmetic of this process and return its device. Call it once, when a stage starts."""
+def prepare(threads: int, devices: int = 1) -> list[torch.device]:
+    """Set threads, heap and arithmetic of this process and return its devices. Call it once, when a stage starts.
+
+    These are ``devices`` GPUs (0: all visible ones), or the processor, once.
+    """
     set_up_process(threads)
-    device = choose_devices(1)[0]
-    log.info("device %s, %d threads, processor capability %s", device, threads, torch.backends.cpu.get_cpu_capability())
+    chosen = list(dict.fromkeys(choose_devices(devices)))
+    names, capability = ", ".join(map(str, chosen)), torch.backends.cpu.get_cpu_capability()
+    log.info("device %s, %d threads, processor capability %s", names, threads, capability)
     if limit := memory_limit():
         log.info("at most %d MB of memory (%s)", *limit)
-    return device
+    return chosen
 
 
 def set_up_process(threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import closing
@@ -33,7 +34,9 @@ from pipeline.tiling.plan import SlidePlan, read_plan
 log = logging.getLogger(__name__)
 
 
-def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, config: PredictConfig) -> None:
+def run(
+    *, model: str, batch: str, network: Path, threads: int, devices: int = 1, memory_mb: int, config: PredictConfig
+) -> None:
     """Predict every sample of one batch; one that cannot be predicted is recorded with its reason, the others go on.
 
     Parameters
@@ -46,6 +49,8 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
         Network file (model.safetensors, with model.json beside it).
     threads : int
         CPU threads that the job may use.
+    devices : int
+        GPUs that the job uses; 0 means all visible ones. Without a GPU, the processor.
     memory_mb : int
         Memory that the job may use, in MB.
     config : PredictConfig
@@ -66,7 +71,7 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
         if job.writer.goes_on:
             _fail_those_that_crash(job, left, memory_mb)
         try:
-            _predict(job, left, network, threads, memory_mb, config, kept)
+            _predict(job, left, network, prepare(threads, devices), threads, memory_mb, config, kept)
         except SlidemillError as error:
             for task in left.values():
                 job.fail(task, error)
@@ -97,14 +102,14 @@ def _predict(
     job: BatchJob,
     left: dict[str, Task],
     path: Path,
+    devices: list[torch.device],
     threads: int,
     memory_mb: int,
     config: PredictConfig,
     kept: set[str],
 ) -> None:
     """Predict the samples that are ``left``; each is removed from them when its outcome is recorded."""
-    device = prepare(threads)
-    network, card = _load(path, device, config)
+    networks, card = _load(path, devices, config)
     if "heads" in kept and DISTANCE not in card.heads:
         raise SlidemillError(
             f"{path}: has no head {DISTANCE!r}, which masks.instances {DISTANCE!r} needs; train it with that head, or "
@@ -114,11 +119,11 @@ def _predict(
     origin = provenance("predict", config, weights=weights_sha256)
     targets = []
     for sample, plan in _plans(job, left, card):
-        content = [left[sample].fingerprint, device.type, sorted(kept), plan.to_dict()]
+        content = [left[sample].fingerprint, devices[0].type, sorted(kept), plan.to_dict()]
         target = left[sample].path(paths.PREDICTION)
         targets.append(Target(sample=sample, plan=plan, path=target, identity=identity_of(content), provenance=origin))
     keeps = {name: name in kept for name in ("probabilities", "heads")}
-    slides = segment_slides(network, card, targets, **keeps, memory_mb=memory_mb, threads=threads)
+    slides = segment_slides(networks, card, targets, **keeps, memory_mb=memory_mb, threads=threads)
     measured = []
     with closing(slides):
         for sample, outcome in slides:
@@ -133,12 +138,15 @@ def _predict(
     _log_speed(measured)
 
 
-def _load(path: Path, device: torch.device, config: PredictConfig) -> tuple[SegmentationModel, ModelCard]:
+def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tuple[list[SegmentationModel], ModelCard]:
+    """Return the network on each device, and its card."""
     network, card = load_network(path, classes=config.classes)
-    if config.precision == "bfloat16" and not computes_bfloat16(device):
-        log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
-    make_ready(network, device, config.precision)
-    return (compiled(network) if config.compile else network), card
+    networks = [network, *(copy.deepcopy(network) for _ in devices[1:])]
+    for one, device in zip(networks, devices, strict=True):
+        if config.precision == "bfloat16" and not computes_bfloat16(device):
+            log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
+        make_ready(one, device, config.precision)
+    return [compiled(one) if config.compile else one for one in networks], card
 
 
 def _plans(job: BatchJob, left: dict[str, Task], card: ModelCard) -> Iterator[tuple[str, SlidePlan]]:

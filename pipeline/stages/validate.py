@@ -72,7 +72,7 @@ def _validate(
     groups: Groups, *, network: Path, output: Path, threads: int, memory_mb: int, config: ValidateConfig
 ) -> Made:
     _, held_back = split_pairs(groups, config.split)
-    device = prepare(threads)
+    (device,) = prepare(threads)
     loaded, card = load_network(network)
     if card.validation != [pair.name for pair in held_back]:
         raise SlidemillError(

@@ -98,7 +98,7 @@ class PairPredictor:
         path = scratch / "prediction.zarr.zip"
         target = Target(sample=pair.name, plan=plan, path=path, identity=pair.name)
         finished_ones = segment_slides(
-            self.network,
+            [self.network],
             self.card,
             [target],
             probabilities="probabilities" in keep,

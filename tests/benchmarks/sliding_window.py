@@ -18,7 +18,7 @@ from monai.inferers import sliding_window_inference
 
 from pipeline.networks.model_card import card_path, read_card
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.forward import crop_to, labels_of, logits_of, to_device
+from pipeline.prediction.forward import Windows, crop_to, labels_of, logits_of, to_device
 from pipeline.prediction.loop import make_ready
 from pipeline.runtime.device import computes_bfloat16
 from pipeline.settings.schema import MIRROR_PX
@@ -105,7 +105,7 @@ def run_tiles(network: torch.nn.Module, image: np.ndarray, grid: Grid) -> np.nda
     labels = np.empty(image.shape[1:], dtype=np.uint8)
     for tile in grid.tiles():
         window = read_mirrored(lambda rows, columns: image[:, rows, columns], grid.shape, tile.read)
-        logits = logits_of(network, to_device(window[None], weight), tile.cut)
+        logits = logits_of(network, to_device(Windows.normalized(window[None]), weight), tile.cut)
         labels[tile.write.slices] = crop_to(labels_of(logits), tile)[0].cpu().numpy()
     return labels
 

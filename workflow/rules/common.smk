@@ -106,10 +106,15 @@ def config_of(stage):
 
 
 def network_for(stage):
-    """Return the flag with the network; nothing in the stages that need none."""
+    """Return the flags with the network, and the devices that compute it; nothing in the stages that need none."""
     if stage not in ("tile", "predict", "stitch", "verify"):
         return ""
-    return lambda wildcards: f"--network {shlex.quote(this_run.network(wildcards.model))}"
+
+    def flags(wildcards, resources):
+        devices = f" --devices {resources.gpu}" if stage == "predict" else ""
+        return f"--network {shlex.quote(this_run.network(wildcards.model))}{devices}"
+
+    return flags
 
 
 def training_folders(wildcards):

@@ -20,7 +20,8 @@ from pipeline.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
-_COSTS = ["train_minutes", "predict_mpx_per_s", "tiling", "tile_mismatch"]
+_PARTS = ["network", "reading", "writing"]
+_COSTS = ["train_minutes", "predict_mpx_per_s", *(f"{part}_share" for part in _PARTS), "tiling", "tile_mismatch"]
 _SIZES = ["parameters", "gflops_per_mpx", "stride_px", "context_px", "paper"]
 _COUNTS = ["samples", "failed", "parameters", "stride_px", "context_px"]
 
@@ -86,9 +87,11 @@ def _costs(name: str, found: Sequence[Outcome], settings: Settings) -> dict[str,
     pixels, seconds, differing, compared = (
         sum(measured[key] for measured in predicted) for key in ("pixels", "wall_s", "differing_px", "compared_px")
     )
+    shares = {part: sum(measured[f"{part}_s"] for measured in predicted) for part in _PARTS}
     return {
         "train_minutes": sum(pd.read_csv(path)["elapsed_s"].iloc[-1] for path in histories) / 60 if trained else None,
         "predict_mpx_per_s": pixels / 1e6 / seconds if seconds else None,
+        **{f"{part}_share": share / seconds if seconds else None for part, share in shares.items()},
         "tile_mismatch": differing / compared if compared else None,
     }
 

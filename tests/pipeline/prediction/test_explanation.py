@@ -21,7 +21,7 @@ from pipeline.prediction.explanation import (
     responses,
     strongest_responses,
 )
-from pipeline.tiling.grid import Region
+from pipeline.tiling.grid import Cut, Grid, Region
 from tests.support.networks import network_with_batch_stats, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
@@ -74,7 +74,7 @@ def region(top, left, rows, columns):
 def occlusion(image, *, at, side, step, batch=16):
     """Return the occlusion map of a pixel of the network that looks at two pixels."""
     network = TwoPixels(in_channels=1, num_classes=2).eval()
-    sizes = {"occluder_px": side, "step_px": step, "batch": batch}
+    sizes = {"cut": Cut.all_sides(2), "occluder_px": side, "step_px": step, "batch": batch}
     return occlusion_map(network, image, lambda shown: shown[:, 1, *at], fill=[0.0], **sizes)
 
 
@@ -101,9 +101,9 @@ def test_the_map_is_zero_beyond_the_context(generator):
     place = region(41, 30, 1, 1)
     image = generator.random((1, 100, 100)).astype(np.float32)
     halo = network.geometry.halo_px
-    sizes = {"occluder_px": 4, "step_px": 4, "batch": 32}
+    sizes = {"cut": Cut.all_sides(halo), "occluder_px": 4, "step_px": 4, "batch": 32}
     falls = occlusion_map(network, image, lambda shown: shown[:, 1, 41 - halo, 30 - halo], fill=[5.0], **sizes)
-    field = receptive_window(network, place, place)
+    field, _ = receptive_window(network, place, place, shape=(100, 100), mirror_px=halo)
     within = np.zeros_like(falls, dtype=bool)
     within[max(field.top, 0) : field.bottom, max(field.left, 0) : field.right] = True
     assert np.abs(falls[within]).max() > 1e-6
@@ -123,12 +123,24 @@ def test_the_window_is_whole_cells_and_their_halo(place, expected):
     network = network_with_batch_stats("unet", width=1, depth=3)
     assert (network.geometry.stride_px, network.geometry.halo_px) == (8, 48)
     grown = (expected[0] - 24, expected[1] - 24, expected[2] + 48, expected[3] + 48)
-    assert receptive_window(network, region(*place), region(0, 0, 64, 64)) == region(*grown)
+    seen = receptive_window(network, region(*place), region(0, 0, 64, 64), shape=(300, 300), mirror_px=48)
+    assert seen == (region(*grown), Cut.all_sides(48))
+
+
+def test_the_window_ends_where_that_of_prediction_does():
+    """Also beyond the lower right corner of a slide whose sides are no whole cells."""
+    network = network_with_batch_stats("unet", width=1, depth=3)
+    for mirror_px in (0, 16, 100):
+        grid = Grid.plan((90, 61), geometry=network.geometry, tile_px=8, mirror_px=mirror_px)
+        for tile in grid.tiles():
+            seen = receptive_window(network, tile.write, tile.write, shape=(90, 61), mirror_px=mirror_px)
+            assert seen == (tile.read, tile.cut)
 
 
 def test_the_window_of_a_global_network_is_the_region():
     network = network_with_batch_stats("unet", width=2, depth=2, normalization="group")
-    assert receptive_window(network, region(9, 9, 1, 1), region(6, 8, 20, 20)) == region(4, 8, 24, 20)
+    seen = receptive_window(network, region(9, 9, 1, 1), region(6, 8, 20, 20), shape=(40, 40))
+    assert seen == (region(4, 8, 24, 20), Cut.all_sides(0))
 
 
 def test_filters_are_the_weights_of_the_first_convolution():
@@ -144,7 +156,7 @@ def test_the_strongest_response_of_a_detector_is_where_its_pattern_is(generator)
     network = Detector().eval()
     maps = responses(network, window, layers_to_show(network))
     assert {name: values.shape for name, values in maps.items()} == {"first": (1, 64, 80), "second": (2, 32, 40)}
-    found = strongest_responses(maps, (64, 80), channels=2, count=2, apart_px=8, border_px=0)
+    found = strongest_responses(maps, (64, 80), channels=2, count=2, apart_px=8, border=Cut.all_sides(0))
     second = [one for one in found if one.layer == "second"]
     assert [one.channel for one in second] == [1, 1]  # channel 0 is constant
     for one, (row, column, height) in zip(second, ((20, 30, 1.0), (44, 60, 0.5)), strict=True):
@@ -156,7 +168,7 @@ def test_the_strongest_response_of_a_detector_is_where_its_pattern_is(generator)
 def test_responses_in_the_halo_are_left_out():
     values = np.zeros((1, 32, 32), np.float32)
     values[0, 2, 20], values[0, 16, 16] = 9.0, 1.0
-    found = strongest_responses({"a": values}, (64, 64), channels=1, count=1, apart_px=4, border_px=8)
+    found = strongest_responses({"a": values}, (64, 64), channels=1, count=1, apart_px=4, border=Cut.all_sides(8))
     assert [(one.row, one.column, one.value) for one in found] == [(32, 32, 1.0)]
 
 
@@ -178,7 +190,7 @@ def test_the_layers_of_every_architecture_can_be_shown(generator, name):
     assert list(maps) == layers_to_show(network)
     assert len(maps) == 2
     assert all(np.isfinite(values).all() and values.size for values in maps.values())
-    found = strongest_responses(maps, (side, side), channels=2, count=3, apart_px=4, border_px=0)
+    found = strongest_responses(maps, (side, side), channels=2, count=3, apart_px=4, border=Cut.all_sides(0))
     assert found
     assert all(0 <= one.row < side and 0 <= one.column < side for one in found)
     assert first_layer_filters(network).shape[1] == 1

@@ -13,7 +13,7 @@ import torch
 import models
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction import forward as forward_module
-from pipeline.prediction.forward import Forward, logits_of, predict_image, uncertain_of
+from pipeline.prediction.forward import Forward, Windows, label, logits_of, predict_image
 from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.tiling.grid import Cut, Grid
 from pipeline.tiling.mirror_padding import read_mirrored
@@ -101,7 +101,7 @@ def test_batches_and_windows_are_halved_if_memory_is_short(padding, small_memory
     largest_px = windows[0].size * 4 // 5
     tried, forward = small_memory(network, largest_px), Forward(network)
     for again in range(2):
-        logits = forward(windows, cut)
+        logits = forward(Windows.normalized(windows), cut)
         failed = [shape for shape in tried if math.prod(shape) > largest_px]
         assert len(failed) == (0 if again else len(set(map(math.prod, failed))))
         assert len(tried) > 3
@@ -116,34 +116,36 @@ def test_a_copy_to_the_device_that_does_not_fit_is_halved(monkeypatch, generator
     copy = forward_module.to_device
 
     def small(windows, weight):
-        if len(windows) > 1:
+        if windows.shape[0] > 1:
             raise torch.AcceleratorError("CUDA error: out of memory", 2)
         return copy(windows, weight)
 
     monkeypatch.setattr(forward_module, "to_device", small)
-    torch.testing.assert_close(Forward(network)(windows, Cut.all_sides(96)), expected)
+    torch.testing.assert_close(Forward(network)(Windows.normalized(windows), Cut.all_sides(96)), expected)
 
 
 def test_a_piece_that_does_not_fit_is_an_error(small_memory):
     network = network_with_batch_stats("unet", width=2)
     small_memory(network, 0)
     with pytest.raises(SlidemillError, match="208 x 208 px does not fit into the memory of cpu; lower tiling"):
-        Forward(network)(np.zeros((2, 1, 208, 224), np.float32), Cut.all_sides(96))
+        Forward(network)(Windows.normalized(np.zeros((2, 1, 208, 224), np.float32)), Cut.all_sides(96))
 
 
 def test_other_errors_of_the_network_are_raised():
     with pytest.raises(RuntimeError, match="channels"):
-        Forward(network_with_batch_stats("unet", width=2))(np.zeros((2, 3, 208, 224), np.float32), Cut.all_sides(96))
+        Forward(network_with_batch_stats("unet", width=2))(
+            Windows.normalized(np.zeros((2, 3, 208, 224), np.float32)), Cut.all_sides(96)
+        )
 
 
 def test_windows_of_global_context_are_not_halved(small_memory):
     network = network_with_batch_stats("pspnet", width=4)
     small_memory(network, 64 * 64 - 1)
     with pytest.raises(SlidemillError, match="a window of 64 x 64 px does not fit"):
-        Forward(network)(np.zeros((2, 1, 64, 64), np.float32), Cut.all_sides(0))
+        Forward(network)(Windows.normalized(np.zeros((2, 1, 64, 64), np.float32)), Cut.all_sides(0))
 
 
 def test_a_pixel_is_uncertain_below_three_to_one(generator):
     logits = torch.from_numpy(generator.normal(size=(2, 4, 30, 31)))
     best, second = logits.softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
-    np.testing.assert_array_equal(uncertain_of(logits), best < 3 * second)
+    np.testing.assert_array_equal(label(logits)[1], best < 3 * second)

@@ -24,7 +24,7 @@ AREAS = [Point(90, 120).buffer(31.3), box(300, 400, 350, 430)]
 def predict(folder, weights, plan, name):
     network, card = load_network(weights)
     target = Target(sample=name, plan=plan, path=folder / f"{name}.zarr.zip", identity=name)
-    (finished,) = segment_slides(network, card, [target], probabilities=True, memory_mb=1000, threads=1)
+    (finished,) = segment_slides([network], card, [target], probabilities=True, memory_mb=1000, threads=1)
     with open_prediction(target.path) as group:
         return group["labels"][:], group["probabilities"][:], finished.outcome
 

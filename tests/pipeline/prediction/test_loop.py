@@ -64,7 +64,7 @@ def test_heads_are_the_channels_after_the_classes_between_0_and_1(tmp_path, gene
     plan = plan_slide(tmp_path / "a.tif", card, 1000, config)
     target = Target(sample="a", plan=plan, path=tmp_path / "a.zarr.zip", identity="1")
     ((_, measured),) = segment_slides(
-        network, card, [target], probabilities=True, heads=True, memory_mb=1000, threads=1
+        [network], card, [target], probabilities=True, heads=True, memory_mb=1000, threads=1
     )
     with open_slide(tmp_path / "a.tif", memory_mb=100) as slide:
         image = normalize(slide.read_all(), plan.statistics)
@@ -88,4 +88,4 @@ def test_windows_that_exceed_the_memory_of_the_job_are_refused_before_reading(tm
     monkeypatch.setattr("pipeline.prediction.loop.memory_limit", lambda: Limit(900, "memory.max"))
     target = Target(sample="a", plan=plan, path=tmp_path / "a.zarr.zip", identity="1")
     with pytest.raises(ConfigError, match=r"this job may take 900 MB \(memory.max\)"):
-        next(segment_slides(network, card, [target], probabilities=False, memory_mb=4000, threads=1))
+        next(segment_slides([network], card, [target], probabilities=False, memory_mb=4000, threads=1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.base.errors import SlideError, StorageError
 from pipeline.base.files import unfinished
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction import loop
+from pipeline.prediction import devices, loop
 from pipeline.prediction.results import Target
 from pipeline.prediction.resume import Progress, resume_after
 from pipeline.prediction.store import PredictionWriter, open_prediction
@@ -52,7 +52,7 @@ class Job:
     def journal(self, sample, name):
         return unfinished(self.path(sample, name))
 
-    def predict(self, name, samples=tuple(SHAPES), *, identity="1", done=()):
+    def predict(self, name, samples=tuple(SHAPES), *, identity="1", done=(), devices=1):
         """Predict into a folder; yield what the loop is through with."""
         targets = [
             Target(sample=sample, plan=self.plans[sample], path=self.path(sample, name), identity=identity)
@@ -60,7 +60,7 @@ class Job:
             if sample not in done
         ]
         kept = {"probabilities": True, "heads": True}
-        yield from loop.segment_slides(self.network, self.card, targets, **kept, memory_mb=1000, threads=1)
+        yield from loop.segment_slides([self.network] * devices, self.card, targets, **kept, memory_mb=1000, threads=1)
 
     def results(self, name, outcomes):
         """Everything that must not differ: pixels, errors, counts."""
@@ -106,12 +106,12 @@ def pull_after(patch, records):
     return made
 
 
-def interrupt(job, name, records, outcomes):
+def interrupt(job, name, records, outcomes, **how):
     """Predict what has no outcome yet, and fail after so many records; return whether there were as many."""
     with pytest.MonkeyPatch.context() as patch:
         pull_after(patch, records)
         try:
-            outcomes.extend(job.predict(name, done=dict(outcomes)))
+            outcomes.extend(job.predict(name, done=dict(outcomes), **how))
         except PulledPlugError:
             return True
     return False
@@ -131,6 +131,27 @@ def test_a_prediction_does_not_depend_on_who_shares_its_job(job, tmp_path_factor
     name = tmp_path_factory.mktemp("shared").name
     found = job.results(name, job.predict(name, samples))
     assert found == {sample: job.whole[sample] for sample in samples}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("fails", [False, True])
+def test_several_devices_make_what_one_makes(job, monkeypatch, tmp_path_factory, count, fails):
+    """Also after an interruption, and if one of them fails."""
+    name, outcomes = tmp_path_factory.mktemp("several").name, []
+    score, broken = devices.Device.score, []
+
+    def fail_once(device, batch):
+        if (fails and device in broken) or (fails and not broken):
+            broken.append(device)
+            raise RuntimeError("the device fell off the bus")
+        return score(device, batch)
+
+    monkeypatch.setattr(devices.Device, "score", fail_once)
+    assert interrupt(job, name, 3, outcomes, devices=count)
+    broken.clear()
+    outcomes.extend(job.predict(name, done=dict(outcomes), devices=count))
+    assert job.results(name, outcomes) == job.whole
+    assert len(broken) == fails
 
 
 @pytest.mark.slow
@@ -176,13 +197,13 @@ def test_a_journal_that_is_cut_off_anywhere_does_not_change_the_result(job, tmp_
 def test_recorded_windows_do_not_go_through_the_network_again(job, monkeypatch, tmp_path_factory, tries):
     """Except for the windows around the last written row of tiles, if tiles are blended."""
     name, scored, outcomes = tmp_path_factory.mktemp("once").name, [], []
-    original = loop._score
+    score = devices.Device.score
 
-    def count(network, windows, keep):
-        scored.extend((place.sample, place.tile.write.top, place.tile.write.left) for place in windows.places)
-        return original(network, windows, keep)
+    def count(device, batch):
+        scored.extend((place.sample, place.tile.write.top, place.tile.write.left) for place in batch.places)
+        return score(device, batch)
 
-    monkeypatch.setattr(loop, "_score", count)
+    monkeypatch.setattr(devices.Device, "score", count)
     for _ in range(tries):
         assert interrupt(job, name, 2, outcomes)
     outcomes.extend(job.predict(name, done=dict(outcomes)))
@@ -205,15 +226,15 @@ def test_a_journal_of_other_inputs_is_not_continued(job, tmp_path_factory, monke
 def test_slides_may_share_batches_of_windows(job, monkeypatch, tmp_path_factory, is_interrupted):
     """As on a GPU: then logits may differ by rounding, and nothing else does."""
     name, outcomes, samples = tmp_path_factory.mktemp("mixed").name, [], []
-    read, score = loop.read_batches, loop._score
+    read, score = loop.read_batches, devices.Device.score
 
-    def count(network, batch, keep):
+    def count(device, batch):
         samples.append({place.sample for place in batch.places})
-        return score(network, batch, keep)
+        return score(device, batch)
 
     monkeypatch.setattr(loop, "read_batches", lambda slides, **how: read(slides, **how | {"mixed": True}))
     monkeypatch.setattr(loop, "batch_limit_px", lambda *_: 40 * 96 * 96)
-    monkeypatch.setattr(loop, "_score", count)
+    monkeypatch.setattr(devices.Device, "score", count)
     assert not is_interrupted or interrupt(job, name, 2, outcomes)
     outcomes.extend(job.predict(name, done=dict(outcomes)))
     assert {"b", "c"} in samples

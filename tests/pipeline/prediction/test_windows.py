@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.prediction.forward import to_device
 from pipeline.prediction.windows import grouped, read_batches
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.intensity import Statistics
@@ -66,7 +68,9 @@ def test_a_damaged_slide_is_reported_once_and_the_others_are_read(tmp_path, gene
     assert [reason.sample for reason in reasons] == ["damaged"]
     assert "damaged.tif: cannot be read" in str(reasons[0].error)
     read = {
-        (place.sample, place.tile): pixels for b in batches for place, pixels in zip(b.places, b.pixels, strict=True)
+        (place.sample, place.tile): pixels
+        for b in batches
+        for place, pixels in zip(b.places, to_device(b.windows, torch.empty(0)), strict=True)
     }
     for name, plan in (slides[0], slides[2]):
         whole = np.pad(tifffile.imread(tmp_path / f"{name}.tif"), 200, mode="reflect")

@@ -51,9 +51,9 @@ def write_card(path, *, context_px, **more):
     write_json(Path(path), card.to_dict())
 
 
-def predicted(sample, *, model="a", differing_px=0, compared_px=0, **speed):
-    measured = speed | {"differing_px": differing_px, "compared_px": compared_px}
-    return Outcome(sample=sample, model=model, slide="x.tif", found={"predict": measured})
+def predicted(sample, *, model="a", **measured):
+    nothing = dict.fromkeys(("differing_px", "compared_px", "network_s", "reading_s", "writing_s"), 0)
+    return Outcome(sample=sample, model=model, slide="x.tif", found={"predict": nothing | measured})
 
 
 def test_scores_are_means_over_samples_with_their_spread():
@@ -117,11 +117,11 @@ def test_unknown_values_are_empty_in_the_file_and_no_column_is_missing(tmp_path)
     header, first, last = (tmp_path / "comparison.csv").read_text().splitlines()
     assert header == (
         "rank,model,architecture,samples,failed,foreground_dice,sd_foreground_dice,min_foreground_dice,"
-        "max_foreground_dice,dice_mean,dice_background,dice_object,jaccard_mean,train_minutes,predict_mpx_per_s,tiling,tile_mismatch,parameters,gflops_per_mpx,"
-        "stride_px,context_px,paper"
+        "max_foreground_dice,dice_mean,dice_background,dice_object,jaccard_mean,train_minutes,predict_mpx_per_s,network_share,"
+        "reading_share,writing_share,tiling,tile_mismatch,parameters,gflops_per_mpx,stride_px,context_px,paper"
     )
-    assert first == "1,a,unet,1,0,0.5,,0.5,0.5,0.5,0.5,0.5,0.25,,,exact,,1234,,8,44,"
-    assert last == ",b,,0,1" + 17 * ","
+    assert first == "1,a,unet,1,0,0.5,,0.5,0.5,0.5,0.5,0.5,0.25,,,,,,exact,,1234,,8,44,"
+    assert last == ",b,,0,1" + 20 * ","
 
 
 def test_a_class_may_be_named_like_a_measure():
@@ -142,13 +142,14 @@ def test_the_time_of_a_training_is_that_of_its_last_record():
 
 def test_the_speed_is_that_of_all_samples_that_were_predicted():
     found = [
-        predicted("plate/1", pixels=2_000_000, wall_s=1.0),
-        predicted("alone", pixels=1_000_000, wall_s=2.0),
+        predicted("plate/1", pixels=2_000_000, wall_s=1.0, network_s=0.25, reading_s=0.75),
+        predicted("alone", pixels=1_000_000, wall_s=2.0, network_s=0.5, reading_s=0.75, writing_s=0.75),
         predicted("alone", model="b", pixels=1, wall_s=1000.0),
         Outcome(sample="plate/2", model="a", slide="y.tif"),
     ]
     row = ranked(TWO_SAMPLES, found).loc["a"]
     assert row["predict_mpx_per_s"] == 1.0
+    assert row[["network_share", "reading_share", "writing_share"]].tolist() == [0.25, 0.5, 0.25]
     assert pd.isna(row["tile_mismatch"])
 
 

@@ -32,7 +32,16 @@ MEASURED = {
     "tile": {"pixels": 2400, "slide_sha256": "of the slide", "appearance": {"focus": -1.0}},
     "predict": {
         **{"uncertain": 0.1, "tile_mismatch": None, "weights_sha256": "of the network", "device": "cpu"},
-        **{"precision": "float32", "pixels": 2_000_000, "wall_s": 1.0, "differing_px": 0, "compared_px": 0},
+        **{
+            "precision": "float32",
+            "pixels": 2_000_000,
+            "wall_s": 1.0,
+            "network_s": 0.5,
+            "reading_s": 0.4,
+            "writing_s": 0.1,
+            "differing_px": 0,
+            "compared_px": 0,
+        },
     },
     "stitch": {"mask_sha256": "of the mask"},
 }

@@ -30,6 +30,7 @@ KEYS = {
             "heads",
             "weights_sha256",
             "device",
+            "devices",
             "precision",
             "threads",
             "small_area_px",
