@@ -1,4 +1,4 @@
-"""List the objects of a mask for QuPath (GeoJSON): outlines with class, colour and measurements.
+"""List the objects of a mask for QuPath (GeoJSON), and read the list: outlines with class, colour and measurements.
 
 The features are those that QuPath has read and written since version 0.4.
 """
@@ -78,6 +78,14 @@ def write_features(path: Path, features: Iterable[dict[str, Any]], provenance: d
             file.write(separator + _json(feature))
             separator = ",\n"
         file.write("\n]}\n")
+
+
+def read_features(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the features of a file of :func:`write_features`, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith('{"type":"Feature",'):
+                yield json.loads(line.rstrip().removesuffix(","))
 
 
 def _json(content: dict[str, Any]) -> str:

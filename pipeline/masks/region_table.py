@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import STRIP_PX, Array, blocks
 from pipeline.base.files import spreadsheet_text
-from pipeline.masks.measurements.dictionary import has_mean
+from pipeline.masks.measurements.dictionary import has_mean, is_positive
 from pipeline.runtime.parallel_blocks import in_order
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.regions import SEPARATOR, WHOLE, Regions, union_of
@@ -177,6 +177,7 @@ def region_table(
         Background first, which has no objects.
     """
     pixel_mm2 = math.nan if pixel_size_um is None else math.prod(pixel_size_um) / _UM2_PER_MM2
+    counted = {name: values.astype(bool) for name, values in columns.items() if is_positive(name)}
     averaged = [name for name, values in columns.items() if values.dtype.kind in "iuf" and has_mean(name)]
     numbers = np.array([columns[name] for name in averaged], dtype=np.float64).reshape(len(averaged), -1)
     names = np.asarray(columns["class"], dtype=object)
@@ -197,11 +198,21 @@ def region_table(
                     "area_px": class_px,
                     "area_mm2": class_px * pixel_mm2,
                     "area_fraction": class_px / area_px if area_px else math.nan,
+                    **_positives(counted, inside if index else None),
                     **_means(averaged, numbers[:, inside if index else inside[:0]]),
                 }
             )
     table: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    return pd.DataFrame(table | {"objects": pd.array(table["objects"], dtype="Int64")})
+    return pd.DataFrame(table | {name: pd.array(table[name], dtype="Int64") for name in ("objects", *counted)})
+
+
+def _positives(counted: Mapping[str, NDArray[np.bool_]], inside: NDArray[np.int64] | None) -> dict[str, float | None]:
+    """Return how many of some objects are positive, then their shares; None and NaN for the background."""
+    if inside is None:
+        return {**dict.fromkeys(counted), **dict.fromkeys((f"{name}_share" for name in counted), math.nan)}
+    counts = {name: float(np.count_nonzero(values[inside])) for name, values in counted.items()}
+    shares = {f"{name}_share": own / len(inside) if len(inside) else math.nan for name, own in counts.items()}
+    return {**counts, **shares}
 
 
 def _means(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:

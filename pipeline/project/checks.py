@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.base.errors import SlidemillError
@@ -31,6 +31,25 @@ def check_files(settings: Settings) -> None:
                 f"models.{name}.checkpoint: its classes are {classes}, those of the configuration "
                 f"are {settings.classes}; list the same in the same order"
             )
+
+
+def check_measurements(settings: Settings, channels: Iterable[Sequence[int | str] | None]) -> None:
+    """Refuse thresholds for a channel that no slide has.
+
+    Parameters
+    ----------
+    channels : iterable
+        Those of each slide that has its own in the sample sheet, None for another.
+
+    Raises
+    ------
+    SlidemillError
+        One line that names the channel, and those that there are.
+    """
+    kinds = dict.fromkeys(tuple(settings.image.channels if own is None else own) for own in channels)
+    wrong = [settings.measurements.unknown_channel(own) for own in kinds]
+    if wrong and all(wrong):
+        raise SlidemillError(wrong[0])
 
 
 def _classes_of(network: Path) -> list[str] | None:

@@ -32,7 +32,9 @@ _ADVICE = {
     "with zstd or zlib in tiles",
     "writing_share": "writing: put the project on a local disk, or keep no probabilities",
 }
-_TEXTS = {"way", "used", "model", "other", "measure", "class", "architecture", "tiling", "paper"}
+_MOST_ROWS = 500  # of a table of regions
+_TEXTS = {"way", "used", "model", "other", "measure", "class", "region", "other_region"}
+_TEXTS |= {"architecture", "tiling", "paper"}
 _COUNTS = {"rank", "samples", "groups", "failed", "parameters", "gflops_per_mpx", "stride_px", "context_px"}
 
 
@@ -174,8 +176,27 @@ def cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
         "Median over groups of the difference on the samples that both have a score for, and Wilcoxon's signed-rank "
         "test over groups; fewer than six groups cannot give a p below 0.05."
     )
-    tables = [_table("Cohort", means, summary, digits=4), _table("Models in pairs", tests, pairs, digits=4)]
+    scores = summary.drop(columns=["region"])
+    of_models = pairs.drop(columns=["class", "region", "other_region"])
+    tables = [_table("Cohort", means, scores, digits=4), _table("Models in pairs", tests, of_models, digits=4)]
     return [table for table in tables if any(row["samples"] > 1 for row in table.rows)]
+
+
+def region_cohort_tables(summary: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
+    """Return the tables of regions over all samples: means, and two regions or two models; none that is empty."""
+    means = (
+        "Density, share of the area and share of positive objects of each class in the regions that several samples "
+        f"have: mean, median and the 95 % interval of the mean (Student's t) over groups, as {paths.COHORT} has them."
+    )
+    tests = (
+        "Median over groups of the difference between two regions, or two models, on the samples that have both, and "
+        "Wilcoxon's signed-rank test over groups; p-values are not corrected for the number of tests."
+    )
+    tables = [
+        _table("Regions over samples", means, summary[:_MOST_ROWS], digits=4),
+        _table("Regions in pairs", tests, pairs[:_MOST_ROWS], digits=4),
+    ]
+    return [table for table in tables if table.rows]
 
 
 def _table(title: str, caption: str, content: pd.DataFrame, *, digits: int) -> Table:

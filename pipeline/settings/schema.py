@@ -282,6 +282,16 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _compartments_are_around_classes(self) -> Self:
+        for name, compartment in self.measurements.compartments.items():
+            if compartment.nucleus not in self.classes[1:]:
+                raise ValueError(
+                    f"measurements.compartments.{name}.nucleus: no class {compartment.nucleus!r} of objects; there are "
+                    f"{', '.join(self.classes[1:])}"
+                )
+        return self
+
 
 _shown = reprlib.Repr()  # a value with anchors of YAML in anchors can be endless as text
 _shown.maxlevel, _shown.maxstring, _shown.maxlist, _shown.maxdict = 2, 200, 10, 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,10 @@ from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
-from pipeline.masks.measurements.columns import columns_of
-from pipeline.masks.measurements.dictionary import measurements
+from pipeline.masks.measurements.columns import Columns, columns_of
+from pipeline.masks.measurements.dictionary import Measurement, measurements
 from pipeline.masks.measurements.pixels import measure_pixels
+from pipeline.masks.measurements.rings import measure_rings
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
 from pipeline.masks.qupath_geojson import features, write_features
 from pipeline.masks.region_table import Members, find_members, region_table, regions_of_objects
@@ -30,6 +31,7 @@ from pipeline.project.stage_settings import view_of
 from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pictures
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import ObjectsConfig
+from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.regions import Regions, read_regions
 from pipeline.slides.slide import Slide, open_slide
 
@@ -59,11 +61,12 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Objects
 def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
     view = view_of(config.image, task.slide.row)
     view = view.model_copy(update={"channels": list(dict.fromkeys(view.channels))})
-    groups = config.measurements.groups
+    if wrong := config.measurements.unknown_channel(view.channels):
+        raise SlideError(f"{task.slide.slide}: {wrong}")
     table, annotations, sums = (task.path(path) for path in (paths.OBJECTS, paths.ANNOTATIONS, paths.REGIONS))
     with (
         open_slide(Path(task.slide.slide), memory_mb=task.memory_mb, view=view) as image,
-        _with_colours(image, view, task) if "stains" in groups else nullcontext(image) as source,
+        _with_colours(image, view, task) if "stains" in config.measurements.groups else nullcontext(image) as source,
         open_mask(task.path(paths.MASK), memory_mb=task.memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
@@ -77,11 +80,8 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         regions = _regions_of(task, image)
         members = _find_members(labels, objects, regions, len(config.classes))
         listed = measurements(config.measurements, config.classes, view.channels)
-        pixels = measure_pixels(instances, objects, source, groups)
         names = regions_of_objects(members, len(objects.ids))
-        columns = columns_of(
-            listed, objects, pixels, names, config=config, channels=view.channels, pixel_size_um=size_um
-        )
+        columns = _columns(listed, instances, objects, source, names, config=config, view=view, size_um=size_um)
         pd.DataFrame(columns).to_csv(table_file, index=False)
         region_table(members, columns, config.classes, size_um).to_csv(sums_file, index=False)
         outlines = trace_objects(instances, objects)
@@ -97,6 +97,27 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         "warnings": [f"its regions: {warning}" for warning in (regions.warnings if regions else ())],
     }
     return Made(files=[table, annotations, sums, *pictures], found=measured)
+
+
+def _columns(
+    listed: Sequence[Measurement],
+    instances: Array,
+    objects: ObjectTable,
+    source: Slide,
+    regions: NDArray[np.object_],
+    *,
+    config: ObjectsConfig,
+    view: ImageConfig,
+    size_um: PixelSize | None,
+) -> Columns:
+    """Measure the pixels of objects and of the rings around them, and return the columns of the table."""
+    groups = config.measurements.groups
+    pixels = measure_pixels(instances, objects, source, groups)
+    measure = partial(measure_rings, instances, objects, source, pixel_size_um=size_um, stains="stains" in groups)
+    rings = {name: measure(width_um=one.expand_um) for name, one in config.measurements.compartments.items()}
+    return columns_of(
+        listed, objects, pixels, regions, rings=rings, config=config, channels=view.channels, pixel_size_um=size_um
+    )
 
 
 def _summary(objects: ObjectTable, members: Members, mask: Mask, num_classes: int) -> dict[str, Any]:

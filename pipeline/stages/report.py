@@ -14,6 +14,7 @@ from pipeline.base import paths
 from pipeline.base.files import replacing, spreadsheet_text, write_json, write_text
 from pipeline.project.sample_sheet import read_groups
 from pipeline.report.columns import short_columns
+from pipeline.report.histograms import histograms
 from pipeline.report.outcome import outcomes
 from pipeline.report.page.render import render
 from pipeline.report.page_content import (
@@ -23,6 +24,7 @@ from pipeline.report.page_content import (
     draw_figures,
     folds_tables,
     ranking_table,
+    region_cohort_tables,
     review_page,
 )
 from pipeline.report.provenance import collect_origin
@@ -35,6 +37,7 @@ from pipeline.report.tables.data_dictionary import data_dictionary
 from pipeline.report.tables.folds import folds_table
 from pipeline.report.tables.partings import partings_table
 from pipeline.report.tables.refinements import refinements_table
+from pipeline.report.tables.region_cohort import pair_regions, region_numbers, summarize_regions
 from pipeline.report.tables.regions import regions_tables
 from pipeline.report.verification import verification_tables
 from pipeline.settings.schema import Settings
@@ -59,7 +62,11 @@ def run(*, output: Path, config: Settings) -> None:
     table = results_table(found, config, groups)
     evidence = table[table["learned"] != "yes"]
     ranking = rank_models(evidence, config, found)
+    gather(_below(output, paths.ALL_OBJECTS), found, groups, table_of=attrgetter("objects_table"))
+    gather(_below(output, paths.ALL_REGIONS), found, groups, table_of=attrgetter("regions_table"))
     summary, pairs = summarize(evidence, config.classes, groups), pair(evidence, groups)
+    numbers = region_numbers(_below(output, paths.ALL_REGIONS), config.classes[0])
+    in_regions, between_regions = summarize_regions(numbers, groups), pair_regions(numbers, groups)
     parts = folds_table(config)
     written = {
         paths.METRICS_TABLE: table[short_columns(config.classes)],
@@ -67,14 +74,12 @@ def run(*, output: Path, config: Settings) -> None:
         paths.COLUMNS: data_dictionary(config.classes, config.image.channels, config.measurements),
         paths.SUMMARY: class_summary(found, config.classes, groups),
         paths.COMPARISON: ranking,
-        paths.COHORT: summary,
-        paths.PAIRED: pairs,
+        paths.COHORT: pd.concat([summary, in_regions]),
+        paths.PAIRED: pd.concat([pairs, between_regions]),
         paths.FOLDS: parts,
     }
     for path, content in written.items():
         _write_table(_below(output, path), content)
-    gather(_below(output, paths.ALL_OBJECTS), found, groups, table_of=attrgetter("objects_table"))
-    gather(_below(output, paths.ALL_REGIONS), found, groups, table_of=attrgetter("regions_table"))
     drawn = draw_figures(evidence, summary, config)
     for name, figure in drawn.items():
         write_text(_below(output, paths.FIGURE.format(figure=name)), figure.svg)
@@ -85,11 +90,13 @@ def run(*, output: Path, config: Settings) -> None:
         *validation,
         *cohort_tables(summary, pairs),
         *regions_tables(found),
+        *region_cohort_tables(in_regions, between_regions),
         *comparisons_tables(partings_table(config), refinements_table(config)),
         *doubts_tables(config),
     ]
+    shown = [*drawn.values(), *histograms(found, str(ranking["model"].iloc[0]), config.classes)]
     page = _below(output, paths.PAGE)
-    write_text(page, render(review_page(found, table, tables, list(drawn.values()), config, origin)))
+    write_text(page, render(review_page(found, table, tables, shown, config, origin)))
     write_json(_below(output, paths.PROVENANCE), origin)  # last: it says that all others are there
     flagged = int((table["flags"] != "").sum())
     log.info("%d samples, %d failed, %d flagged; %s", len(found), len(failed), flagged, page)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.masks.measurements.dictionary import STAINS, Measurement
+from pipeline.masks.measurements.dictionary import Measurement
 from pipeline.masks.measurements.neighbours import count_within, nearest
 from pipeline.masks.measurements.pixels import PixelMeasurements
+from pipeline.masks.measurements.rings import Rings
 from pipeline.masks.object_table import ObjectTable
 from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.formats.image import PixelSize
@@ -27,6 +28,7 @@ def columns_of(
     pixels: PixelMeasurements,
     regions: NDArray[np.object_],
     *,
+    rings: Mapping[str, Rings],
     config: ObjectsConfig,
     channels: Sequence[int | str],
     pixel_size_um: PixelSize | None,
@@ -40,26 +42,34 @@ def columns_of(
     ----------
     regions : (objects,) array
         The text of the column ``regions``.
+    rings : mapping of Rings
+        By the name of the compartment.
     channels : sequence of int or str
         Names of the channels of ``pixels``, stains excepted.
     """
     classes = config.classes
     found = {"regions": regions} | _places(objects, classes, pixel_size_um) | _shapes(objects, pixels, pixel_size_um)
-    names = [*channels, *STAINS]
+    names = config.measurements.measured(channels)
     for statistic, values in pixels.intensities.items():
-        found |= {f"{statistic}_intensity_{name}": own for name, own in zip(names, values, strict=False)}
+        found |= {f"{statistic}_intensity_{name}": own for name, own in zip(names, values, strict=True)}
     if "neighbours" in config.measurements.groups:
         found |= dict(_neighbours(objects, classes, pixel_size_um, config.measurements.neighbour_radius_um))
+    found |= dict(_compartments(objects, pixels, rings, config, names, pixel_size_um))
+    for channel, threshold in config.measurements.positive.items():
+        found[f"positive_{channel}"] = (found[f"mean_intensity_{channel}"] > threshold).astype(np.int64)
     return {one.column: found[one.column] for one in wanted}
 
 
+def _pixel_um2(pixel_size_um: PixelSize | None) -> float:
+    return math.nan if pixel_size_um is None else math.prod(pixel_size_um)
+
+
 def _places(objects: ObjectTable, classes: Sequence[str], pixel_size_um: PixelSize | None) -> Columns:
-    pixel_um2 = math.nan if pixel_size_um is None else pixel_size_um[0] * pixel_size_um[1]
     return {
         "id": objects.ids,
         "class": np.array(classes, dtype=object)[objects.classes],
         "area_px": objects.areas_px,
-        "area_um2": objects.areas_px * pixel_um2,
+        "area_um2": objects.areas_px * _pixel_um2(pixel_size_um),
         **{f"centroid_{axis}_px": objects.centroids_px[:, n] for n, axis in enumerate(("row", "column"))},
         **{f"{side}_px": objects.boxes_px[:, n] for n, side in enumerate(("top", "left", "bottom", "right"))},
         "eccentricity": objects.eccentricities,
@@ -86,6 +96,27 @@ def _shapes(objects: ObjectTable, pixels: PixelMeasurements, pixel_size_um: Pixe
         "orientation_deg": objects.orientations_deg,
         "holes": pixels.holes,
     }
+
+
+def _compartments(
+    objects: ObjectTable,
+    pixels: PixelMeasurements,
+    rings: Mapping[str, Rings],
+    config: ObjectsConfig,
+    names: Sequence[str],
+    pixel_size_um: PixelSize | None,
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield area and mean intensities of rings, and of objects with their rings; NaN for objects of other classes."""
+    integrated = pixels.intensities["integrated"]
+    for compartment, ring in rings.items():
+        of_class = config.classes.index(config.measurements.compartments[compartment].nucleus)
+        ring_px = np.where(objects.classes == of_class, ring.areas_px, np.nan)
+        parts = {"_ring": (ring_px, ring.sums), "": (ring_px + objects.areas_px, ring.sums + integrated)}
+        for part, (area_px, sums) in parts.items():
+            yield f"{compartment}{part}_area_um2", area_px * _pixel_um2(pixel_size_um)
+            with np.errstate(invalid="ignore"):  # 0 / 0, of a ring without pixels
+                means = sums / area_px
+            yield from zip((f"{compartment}{part}_mean_intensity_{name}" for name in names), means, strict=True)
 
 
 def _neighbours(

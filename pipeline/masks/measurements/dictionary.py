@@ -6,16 +6,18 @@ docs/measurements.md and `columns.csv` are written from it, and the stage `objec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from pipeline.settings.measurements import MeasurementsConfig
+from pipeline.settings.measurements import STAINS, MeasurementsConfig
 
-ALWAYS = ""
-STAINS = ("Hematoxylin", "Eosin", "DAB")
-_CLASS, _CHANNEL = "{class}", "{channel}"
-# Of an object, a mean says nothing of which one it is, where it lies and how it is turned.
-_WITHOUT_MEAN = re.compile(r"id|(centroid_.*|top|left|bottom|right)_px|orientation.*")
+ALWAYS, COMPARTMENTS, POSITIVE = "", "compartments", "positive"
+_CLASS, _CHANNEL, _COMPARTMENT = "{class}", "{channel}", "{compartment}"
+_NAMES = {_CLASS: "(?P<of_class>.+)", _CHANNEL: "(?P<channel>.+)", _COMPARTMENT: "(?P<compartment>[A-Za-z0-9]+)"}
+# Of an object, a mean says nothing of which one it is, where it lies and how it is turned; positive ones are counted.
+_WITHOUT_MEAN = re.compile(r"id|(centroid_.*|top|left|bottom|right)_px|orientation.*|positive_.*")
+_AS_IN_SLIDE = "as in the slide"
 _UNITS = {"_px": "px", "_um": "µm"}
 
 
@@ -26,9 +28,9 @@ class Measurement:
     Attributes
     ----------
     column : str
-        Its name; ``{channel}`` and ``{class}`` stand for those of the slide.
+        Its name; ``{channel}``, ``{class}`` and ``{compartment}`` stand for those of the slide.
     group : str
-        The setting that it belongs to; empty for those that every object has.
+        The group or setting that it belongs to; empty for those that every object has.
     about : str
         What it is, or its formula.
     unit : str
@@ -39,6 +41,8 @@ class Measurement:
         Its name in CellProfiler, if it has one.
     is_text : bool
         Whether it is no number.
+    is_whole : bool
+        Whether it is a whole number.
     """
 
     column: str
@@ -48,6 +52,7 @@ class Measurement:
     title: str = ""
     cellprofiler: str = ""
     is_text: bool = False
+    is_whole: bool = False
 
 
 def _length(name: str, title: str, about: str, cellprofiler: str) -> Iterator[Measurement]:
@@ -69,7 +74,7 @@ def _intensity(name: str, title: str, about: str, cellprofiler: str, group: str 
         column=f"{name}_intensity_{{channel}}",
         group=group,
         about=f"{about} in channel {{channel}}.",
-        unit="as in the slide",
+        unit=_AS_IN_SLIDE,
         title=f"{{channel}}: {title}",
         cellprofiler=f"Intensity_{cellprofiler}_{{channel}}",
     )
@@ -81,13 +86,23 @@ _FERET = (
     "convex hull, and the middles of the sides of each pixel."
 )
 
+_WHERE = "Empty for objects of other classes, and without a pixel size."
+_PARTS = [("_ring", "the ring around the object"), ("", "the object and the ring around it")]
+
 DICTIONARY = [
-    Measurement(column="id", about="Its number in the image named instances of the mask, from 1."),
+    Measurement(column="id", about="Its number in the image named instances of the mask, from 1.", is_whole=True),
     Measurement(column="class", about="Its class.", is_text=True),
     Measurement(
         column="regions", about="Names of the regions that its centroid is in, separated by semicolons.", is_text=True
     ),
-    Measurement(column="area_px", about="Its pixels.", unit="px", title="Area px", cellprofiler="AreaShape_Area"),
+    Measurement(
+        column="area_px",
+        about="Its pixels.",
+        unit="px",
+        title="Area px",
+        cellprofiler="AreaShape_Area",
+        is_whole=True,
+    ),
     Measurement(
         column="area_um2",
         about="The same in µm²; empty if the pixel size is not known.",
@@ -106,10 +121,10 @@ DICTIONARY = [
         unit="px",
         cellprofiler="Location_Center_X",
     ),
-    Measurement(column="top_px", about="First row of its bounding box.", unit="px"),
-    Measurement(column="left_px", about="First column of its bounding box.", unit="px"),
-    Measurement(column="bottom_px", about="First row below its bounding box.", unit="px"),
-    Measurement(column="right_px", about="First column to the right of its bounding box.", unit="px"),
+    Measurement(column="top_px", about="First row of its bounding box.", unit="px", is_whole=True),
+    Measurement(column="left_px", about="First column of its bounding box.", unit="px", is_whole=True),
+    Measurement(column="bottom_px", about="First row below its bounding box.", unit="px", is_whole=True),
+    Measurement(column="right_px", about="First column to the right of its bounding box.", unit="px", is_whole=True),
     Measurement(
         column="eccentricity",
         about=f"sqrt(1 - (minor axis / major axis)²) {_ELLIPSE}: 0 is a circle, near 1 a line.",
@@ -168,6 +183,7 @@ DICTIONARY = [
         about="Its holes: 4-connected regions inside of it that are not of it. CellProfiler has 1 less this number.",
         title="Holes",
         cellprofiler="AreaShape_EulerNumber",
+        is_whole=True,
     ),
     _intensity(
         "median",
@@ -206,6 +222,34 @@ DICTIONARY = [
         "the pixel size is not known.",
         title="Neighbours within radius",
         cellprofiler="Neighbors_NumberOfNeighbors",
+        is_whole=True,
+    ),
+    *(
+        Measurement(
+            column=f"{_COMPARTMENT}{part}_area_um2",
+            group=COMPARTMENTS,
+            about=f"Area of {which}. {_WHERE}",
+            unit="µm²",
+            title=f"{_COMPARTMENT}{part.replace('_', ' ')}: Area µm^2",
+        )
+        for part, which in _PARTS
+    ),
+    *(
+        Measurement(
+            column=f"{_COMPARTMENT}{part}_mean_intensity_{_CHANNEL}",
+            group=COMPARTMENTS,
+            about=f"Mean of the pixels of {which} in channel {_CHANNEL}. {_WHERE}",
+            unit=_AS_IN_SLIDE,
+            title=f"{_COMPARTMENT}{part.replace('_', ' ')}: {_CHANNEL}: Mean",
+        )
+        for part, which in _PARTS
+    ),
+    Measurement(
+        column=f"positive_{_CHANNEL}",
+        group=POSITIVE,
+        about=f"1 if its mean intensity in channel {_CHANNEL} is above the threshold in measurements.positive, else 0.",
+        title=f"{_CHANNEL}: Positive",
+        is_whole=True,
     ),
 ]
 
@@ -222,31 +266,60 @@ def measurements(
     channels : sequence of int or str
         Channels that the network sees, as configured. Stains come after them if they are measured.
     """
-    wanted = [one for one in DICTIONARY if one.group in {ALWAYS, *config.groups}]
-    names = {_CLASS: classes[1:], _CHANNEL: list(dict.fromkeys(channels))}
-    found = [replaced for one in wanted for replaced in _replaced(one, names)]
-    if "stains" in config.groups:
-        of_channels = [replace(one, unit="1") for one in wanted if _CHANNEL in one.column]
-        found += [replaced for one in of_channels for replaced in _replaced(one, {_CHANNEL: STAINS})]
-    return found
+    channels = list(dict.fromkeys(channels))
+    stains = STAINS if "stains" in config.groups else ()
+    wanted = _of_groups(ALWAYS, *config.groups)
+    return [
+        *_named(wanted, {_CLASS: classes[1:], _CHANNEL: channels}),
+        *_named([one for one in wanted if _CHANNEL in one.column], {_CHANNEL: stains}),
+        *_named(_of_groups(COMPARTMENTS), {_COMPARTMENT: list(config.compartments), _CHANNEL: [*channels, *stains]}),
+        *_named(_of_groups(POSITIVE), {_CHANNEL: list(config.positive)}),
+    ]
 
 
-def _replaced(one: Measurement, names: Mapping[str, Sequence[int | str]]) -> Iterator[Measurement]:
-    """Yield the column for each name that its placeholder stands for; the column as it is without a placeholder."""
-    for placeholder, own in names.items():
-        if placeholder in one.column:
-            for name in own:
-                shown = f"Channel {name}" if isinstance(name, int) else name
-                yield replace(
-                    one,
-                    column=one.column.replace(placeholder, str(name)),
-                    about=one.about.replace(placeholder, str(name)),
-                    title=one.title.replace(placeholder, shown),
-                )
-            return
-    yield one
+def _of_groups(*groups: str) -> list[Measurement]:
+    return [one for one in DICTIONARY if one.group in groups]
+
+
+def _named(entries: Iterable[Measurement], names: Mapping[str, Sequence[int | str]]) -> Iterator[Measurement]:
+    """Yield the columns for all names that the placeholders of entries stand for."""
+    for one in entries:
+        placeholder = next((placeholder for placeholder in names if placeholder in one.column), None)
+        if placeholder is None:
+            yield one
+            continue
+        others = {key: own for key, own in names.items() if key != placeholder}
+        for name in names[placeholder]:
+            shown = f"Channel {name}" if placeholder == _CHANNEL and str(name).isdecimal() else str(name)
+            is_stain = placeholder == _CHANNEL and name in STAINS
+            replaced = replace(
+                one,
+                unit="1" if is_stain and one.unit == _AS_IN_SLIDE else one.unit,
+                column=one.column.replace(placeholder, str(name)),
+                about=one.about.replace(placeholder, str(name)),
+                title=one.title.replace(placeholder, shown),
+            )
+            yield from _named([replaced], others)
+
+
+@cache
+def entry_of(column: str) -> Measurement | None:
+    """Return the entry that a column of the table of objects is of, with its own names; None if it is of none."""
+    for one in DICTIONARY:
+        pattern = re.escape(one.column)
+        for placeholder, named in _NAMES.items():
+            pattern = pattern.replace(re.escape(placeholder), named)
+        if found := re.fullmatch(pattern, column):
+            names = {f"{{{key.removeprefix('of_')}}}": [name] for key, name in found.groupdict().items()}
+            return next(_named([one], names))
+    return None
 
 
 def has_mean(column: str) -> bool:
     """Return whether a number in the table of objects is averaged in the table of regions."""
     return _WITHOUT_MEAN.fullmatch(column) is None
+
+
+def is_positive(column: str) -> bool:
+    """Return whether a column of the table of objects says which are positive: they are counted in each region."""
+    return column.startswith("positive_")

@@ -93,14 +93,20 @@ class Sums:
             own[indices] = so_far
         self.pixels[indices] = before + areas
 
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Sums of intensities, (channels, n)."""
+        totals: NDArray[np.float64] = self._sums["sum"]
+        return totals
+
     def statistics(self, edge_pixels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Return the measurements by name, (channels, n) each; ``edge_pixels`` are those on the boundary, (n,)."""
         return {
-            "mean": self._sums["sum"] / self.pixels,
+            "mean": self.totals / self.pixels,
             "sd": np.sqrt(self._sums["deviation"] / self.pixels),
             "min": self._sums["min"],
             "max": self._sums["max"],
-            "integrated": self._sums["sum"],
+            "integrated": self.totals,
             "edge_mean": self._sums["edge"] / edge_pixels,
         }
 

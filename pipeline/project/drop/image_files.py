@@ -21,8 +21,11 @@ from pipeline.base.errors import SlidemillError
 SUFFIXES = (
     *(".companion.ome", ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf2", ".ome.tf8", ".ome.zarr"),
     *(".tiff", ".tif", ".btf", ".tf2", ".tf8", ".qptiff", ".lsm", ".stk", ".zarr", ".png", ".jpeg", ".jpg"),
-    *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".czi", ".nd2", ".lif", ".dcm"),
+    *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".czi", ".nd2", ".lif"),
 )
+DICOM = ".dcm"  # a folder of such files is one slide
+# Formats that no library here reads
+TO_CONVERT = {".vsi": "Olympus VSI", ".isyntax": "Philips iSyntax", ".i2syntax": "Philips iSyntax"}
 # Of outlines drawn in QuPath or ImageJ, which can replace a label image.
 ANNOTATION_SUFFIXES = (".geojson", ".roi", ".zip")
 _FOLDER_SUFFIX = ".zarr"
@@ -140,12 +143,14 @@ def mistake_in(name: str) -> str:
 
 def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> Iterator[_Found]:
     """Yield everything below a folder with the name of an image, and folders that cannot be listed."""
+    known = (*suffixes, DICOM, *TO_CONVERT) if set(SUFFIXES) <= set(suffixes) else suffixes
     for relative, is_file, reason in visible_files(folder, "", follow_links):
-        name = sample_id(relative, suffixes)
+        path = folder / relative
+        is_dicom = not (is_file or reason) and DICOM in known and is_dicom_folder(path)
+        name = relative if is_dicom else sample_id(relative, known)
         if name is None and not reason:
             continue
-        path = folder / relative
-        mistake = reason or _why_unusable(path, folder, is_file, follow_links)
+        mistake = reason or _why_not_read(path) or _why_unusable(path, folder, is_file, follow_links)
         fields = _fields_of(path) if not mistake and relative.lower().endswith(_FOLDER_SUFFIX) else []
         for field, place in fields:
             yield _Found(f"{name}/{field}", place, _why_outside(place, path))
@@ -153,8 +158,35 @@ def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> 
             yield _Found(name or f"{relative}/", path, mistake)  # "/", since a sample may have the name of the folder
 
 
+def is_dicom_folder(path: Path) -> bool:
+    """Return whether a folder is a DICOM slide."""
+    return path.suffix.lower() != _FOLDER_SUFFIX and path.is_dir() and bool(dicom_files(path))
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """Return the DICOM files of a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if _is_dicom(path.name) and not path.name.startswith("."))
+
+
+def _is_dicom(name: str) -> bool:
+    return name.lower().endswith(DICOM)
+
+
+def _why_not_read(path: Path) -> str:
+    """Return why a file of a format that is known is not read; empty if it is."""
+    suffix = path.suffix.lower()
+    if _is_dicom(path.name) and not path.is_dir():
+        return f"{path}: a DICOM slide has several files; put those of each slide into a folder of their own"
+    if suffix in TO_CONVERT:
+        return (
+            f"{path}: {TO_CONVERT[suffix]} is not read; convert it to OME-TIFF with QuPath, Fiji (Bio-Formats) or "
+            "bfconvert, and put that here instead"
+        )
+    return ""
+
+
 def visible_files(root: Path, below: str, follow_links: bool) -> Iterator[tuple[str, bool, str]]:
-    """Yield the files below a folder of ``root``, and folders that are a slide or plate.
+    """Yield the files below a folder of ``root``, and folders that are a slide (DICOM, Zarr) or plate.
 
     Each with its path below ``root``, whether it is a regular file and no link, and why it cannot be used. Hidden files
     and folders, and those that file servers make, are passed over. Paths are text, since there are many thousands.
@@ -170,6 +202,9 @@ def visible_files(root: Path, below: str, follow_links: bool) -> Iterator[tuple[
             raise SlidemillError(f"{folder}: the folder cannot be listed: {error.strerror}; allow it") from error
         yield below, False, f"{folder}: the folder cannot be listed: {error.strerror}; allow it, or remove it"
         return
+    if below and any(_is_dicom(entry.name) for entry in entries):
+        yield below, False, ""
+        entries = [entry for entry in entries if not _is_dicom(entry.name)]
     for entry in entries:
         relative = f"{below}/{entry.name}" if below else entry.name
         is_link = entry.is_symlink()

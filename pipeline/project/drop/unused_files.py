@@ -9,7 +9,10 @@ from pathlib import Path, PurePosixPath
 from pipeline.project.drop.drop_folder import Samples
 from pipeline.project.drop.image_files import (
     ANNOTATION_SUFFIXES,
+    DICOM,
     SUFFIXES,
+    TO_CONVERT,
+    is_dicom_folder,
     list_images,
     parts_of,
     printable,
@@ -47,7 +50,9 @@ def _no_slides(folder: Path, samples: Samples) -> Iterator[str]:
     names = []
     for relative, _, reason in visible_files(folder, "", follow_links=False):
         path = folder / relative
-        if not reason and sample_id(relative) is None and path not in parts and parts.isdisjoint(path.parents):
+        if path in parts or reason or not parts.isdisjoint(path.parents):
+            continue
+        if sample_id(relative, (*SUFFIXES, DICOM, *TO_CONVERT)) is None and not is_dicom_folder(path):
             names.append(relative)
     yield from _by_suffix(folder, names, "no format of slides")
 

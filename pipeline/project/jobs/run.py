@@ -17,7 +17,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, read_json, sweep, why_not_written
 from pipeline.project.channels import with_channels
-from pipeline.project.checks import check_files, check_networks
+from pipeline.project.checks import check_files, check_measurements, check_networks
 from pipeline.project.drop.drop_folder import (
     Samples,
     find_samples,
@@ -113,6 +113,8 @@ class Run:
         training = _training_set(settings)
         own = [Path(sample.slide) for sample in samples.values() if sample.is_ready and sample.channels is None]
         settings, notes = with_channels(settings, [pair.image for pair in training.pairs], own)
+        if is_main:
+            check_measurements(settings, [sample.channels for sample in samples.values() if sample.is_ready])
         todo = find_todo(settings, samples, training, Expected(settings)) if is_main else Todo.nothing()
         return cls(
             settings=settings,

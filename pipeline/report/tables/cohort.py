@@ -18,8 +18,12 @@ from scipy.special import stdtrit
 from pipeline.metrics.names import HEADLINE
 
 MEASURES = (HEADLINE, "dice", "jaccard", "surface_dice", "objects_f1_50", "aggregated_jaccard", "adapted_rand_error")
-COHORT_COLUMNS = ["model", "measure", "class", "samples", "groups", "mean", "median", "low", "high"]
-PAIRED_COLUMNS = ["measure", "model", "other", "samples", "groups", "median_difference", "p_value"]
+# Rows of scores have no region, of paired ones no class either.
+COHORT_COLUMNS = ["model", "measure", "class", "region", "samples", "groups", "mean", "median", "low", "high"]
+PAIRED_COLUMNS = [
+    *("measure", "class", "model", "region", "other", "other_region"),
+    *("samples", "groups", "median_difference", "p_value"),
+]
 DECIMALS = 12  # of a score; what differs beyond them differs by rounding alone, and is equal
 
 _PER_CLASS = ("dice", "jaccard", "surface_dice")
@@ -44,7 +48,8 @@ def summarize(table: pd.DataFrame, classes: list[str], groups: dict[str, str]) -
             for label in ("mean", *classes) if measure in _PER_CLASS else ("",):
                 scores = part.set_index("sample")[f"{measure}_{label}" if label else measure].dropna()
                 if len(scores):
-                    rows.append({"model": model, "measure": measure, "class": label} | _summary(scores, groups))
+                    named = {"model": model, "measure": measure, "class": label, "region": ""}
+                    rows.append(named | describe(scores, groups))
     return pd.DataFrame(rows, columns=COHORT_COLUMNS)
 
 
@@ -61,18 +66,8 @@ def pair(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
             difference = (scores[model] - scores[other]).dropna()
             if difference.empty:
                 continue
-            by_group = _means_of_groups(difference, groups).round(DECIMALS)
-            rows.append(
-                {
-                    "measure": measure,
-                    "model": model,
-                    "other": other,
-                    "samples": len(difference),
-                    "groups": len(by_group),
-                    "median_difference": by_group.median(),
-                    "p_value": float(scipy.stats.wilcoxon(by_group).pvalue) if by_group.any() else np.nan,
-                }
-            )
+            sides = {"model": model, "region": "", "other": other, "other_region": ""}
+            rows.append({"measure": measure, "class": ""} | sides | compare(difference, groups))
     return pd.DataFrame(rows, columns=PAIRED_COLUMNS)
 
 
@@ -97,11 +92,23 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     return mean - half, mean + half
 
 
-def _summary(scores: pd.Series[Any], groups: dict[str, str]) -> dict[str, Any]:
+def describe(scores: pd.Series[Any], groups: dict[str, str], *, highest: float = 1.0) -> dict[str, Any]:
+    """Return counts, mean, median and interval of scores by sample, which are from 0 to ``highest``."""
     by_group = _means_of_groups(scores, groups)
-    low, high = (float(np.clip(end, 0, 1)) for end in mean_interval(by_group.to_numpy()))
+    low, high = (float(np.clip(end, 0, highest)) for end in mean_interval(by_group.to_numpy()))
     counts = {"samples": len(scores), "groups": len(by_group)}
     return counts | {"mean": by_group.mean(), "median": by_group.median(), "low": low, "high": high}
+
+
+def compare(difference: pd.Series[Any], groups: dict[str, str]) -> dict[str, Any]:
+    """Return counts, median and Wilcoxon's p of differences by sample."""
+    by_group = _means_of_groups(difference, groups).round(DECIMALS)
+    return {
+        "samples": len(difference),
+        "groups": len(by_group),
+        "median_difference": by_group.median(),
+        "p_value": float(scipy.stats.wilcoxon(by_group).pvalue) if by_group.any() else np.nan,
+    }
 
 
 def _means_of_groups(values: pd.Series[Any], groups: dict[str, str]) -> pd.Series[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import pandas as pd
 
 from pipeline.base import paths
-from pipeline.masks.measurements.dictionary import Measurement, has_mean
+from pipeline.masks.measurements.dictionary import Measurement, has_mean, is_positive
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Column, Table
 from pipeline.report.tables.all_objects import OF_SAMPLE
@@ -34,8 +34,14 @@ _ON_PAGE = {
 }
 
 
-def averages(listed: Iterable[Measurement]) -> Iterator[tuple[str, str, str]]:
-    """Yield the columns after these, means over objects: name, meaning and unit."""
+def averages(listed: Sequence[Measurement]) -> Iterator[tuple[str, str, str]]:
+    """Yield the columns after these, counts of positive objects and means over objects: name, meaning and unit."""
+    for one in listed:
+        if is_positive(one.column):
+            yield one.column, f"Objects of the class in the region of which this is 1. {one.about}", ""
+    for one in listed:
+        if is_positive(one.column):
+            yield f"{one.column}_share", f"The same / objects; empty without objects. {one.about}", "1"
     about = {"mean": "Mean over these objects", "sd": "Sample standard deviation over these objects; empty below two"}
     for one in listed:
         if not one.is_text and has_mean(one.column):
@@ -56,11 +62,19 @@ def regions_tables(found: list[Outcome]) -> list[Table]:
     if len(rows) > _MOST_ROWS:
         caption += f" These are the first {_MOST_ROWS} rows; {paths.ALL_REGIONS} has all, with means over objects."
     shown = [column for column in COLUMNS if column.name in _ON_PAGE]
+    shares = dict.fromkeys(name for row in rows for name in row if _is_share(name))
+    shown += [Column(name, "Share of the objects that are positive.", digits=4) for name in shares]
     return [Table(title="Regions", caption=caption, columns=shown, rows=rows[:_MOST_ROWS])]
 
 
 def _rows(outcome: Outcome) -> list[dict[str, Any]]:
     table = pd.read_csv(str(outcome.regions_table), dtype={"region": str}, keep_default_na=False, na_values=[""])
-    table = table[[name for name in _ON_PAGE if name in table]].assign(sample=outcome.sample, model=outcome.model)
+    table = table[[name for name in map(str, table) if name in _ON_PAGE or _is_share(name)]].assign(
+        sample=outcome.sample, model=outcome.model
+    )
     cells = table.astype(object).where(table.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
+
+
+def _is_share(column: str) -> bool:
+    return is_positive(column) and column.endswith("_share")

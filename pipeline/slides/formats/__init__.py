@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.project.drop.image_files import parts_of, why_not_inside
+from pipeline.project.drop.image_files import is_dicom_folder, parts_of, why_not_inside
 from pipeline.slides.formats.image import Series
 
 Reader = Callable[[Path, int, ExitStack], list[Series]]
@@ -31,6 +31,7 @@ _BY_MAGIC = {
     b"\x70\0\0\0": "pipeline.slides.formats.lif:open_lif",
 }
 _FOLDER = "pipeline.slides.formats.ome_zarr:open_ome_zarr"
+_DICOM_FOLDER = "pipeline.slides.formats.whole_slide:open_dicom"
 _EXTRA = "microscopes"  # of pyproject.toml
 
 
@@ -57,7 +58,7 @@ def _check_inside(part: Path, slide: Path) -> None:
 
 def _reader_of(path: Path) -> str:
     if path.is_dir():
-        return _FOLDER
+        return _DICOM_FOLDER if is_dicom_folder(path) else _FOLDER
     for suffix, reader in _BY_SUFFIX.items():
         if path.name.lower().endswith(suffix):
             return reader
@@ -69,5 +70,5 @@ def _reader_of(path: Path) -> str:
         if head.startswith(magic):
             return reader
     if head[128:] == b"DICM":
-        raise ValueError("DICOM is not read; save it as OME-TIFF, for example with QuPath or bfconvert")
+        raise ValueError("a DICOM slide has several files; put them into a folder of their own, and name that")
     raise ValueError("no image: its first bytes are those of no known format; check how it was saved or downloaded")

@@ -1,4 +1,4 @@
-"""Read whole slides of scanner vendors (SVS, NDPI, MRXS, SCN, BIF, ...) with OpenSlide: 8-bit RGB on white.
+"""Read whole slides of scanner vendors (SVS, NDPI, MRXS, SCN, BIF, ...) and DICOM with OpenSlide: 8-bit RGB on white.
 
 The canvas is not cropped to ``openslide.bounds-*``, so that positions in masks are those that other programs show.
 """
@@ -18,12 +18,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import Array, LazyArray, bands
+from pipeline.project.drop.image_files import dicom_files
 from pipeline.slides.formats.compression.damage import count_damaged
 from pipeline.slides.formats.compression.picture_size import check_tiles
 from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
 from pipeline.slides.formats.tiff_tiles import array_of_tiles
 
 _BLOCK_PX = 1024
+_DICOM_SERIES = "dicom.SeriesInstanceUID"
 _SCANS_EVERY_TILE = "aperio"  # scanners of other vendors leave out tiles of glass
 
 
@@ -36,6 +38,25 @@ def open_whole_slide(path: Path, budget_bytes: int, stack: ExitStack) -> list[Se
     """Return the slide of a file without its label and overview pictures."""
     slide = stack.enter_context(openslide.OpenSlide(path))
     return [Series(name="", open=lambda: _image(slide, path, budget_bytes, stack))]
+
+
+def open_dicom(folder: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
+    """Return the slide of a folder of DICOM files, which are its levels, label and overview.
+
+    Raises
+    ------
+    ValueError
+        If they are of several slides: of each file, OpenSlide would read the one that it is of, and no other.
+    """
+    files = dicom_files(folder)
+    found: dict[str, str] = {}
+    for file in files:
+        with openslide.OpenSlide(file) as slide:
+            found.setdefault(slide.properties[_DICOM_SERIES], file.name)
+    if len(found) > 1:
+        several = ", ".join(found.values())
+        raise ValueError(f"its files are of {len(found)} slides ({several}); give each slide a folder of its own")
+    return open_whole_slide(files[0], budget_bytes, stack)
 
 
 def _image(slide: openslide.OpenSlide, path: Path, budget_bytes: int, stack: ExitStack) -> Image:

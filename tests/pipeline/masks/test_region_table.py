@@ -123,6 +123,22 @@ def test_a_table_by_hand():
     assert unsized["area_fraction"].tolist() == table["area_fraction"].tolist()
 
 
+def test_positive_objects_are_counted():
+    members = find_members(np.zeros((4, 6), np.uint8), np.array([[0, 0], [1, 1], [2, 2], [3, 3]]), None, num_classes=3)
+    columns = {
+        "class": np.array(["cell", "cell", "cell", "debris"], dtype=object),
+        "positive_Ki67": np.array([1, 0, 1, 0]),
+        "area_px": np.ones(4),
+    }
+    table = region_table(members, columns, CLASSES, None)
+    assert list(table.columns)[-4:-2] == ["positive_Ki67", "positive_Ki67_share"]
+    assert table["positive_Ki67"].tolist() == [pd.NA, 2, 0]
+    np.testing.assert_array_equal(table["positive_Ki67_share"], [np.nan, 2 / 3, 0])
+    members = find_members(np.zeros((4, 6), np.uint8), np.array([[0, 0]]), None, num_classes=3)
+    table = region_table(members, {name: values[:1] for name, values in columns.items()}, CLASSES, None)
+    np.testing.assert_array_equal(table["positive_Ki67_share"], [np.nan, 1, np.nan])  # no debris
+
+
 def test_a_slide_without_regions_is_one_region():
     members = find_members(np.ones((3, 4), np.uint8), np.array([[1.0, 1.5]]), None, num_classes=2)
     assert (members.names, members.region_px.tolist(), members.objects[0].tolist()) == (["slide"], [[0, 12]], [0])
@@ -134,6 +150,6 @@ def test_a_class_that_is_not_configured_is_an_error():
 
 
 def test_numbers_and_places_have_no_mean():
-    named = ["id", "centroid_row_px", "top_px", "right_px", "orientation_deg"]
+    named = ["id", "centroid_row_px", "top_px", "right_px", "orientation_deg", "positive_a"]
     assert not any(map(has_mean, named))
     assert all(map(has_mean, ["area_px", "mean_intensity_0", "top_px_share", "eccentricity"]))

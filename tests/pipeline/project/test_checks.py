@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.checks import check_files
+from pipeline.project.checks import check_files, check_measurements
 from pipeline.settings.schema import Settings
 
 CHOSEN = Settings(classes=["background", "nucleus"], models={"given": {"checkpoint": "given/model.safetensors"}})
@@ -38,3 +38,19 @@ def test_a_network_of_other_classes(classes):
 def test_a_network_of_these_classes_and_a_damaged_card_wait_for_their_job(content):
     Path("given/model.json").write_text(content)
     check_files(CHOSEN)
+
+
+def test_a_threshold_for_a_channel_that_no_slide_has():
+    settings = Settings(image={"channels": [0, "DAPI"]}, measurements={"positive": {"Ki67": 1.0}})
+    for slides in ([None, None], [None, ("DAPI", 2)]):
+        with pytest.raises(SlidemillError, match=r"^measurements.positive: no channel 'Ki67'; measured are 0, DAPI$"):
+            check_measurements(settings, slides)
+    check_measurements(settings, [None, ("DAPI", "Ki67")])  # a slide without it fails alone
+    check_measurements(settings, [])
+
+
+def test_a_threshold_for_a_stain_that_is_not_measured():
+    settings = Settings(measurements={"positive": {"DAB": 0.1}})
+    with pytest.raises(SlidemillError, match=r"no channel 'DAB'; measured are 0; stains need `stains` in measurements"):
+        check_measurements(settings, [None])
+    check_measurements(Settings(measurements={"positive": {"DAB": 0.1}, "groups": ["stains"]}), [None])

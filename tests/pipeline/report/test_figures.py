@@ -25,7 +25,7 @@ def table_of(*models):
 
 
 def cohort_of(*models):
-    rows = [(model, "foreground_dice", "", 3, 3, 0.5, 0.5, 0.4, 0.6) for model in models]
+    rows = [(model, "foreground_dice", "", "", 3, 3, 0.5, 0.5, 0.4, 0.6) for model in models]
     return pd.DataFrame(rows, columns=COHORT_COLUMNS)
 
 

@@ -140,10 +140,12 @@ def test_all_measurements_are_in_the_table_and_in_qupath(generator):
     """Stains are of the colours of the file, although the network sees one channel of it."""
     classes = blobs(generator, (90, 80))
     slide = generator.integers(0, 255, (90, 80, 3)).astype(np.uint8)
-    groups = ["neighbours", "stains", "intensity", "shape"]
-    objects = Objects(
-        classes, slide, pixel_size_um=(0.5, 0.5), image={"channels": [1]}, measurements={"groups": groups}
-    )
+    measured = {
+        "groups": ["neighbours", "stains", "intensity", "shape"],
+        "positive": {1: 127.5, "DAB": 0.05},
+        "compartments": {"body": {"nucleus": "nucleus", "expand_um": 2}},
+    }
+    objects = Objects(classes, slide, pixel_size_um=(0.5, 0.5), image={"channels": [1]}, measurements=measured)
     objects.run()
     table = pd.read_csv(objects.table)
     listed = measurements(objects.jobs.settings.measurements, CLASSES, [1])
@@ -156,6 +158,15 @@ def test_all_measurements_are_in_the_table_and_in_qupath(generator):
             table[[f"{statistic}_intensity_{name}" for name in names]], [one[key] for one in expected], atol=1e-12
         )
     np.testing.assert_allclose(table["perimeter_um"], [one.perimeter_crofton / 2 for one in expected])
+    for name, threshold in (("1", 127.5), ("DAB", 0.05)):
+        is_positive = table[f"mean_intensity_{name}"] > threshold
+        assert 0.2 < is_positive.mean() < 0.8
+        assert table[f"positive_{name}"].tolist() == is_positive.tolist()
+    is_nucleus = table["class"] == "nucleus"
+    assert table["body_area_um2"].notna().tolist() == is_nucleus.tolist()
+    sums = pd.read_csv(objects.jobs.path(paths.REGIONS, SAMPLE)).set_index("class")
+    assert sums.loc["nucleus", "positive_DAB"] == table.loc[is_nucleus, "positive_DAB"].sum()
+    assert sums.loc["nucleus", "body_area_um2_mean"] == pytest.approx(table["body_area_um2"].mean())
     for feature in objects.collection["features"]:
         row = table.set_index("id").loc[int(feature["properties"]["name"])]
         shown = {one.title: row[one.column] for one in listed if one.title and not pd.isna(row[one.column])}
@@ -163,13 +174,22 @@ def test_all_measurements_are_in_the_table_and_in_qupath(generator):
 
 
 @pytest.mark.usefixtures("in_folder")
+def test_a_threshold_for_a_channel_that_the_slide_lacks_is_one_line():
+    objects = Objects(np.ones((4, 5), np.uint8), np.ones((4, 5), np.uint8), measurements={"positive": {"Ki67": 1}})
+    message = objects.run().failure.message
+    assert message == "slide.tif: measurements.positive: no channel 'Ki67'; measured are 0"
+
+
+@pytest.mark.usefixtures("in_folder")
 def test_a_mask_without_objects_gives_a_header_and_no_features():
-    objects = Objects(np.zeros((20, 30), np.uint8), np.ones((20, 30), np.uint16))
+    body = {"body": {"nucleus": "nucleus", "expand_um": 2}}
+    measured = {"compartments": body, "positive": {0: 1}}
+    objects = Objects(np.zeros((20, 30), np.uint8), np.ones((20, 30), np.uint16), measurements=measured)
     found = objects.run().found
     assert (found["objects"], found["median_area_px"]) == (0, None)
     assert (found["class_objects"], found["class_pixels"]) == ([0, 0, 0], [600, 0, 0])
     table = pd.read_csv(objects.table)
-    assert (len(table), list(table.columns[:2]), table.columns[-1]) == (0, ["id", "class"], "edge_mean_intensity_0")
+    assert (len(table), list(table.columns[:2]), table.columns[-1]) == (0, ["id", "class"], "positive_0")
     assert objects.collection["features"] == []
 
 

@@ -130,10 +130,10 @@ def test_a_qptiff_names_its_channels_and_its_pixel_size(tmp_path, suffix):
         assert slide.pixel_size_um == pytest.approx((0.5, 0.5))
 
 
-def test_dicom_is_refused_with_what_to_do(tmp_path):
+def test_a_single_dicom_file_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
     with (
-        pytest.raises(SlideError, match="DICOM is not read; save it as OME-TIFF"),
+        pytest.raises(SlideError, match="a DICOM slide has several files; put them into a folder"),
         open_slide(tmp_path / "a.dcm", memory_mb=100),
     ):
         pass

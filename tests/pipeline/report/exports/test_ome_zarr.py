@@ -5,17 +5,18 @@ import pytest
 import tifffile
 import zarr
 
+from pipeline.base.errors import SlidemillError
 from pipeline.base.files import read_json
 from pipeline.base.palette import class_rgb
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.masks.ome_zarr import write_label_zarr
+from pipeline.report.exports.ome_zarr import write_mask
 from pipeline.slides.slide import open_slide
-from tests.support.commands import run_command
 
 ABOUT = {"sample": "007", "classes": "background, a nucleus", "stage": "stitch", "config": {"x": 1}, "sha256": {}}
 
 
-def write_mask(path, generator, *, shape=(1100, 1300), objects=True, pixel_size_um=(0.5, 0.25), annotations=ABOUT):
+def make_mask(path, generator, *, shape=(1100, 1300), objects=True, pixel_size_um=(0.5, 0.25), annotations=ABOUT):
     images = {"classes": generator.integers(0, 2, shape).astype(np.uint8)}
     if objects:
         images["instances"] = generator.integers(0, 2**32, shape, dtype=np.uint32)
@@ -24,13 +25,13 @@ def write_mask(path, generator, *, shape=(1100, 1300), objects=True, pixel_size_
 
 
 def export(mask, output):
-    return run_command("export", mask=mask, output=output)
+    write_mask(output, mask, memory_mb=100)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 513), (1100, 1300)])
 def test_every_level_of_both_images_is_that_of_the_mask(tmp_path, generator, shape):
-    images = write_mask(tmp_path / "a.ome.tiff", generator, shape=shape)
-    assert export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr") == 0
+    images = make_mask(tmp_path / "a.ome.tiff", generator, shape=shape)
+    export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr")
     for place, name in ((tmp_path / "a.ome.zarr", "classes"), (tmp_path / "a.ome.zarr/labels/instances", "instances")):
         with open_slide(place, memory_mb=100) as slide:
             assert slide.pixel_size_um == (0.5, 0.25)
@@ -43,7 +44,7 @@ def test_every_level_of_both_images_is_that_of_the_mask(tmp_path, generator, sha
 
 
 def test_metadata_are_those_of_labels_of_version_0_5(tmp_path, generator):
-    write_mask(tmp_path / "a.ome.tiff", generator)
+    make_mask(tmp_path / "a.ome.tiff", generator)
     export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr")
     root = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
     assert root.metadata.zarr_format == 3
@@ -70,8 +71,8 @@ def test_metadata_are_those_of_labels_of_version_0_5(tmp_path, generator):
 
 
 def test_a_mask_without_objects_or_pixel_size_is_written_without(tmp_path, generator):
-    write_mask(tmp_path / "a.ome.tiff", generator, shape=(40, 50), objects=False, pixel_size_um=None)
-    assert export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr") == 0
+    make_mask(tmp_path / "a.ome.tiff", generator, shape=(40, 50), objects=False, pixel_size_um=None)
+    export(tmp_path / "a.ome.tiff", tmp_path / "a.ome.zarr")
     assert not (tmp_path / "a.ome.zarr" / "labels").exists()
     content = read_json(tmp_path / "a.ome.zarr" / "zarr.json")["attributes"]["ome"]["multiscales"][0]
     assert content["axes"] == [{"name": name, "type": "space"} for name in "yx"]
@@ -97,27 +98,16 @@ def test_at_most_a_chunk_is_in_memory(tmp_path):
     assert max(level.largest for level in levels) == 1024**2
 
 
-def test_an_existing_folder_is_not_overwritten(tmp_path, generator, capsys):
-    write_mask(tmp_path / "a.ome.tiff", generator, shape=(40, 50))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes").write_text("x")
-    assert export(tmp_path / "a.ome.tiff", tmp_path / "mine") == 1
-    assert "already exists" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
-
-
 @pytest.mark.parametrize(("damage", "reason"), [("no mask", ""), ("cut", ""), ("not ours", "has no 'classes'")])
-def test_a_damaged_mask_is_an_error_and_nothing_is_written(tmp_path, generator, capsys, damage, reason):
+def test_a_damaged_mask_is_an_error_and_nothing_is_written(tmp_path, generator, damage, reason):
     mask = tmp_path / "a.ome.tiff"
     if damage == "no mask":
         tifffile.imwrite(mask, np.zeros((9, 9), np.uint8))
     elif damage == "cut":
-        write_mask(mask, generator)
+        make_mask(mask, generator)
         mask.write_bytes(mask.read_bytes()[:200_000])
     else:
-        write_mask(mask, generator, shape=(40, 50), annotations={"sample": "a"})
-    assert export(mask, tmp_path / "a.ome.zarr") == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: export: {mask}: ")
-    assert reason in last
+        make_mask(mask, generator, shape=(40, 50), annotations={"sample": "a"})
+    with pytest.raises(SlidemillError, match=f"{mask}: .*{reason}"):
+        export(mask, tmp_path / "a.ome.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.ome.tiff"]

@@ -1,0 +1,127 @@
+"""Histograms of what was measured on objects, for the page: small drawings of a few hundred characters each.
+
+Of large projects, they show some of the objects: pieces of the tables of objects, spread evenly over all of them, so
+that the time does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.base.palette import class_rgb, css
+from pipeline.masks.measurements.dictionary import entry_of
+from pipeline.report.outcome import Outcome
+from pipeline.report.page.page_types import Figure
+
+_MOST_BYTES = 2**24  # of tables that are read, about 50,000 objects
+_PIECES = 16  # of a table that is not read as a whole
+_MOST_FIGURES = 12
+_FIRST = ("area_um2", "area_px", "circularity", "eccentricity", "solidity")
+_BARS, _WIDTH, _HEIGHT = 40, 320, 120
+_OUTERMOST = 0.5  # percent at either end that are counted in the first and the last bar
+
+
+def histograms(found: list[Outcome], model: str, classes: Sequence[str]) -> list[Figure]:
+    """Return a figure per measurement of the objects of a network; none without objects.
+
+    Parameters
+    ----------
+    found : list of Outcome
+        All samples.
+    model : str
+        The network.
+    classes : sequence of str
+        Background first.
+    """
+    done = [one for one in found if one.model == model and one.is_done and one.objects_table]
+    total = sum(one.found["objects"]["objects"] for one in done)
+    objects = _some_objects([Path(str(one.objects_table)) for one in done])
+    if not total or objects.empty:
+        return []
+    shown = f"{len(objects):,} of {total:,} objects" if len(objects) < total else f"{total:,} objects"
+    return [_figure(objects, name, classes, shown) for name in islice(_measurements(objects), _MOST_FIGURES)]
+
+
+def _measurements(objects: pd.DataFrame) -> list[str]:
+    """Return what is drawn, the most important first: area, shape, mean intensities; in µm² if that is known."""
+    names = [str(name) for name in objects if objects[name].notna().any()]
+    first = [name for name in _FIRST if name in names and not (name == "area_px" and "area_um2" in names)]
+    return first + [name for name in names if "mean_intensity" in name and not name.startswith("edge_")]
+
+
+def _figure(objects: pd.DataFrame, name: str, classes: Sequence[str], shown: str) -> Figure:
+    entry = entry_of(name)
+    unit = f" ({entry.unit})" if entry and entry.unit not in {"", "1"} else ""
+    by_class = {label: objects.loc[objects["class"] == label, name].dropna().to_numpy() for label in classes[1:]}
+    medians = ", ".join(f"{label} {np.median(own):.4g}" for label, own in by_class.items() if len(own))
+    return Figure(
+        title=f"{name}{unit}",
+        caption=f"{entry.about if entry else ''} {shown}; median: {medians}.",
+        svg=_draw(list(by_class.values())),
+    )
+
+
+def _draw(by_class: Sequence[NDArray[Any]]) -> str:
+    """Draw bars for each class, over the same range, as an SVG image."""
+    together = np.concatenate(by_class)
+    low, high = np.percentile(together, [_OUTERMOST, 100 - _OUTERMOST])
+    counts = [np.histogram(np.clip(own, low, high), _BARS, (low, high))[0] for own in by_class]
+    highest = max(1, *(int(own.max()) for own in counts))
+    bars = []
+    for number, own in enumerate(counts, start=1):
+        heights = np.round(own / highest * _HEIGHT, 1)
+        steps = "".join(f"V{_HEIGHT - height:g}h{_WIDTH // _BARS}" for height in heights)
+        colour = css(class_rgb(number))
+        bars.append(f'<path d="M0 {_HEIGHT}{steps}V{_HEIGHT}z" fill="{colour}" fill-opacity=".5" stroke="{colour}"/>')
+    ends = ((0, "start", low), (_WIDTH, "end", high))
+    texts = [f'<text x="{x}" y="{_HEIGHT + 14}" text-anchor="{side}">{value:.4g}</text>' for x, side, value in ends]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -14 {_WIDTH + 4} {_HEIGHT + 32}" width="{_WIDTH}" '
+        f'font-family="sans-serif" font-size="12">{"".join(bars)}<text y="-2">{highest:,}</text>{"".join(texts)}</svg>'
+    )
+
+
+def _some_objects(tables: Sequence[Path]) -> pd.DataFrame:
+    """Return rows of tables of objects, at most about 16 MB of them, spread evenly."""
+    by_header: dict[bytes, list[bytes]] = defaultdict(list)
+    for table in tables:
+        header, rows = _some_rows(table, _MOST_BYTES // len(tables))
+        by_header[header].append(rows)
+    return pd.concat(
+        [pd.DataFrame({"class": []})]
+        + [
+            pd.read_csv(
+                io.BytesIO(header + b"".join(rows)),
+                usecols=lambda name: name == "class" or name in _FIRST or "mean_intensity" in name,
+                dtype={"class": str},
+                keep_default_na=False,
+                na_values=[""],
+            )
+            for header, rows in by_header.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _some_rows(table: Path, most_bytes: int) -> tuple[bytes, bytes]:
+    """Return the header of a table and whole rows of it: all, or pieces from evenly spaced places."""
+    size = table.stat().st_size
+    with table.open("rb") as file:
+        header = file.readline()
+        if size <= most_bytes:
+            return header, file.read()
+        pieces = []
+        for place in np.linspace(len(header), size, _PIECES, endpoint=False, dtype=np.int64).tolist():
+            file.seek(place)
+            file.readline()  # the rest of a row
+            pieces.append(file.read(most_bytes // _PIECES) + file.readline())
+        return header, b"".join(pieces)
