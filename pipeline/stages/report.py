@@ -32,11 +32,10 @@ from pipeline.report.results import results_table
 from pipeline.report.tables.all_objects import gather
 from pipeline.report.tables.class_summary import class_summary
 from pipeline.report.tables.cohort import pair, summarize
+from pipeline.report.tables.compared import partings_table, refinements_table
 from pipeline.report.tables.comparison import rank_models
 from pipeline.report.tables.data_dictionary import data_dictionary
 from pipeline.report.tables.folds import folds_table
-from pipeline.report.tables.partings import partings_table
-from pipeline.report.tables.refinements import refinements_table
 from pipeline.report.tables.region_cohort import pair_regions, region_numbers, summarize_regions
 from pipeline.report.tables.regions import regions_tables
 from pipeline.report.verification import verification_tables

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.networks.model_card import Parting, Refinement, card_path, write_comparisons
-from pipeline.report.tables.partings import partings_table
-from pipeline.report.tables.refinements import refinements_table
+from pipeline.report.tables.compared import partings_table, refinements_table
 from pipeline.settings.schema import Settings
 from tests.support.networks import write_network
 
