@@ -1,7 +1,7 @@
 """Histograms of what was measured on objects, for the page: small drawings of a few hundred characters each.
 
-Of large projects, they show some of the objects: pieces of the tables of objects, spread evenly over all of them, so
-that the time does not grow with their number.
+Of large projects, they show some of the objects: pieces of some of the tables, spread evenly over all, so that the time
+does not grow with their number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pipeline.masks.measurements.dictionary import entry_of
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Figure
 
-_MOST_BYTES = 2**24  # of tables that are read, about 50,000 objects
+_MOST_TABLES = 200  # that are read
+_MOST_BYTES = 2**24  # of them, about 50,000 objects
 _PIECES = 16  # of a table that is not read as a whole
 _MOST_FIGURES = 12
 _FIRST = ("area_um2", "area_px", "circularity", "eccentricity", "solidity")
@@ -91,7 +92,8 @@ def _draw(by_class: Sequence[NDArray[Any]]) -> str:
 
 
 def _some_objects(tables: Sequence[Path]) -> pd.DataFrame:
-    """Return rows of tables of objects, at most about 16 MB of them, spread evenly."""
+    """Return rows of tables of objects, at most about 16 MB of at most 200 tables, spread evenly."""
+    tables = tables[:: max(1, -(-len(tables) // _MOST_TABLES))]
     by_header: dict[bytes, list[bytes]] = defaultdict(list)
     for table in tables:
         header, rows = _some_rows(table, _MOST_BYTES // len(tables))

@@ -64,6 +64,15 @@ def test_of_many_objects_some_are_drawn_from_all_tables(tmp_path, generator, mon
     assert (together > 0).sum() > 25  # not only the first rows
 
 
+def test_of_many_tables_some_are_read_evenly(tmp_path, generator, monkeypatch):
+    monkeypatch.setattr(histograms, "_MOST_TABLES", 3)
+    tables = [table_of(generator, 10, area_px=np.full(10, number)) for number in range(9)]
+    found = [outcome(tmp_path / f"{number}.csv", table, str(number)) for number, table in enumerate(tables)]
+    figure, _ = histograms.histograms(found, "unet", CLASSES)
+    assert "30 of 90 objects" in figure.caption
+    assert np.count_nonzero(np.sum(heights_of(figure), axis=0)) == 3
+
+
 def test_no_objects_no_figures_and_equal_values_one_bar(tmp_path, generator):
     assert histograms.histograms([], "unet", CLASSES) == []
     empty = outcome(tmp_path / "a.csv", table_of(generator, 0))
