@@ -26,6 +26,8 @@ from pipeline.slides.formats.tiff_tiles import array_of_tiles
 
 _BLOCK_PX = 1024
 _DICOM_SERIES = "dicom.SeriesInstanceUID"
+# Aperio's: the first has colours that OpenSlide converts; of the second, a decoder may round in another way.
+_JPEG_2000 = (tifffile.COMPRESSION.APERIO_JP2000_YCBC, tifffile.COMPRESSION.APERIO_JP2000_RGB)
 _SCANS_EVERY_TILE = "aperio"  # scanners of other vendors leave out tiles of glass
 
 
@@ -61,8 +63,8 @@ def open_dicom(folder: Path, budget_bytes: int, stack: ExitStack) -> list[Series
 
 def _image(slide: openslide.OpenSlide, path: Path, budget_bytes: int, stack: ExitStack) -> Image:
     levels: list[Array] = [level_array(slide, number) for number in range(slide.level_count)]
-    if len(levels) > 1 and slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == _SCANS_EVERY_TILE:
-        levels[1:] = _stored_levels(slide, levels, path, budget_bytes, stack)
+    if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == _SCANS_EVERY_TILE:
+        levels = list(_stored_levels(slide, levels, path, budget_bytes, stack))
     missing = partial(_missing, path, slide)
     return Image(levels=tuple(levels), axes="YXS", pixel_size_um=_pixel_size(slide), lossy="JPEG", missing=missing)
 
@@ -70,12 +72,15 @@ def _image(slide: openslide.OpenSlide, path: Path, budget_bytes: int, stack: Exi
 def _stored_levels(
     slide: openslide.OpenSlide, levels: list[Array], path: Path, budget_bytes: int, stack: ExitStack
 ) -> Iterator[Array]:
-    """Yield the coarser levels of an Aperio file as they are stored: by tifffile, without interpolation."""
+    """Yield the levels of an Aperio file as they are stored, by tifffile.
+
+    The finest one is the same in OpenSlide, which takes three times as long; coarser ones are without interpolation.
+    """
     tiff = stack.enter_context(tifffile.TiffFile(path))
     pages = {page.shape[1::-1]: page for page in (one.aspage() for one in tiff.pages) if page.is_tiled}
-    for number, size in list(enumerate(slide.level_dimensions))[1:]:
+    for number, size in enumerate(slide.level_dimensions):
         page = pages.get(size)
-        if page is None or page.compression == tifffile.COMPRESSION.APERIO_JP2000_YCBC:  # colours OpenSlide converts
+        if page is None or page.compression in (_JPEG_2000 if number == 0 else _JPEG_2000[:1]):
             yield levels[number]
         else:
             check_tiles(page, budget_bytes)

@@ -10,6 +10,7 @@ from models.base.geometry import Geometry
 from pipeline.base import paths
 from pipeline.base.files import write_json
 from pipeline.report.outcome import Outcome
+from pipeline.report.page_content import ranking_table
 from pipeline.report.tables.comparison import rank_models, shared_samples
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import NORMALIZATION
@@ -151,6 +152,21 @@ def test_the_speed_is_that_of_all_samples_that_were_predicted():
     assert row["predict_mpx_per_s"] == 1.0
     assert row[["network_share", "reading_share", "writing_share"]].tolist() == [0.25, 0.5, 0.25]
     assert pd.isna(row["tile_mismatch"])
+
+
+@pytest.mark.parametrize(
+    ("reading_s", "writing_s", "advice"),
+    [
+        (0.05, 0.1, ""),
+        (0.4, 0.2, " a waited 40% of it for pixels: give predict more threads, "),
+        (0.2, 0.3, " a waited 30% of it for writing: put the project on a local disk, "),
+    ],
+)
+def test_the_page_says_what_to_change_if_a_network_waited(reading_s, writing_s, advice):
+    found = [predicted("alone", pixels=1, wall_s=1.0, reading_s=reading_s, writing_s=writing_s)]
+    ranking = rank_models(table_of(TWO_SAMPLES), settings_of("a"), found)
+    caption = ranking_table(ranking).caption
+    assert (advice in caption) and (" waited " in caption.partition("in which it waited.")[2]) == bool(advice)
 
 
 def test_the_tile_mismatch_is_a_share_of_all_pixels_compared():

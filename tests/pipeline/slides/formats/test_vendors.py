@@ -106,6 +106,17 @@ def test_any_block_of_a_level_equals_the_whole(aperio, level):
                 np.testing.assert_array_equal(block.transpose(1, 2, 0), expected[top:bottom, left:right])
 
 
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_the_finest_level_of_a_jpeg_slide_is_that_of_openslide(tmp_path, generator, photometric):
+    pixels = generator.integers(0, 256, (130, 200, 3), dtype=np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    about = {"description": "Aperio Image Library v11\r\n400x260", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.svs", pixels, tile=(240, 240), compression="jpeg", photometric=photometric, **about)
+    with openslide.OpenSlide(tmp_path / "a.svs") as whole:
+        expected = np.asarray(whole.read_region((0, 0), 0, whole.dimensions).convert("RGB"))
+    with open_slide(tmp_path / "a.svs", memory_mb=100) as slide:
+        np.testing.assert_array_equal(slide.read_all().transpose(1, 2, 0), expected)
+
+
 @pytest.mark.parametrize("suffix", ["qptiff", "tif"])
 def test_a_qptiff_names_its_channels_and_its_pixel_size(tmp_path, suffix):
     names = ["DAPI", "Opal 520 <1>"]
