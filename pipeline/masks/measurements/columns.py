@@ -15,11 +15,9 @@ from pipeline.masks.measurements.pixels import PixelMeasurements
 from pipeline.masks.measurements.rings import Rings
 from pipeline.masks.object_table import ObjectTable
 from pipeline.settings.stage_sections import ObjectsConfig
-from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.formats.image import PixelSize, side_of_square
 
 Columns = dict[str, NDArray[Any]]
-
-_SQUARE = 1e-3  # largest relative difference of the sides of pixels whose lengths in µm are known
 
 
 def columns_of(
@@ -77,8 +75,7 @@ def _places(objects: ObjectTable, classes: Sequence[str], pixel_size_um: PixelSi
 
 
 def _shapes(objects: ObjectTable, pixels: PixelMeasurements, pixel_size_um: PixelSize | None) -> Columns:
-    is_square = pixel_size_um is not None and math.isclose(*pixel_size_um, rel_tol=_SQUARE)
-    pixel_um = math.sqrt(math.prod(pixel_size_um)) if pixel_size_um and is_square else math.nan
+    pixel_um = (pixel_size_um and side_of_square(pixel_size_um)) or math.nan
     areas, (top, left, bottom, right) = objects.areas_px, objects.boxes_px.T
     lengths = {
         "perimeter": pixels.perimeters_px,

@@ -21,7 +21,7 @@ from pipeline.masks.measurements.runs import Runs, find_runs
 from pipeline.masks.measurements.windows import Region
 from pipeline.masks.object_table import ObjectTable
 from pipeline.runtime.parallel_blocks import in_order
-from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.formats.image import PixelSize, side_of_square
 from pipeline.slides.slide import Slide
 
 _BLOCK_PX = (512, 2048)  # distances take 40 bytes a pixel
@@ -98,7 +98,7 @@ def _measure_block(
 
 def _rings_in(instances: Array, width_um: float, pixel_size_um: PixelSize, region: Region) -> NDArray[np.uint32]:
     """Return for each pixel of a block the object in whose ring it is, 0 for none."""
-    margins = [math.ceil(width_um * _ROUNDING / side) for side in pixel_size_um]
+    margins = [math.ceil(width_um * _ROUNDING / side) + 1 for side in pixel_size_um]
     around = [
         slice(max(0, part.start - margin), min(length, part.stop + margin))
         for part, margin, length in zip(region, margins, instances.shape, strict=True)
@@ -110,11 +110,10 @@ def _rings_in(instances: Array, width_um: float, pixel_size_um: PixelSize, regio
     outside = window == 0
     if outside.all() or not outside[inner].any():
         return np.zeros(window[inner].shape, window.dtype)
-    is_square = pixel_size_um[0] == pixel_size_um[1]  # then distances are those of whole numbers
+    side_um = side_of_square(pixel_size_um)  # if there is one, distances are those of whole numbers
     distances, nearest = scipy.ndimage.distance_transform_edt(
-        outside, sampling=None if is_square else pixel_size_um, return_indices=True
+        outside, sampling=None if side_um else pixel_size_um, return_indices=True
     )
-    reach = width_um * _ROUNDING / (pixel_size_um[0] if is_square else 1.0)
-    ring = outside[inner] & (distances[inner] <= reach)
+    ring = outside[inner] & (distances[inner] <= width_um * _ROUNDING / (side_um or 1.0))
     rows, columns = (index[inner] for index in nearest)
     return np.where(ring, window[rows, columns], np.zeros((), window.dtype))

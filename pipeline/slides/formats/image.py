@@ -34,6 +34,7 @@ _OTHER_UM = {
     **dict.fromkeys(("thou", "mil"), 25.4),
     **{"li": 25_400 / 12, "line": 25_400 / 12, "pt": 25_400 / 72},
 }
+_SQUARE = 1e-3  # largest relative difference of the sides of a square pixel
 _LONGEST_SYMBOL = 3  # longer ones are names, in which case does not matter
 _METRES = ("meter", "meters", "metre", "metres")
 _UNITS_UM = (
@@ -145,6 +146,11 @@ def orientation_warning(orientation: object) -> tuple[str, ...]:
     if orientation in range(2, 9):
         return (f"the file asks to be shown rotated or mirrored (orientation {orientation}); read as it is stored",)
     return ()
+
+
+def side_of_square(size: PixelSize) -> float | None:
+    """Return the side of a pixel in µm; None if its sides differ by more than 0.1 %."""
+    return math.sqrt(math.prod(size)) if math.isclose(*size, rel_tol=_SQUARE) else None
 
 
 def pixel_size(rows_um: float, columns_um: float) -> PixelSize | None:

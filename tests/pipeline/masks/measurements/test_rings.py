@@ -31,6 +31,12 @@ def test_a_ring_is_what_is_near_an_object_and_nearest_to_it(generator, pixel_siz
             assert ring[place] in (nearest if inside else [0])
 
 
+def test_sides_that_differ_by_rounding_change_no_ring(generator):
+    """A mask can state them so; then each of two objects that are as near would get other pixels."""
+    ids = numbered(blobs(generator, (60, 80), 1) == 2)
+    np.testing.assert_array_equal(whole(ids, 2.0, (0.499, 0.499)), whole(ids, 2.0, (0.499 - 6e-17, 0.499)))
+
+
 @pytest.mark.parametrize("block_px", BLOCKS)
 @pytest.mark.parametrize("pixel_size_um", SIZES)
 def test_blocks_measure_what_the_whole_does(generator, block_px, pixel_size_um):
