@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,28 +61,29 @@ def _measurements(objects: pd.DataFrame) -> list[str]:
 
 def _figure(objects: pd.DataFrame, name: str, classes: Sequence[str], shown: str) -> Figure:
     entry = entry_of(name)
-    unit = f" ({entry.unit})" if entry and entry.unit not in {"", "1"} else ""
     by_class = {label: objects.loc[objects["class"] == label, name].dropna().to_numpy() for label in classes[1:]}
     medians = ", ".join(f"{label} {np.median(own):.4g}" for label, own in by_class.items() if len(own))
     return Figure(
-        title=f"{name}{unit}",
-        caption=f"{entry.about if entry else ''} {shown}; median: {medians}.",
-        svg=_draw(list(by_class.values())),
+        title=entry.title if entry else name,
+        caption=f"{name} of {shown}; median: {medians}.",
+        svg=_draw(by_class),
     )
 
 
-def _draw(by_class: Sequence[NDArray[Any]]) -> str:
+def _draw(by_class: Mapping[str, NDArray[Any]]) -> str:
     """Draw bars for each class, over the same range, as an SVG image."""
-    together = np.concatenate(by_class)
+    together = np.concatenate(list(by_class.values()))
     low, high = np.percentile(together, [_OUTERMOST, 100 - _OUTERMOST])
-    counts = [np.histogram(np.clip(own, low, high), _BARS, (low, high))[0] for own in by_class]
+    counts = [np.histogram(np.clip(own, low, high), _BARS, (low, high))[0] for own in by_class.values()]
     highest = max(1, *(int(own.max()) for own in counts))
     bars = []
-    for number, own in enumerate(counts, start=1):
+    for number, (label, own) in enumerate(zip(by_class, counts, strict=True), start=1):
         heights = np.round(own / highest * _HEIGHT, 1)
         steps = "".join(f"V{_HEIGHT - height:g}h{_WIDTH // _BARS}" for height in heights)
         colour = css(class_rgb(number))
         bars.append(f'<path d="M0 {_HEIGHT}{steps}V{_HEIGHT}z" fill="{colour}" fill-opacity=".5" stroke="{colour}"/>')
+        if len(by_class) > 1:
+            bars.append(f'<text x="{_WIDTH}" y="{14 * number - 16}" text-anchor="end" fill="{colour}">{label}</text>')
     ends = ((0, "start", low), (_WIDTH, "end", high))
     texts = [f'<text x="{x}" y="{_HEIGHT + 14}" text-anchor="{side}">{value:.4g}</text>' for x, side, value in ends]
     return (
