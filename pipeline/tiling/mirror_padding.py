@@ -38,22 +38,24 @@ def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int
     Returns
     -------
     (channels, *window.shape) array
-        Rows follow each other in memory, as in what was read. Within the slide, it is what was read, not a copy.
+        Its axes lie in memory as those of what was read. Within the slide, it is what was read, not a copy.
     """
     rows = mirror(window.top, window.bottom, shape[0])
     columns = mirror(window.left, window.right, shape[1])
     block = read(slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    if window.left < 0 or window.right > shape[1]:
-        inside = [int(np.clip(edge, window.left, window.right)) - window.left for edge in (0, shape[1])]
-        block = _columns(block, columns - columns.min(), *inside)
-    return block if window.top >= 0 and window.bottom <= shape[0] else np.take(block, rows - rows.min(), axis=1)
+    for axis, indices, start, length in ((2, columns, window.left, shape[1]), (1, rows, window.top, shape[0])):
+        if start < 0 or start + len(indices) > length:
+            inside = [int(np.clip(edge - start, 0, len(indices))) for edge in (0, length)]
+            block = _take(block, indices - indices.min(), axis, *inside)
+    return block
 
 
-def _columns(block: NDArray[Any], indices: NDArray[np.intp], start: int, stop: int) -> NDArray[Any]:
-    """Return ``block[:, :, indices]`` with rows that follow each other; from ``start`` to ``stop`` indices count up."""
-    taken = np.empty((*block.shape[:2], len(indices)), block.dtype)
+def _take(block: NDArray[Any], indices: NDArray[np.intp], axis: int, start: int, stop: int) -> NDArray[Any]:
+    """Return a block at indices along an axis; those from ``start`` to ``stop`` count up."""
+    whole = (slice(None),) * axis
+    taken = np.empty_like(block, shape=(*block.shape[:axis], len(indices), *block.shape[axis + 1 :]))
     if start < stop:
-        taken[:, :, start:stop] = block[:, :, indices[start] : indices[start] + stop - start]
+        taken[*whole, start:stop] = block[*whole, indices[start] : indices[start] + stop - start]
     for outside in (slice(0, start), slice(stop, len(indices))):
-        taken[:, :, outside] = np.take(block, indices[outside], axis=2)
+        taken[*whole, outside] = np.take(block, indices[outside], axis=axis)
     return taken
