@@ -73,7 +73,7 @@ def test_the_error_of_the_last_device_is_raised_after_all_that_is_done(count):
     with pytest.raises(RuntimeError, match="fell off the bus"):
         done.extend(scored.batch for scored in score_all(devices, range(40)))
     assert done == list(range(len(done)))
-    assert batches_done(devices) == list(range(3 * count))
+    assert len(batches_done(devices)) == len(set(batches_done(devices))) == 3 * count
 
 
 def test_few_batches_are_read_ahead_of_the_consumer():
