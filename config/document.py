@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.base import paths
 from pipeline.commands.models import markdown
-from pipeline.masks.measurements.dictionary import DICTIONARY
+from pipeline.masks.measurements.dictionary import DICTIONARY, SCORE
 from pipeline.report.columns import columns
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import Settings
@@ -65,7 +65,7 @@ def metrics_page() -> str:
 def measurements_page() -> str:
     """Return the text of docs/measurements.md."""
     tables = []
-    for group, rows in groupby(DICTIONARY, key=lambda one: one.group):
+    for group, rows in groupby([*DICTIONARY, SCORE], key=lambda one: one.group):
         tables += [
             f"## {group or 'Always'}\n",
             "| column | unit | QuPath | CellProfiler | meaning |",

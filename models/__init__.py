@@ -16,7 +16,7 @@ from models.base.heads import in_order
 if TYPE_CHECKING:
     from models.base.interface import SegmentationModel
 
-__all__ = ["Geometry", "available", "build", "is_known", "options_of"]
+__all__ = ["Geometry", "available", "build", "detects_objects", "is_known", "options_of"]
 
 _MODELS = {
     "attention_unet": "models.attention_unet:AttentionUNet",
@@ -32,18 +32,24 @@ _MODELS = {
     "sliding_window": "models.sliding_window:SlidingWindow",
     "unet": "models.unet:UNet",
 }
+_DETECTORS = {"mask_rcnn": "models.mask_rcnn:MaskRCNN"}
 _SMP, _SMP_PREFIX = "models.smp:SMP", "smp/"  # smp/ARCHITECTURE/ENCODER
 _ENSEMBLE = {"ensemble": "models.ensemble:Ensemble"}  # made of trained networks, not trained itself
 
 
 def available() -> list[str]:
     """Return the names of all architectures, sorted."""
-    return sorted(_MODELS)
+    return sorted(_MODELS | _DETECTORS)
 
 
 def is_known(name: str) -> bool:
     """Return whether ``name`` is in the table, or has the form of one of segmentation_models_pytorch."""
-    return name in _MODELS or name.startswith(_SMP_PREFIX)
+    return name in _MODELS | _DETECTORS or name.startswith(_SMP_PREFIX)
+
+
+def detects_objects(name: str) -> bool:
+    """Return whether an architecture finds objects one by one (:mod:`models.base.detection`), instead of pixels."""
+    return name in _DETECTORS
 
 
 def options_of(name: str) -> dict[str, object]:
@@ -83,6 +89,8 @@ def build(
     unknown = sorted(set(options or {}) - known.keys())
     if unknown:
         raise ValueError(f"model {name!r} has no option {unknown[0]!r}; available: {', '.join(known)}")
+    if heads and detects_objects(name):
+        raise ValueError(f"{name} finds objects one by one and has no heads; remove {', '.join(heads)}")
     outputs = num_classes + len(heads)
     network = architecture(in_channels=in_channels, num_classes=outputs, **given, **dict(options or {}))
     network.name, network.chosen_options, network.heads = name, dict(options or {}), in_order(heads)
@@ -94,7 +102,7 @@ def _find(name: str) -> tuple[type[SegmentationModel], dict[str, str]]:
     if name.startswith(_SMP_PREFIX):
         place, given = _SMP, {"variant": name.removeprefix(_SMP_PREFIX)}
     else:
-        place, given = (_MODELS | _ENSEMBLE).get(name, ""), {}
+        place, given = (_MODELS | _DETECTORS | _ENSEMBLE).get(name, ""), {}
     if not place:
         raise ValueError(f"unknown model {name!r}; available: {', '.join(available())}")
     module, _, attribute = place.partition(":")

@@ -20,6 +20,7 @@ PLANS = "results/plans/{model}"
 PLAN = f"{PLANS}/{{sample}}.json"
 PREDICTION = "results/predictions/{model}/{sample}.zarr.zip"
 MASK = "results/masks/{model}/{sample}.ome.tiff"
+SCORES = "results/masks/{model}/{sample}.scores.csv"  # of the objects of a network that detects them
 OBJECTS = "results/objects/{model}/{sample}.csv"
 ANNOTATIONS = "results/objects/{model}/{sample}.geojson"
 REGIONS = "results/regions/{model}/{sample}.csv"

@@ -13,9 +13,9 @@ import pandas as pd
 import models
 from models.base.heads import Head
 from models.ensemble import shared_heads
-from models.model_sheet import model_sheet
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.networks.model_card import ModelCard, card_path, member_of, read_card
+from pipeline.networks.model_sheet import model_sheet
 from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_slides
 from pipeline.prediction.measurements import Measurements
 from pipeline.project.channels import with_channels

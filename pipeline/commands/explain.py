@@ -11,9 +11,9 @@ import torch
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, replacing, sha256, write_json
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.explain_place import ExplainedSlide, explain_place, region_text, show_responses, surest_place
-from pipeline.prediction.explanation import first_layer_filters
-from pipeline.prediction.explanation_figures import filter_figure
+from pipeline.prediction.explained.figures import filter_figure
+from pipeline.prediction.explained.place import ExplainedSlide, explain_place, region_text, show_responses, surest_place
+from pipeline.prediction.explained.responses import first_layer_filters
 from pipeline.prediction.verification import richest_piece
 from pipeline.runtime.device import prepare
 from pipeline.runtime.job_limits import cores

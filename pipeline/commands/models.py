@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from models import available
-from models.model_sheet import Sheet, model_sheet
+from pipeline.networks.model_sheet import Sheet, model_sheet
 
 _HEAD = ("architecture", "parameters", "GFLOPs/Mpx", "stride_px", "context_px", "tiling", "paper")
 

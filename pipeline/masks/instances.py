@@ -64,10 +64,7 @@ def mask_images(
     parts = find_parts(labels, scratch=scratch)
     classes = parts.table["class"]
     if config.cleans:
-        assert config.min_object_px != "auto"
-        per_um2 = 1 / pixel_um2 if pixel_um2 else 0.0
-        smallest_px = max(config.min_object_px or 0.0, config.min_object_um2 * per_um2)
-        largest_px = max(config.max_hole_px, config.max_hole_um2 * per_um2)
+        smallest_px, largest_px = areas_px(config, pixel_um2)
         classes = clean_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
     images: dict[str, Array] = {"classes": lookup(parts.numbers, classes)}
     if config.instances in ("components", "watershed"):
@@ -99,6 +96,14 @@ def _of_basins(basins: Basins, parts: NDArray[np.int64]) -> LazyArray:
     np.minimum.at(firsts, parts, basins.table["first"])
     firsts[0] = -1
     return lookup(basins.numbers, _in_order(firsts)[parts])
+
+
+def areas_px(config: MaskConfig, pixel_um2: float | None) -> tuple[float, float]:
+    """Return in px below which area an object is removed, and up to which a hole is filled."""
+    assert config.min_object_px != "auto"
+    per_um2 = 1 / pixel_um2 if pixel_um2 else 0.0
+    smallest_px = max(config.min_object_px or 0.0, config.min_object_um2 * per_um2)
+    return smallest_px, max(config.max_hole_px, config.max_hole_um2 * per_um2)
 
 
 def pixel_area(pixel_size_um: tuple[float, float] | None, config: MaskConfig, *, slide: Path) -> float | None:

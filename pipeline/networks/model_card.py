@@ -90,7 +90,8 @@ class ModelCard:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Read the result of :meth:`to_dict`; other keys are ignored. Raise ValidationError for a wrong type."""
-        geometry = {field.name: content[field.name] for field in fields(Geometry)}
+        younger = {"object_px"} - content.keys()
+        geometry = {field.name: content[field.name] for field in fields(Geometry) if field.name not in younger}
         known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
         return TypeAdapter(cls).validate_json(json.dumps(known | {"geometry": geometry}), strict=True)
 

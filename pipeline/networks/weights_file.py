@@ -16,11 +16,11 @@ from torch import Tensor
 import models
 from models.base.cost import bytes_per_px
 from models.base.interface import SegmentationModel
-from models.model_sheet import model_sheet
 from pipeline import __version__
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, replacing, sha256, write_json
 from pipeline.networks.model_card import ModelCard, card_path, read_card
+from pipeline.networks.model_sheet import model_sheet
 from pipeline.slides.intensity import NORMALIZATION
 
 _VARIANCE = "running_var"

@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.base.detection import DetectionModel
 from models.base.heads import values_of
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import outside_the_heap
+from pipeline.prediction.detections.windows import detect, logits_inside
 from pipeline.prediction.forward import Forward, Windows, crop_to, label, probabilities_of
 from pipeline.prediction.results import Scores
 from pipeline.prediction.windows import Batch, Place
@@ -71,7 +73,7 @@ class Device:
         is_gpu = self._device.type == "cuda"
         self.workers = 2 if is_gpu else 1
         self._copies = torch.cuda.Stream(self._device) if is_gpu else None  # type: ignore[no-untyped-call]
-        self._forward, self._kept, self._now = Forward(network), kept, now
+        self._network, self._forward, self._kept, self._now = network, Forward(network), kept, now
         self._turn = Lock()
 
     def score(self, batch: Batch) -> Scored:
@@ -81,8 +83,18 @@ class Device:
         windows = self._copied(batch.windows)
         with self._turn, nullcontext() if self._copies is None else torch.cuda.device(self._device):
             start = self._now()
-            scores = _score(self._forward, windows, batch.places, self._kept)
+            scores = self._scores(windows, batch.places)
             return Scored(batch, scores, self._now() - start)
+
+    def _scores(self, windows: Windows, places: list[Place]) -> Scores:
+        """Run windows through the network. What is cut off is the same for all of them."""
+        cut = places[0].tile.cut
+        if not isinstance(self._network, DetectionModel):
+            return _score(self._forward(windows, cut), places, self._kept)
+        found = detect(self._network, windows)
+        _, rows, columns = windows.shape
+        logits = logits_inside(found, (rows, columns), cut, num_classes=self._kept.num_classes)
+        return _score(torch.from_numpy(logits), places, self._kept)._replace(objects=found)
 
     def _copied(self, windows: Windows) -> Windows:
         """Copy windows to a GPU beside what it computes; if they do not fit there, :class:`Forward` divides them."""
@@ -156,10 +168,9 @@ class _Crew:
                 self._idle.put(None)
 
 
-def _score(forward: Forward, windows: Windows, places: list[Place], kept: Kept) -> Scores:
-    """Run a batch through the network. What is cut off and blended is the same for all its windows."""
-    grid, tile = places[0].plan.grid, places[0].tile
-    output = forward(windows, tile.cut)
+def _score(output: Tensor, places: list[Place], kept: Kept) -> Scores:
+    """Return what is kept of the output of the network for a batch."""
+    grid = places[0].plan.grid
     logits = output[:, : kept.num_classes]
     heads = values_of(output[:, kept.num_classes :].float()) if kept.heads else None
     if grid.overlap_px:

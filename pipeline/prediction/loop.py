@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from models.base.bfloat16 import convert_to_bfloat16
+from models.base.detection import DetectionModel
 from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlideError
@@ -52,7 +53,9 @@ class Finished(NamedTuple):
 def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
     """Move a network to its device and precision, and fold batch normalization into convolutions."""
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
-    if precision == "bfloat16":
+    if isinstance(network, DetectionModel) and precision == "bfloat16":
+        log.info("%s predicts in float32: bfloat16 is too coarse for boxes", network.name)
+    elif precision == "bfloat16":
         convert_to_bfloat16(network)
     network.to(device).to(memory_format=torch.channels_last)
 
@@ -114,6 +117,7 @@ def segment_slides(
             num_classes=kept.num_classes,
             probabilities=kept.probabilities,
             heads=kept.heads,
+            objects=isinstance(networks[0], DetectionModel),
             opened=opened,
         )
         results = {target.sample: make(target) for target in targets}

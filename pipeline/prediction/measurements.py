@@ -29,7 +29,7 @@ class Measurements:
         For a network with global context: share of the pixels where windows overlap that they label differently.
     differing_px, compared_px
         Numerator and denominator of the tile mismatch; both 0 for networks with exact tiles.
-    probabilities, heads
+    probabilities, heads, objects
         Whether they were kept.
     device, devices, precision, threads
         Of the job; ``device`` is the first of its ``devices``.
@@ -50,6 +50,7 @@ class Measurements:
     threads: int
     heads: bool = False  # not in ledgers of earlier versions; so is what follows
     devices: int = 1
+    objects: bool = False
 
     @classmethod
     def from_found(cls, found: Mapping[str, Any]) -> Self:

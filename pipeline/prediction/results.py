@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.base.detection import Detection
 from pipeline.base.errors import SlideError
 from pipeline.base.files import unfinished
 from pipeline.prediction.blending import Blend, Mismatch, Probabilities
+from pipeline.prediction.detections.windows import contributed
 from pipeline.prediction.forward import crop_slices, label
 from pipeline.prediction.measurements import Measurements
 from pipeline.prediction.resume import resume_after
@@ -51,7 +53,8 @@ class Scores(NamedTuple):
     """Output of the network for N windows, (N, ...): labels, or probabilities to blend, or both if both are kept.
 
     ``finite`` says of which windows all logits are finite, ``uncertain`` how many pixels of its part are uncertain.
-    ``heads`` are 255 for 1; in windows to blend, they are the channels after the probabilities.
+    ``heads`` are 255 for 1; in windows to blend, they are the channels after the probabilities. ``objects`` are those
+    of whole windows, of a network that detects them.
     """
 
     finite: NDArray[np.bool_]
@@ -59,6 +62,7 @@ class Scores(NamedTuple):
     uncertain: NDArray[np.int64] | None
     probabilities: Probabilities | None
     heads: NDArray[np.uint8] | None = None
+    objects: list[list[Detection]] | None = None
 
 
 class SlideResult:
@@ -72,6 +76,8 @@ class SlideResult:
         Whether they are kept.
     heads : sequence of str
         Names of the heads that are kept.
+    objects : bool
+        Whether the network detects them.
     opened : ExitStack
         Closes the file if the job ends early; what is recorded is kept.
 
@@ -84,11 +90,19 @@ class SlideResult:
     """
 
     def __init__(
-        self, target: Target, *, num_classes: int, probabilities: bool, heads: Sequence[str], opened: ExitStack
+        self,
+        target: Target,
+        *,
+        num_classes: int,
+        probabilities: bool,
+        heads: Sequence[str],
+        objects: bool,
+        opened: ExitStack,
     ) -> None:
         self.target = target
         self.keeps_probabilities = probabilities
         self.heads = heads
+        self.has_objects = objects
         self.error: SlideError | None = None
         self._num_classes = num_classes
         self._opened = opened.enter_context(ExitStack())
@@ -102,7 +116,7 @@ class SlideResult:
     @cached_property
     def _writer(self) -> PredictionWriter:
         plan = self.target.plan
-        return self._opened.enter_context(
+        writer = self._opened.enter_context(
             write_prediction(
                 self.target.path,
                 plan.grid,
@@ -114,6 +128,9 @@ class SlideResult:
                 glass=(tile.write for tile in plan.glass()),
             )
         )
+        if self.has_objects:
+            writer.begin_objects()
+        return writer
 
     @property
     def is_complete(self) -> bool:
@@ -138,6 +155,9 @@ class SlideResult:
             labels = _in_tile(tile, scores.labels[index, *inside])
             assert labels is not None
             self._writer.write(tile.write, labels, _in_tile(tile, kept, certain=True), _in_tile(tile, heads))
+        if scores.objects is not None:
+            found = list(contributed(scores.objects[index], tile, self.target.plan.grid.shape))
+            self._writer.write_objects(self.progress.windows, found)
         self.progress.windows += 1
 
     def _write_blended(self, tile: Tile, probabilities: Probabilities) -> None:
@@ -185,6 +205,7 @@ class SlideResult:
             compared_px=done.compared_px,
             probabilities=self.keeps_probabilities,
             heads=bool(self.heads),
+            objects=self.has_objects,
             device=device,
             devices=devices,
             precision=precision,

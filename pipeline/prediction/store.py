@@ -1,5 +1,7 @@
 """The prediction of one sample: a zarr zip with ``labels``, and perhaps ``probabilities`` and ``heads``, at its root.
 
+That of a network that detects objects has these too (:mod:`pipeline.prediction.detections.stored`).
+
 Its attributes have the provenance, and the names of the heads. An interrupted prediction continues from the unfinished
 file (:mod:`pipeline.prediction.zip_journal`), in which the progress is recorded.
 """
@@ -22,9 +24,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import ZipStore
 
+from models.base.detection import Detection
 from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import replacing
+from pipeline.prediction.detections.stored import create_group, write_objects
 from pipeline.prediction.resume import Progress
 from pipeline.prediction.zip_journal import recover
 from pipeline.tiling.grid import Grid, Region
@@ -62,6 +66,15 @@ class PredictionWriter:
         for name, values in ((_PROBABILITIES, probabilities), (_HEADS, heads)):
             if values is not None:
                 self._arrays[name][(slice(None), *region.slices)] = values
+
+    def begin_objects(self) -> None:
+        """Create their group, unless an interrupted run has done so."""
+        if not self.records:
+            create_group(self._store)
+
+    def write_objects(self, window: int, found: Sequence[Detection]) -> None:
+        """Write the objects of a window, whose number is new."""
+        write_objects(self._store, window, found)
 
     def record(self, progress: Progress) -> None:
         """Add a record: an interrupted prediction continues after the last one."""

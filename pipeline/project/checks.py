@@ -6,8 +6,11 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.base.errors import SlidemillError
+import models
+from pipeline.base.errors import ConfigError, SlidemillError
 from pipeline.base.files import read_json
+from pipeline.settings.masks import mistake_in_masks
+from pipeline.settings.networks import ModelConfig
 from pipeline.settings.schema import Settings
 
 _IMAGENET = "imagenet"
@@ -50,6 +53,44 @@ def check_measurements(settings: Settings, channels: Iterable[Sequence[int | str
     wrong = [settings.measurements.unknown_channel(own) for own in kinds]
     if wrong and all(wrong):
         raise SlidemillError(wrong[0])
+
+
+def check_detectors(settings: Settings) -> None:
+    """Refuse what networks that find objects one by one cannot do; of untrained networks, and of those of the user.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the keys.
+    """
+    architectures = {name: _architecture_of(model) for name, model in settings.models.items()}
+    for name, architecture in architectures.items():
+        if mistake := mistake_in_masks(settings.masks, architecture):
+            raise ConfigError(f"models.{name}: {mistake}, or leave this model out")
+        if not models.detects_objects(architecture):
+            continue
+        model = settings.models[name]
+        if model.folds:
+            raise ConfigError(f"models.{name}.folds: objects of {architecture} cannot be averaged; set null")
+        if settings.training.ignored is not None and not model.checkpoint:
+            raise ConfigError(
+                f"models.{name}: {architecture} learns every pixel without an object as background; label all of each "
+                "image and set training.ignored to null, or leave this model out"
+            )
+    for name, ensemble in settings.ensembles.items():
+        if wrong := [member for member in ensemble.members if models.detects_objects(architectures[member])]:
+            raise ConfigError(
+                f"ensembles.{name}: objects of {architectures[wrong[0]]} cannot be averaged; remove {wrong[0]}"
+            )
+
+
+def _architecture_of(model: ModelConfig) -> str:
+    if not model.checkpoint:
+        return model.architecture
+    try:
+        return str(read_json(Path(model.checkpoint).with_name("model.json")).get("architecture", ""))
+    except SlidemillError:  # `predict` says how it is damaged
+        return ""
 
 
 def _classes_of(network: Path) -> list[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models
 from pipeline.base.errors import ConfigError, SlidemillError
 from pipeline.base.files import read_json
 from pipeline.base.paths import KEPT, NETWORK
@@ -110,7 +111,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
     tile = TileConfig(image=image, tile_px=tiling.tile_px, mirror_px=tiling.mirror_px, skip_glass=tiling.skip_glass)
     sections: dict[str, Section] = {
         "tile": tile,
-        "weigh": WeighConfig(labels=labels, image=image, loss=network.loss, heads=network.heads),
+        "weigh": _weigh_config(labels, image, network),
         "train": TrainConfig(
             labels=labels,
             image=image,
@@ -144,3 +145,8 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "report": settings,
     }
     return sections[stage].model_dump_json()
+
+
+def _weigh_config(labels: LabelConfig, image: ImageConfig, network: ModelConfig) -> WeighConfig:
+    objects = models.detects_objects(network.architecture)
+    return WeighConfig(labels=labels, image=image, loss=network.loss, heads=network.heads, objects=objects)

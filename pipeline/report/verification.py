@@ -20,7 +20,11 @@ _COLUMNS = [
     Column(name="float32", about="Largest difference of logits as predicted; at most 1e-4."),
     Column(name="flips_outside_ties", about="Labels that differ as predicted, ties excluded.", digits=0),
     Column(name="crf", about="Largest difference of probabilities after `masks.crf`, as computed; at most 1e-5."),
-    Column(name="mismatch", about="With global context: largest share of labels that differ from one pass.", digits=4),
+    Column(
+        name="mismatch",
+        about="With global context: largest share of labels that differ from one pass; with detection, of objects.",
+        digits=4,
+    ),
 ]
 
 

@@ -7,12 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+import models
+from pipeline.base.errors import ConfigError
 from pipeline.settings.crf import CrfConfig
 from pipeline.settings.section import NonNegative, Section
 
 Criterion = Literal["f1", "rand"]
 _LEAST_F1 = 0.1  # below it, differences are noise
 DISTANCE = "distance"  # a head of networks, and the way to tell objects apart by it
+DETECTED = "detected"
 
 
 class MaskConfig(Section):
@@ -20,15 +23,16 @@ class MaskConfig(Section):
 
     younger: ClassVar[frozenset[str]] = frozenset({"crf"})
 
-    instances: Literal["none", "components", "watershed", "distance", "partition", "auto"] = Field(
+    instances: Literal["none", "components", "watershed", "distance", "partition", "detected", "auto"] = Field(
         "auto",
         description="The image of object ids. `components` numbers the 4-connected components of each class except "
         "background. Others also separate objects that touch: `watershed` by probabilities and shape; `distance` by "
         "how far from the border of its object the network takes each pixel to be, for networks with that head; "
         "`partition`, for cells that fill the image up to their membranes, along the highest probability of the first "
-        "class, over all pixels. `auto` is the way that was best on the images held back from training (table "
-        "*Objects* in the report). `none` omits the image. If it is not set and `training.kind` is `classes`: "
-        "`components`.",
+        "class, over all pixels. `detected` are those of a network that detects objects (`mask_rcnn`). `auto` is that "
+        "for such a network, else the way that was best on the images held back from training (table *Objects* in the "
+        "report). `none` omits the image. If it is not set and `training.kind` is `classes`: `components`, unless a "
+        "network detects objects.",
     )
     neck: float = Field(
         0.85,
@@ -100,8 +104,24 @@ class MaskConfig(Section):
     @property
     def needs(self) -> set[str]:
         """What they need of a prediction beside its labels; not known of ``auto``."""
-        of_objects = {"watershed": {"probabilities"}, "partition": {"probabilities"}, DISTANCE: {"heads"}}
+        of_objects = {
+            "watershed": {"probabilities"},
+            "partition": {"probabilities"},
+            DISTANCE: {"heads"},
+            DETECTED: {"objects"},
+        }
         return of_objects.get(self.instances, set()) | ({"probabilities"} if isinstance(self.crf, CrfConfig) else set())
+
+
+def mistake_in_masks(masks: MaskConfig, architecture: str) -> str:
+    """Return what a network of an architecture cannot do with these settings, empty if nothing."""
+    if not architecture:  # not trained yet
+        return ""
+    if not models.detects_objects(architecture):
+        return f"masks.instances 'detected' is for mask_rcnn, not {architecture}" if masks.instances == DETECTED else ""
+    if masks.instances not in ("auto", "none", DETECTED):
+        return f"masks.instances {masks.instances!r}: {architecture} finds its objects itself; set auto"
+    return f"masks.crf: {architecture} has no probability of each pixel; set null" if masks.crf else ""
 
 
 def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
@@ -109,16 +129,26 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
 
     There is no random field if none was tried, or none was better than none.
 
-    A network that was not compared (of an older version) gets ``distance`` if it has that head, else ``components``.
-    One whose objects are hardly ever found gets ``components``: the rest would be chosen by chance. ``partition`` makes
-    objects of the background too, so only the criterion ``rand`` can choose it.
+    A network that detects objects keeps these. One that was not compared (of an older version) gets ``distance`` if it
+    has that head, else ``components``. One whose objects are hardly ever found gets ``components``: the rest would be
+    chosen by chance. ``partition`` makes objects of the background too, so only the criterion ``rand`` can choose it.
 
     Parameters
     ----------
     card : mapping
         Content of its ``model.json``: ``parting``, a list of mappings with ``settings``, ``f1`` and ``rand`` (None
-        where there was nothing to measure); ``crf``, one with ``settings`` and ``foreground_dice``; and ``heads``.
+        where there was nothing to measure); ``crf``, one with ``settings`` and ``foreground_dice``; ``heads``; and
+        ``architecture``.
+
+    Raises
+    ------
+    ConfigError
+        If the network cannot have such masks.
     """
+    if mistake := mistake_in_masks(masks, architecture := card.get("architecture", "")):
+        raise ConfigError(mistake)
+    if masks.instances == "auto" and models.detects_objects(architecture):
+        return masks.model_copy(update={"instances": DETECTED})
     if masks.crf == "auto":
         masks = masks.model_copy(update={"crf": _best_field(card.get("crf") or [])})
     if masks.instances != "auto":

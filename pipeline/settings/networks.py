@@ -16,7 +16,7 @@ ChangeOfColour = Literal["stain", "contrast", "brightness", "gamma", "blur_px", 
 ChangeName = ChangeOfSpace | ChangeOfColour
 
 AUTO: Literal["auto"] = "auto"
-AUTO_OPTIONS = {"depth", "normalization"}
+AUTO_OPTIONS = {"depth", "normalization", "smallest_px", "largest_px", "objects_per_mpx"}
 
 
 class TrainingConfig(Section):
@@ -237,7 +237,8 @@ class ModelConfig(Section):
     options: dict[str, int | float | str | bool] = Field(
         default_factory=dict,
         description="Options of the architecture, such as `width`, listed in docs/models.md. `depth` and "
-        "`normalization` can be `auto`: [docs/auto.md](../docs/auto.md).",
+        "`normalization` can be `auto`, and those of `mask_rcnn` that describe objects are: "
+        "[docs/auto.md](../docs/auto.md).",
     )
     pretrained: Place | None = Field(
         None,
@@ -335,7 +336,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _auto_options_have_a_rule(self) -> Self:
         if unknown := sorted(self.auto_options - AUTO_OPTIONS):
-            raise ValueError(f"options.{unknown[0]} cannot be 'auto', only {' and '.join(sorted(AUTO_OPTIONS))} can")
+            raise ValueError(f"options.{unknown[0]} cannot be 'auto', only {', '.join(sorted(AUTO_OPTIONS))} can")
         return self
 
     @property

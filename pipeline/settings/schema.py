@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+import models
 from pipeline.base.errors import ConfigError
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
@@ -218,6 +219,11 @@ class Settings(Section):
         }
 
     @property
+    def detects_objects(self) -> bool:
+        """Whether a model is of an architecture that finds objects one by one."""
+        return any(models.detects_objects(model.architecture) for model in self.models.values())
+
+    @property
     def averages(self) -> dict[str, EnsembleConfig]:
         """All averages of other networks: ensembles, and models that are trained in folds."""
         return self.ensembles | {
@@ -230,7 +236,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _objects_are_told_apart(self) -> Self:
-        if "instances" not in self.masks.model_fields_set and self.training.kind == "classes":
+        is_unset = "instances" not in self.masks.model_fields_set
+        if is_unset and self.training.kind == "classes" and not self.detects_objects:
             object.__setattr__(self, "masks", self.masks.model_copy(update={"instances": "components"}))
         if self.masks.instances == "partition" and len(self.classes) != 2:
             raise ValueError(

@@ -41,10 +41,13 @@ class TileConfig(Section):
 class WeighConfig(Section):
     """What the stage ``weigh`` gets."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({"objects"})
+
     labels: LabelConfig
     image: ImageConfig
     loss: LossConfig
     heads: HeadsConfig = HeadsConfig()
+    objects: bool = False  # whether the network learns them one by one
 
 
 class SplitConfig(Section):

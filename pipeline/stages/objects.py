@@ -20,7 +20,7 @@ from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.components import find_objects
 from pipeline.masks.mask_file import REMAKE, Mask, open_mask
 from pipeline.masks.measurements.columns import Columns, columns_of
-from pipeline.masks.measurements.dictionary import Measurement, measurements
+from pipeline.masks.measurements.dictionary import SCORE, Measurement, measurements
 from pipeline.masks.measurements.pixels import measure_pixels
 from pipeline.masks.measurements.rings import measure_rings
 from pipeline.masks.object_table import ObjectTable, measure_objects, trace_objects
@@ -82,6 +82,8 @@ def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
         listed = measurements(config.measurements, config.classes, view.channels)
         names = regions_of_objects(members, len(objects.ids))
         columns = _columns(listed, instances, objects, source, names, config=config, view=view, size_um=size_um)
+        scores = _scores_of(task, objects)
+        columns, listed = columns | scores, listed + [SCORE] * len(scores)
         pd.DataFrame(columns).to_csv(table_file, index=False)
         region_table(members, columns, config.classes, size_um).to_csv(sums_file, index=False)
         outlines = trace_objects(instances, objects)
@@ -147,6 +149,15 @@ def _with_colours(image: Slide, view: ImageConfig, task: Task) -> Iterator[Slide
     channels = [*view.channels, *RGB]
     with open_slide(image.path, memory_mb=task.memory_mb, view=view.model_copy(update={"channels": channels})) as slide:
         yield slide
+
+
+def _scores_of(task: Task, objects: ObjectTable) -> dict[str, NDArray[Any]]:
+    """Return the column of the scores of detected objects; none of masks made of pixels."""
+    path = task.path(paths.SCORES)
+    if not path.is_file():
+        return {}
+    scores = pd.read_csv(path).set_index("id")["score"]
+    return {SCORE.column: scores.reindex(objects.ids).to_numpy()}
 
 
 def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:

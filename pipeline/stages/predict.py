@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from models.base.detection import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
@@ -146,7 +147,8 @@ def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tup
         if config.precision == "bfloat16" and not computes_bfloat16(device):
             log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
         make_ready(one, device, config.precision)
-    return [compiled(one) if config.compile else one for one in networks], card
+    compiles = config.compile and not isinstance(network, DetectionModel)  # the number of its objects is not fixed
+    return [compiled(one) if compiles else one for one in networks], card
 
 
 def _plans(job: BatchJob, left: dict[str, Task], card: ModelCard) -> Iterator[tuple[str, SlidePlan]]:

@@ -70,7 +70,7 @@ def run(*, output: Path, config: Settings) -> None:
     written = {
         paths.METRICS_TABLE: table[short_columns(config.classes)],
         paths.ALL_METRICS: table,
-        paths.COLUMNS: data_dictionary(config.classes, config.image.channels, config.measurements),
+        paths.COLUMNS: _columns(config),
         paths.SUMMARY: class_summary(found, config.classes, groups),
         paths.COMPARISON: ranking,
         paths.COHORT: pd.concat([summary, in_regions]),
@@ -99,6 +99,11 @@ def run(*, output: Path, config: Settings) -> None:
     write_json(_below(output, paths.PROVENANCE), origin)  # last: it says that all others are there
     flagged = int((table["flags"] != "").sum())
     log.info("%d samples, %d failed, %d flagged; %s", len(found), len(failed), flagged, page)
+
+
+def _columns(config: Settings) -> pd.DataFrame:
+    """Return the meaning of every column."""
+    return data_dictionary(config.classes, config.image.channels, config.measurements, scored=config.detects_objects)
 
 
 def _below(output: Path, path: str) -> Path:

@@ -8,6 +8,11 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
 from pipeline.base import paths
 from pipeline.base.arrays import Array
 from pipeline.base.errors import SlidemillError
@@ -15,15 +20,16 @@ from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.cut import cut_images
 from pipeline.masks.instances import mask_images, pixel_area, with_areas
 from pipeline.masks.ome_tiff import write_label_images
+from pipeline.prediction.detections.paint import mask_of_objects
 from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
-from pipeline.settings.masks import DISTANCE
+from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig
 from pipeline.settings.stage_sections import StitchConfig
 from pipeline.slides.intensity import normalized
 from pipeline.slides.regions import union_of
 from pipeline.slides.slide import open_slide
-from pipeline.tiling.plan import read_plan
+from pipeline.tiling.plan import SlidePlan, read_plan
 
 log = logging.getLogger(__name__)
 
@@ -62,28 +68,18 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
     prediction, output = task.path(paths.PREDICTION), task.path(paths.MASK)
     with ExitStack() as stack:
         group = stack.enter_context(open_prediction(prediction))
-        for name in masks.needs - set(group.array_keys()):
+        for name in masks.needs - set(group.keys()):
             asking = "masks.crf" if masks.crf and name == "probabilities" else f"masks.instances {masks.instances!r}"
             raise SlidemillError(f"{prediction}: has no {name}, which {asking} needs; predict again with them")
         temporary = stack.enter_context(replacing(output))
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent))
-        image: Array | None = None
-        if masks.crf:
-            slide = stack.enter_context(open_slide(plan.slide, memory_mb=task.memory_mb, view=plan.view))
-            image = normalized(slide, plan.statistics)
-        probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
-        labels: Array = group["labels"]  # type: ignore[assignment]
-        images = mask_images(
-            labels,
-            probabilities,
-            masks,
-            distance=head_of(group, DISTANCE),
-            image=image,
-            pixel_um2=pixel_um2,
-            scratch=Path(scratch),
-        )
-        if plan.regions is not None:
-            images = cut_images(images, union_of(plan.polygons, plan.grid.shape), scratch=Path(scratch))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))
+        inside = None if plan.regions is None else union_of(plan.polygons, plan.grid.shape)
+        scores: NDArray[np.float32] | None = None
+        if masks.instances == DETECTED:
+            images, scores = mask_of_objects(group, masks, pixel_um2=pixel_um2, inside=inside, scratch=scratch)
+        else:
+            images = _mask_of_pixels(group, masks, plan, pixel_um2, task.memory_mb, stack, scratch)
+            images = images if inside is None else cut_images(images, inside, scratch=scratch)
         made_from = {"slide": plan.slide_sha256, "weights": predicted.get("weights_sha256", "")}
         about = {"sample": task.sample, "classes": ", ".join(config.classes)}
         write_label_images(
@@ -92,4 +88,38 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
             pixel_size_um=plan.pixel_size_um,
             annotations=about | provenance("stitch", config, **made_from),
         )
-    return Made(files=[output], found={"mask_sha256": sha256(output)})
+        scored = _write_scores(task.path(paths.SCORES), scores)
+    return Made(files=[output, *scored], found={"mask_sha256": sha256(output)})
+
+
+def _mask_of_pixels(
+    group: zarr.Group,
+    masks: MaskConfig,
+    plan: SlidePlan,
+    pixel_um2: float | None,
+    memory_mb: int,
+    stack: ExitStack,
+    scratch: Path,
+) -> dict[str, Array]:
+    """Return the images of a mask made of pixels; the slide is open as long as ``stack``."""
+    image: Array | None = None
+    if masks.crf:
+        slide = stack.enter_context(open_slide(plan.slide, memory_mb=memory_mb, view=plan.view))
+        image = normalized(slide, plan.statistics)
+    probabilities: Array | None = group.get("probabilities")  # type: ignore[assignment]
+    labels: Array = group["labels"]  # type: ignore[assignment]
+    distance = head_of(group, DISTANCE)
+    return mask_images(
+        labels, probabilities, masks, distance=distance, image=image, pixel_um2=pixel_um2, scratch=scratch
+    )
+
+
+def _write_scores(path: Path, scores: NDArray[np.float32] | None) -> list[Path]:
+    """Write the scores of detected objects, and return the file; none, also no old one, for masks made of pixels."""
+    path.unlink(missing_ok=True)
+    if scores is None:
+        return []
+    with replacing(path) as temporary:
+        table = pd.DataFrame({"id": np.arange(1, len(scores) + 1), "score": scores})
+        table.to_csv(temporary, index=False, float_format="%.4f")
+    return [path]

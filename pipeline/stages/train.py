@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import models
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
@@ -203,7 +204,7 @@ def _compare(
     ways: dict[str, Callable[..., Sequence[Parting] | Sequence[Refinement]]] = {}
     if known.parting is None:
         ways["parting"] = compare_partings
-    if known.crf is None and config.compares_crf:
+    if known.crf is None and config.compares_crf and not models.detects_objects(known.architecture):
         ways["crf"] = compare_refinements
     if not ways:
         return

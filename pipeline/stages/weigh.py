@@ -1,4 +1,4 @@
-"""Compute the maps of all training images: weights (class balance, boundaries), and the targets of heads."""
+"""Compute the maps of all training images: weights (class balance, boundaries), targets of heads, object ids."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipeline.settings.stage_sections import WeighConfig
 from pipeline.slides.labels import open_labels
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.training.data.head_targets import head_targets
+from pipeline.training.data.object_ids import number_objects
 from pipeline.training.data.weight_map import class_weights, weight_bands
 from pipeline.training.data.weight_map_files import count_classes, label_reader, objects_of, write_maps
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def run(*, model: str, images: Path, labels: Path, memory_mb: int, config: WeighConfig) -> None:
-    """Write one TIFF for every training image: its weight map, and a channel for each head.
+    """Write one TIFF for every training image: its weight map, a channel for each head, and perhaps one of objects.
 
     Parameters
     ----------
@@ -67,6 +68,7 @@ def _weigh(images: Path, labels: Path, output: Path, memory_mb: int, config: Wei
                 sigma_px=config.loss.boundary_sigma_px,
             )
             targets = head_targets(objects, config.heads.names, scratch=Path(scratch))
+            targets += [number_objects(objects, source=pair.labels)] if config.objects else []
             write_maps(temporary, bands, targets, annotated.shape, origin)
     return Made(files=[output / f"{pair.name}.tif" for pair in pairs])
 

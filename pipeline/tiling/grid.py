@@ -113,7 +113,7 @@ class Grid:
             rows = _evenly(shape[0], largest, stride)
             rows = next(more for more in range(rows, largest + 1, stride) if _in_pieces(more, stride) == more)
         overlap_px = 0
-        if geometry.context_px is None:
+        if geometry.tiling == "blended":
             overlap_px = round_up(max(rows, columns) // _OVERLAP, stride)
         return cls(
             shape=shape,
@@ -236,7 +236,7 @@ def surround_of(geometry: Geometry, mirror_px: int) -> int:
 
     Networks that crop their input, and those with global context, get their whole halo.
     """
-    if geometry.context_px is None or geometry.trim_px:
+    if geometry.tiling == "blended" or geometry.trim_px:
         return geometry.halo_px
     return min(round_up(mirror_px, geometry.stride_px), geometry.halo_px)
 

@@ -115,7 +115,7 @@ class SlidePlan:
 
 def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, *, tile_px: int | None, mirror_px: int) -> Grid:
     """Return the largest tiles that the settings allow; tiles that are blended stay as small as training patches."""
-    if tile_px is None and card.geometry.context_px is None:
+    if tile_px is None and card.geometry.tiling == "blended":
         tile_px = _BLENDED_PX
     if tile_px is not None:
         return Grid.plan(shape, geometry=card.geometry, tile_px=tile_px, mirror_px=mirror_px)

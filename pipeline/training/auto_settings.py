@@ -57,9 +57,9 @@ class StepMemory:
 
     @property
     def least_px(self) -> int:
-        """Side of the smallest patch: a few strides, and large enough for an output."""
-        stride = self.geometry.stride_px
-        return max(CELLS * stride, round_up(2 * self.geometry.margin_px + stride, stride))
+        """Side of the smallest patch: a few strides, and large enough for an output, or for the largest object."""
+        stride, object_px = self.geometry.stride_px, self.geometry.object_px or 0
+        return max(CELLS * stride, round_up(2 * self.geometry.margin_px + stride, stride), round_up(object_px, stride))
 
 
 def resolve(
@@ -96,6 +96,7 @@ def resolve(
     if "depth" in config.auto_options and (depth := choose_depth(config, data, shape)) is not None:
         options["depth"] = depth
     exact = {"normalization": "batch"} if "normalization" in config.auto_options else {}
+    options |= choose_objects(config, data)
     network = _build_without_memory(config.architecture, options | exact, shape)
     step = measure_step(network)
     patch_px = choose_patch(config, data, step, memory_mb) if config.patch_px == AUTO else config.patch_px
@@ -142,6 +143,23 @@ def choose_depth(config: ModelConfig, data: TrainingSet, shape: dict[str, Any]) 
         side_px,
     )
     return best
+
+
+def choose_objects(config: ModelConfig, data: TrainingSet) -> dict[str, float]:
+    """Return the options of a network that detects objects, as far as they are not stated: sides and density.
+
+    None for other networks, and without an object.
+    """
+    if not models.detects_objects(config.architecture) or "largest_px" not in data.objects:
+        return {}
+    found = {
+        "smallest_px": data.objects["smallest_px"],
+        "largest_px": data.objects["largest_px"],
+        "objects_per_mpx": data.objects.get("most_per_mpx", 1.0),
+    }
+    chosen = {name: round(value, 1) for name, value in found.items() if name not in config.stated_options}
+    log.info("%s: of the training objects (5 %% are smaller; where they are densest)", chosen)
+    return chosen
 
 
 def choose_patch(config: ModelConfig, data: TrainingSet, step: StepMemory, memory_mb: int) -> int:

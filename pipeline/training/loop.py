@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from models.base.detection import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing
@@ -92,8 +93,8 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     Returns
     -------
     dict
-        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, ``loss_HEAD`` of
-        each head, waiting, steps_per_s, and Dice on the held-back images per class, as ``dice_mean`` and as
+        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, ``loss_PART`` of
+        each head or part, waiting, steps_per_s, and Dice on the held-back images per class, as ``dice_mean`` and as
         ``foreground_dice``.
 
     Raises
@@ -101,6 +102,9 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     SlidemillError
         If the loss is not finite, a patch does not fit the network, or a batch cannot be divided among the devices.
     """
+    if isinstance(task.network, DetectionModel) and len(devices) > 1:
+        log.info("%s trains on one device: its losses are not shared among processes", task.network.name)
+        devices = devices[:1]
     if task.config.batch_size % len(devices):
         raise SlidemillError(
             f"batch_size {task.config.batch_size} cannot be shared among {len(devices)} devices; "

@@ -25,11 +25,12 @@ from pipeline.metrics.evaluation import (
     open_reference,
 )
 from pipeline.networks.model_card import ModelCard
+from pipeline.prediction.detections.paint import mask_of_objects
 from pipeline.prediction.loop import segment_slides
 from pipeline.prediction.results import Target
 from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.masks import DISTANCE, MaskConfig, resolve_masks
+from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig, resolve_masks
 from pipeline.settings.stage_sections import LabelConfig, TileConfig, ValidateConfig
 from pipeline.slides.intensity import normalized
 from pipeline.slides.slide import open_slide
@@ -49,6 +50,9 @@ class PredictedPair:
 
     def masks(self, config: MaskConfig, *, pixel_um2: float | None, scratch: Path) -> LabelledImage:
         """Return the mask of the prediction."""
+        if config.instances == DETECTED:
+            mask = mask_of_objects(self.group, config, pixel_um2=pixel_um2, scratch=scratch / "mask")
+            return copy_mask(mask.images["classes"], mask.images["instances"], scratch / "predicted")
         labels: Array = self.group["labels"]  # type: ignore[assignment]
         probabilities: Array | None = self.group.get("probabilities")  # type: ignore[assignment]
         images = mask_images(

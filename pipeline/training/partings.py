@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+import models
 from pipeline.base.arrays import blocks
 from pipeline.masks.instances import with_areas
 from pipeline.metrics.evaluation import LabelledImage, compare_objects
 from pipeline.metrics.objects import Matching
 from pipeline.networks.model_card import ModelCard, Parting
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.masks import DISTANCE, MaskConfig
+from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig
 from pipeline.training.pair_metrics import PairPredictor
 
 # Simple ones first: of equally good ones, the first is taken.
@@ -91,7 +92,12 @@ def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *,
 
 
 def _tried(card: ModelCard) -> list[dict[str, Any]]:
-    """Return the settings that are compared: without specks, if it is known how large objects are."""
+    """Return the settings that are compared: without specks, if it is known how large objects are.
+
+    A network that detects objects is measured with these alone.
+    """
+    if models.detects_objects(card.architecture):
+        return [{"instances": DETECTED}]
     ways = [way for way in _WAYS if way["instances"] != DISTANCE or DISTANCE in card.heads]
     if "small_area_px" in card.objects:
         ways = [{"instances": "components"}, *(way | {"min_object_px": "auto"} for way in ways)]

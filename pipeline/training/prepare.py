@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import models
 from models.base.interface import SegmentationModel
+from pipeline.base.errors import SlidemillError
 from pipeline.networks.pretrained import build_network
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.networks import ResolvedConfig
 from pipeline.settings.stage_sections import TrainConfig
 from pipeline.training.auto_settings import resolve
 from pipeline.training.data.annotated_slides import Annotated, open_pairs
-from pipeline.training.data.training_set import describe_training_set
+from pipeline.training.data.object_ids import describe_sides
+from pipeline.training.data.training_set import TrainingSet, describe_training_set
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,27 @@ def prepare_training(
     channels, classes = len(config.image.channels), len(config.labels.classes)
     heads = config.model.heads.names
     data = describe_training_set(pairs, config.labels, config.image, memory_mb=memory_mb)
-    resolved = resolve(config.model, data, in_channels=channels, num_classes=classes, heads=heads, memory_mb=memory_mb)
     images = open_pairs(pairs, weight_maps, memory_mb=memory_mb, config=config)
+    if models.detects_objects(config.model.architecture):
+        data = _with_sides(data, images, config)
+    resolved = resolve(config.model, data, in_channels=channels, num_classes=classes, heads=heads, memory_mb=memory_mb)
     network = build_network(resolved, in_channels=channels, num_classes=classes, heads=heads)
     return PreparedTraining(network=network, config=resolved, images=images, objects=data.objects)
+
+
+def _with_sides(data: TrainingSet, images: Sequence[Annotated], config: TrainConfig) -> TrainingSet:
+    """Return the measurements with the sides of objects, small ones and the largest, of all images.
+
+    Raises
+    ------
+    SlidemillError
+        If there is no object.
+    """
+    if config.labels.kind == "classes":
+        log.info("training.kind is classes: the objects to learn are the connected parts of each class but the first")
+    sides = describe_sides(image.object_sizes for image in images)
+    if sides is None:
+        raise SlidemillError(
+            f"{config.model.architecture} learns from objects, and no training image has one; annotate some"
+        )
+    return replace(data, objects={**data.objects, **sides})

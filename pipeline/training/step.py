@@ -11,6 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from models.base.detection import DetectionModel
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
@@ -21,7 +22,7 @@ from pipeline.training.optimization import average_of, build_optimizer, drop_fro
 from pipeline.training.processes import gather, processes, share_batch_norm
 from pipeline.training.state import TrainingState
 
-Losses = dict[str, float]  # ``loss``, and of each head ``loss_HEAD``, before its weight
+Losses = dict[str, float]  # ``loss``, and ``loss_PART`` of each head before its weight, or of each part
 
 
 class NotFiniteError(SlidemillError):
@@ -57,7 +58,8 @@ class Learner:
         self._fabric, self._network, self._config = fabric, network, config
         self._optimizer = build_optimizer(network, config)
         self._model, self._stepper = fabric.setup(network, self._optimizer)
-        self._model.mark_forward_method("logits_to_train")
+        self._detects = isinstance(network, DetectionModel)
+        self._model.mark_forward_method("losses" if self._detects else "logits_to_train")
         self._loss_of, self._head_losses_of = SegmentationLoss(config.loss), HeadLosses(config.loss, network.heads)
         self._average = average_of(network, config.optimizer.average)
 
@@ -89,7 +91,7 @@ class Learner:
         set_mode(self._network, self._config, number)
         set_rate(self._optimizer, rate, number)
         image, *truth = batch
-        loss, of_heads = self._loss(image, truth)
+        loss, parts = self._loss_of_objects(image, *truth) if self._detects else self._loss(image, truth)
         self._fabric.backward(loss)
         drop_frozen_gradients(self._optimizer, number)
         largest = self._config.optimizer.largest_gradient
@@ -103,8 +105,7 @@ class Learner:
         self._stepper.zero_grad()
         if self._average:
             self._average.update_parameters(self._network)
-        named = zip(self._network.heads, of_heads.tolist(), strict=True)
-        return {"loss": value} | {f"loss_{head}": one for head, one in named}
+        return {"loss": value} | {f"loss_{name}": part.item() for name, part in parts.items()}
 
     def save(self, state: TrainingState) -> None:
         """Store all tensors of the training in a state."""
@@ -115,10 +116,16 @@ class Learner:
         state.restore(self._network, self._optimizer, self._average)
         self._fabric.strategy.precision.load_state_dict(state.scaler)
 
-    def _loss(self, image: Tensor, truth: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _loss_of_objects(self, image: Tensor, classes: Tensor, maps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of a network that detects objects, and each of them."""
+        with self.autocast():
+            parts: dict[str, Tensor] = self._model.losses(image, classes, maps[:, -1])
+        return torch.stack([part.float() for part in parts.values()]).sum(), parts
+
+    def _loss(self, image: Tensor, truth: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses of all outputs, over the batches of all processes.
 
-        Also the loss of each head in the first output, (heads,).
+        Also the loss of each head in the first output.
         """
         geometry = self._network.geometry
         rows, columns = (geometry.input_px(length) for length in image.shape[-2:])
@@ -135,16 +142,21 @@ class Learner:
             of_parts, parts = self._head_losses_of(channels, maps[:, 1:], target)
             losses.append(weight * (self._loss_of(logits, target, maps[:, 0]) + of_parts))
             of_heads.append(parts)
-        return torch.stack(losses).sum(), of_heads[0]
+        return torch.stack(losses).sum(), dict(zip(self._network.heads, of_heads[0], strict=True))
 
 
 def check_patch(geometry: Geometry, patch_px: int) -> None:
-    """Raise :class:`SlidemillError` if a patch is not a multiple of the stride, or leaves no output."""
+    """Raise :class:`SlidemillError` if a patch is no multiple of the stride, leaves no output or holds no object."""
     stride, least = geometry.stride_px, 2 * geometry.margin_px + geometry.stride_px
     if patch_px % stride:
         raise SlidemillError(f"patch_px must be a multiple of the network's stride of {stride}, got {patch_px}")
     if patch_px < least:
         raise SlidemillError(f"patch_px must be at least {least} for this network, got {patch_px}")
+    if geometry.object_px and patch_px < geometry.object_px:
+        raise SlidemillError(
+            f"patch_px is {patch_px}, the largest object {geometry.object_px} px wide or high; raise patch_px, or set "
+            "options.largest_px if larger objects may be missed"
+        )
 
 
 def _crop_to_logits(part: Tensor, logits: Tensor, geometry: Geometry) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from models.model_sheet import model_sheet
+from pipeline.networks.model_sheet import model_sheet
 from pipeline.networks.weights_file import load_network
 from tests.support.networks import network_with_batch_stats, randomize_statistics, write_network
 from tests.support.prediction import logits_of_the_whole, logits_of_tiles

@@ -14,6 +14,7 @@ from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import save_network
 
 CLASSES = ["background", "object"]
+PER_PIXEL = [name for name in models.available() if not models.detects_objects(name)]
 CARD = ModelCard(
     architecture="unet",
     options={},

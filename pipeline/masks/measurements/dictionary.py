@@ -253,6 +253,13 @@ DICTIONARY = [
     ),
 ]
 
+SCORE = Measurement(  # after all others, for networks that detect objects
+    column="score",
+    about="How sure the network is of its class, 0 to 1; only of networks that detect objects (`mask_rcnn`).",
+    unit="1",
+    title="Score",
+)
+
 
 def measurements(
     config: MeasurementsConfig, classes: Sequence[str], channels: Sequence[int | str]

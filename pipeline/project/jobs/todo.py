@@ -35,7 +35,7 @@ PICTURES = {
 FILES = {
     "tile": (paths.PLAN, paths.TISSUE),
     "predict": (),
-    "stitch": (paths.MASK,),
+    "stitch": (paths.MASK, paths.SCORES),
     "objects": (
         paths.OBJECTS,
         paths.ANNOTATIONS,

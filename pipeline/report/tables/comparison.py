@@ -108,7 +108,7 @@ def _card(name: str, settings: Settings) -> dict[str, Any]:
         return {}
     return {
         "architecture": card.architecture,
-        "tiling": "blended" if card.geometry.context_px is None else "exact",
+        "tiling": card.geometry.tiling,
         "parameters": card.parameters,
         "gflops_per_mpx": card.gflops_per_mpx,
         "stride_px": card.geometry.stride_px,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.base import paths
-from pipeline.masks.measurements.dictionary import measurements
+from pipeline.masks.measurements.dictionary import SCORE, measurements
 from pipeline.report.columns import columns, short_columns
 from pipeline.report.page.page_types import Column
 from pipeline.report.tables import class_summary, regions
@@ -26,7 +26,9 @@ _UNITS = {
 }
 
 
-def data_dictionary(classes: list[str], channels: list[int | str], measured: MeasurementsConfig) -> pd.DataFrame:
+def data_dictionary(
+    classes: list[str], channels: list[int | str], measured: MeasurementsConfig, *, scored: bool = False
+) -> pd.DataFrame:
     """Return a row per table and column: ``table``, ``column``, ``meaning``, ``unit`` (empty for text and counts).
 
     Parameters
@@ -37,6 +39,8 @@ def data_dictionary(classes: list[str], channels: list[int | str], measured: Mea
         Channels that the networks see; each object has intensities in each.
     measured : MeasurementsConfig
         What is measured of objects.
+    scored : bool
+        Whether a network gives its objects a score.
     """
     all_metrics = columns(classes)
     by_name = {column.name: column for column in all_metrics}
@@ -47,7 +51,7 @@ def data_dictionary(classes: list[str], channels: list[int | str], measured: Mea
         paths.ALL_REGIONS: regions.COLUMNS,
     }
     rows = [(table, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own]
-    listed = measurements(measured, classes, channels)
+    listed = measurements(measured, classes, channels) + [SCORE] * scored
     rows += [(paths.ALL_OBJECTS, name, about, "") for name, about in OF_SAMPLE.items()]
     rows += [(paths.ALL_OBJECTS, one.column, one.about, one.unit) for one in listed]
     rows += [(paths.ALL_REGIONS, *average) for average in regions.averages(listed)]

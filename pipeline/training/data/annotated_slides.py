@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import models
 from pipeline.base.arrays import Array, LazyArray, blocks
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.project.training_pairs import TrainingPair
@@ -25,6 +26,7 @@ from pipeline.slides.labels import open_labels, training_classes, warnings_of
 from pipeline.slides.slide import Slide, open_slide
 from pipeline.tiling.tissue import Tissue, find_tissue
 from pipeline.training.data.class_index import ClassIndex, index_classes
+from pipeline.training.data.object_ids import ObjectSizes, measure_ids
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,9 @@ class Annotated:
         Class map; :data:`pipeline.slides.labels.IGNORED` means not annotated.
     maps : (1 + heads, rows, columns) float array
         Weight of each pixel in the loss, and the target of each head (:mod:`pipeline.training.data.head_targets`).
+        For networks that detect objects, the last map is their ids (:mod:`pipeline.training.data.object_ids`).
+    has_ids : bool
+        Whether it is.
     appearance : dict
         Measurements of the slide before normalization.
     statistics : tuple of Statistics
@@ -70,12 +75,18 @@ class Annotated:
     white: float = 1.0
     tissue: Tissue | None = None
     in_memory: bool = True
+    has_ids: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.image.shape[1], self.image.shape[2]
+
+    @cached_property
+    def object_sizes(self) -> ObjectSizes:
+        """Sizes of the objects, if there are ids; made on first use, by reading them once."""
+        return measure_ids(LazyArray(self.shape, self.maps.dtype, lambda *key: np.asarray(self.maps[(-1, *key)])))
 
     @cached_property
     def class_index(self) -> ClassIndex:
@@ -179,6 +190,7 @@ def _open(pair: TrainingPair, weight_map: Path, memory_mb: int, config: TrainCon
             white=float(np.iinfo(dtype).max) if dtype.kind in "ui" else max(one.high for one in statistics),
             tissue=find_tissue(slide),
             in_memory=is_small,
+            has_ids=models.detects_objects(config.model.architecture),
             warnings=_warnings(pair, slide, config, memory_mb),
         )
     _check_labels(annotated, pair, config)
@@ -218,13 +230,13 @@ def _read_classes(
 
 def _open_maps(path: Path, shape: tuple[int, int], memory_mb: int, config: TrainConfig) -> Array:
     """Return the maps of an image as an array, after a look at its file."""
-    heads = len(config.model.heads.names)
+    more = len(config.model.heads.names) + models.detects_objects(config.model.architecture)
     with open_slide(path, memory_mb=memory_mb) as maps:
-        if maps.channels != 1 + heads:
+        if maps.channels != 1 + more:
             raise SlidemillError(
-                f"{path}: has {maps.channels - 1} heads, this training {heads}; run snakemake --until weigh"
+                f"{path}: has {maps.channels - 1} heads, this training {more}; run snakemake --until weigh"
             )
-        return LazyArray((1 + heads, *shape), maps.levels[0].dtype, partial(_read_maps, path, memory_mb))
+        return LazyArray((1 + more, *shape), maps.levels[0].dtype, partial(_read_maps, path, memory_mb))
 
 
 def _read_maps(path: Path, memory_mb: int, channels: slice, rows: slice, columns: slice) -> NDArray[Any]:

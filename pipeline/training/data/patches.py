@@ -23,7 +23,8 @@ from pipeline.tiling.grid import Region
 from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.intensity_augmentation import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, reach_px, resample
+from pipeline.training.data.object_ids import without_slivers
+from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, magnification, reach_px, resample
 
 Patch = tuple[Tensor, Tensor, Tensor]
 
@@ -36,6 +37,8 @@ class RandomPatches(Dataset[Patch]):
     """Augmented patches by number: image (channels, P, P) float32, target (P, P) int64, maps (1 + heads, P, P) float32.
 
     Maps are the weight of each pixel in the loss, and the targets of heads; like the image, they are interpolated.
+    For networks that detect objects, the last map is the ids of those of which at least a quarter is in the patch; the
+    nearest id is taken, as of the classes.
 
     A patch contains a random pixel of a slide, at any place in the patch. Slides have equal probability, then pixels
     that are annotated and not glass; or, for a share ``balance`` of the patches, classes, then slides with that class,
@@ -82,8 +85,16 @@ class RandomPatches(Dataset[Patch]):
             around = [*first.tolist(), *last.tolist()]
             window = Region(top=top + around[0], left=left + around[1], bottom=top + around[2], right=left + around[3])
             pixels, labels, unmoved = self._read(annotated, window, point, group)
-            moved, target = resample(np.concatenate([pixels, unmoved]), labels[0], places - first.view(2, 1, 1))
-            image, classes, maps = moved[: len(pixels)], target[None], moved[len(pixels) :]
+            smooth = len(unmoved) - annotated.has_ids
+            moved, nearest = resample(
+                np.concatenate([pixels, unmoved[:smooth]]),
+                np.concatenate([labels, unmoved[smooth:]]),
+                places - first.view(2, 1, 1),
+            )
+            image, classes = moved[: len(pixels)], nearest[:1]
+            maps = torch.cat([moved[len(pixels) :], nearest[1:].to(moved)])
+        if annotated.has_ids:
+            maps = torch.cat([maps[:-1], without_slivers(maps[-1:], annotated.object_sizes, magnification(places))])
         number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
         image, classes, maps = (flip_or_rotate(part, number).contiguous() for part in (image, classes, maps))
         return self._change_intensities(image, annotated, generator), classes[0].long(), maps.float()

@@ -7,6 +7,7 @@ the corners of a rotated patch show real neighbours, not mirrored pixels. Flips 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,31 +78,40 @@ def reach_px(config: AugmentationConfig, patch_px: int) -> int:
     return math.ceil(max(turned, half) - patch_px / 2 + config.shift_px + _RARE * config.elastic_px)
 
 
-def resample(pixels: NDArray[np.float32], classes: NDArray[np.uint8], places: Tensor) -> tuple[Tensor, Tensor]:
+def resample(pixels: NDArray[np.float32], classes: NDArray[Any], places: Tensor) -> tuple[Tensor, Tensor]:
     """Sample the pixels of a patch from a window of the slide.
 
     Parameters
     ----------
     pixels : (channels, rows, columns) float32 array
         Interpolated linearly.
-    classes : (rows, columns) uint8 array
-        The nearest is taken.
+    classes : (..., rows, columns) array
+        Classes, and perhaps ids. The nearest is taken.
     places : (2, P, P) float32 tensor
         Row and column in the window.
 
     Returns
     -------
     pixels : (channels, P, P) float32 tensor
-    classes : (P, P) uint8 tensor
+    classes : (..., P, P) tensor
     """
-    size = torch.tensor(classes.shape, dtype=torch.float32).view(2, 1, 1)
+    shape = classes.shape[-2:]
+    size = torch.tensor(shape, dtype=torch.float32).view(2, 1, 1)
     grid = (2 * (places + 0.5) / size - 1).flip(0).permute(1, 2, 0)[None]  # grid_sample takes x, y in [-1, 1]
     source = torch.from_numpy(pixels)[None]
     moved = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
     rows, columns = (
-        (axis + 0.5).floor().long().clamp(0, length - 1) for axis, length in zip(places, classes.shape, strict=True)
+        (axis + 0.5).floor().long().clamp(0, length - 1) for axis, length in zip(places, shape, strict=True)
     )
-    return moved, torch.from_numpy(classes)[rows, columns]
+    return moved, torch.from_numpy(classes)[..., rows, columns]
+
+
+def magnification(places: Tensor | None) -> float:
+    """Return the pixels of a patch per pixel of the slide, on average; 1 if nothing changes (:func:`draw_map`)."""
+    if places is None:
+        return 1.0
+    down, right = places[:, 1:, :-1] - places[:, :-1, :-1], places[:, :-1, 1:] - places[:, :-1, :-1]
+    return 1 / float((down[0] * right[1] - down[1] * right[0]).mean().abs())
 
 
 def flip_or_rotate(part: Tensor, number: int) -> Tensor:

@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import models
 from models.base.bfloat16 import Float32Layer, convert_to_bfloat16
 from models.base.folding import fold_batch_norm, noise_for
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
-from tests.support.networks import network_with_batch_stats, thin_options
+from tests.support.networks import PER_PIXEL, network_with_batch_stats, thin_options
 
 
 def exact_in(network):
@@ -20,7 +19,7 @@ def types_in(network):
     return {weight.dtype for weight in network.parameters()}
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", PER_PIXEL)
 @torch.no_grad()
 def test_every_architecture_has_nearly_the_same_logits(name):
     network = network_with_batch_stats(name, num_classes=3, **thin_options(name))

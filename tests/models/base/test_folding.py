@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import models
 from models.base.folding import fold_batch_norm
 from models.base.geometry import Geometry
-from tests.support.networks import network_with_batch_stats, randomize_statistics, thin_options
+from tests.support.networks import PER_PIXEL, network_with_batch_stats, randomize_statistics, thin_options
 
 
 def batch_norms_in(network):
@@ -22,7 +21,7 @@ def image_for(network, cells=5):
     return torch.randn(2, network.in_channels, side, side, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [*models.available(), "ensemble"])
+@pytest.mark.parametrize("name", [*PER_PIXEL, "ensemble"])
 @torch.no_grad()
 def test_logits_are_equal_and_all_normalizations_are_folded_once(name):
     network = network_with_batch_stats(name, num_classes=3, **thin_options(name)).double()

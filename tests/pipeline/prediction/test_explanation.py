@@ -13,7 +13,7 @@ from models.base.geometry import Geometry, round_up
 from models.base.interface import SegmentationModel
 from pipeline.__main__ import main
 from pipeline.base.files import read_json
-from pipeline.prediction.explanation import (
+from pipeline.prediction.explained.responses import (
     first_layer_filters,
     layers_to_show,
     occlusion_map,
@@ -22,7 +22,7 @@ from pipeline.prediction.explanation import (
     strongest_responses,
 )
 from pipeline.tiling.grid import Cut, Grid, Region
-from tests.support.networks import network_with_batch_stats, thin_options, write_network
+from tests.support.networks import PER_PIXEL, network_with_batch_stats, thin_options, write_network
 
 PATTERN = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]], np.float32)
 IDENTITY = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
@@ -177,7 +177,7 @@ def explain(folder, weights, *flags):
     return main(["explain", *slide, "--output", str(folder / "shown"), *flags])
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", PER_PIXEL)
 def test_the_layers_of_every_architecture_can_be_shown(generator, name):
     torch.manual_seed(0)
     network = models.build(name, in_channels=1, num_classes=2, options=thin_options(name)).eval()

@@ -10,18 +10,17 @@ import pytest
 import tifffile
 import torch
 
-import models
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction import forward as forward_module
 from pipeline.prediction.forward import Forward, Windows, label, logits_of, predict_image
 from pipeline.slides.intensity import measure_intensities, normalize
 from pipeline.tiling.grid import Cut, Grid
 from pipeline.tiling.mirror_padding import read_mirrored
-from tests.support.networks import has_finite_context, network_with_batch_stats, thin_options
+from tests.support.networks import PER_PIXEL, has_finite_context, network_with_batch_stats, thin_options
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole, logits_of_tiles
 
 WITH_FINITE_CONTEXT = [
-    *((name, thin_options(name) | {"width": 2}) for name in models.available() if has_finite_context(name)),
+    *((name, thin_options(name) | {"width": 2}) for name in PER_PIXEL if has_finite_context(name)),
     ("unet", {"width": 4, "padding": "same"}),
     ("unet", {"width": 4, "padding": "valid"}),
     ("unet", {"width": 4, "depth": 2, "padding": "same", "normalization": "none"}),

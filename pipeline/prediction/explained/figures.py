@@ -44,7 +44,7 @@ def occlusion_figure(
     window : (channels, rows, columns) float32 array
         Normalized.
     falls : (rows, columns) float32 array
-        Result of :func:`pipeline.prediction.explanation.occlusion_map`.
+        Result of :func:`pipeline.prediction.explained.responses.occlusion_map`.
     place : Region
         In pixels of the window.
     """

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
-from pipeline.prediction.explanation import (
+from pipeline.prediction.explained.figures import Row, occlusion_figure, response_figure
+from pipeline.prediction.explained.responses import (
     Response,
     layers_to_show,
     occlusion_map,
@@ -22,7 +23,6 @@ from pipeline.prediction.explanation import (
     responses,
     strongest_responses,
 )
-from pipeline.prediction.explanation_figures import Row, occlusion_figure, response_figure
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import Slide
 from pipeline.tiling.grid import Cut, Region

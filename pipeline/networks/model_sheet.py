@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 import models
 from models.base.cost import bytes_per_px, count_parameters, gflops_per_mpx
-from models.base.geometry import Geometry
+from models.base.geometry import Geometry, Tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,9 @@ class Sheet:
     paper: str
 
     @property
-    def tiling(self) -> Literal["exact", "blended"]:
-        """Whether tiles equal one pass over the slide, or are blended."""
-        return "blended" if self.geometry.context_px is None else "exact"
+    def tiling(self) -> Tiling:
+        """How tiles are joined."""
+        return self.geometry.tiling
 
 
 def model_sheet(
