@@ -23,13 +23,17 @@ _RANKED = [
     "parameters",
 ]
 
+_OBJECTS = ["objects_f1_50", "objects_f1_70", "objects_ap_50", "adapted_rand_error"]
+
 
 def show(project: Path) -> None:
     """Print the table of the samples, then the places."""
     table = pd.read_csv(project / "results" / "metrics-all.csv")
     scores = [name for name in table.columns if name.startswith("dice_") and name != "dice_pooled"]
-    shown = ["sample", "model", "status", "foreground_dice", *scores, "objects_f1_50", "adapted_rand_error", "flags"]
+    shown = ["sample", "model", "status", "foreground_dice", *scores, *_OBJECTS, "flags"]
     print("\n" + table[shown].to_string(index=False, float_format="%.4f", na_rep=""))
+    means = table.groupby("model")[[*scores, *_OBJECTS]].mean().reset_index()
+    print("\nmean of all samples\n" + means.to_string(index=False, float_format="%.4f", na_rep=""))
     ranking = pd.read_csv(project / "results" / "comparison.csv")
     if len(ranking) > 1:
         print("\n" + ranking[_RANKED].to_string(index=False, float_format="%.4f", na_rep=""))
