@@ -32,7 +32,7 @@ def show(project: Path) -> None:
     scores = [name for name in table.columns if name.startswith("dice_") and name != "dice_pooled"]
     shown = ["sample", "model", "status", "foreground_dice", *scores, *_OBJECTS, "flags"]
     print("\n" + table[shown].to_string(index=False, float_format="%.4f", na_rep=""))
-    means = table.groupby("model")[[*scores, *_OBJECTS]].mean().reset_index()
+    means = table.groupby("model")[["foreground_dice", *scores, *_OBJECTS]].mean().reset_index()
     print("\nmean of all samples\n" + means.to_string(index=False, float_format="%.4f", na_rep=""))
     ranking = pd.read_csv(project / "results" / "comparison.csv")
     if len(ranking) > 1:
