@@ -24,7 +24,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, masks_to_boxes
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from models.base.detection import Detection, DetectionModel, detection_of
+from models.base.detection import Detection, detection_of
+from models.base.detector import DetectionModel
 from models.layers.backbones import ResNet, load_all
 from models.layers.blocks import check_at_least_one, check_choice
 

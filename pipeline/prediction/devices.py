@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.heads import values_of
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import outside_the_heap

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from models.base.bfloat16 import convert_to_bfloat16
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.folding import fold_batch_norm
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlideError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError

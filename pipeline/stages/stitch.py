@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
@@ -120,6 +119,6 @@ def _write_scores(path: Path, scores: NDArray[np.float32] | None) -> list[Path]:
     if scores is None:
         return []
     with replacing(path) as temporary:
-        table = pd.DataFrame({"id": np.arange(1, len(scores) + 1), "score": scores})
-        table.to_csv(temporary, index=False, float_format="%.4f")
+        rows = np.column_stack([np.arange(1, len(scores) + 1), scores])
+        np.savetxt(temporary, rows, fmt=["%d", "%.4f"], delimiter=",", header="id,score", comments="")
     return [path]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256, write_json

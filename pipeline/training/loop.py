@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import replacing

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from models.base.detection import DetectionModel
+from models.base.detector import DetectionModel
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
 from pipeline.base.errors import SlidemillError

@@ -7,7 +7,8 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from models.base.detection import Detection, DetectionModel, detection_of
+from models.base.detection import Detection, detection_of
+from models.base.detector import DetectionModel
 
 
 def planted_discs(rows: int, columns: int, *, pitch: int = 24, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base.detection import Detection, DetectionModel
+from models.base.detection import Detection
+from models.base.detector import DetectionModel
 from models.base.geometry import round_up
 from pipeline.prediction.detections.merge import SAME_IOU, mask_iou, merged
 from pipeline.prediction.detections.windows import contributed, detect

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base.detection import Detection, DetectionModel, paint_logits
+from models.base.detection import Detection, paint_logits
+from models.base.detector import DetectionModel
 from pipeline.base.arrays import bands
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.forward import Windows, to_device
