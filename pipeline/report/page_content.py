@@ -33,7 +33,7 @@ _ADVICE = {
     "writing_share": "writing: put the project on a local disk, or keep no probabilities",
 }
 _MOST_ROWS = 500  # of a table of regions
-_TEXTS = {"way", "used", "model", "other", "measure", "class", "region", "other_region"}
+_TEXTS = {"way", "settings", "used", "model", "other", "measure", "class", "region", "other_region"}
 _TEXTS |= {"architecture", "tiling", "paper"}
 _COUNTS = {"rank", "samples", "groups", "failed", "parameters", "gflops_per_mpx", "stride_px", "context_px"}
 
