@@ -28,6 +28,7 @@ KEYS = {
             "compared_px",
             "probabilities",
             "heads",
+            "objects",
             "weights_sha256",
             "device",
             "devices",
