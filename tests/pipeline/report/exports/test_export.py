@@ -50,7 +50,15 @@ MEASURED = {
     "tile": {"pixels": 10_000, "slide_sha256": "", "appearance": {}},
     "predict": {
         **{"uncertain": 0.1, "tile_mismatch": None, "weights_sha256": "", "device": "cpu", "precision": "float32"},
-        **{"pixels": 10_000, "wall_s": 1.0, "differing_px": 0, "compared_px": 0},
+        **{
+            "pixels": 10_000,
+            "wall_s": 1.0,
+            "network_s": 0.8,
+            "reading_s": 0.1,
+            "writing_s": 0.1,
+            "differing_px": 0,
+            "compared_px": 0,
+        },
     },
     "stitch": {"mask_sha256": ""},
 }
