@@ -46,15 +46,18 @@ def unused_files(settings: Settings, samples: Samples, training_images: Collecti
 
 
 def _no_slides(folder: Path, samples: Samples) -> Iterator[str]:
-    parts = {part for sample in samples.values() for part in parts_of(Path(sample.slide))}
-    names = []
-    for relative, _, reason in visible_files(folder, "", follow_links=False):
-        path = folder / relative
-        if path in parts or reason or not parts.isdisjoint(path.parents):
-            continue
-        if sample_id(relative, (*SUFFIXES, DICOM, *TO_CONVERT)) is None and not is_dicom_folder(path):
-            names.append(relative)
+    files = visible_files(folder, "", follow_links=False)
+    known = (*SUFFIXES, DICOM, *TO_CONVERT)
+    names = [name for name, _, reason in files if not reason and sample_id(name, known) is None]
+    if names:
+        parts = {part for sample in samples.values() for part in parts_of(Path(sample.slide))}
+        names = [name for name in names if not _is_of_a_slide(folder / name, parts)]
     yield from _by_suffix(folder, names, "no format of slides")
+
+
+def _is_of_a_slide(path: Path, parts: set[Path]) -> bool:
+    """Return whether a path is a part of a slide, lies in one, or is a DICOM slide."""
+    return path in parts or not parts.isdisjoint(path.parents) or is_dicom_folder(path)
 
 
 def _no_outlines(folder: Path) -> Iterator[str]:
