@@ -1,8 +1,9 @@
 """Time and memory of ``snakemake -n`` for many finished samples and one new one, then of the run that makes it.
 
 Once in batches of a folder of 100, once in batches of one, as from a slide a day for years. The finished samples have
-ledgers and empty files, as a run would have left them; the new one is a real field of 256 x 256 px. Of the run,
-``stages_s`` is the time of the jobs that made the new slide, ``rest_s`` that of everything else.
+ledgers and empty files (of tables of objects the header, which the report reads), as a run would have left them; the
+new one is a real field of 256 x 256 px. Of the run, ``stages_s`` is the time of the jobs that made the new slide,
+``rest_s`` that of everything else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import tifffile
 import yaml
 
+from pipeline.base import paths
 from pipeline.project.jobs.expected import STAGES, Expected
 from pipeline.project.jobs.ledger import Entry, write_ledger
 from pipeline.project.jobs.run import Run
@@ -90,7 +92,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for of_batch in (SLIDES_OF_A_FOLDER, 1):
             project = (known.folder or Path(scratch)).resolve() / f"{of_batch}"
-            lay_out(project, known.samples, of_batch)
+            project.mkdir(parents=True)
+            header = project / "no-objects.csv"
+            header.write_text("id,class\n", encoding="utf-8")
+            lay_out(project, known.samples, of_batch, contents={paths.OBJECTS: header})
             bench(project, known.samples, of_batch)
 
 
