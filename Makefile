@@ -83,7 +83,7 @@ docs: $(VENV)/dev ## write the generated pages, the schema and the picture of au
 	python docs/augmentation.py
 
 bench: $(VENV)/dev ## measure; prints one JSON line per figure
-	@for figure in weight_map steps predict path sliding_window stitch random_field large_slide memory training boundary planning report plate fuzz; do python -m tests.benchmarks.$$figure || exit 1; done
+	@for figure in weight_map steps predict path sliding_window stitch random_field large_slide memory training boundary touching planning report plate fuzz; do python -m tests.benchmarks.$$figure || exit 1; done
 
 bench-gpu: $(VENV)/dev ## measure on a GPU in about 6 minutes; on the processor with small sizes
 	@python -m tests.benchmarks.gpu

@@ -139,8 +139,19 @@ def fresh_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def run_example(folder: Path, example: str, changes: dict[str, object], shown: list[str]) -> dict[str, float]:
-    """Run an example with changes to its ``unet``; return its training steps and the means of some metrics."""
+def run_example(
+    folder: Path,
+    example: str,
+    changes: dict[str, object],
+    shown: list[str],
+    *,
+    masks: dict[str, object] | None = None,
+    cores: int = THREADS,
+) -> dict[str, float]:
+    """Run an example with changes to its ``unet``; return its training steps and the means of some metrics.
+
+    ``masks`` replaces that part of its configuration. A folder that has the example goes on from there.
+    """
     project = folder / example
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SLIDEMILL_DATA": str(DATA)}
     lay_out = ROOT / "config" / "examples" / "lay_out.py"
@@ -148,8 +159,9 @@ def run_example(folder: Path, example: str, changes: dict[str, object], shown: l
     settings = project / "config" / "config.yaml"
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
     content["models"]["unet"] |= changes
+    content |= {"masks": masks} if masks else {}
     settings.write_text(yaml.safe_dump(content), encoding="utf-8")
-    snakemake = [shutil.which("snakemake"), "--cores", str(THREADS), "--quiet", "all"]
+    snakemake = [shutil.which("snakemake"), "--cores", str(cores), "--quiet", "all"]
     subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
     history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
     means = pd.read_csv(project / "results" / "metrics-all.csv")[shown].mean().to_dict()
