@@ -1,4 +1,4 @@
-"""Find a learning rate for one network of the project, before it is trained."""
+"""Find the range of usable learning rates of one network of the project, before it is trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.runtime.job_limits import cores
 from pipeline.settings.schema import read_settings
 from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.training.data.batches import training_batches
-from pipeline.training.lr_range import smooth, suggest, try_rates
+from pipeline.training.lr_range import smooth, try_rates, usable_range
 from pipeline.training.prepare import prepare_training
 from pipeline.training.processes import start_fabric
 from pipeline.training.step import Learner
@@ -38,7 +38,7 @@ def run(
     steps: int = 100,
     threads: int = cores(),
 ) -> None:
-    """Print a learning rate; run it in the project folder, after `snakemake --cores 8 --until weigh`.
+    """Print a range of learning rates; run it in the project folder, after `snakemake --cores 8 --until weigh`.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def run(
     tried = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses, "smoothed": smooth(losses)})
     with replacing(output / f"{model}.csv") as temporary:
         tried.to_csv(temporary, index=False)
-    best = suggest(rates, losses)
-    write_text(output / f"{model}.svg", range_test(tried, best))
-    print(f"learning_rate: {best:.2g}")
+    lowest, highest = usable_range(rates, losses)
+    write_text(output / f"{model}.svg", range_test(tried, lowest, highest))
+    print(f"learning_rate: {lowest:.2g} to {highest:.2g}")
     log.info("%s and %s.svg show the test", output / f"{model}.csv", model)

@@ -87,12 +87,12 @@ def confusion(table: pd.DataFrame, classes: list[str]) -> str:
     return _svg(figure, many[0], empty=not models, legend=False)
 
 
-def range_test(tried: pd.DataFrame, suggested: float) -> str:
-    """Draw loss and smoothed loss over the learning rates that were tried, and the suggested one."""
+def range_test(tried: pd.DataFrame, lowest: float, highest: float) -> str:
+    """Draw loss and smoothed loss over the learning rates that were tried, and the range of usable ones."""
     figure, axes = _figure()
     axes.plot(tried["learning_rate"], tried["loss"], color=_colour(0), alpha=0.4, label="loss of a step")
     axes.plot(tried["learning_rate"], tried["smoothed"], color=_colour(0), label="smoothed")
-    axes.axvline(suggested, color=_colour(1), label=f"suggested: {suggested:.2g}")
+    axes.axvspan(lowest, highest, color=_colour(1), alpha=0.3, label=f"usable: {lowest:.2g} to {highest:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     return _svg(figure, axes, empty=False)
 

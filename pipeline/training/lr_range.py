@@ -17,6 +17,7 @@ from pipeline.training.step import Learner, NotFiniteError
 
 _EXPLODED = 4.0  # times the lowest loss
 _MEMORY = 0.9  # of the smoothed loss, per step
+_MARGIN = 3.0
 
 
 def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence[float]) -> list[float]:
@@ -49,8 +50,11 @@ def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
     return np.array(means)
 
 
-def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the learning rate at which the smoothed loss falls fastest on a logarithmic axis, before its minimum.
+def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest learning rate that a training may well have.
+
+    The lowest is the one at which the smoothed loss falls fastest on a logarithmic axis; the highest a third of the one
+    at which it is lowest, since a rate that holds for some steps may diverge in many.
 
     Raises
     ------
@@ -62,4 +66,5 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     if lowest < 2:
         raise SlidemillError("the loss never falls; are the labels those of the images?")
     slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
-    return float(rates[int(slopes.argmin())])
+    steepest = float(rates[int(slopes.argmin())])
+    return steepest, max(steepest, rates[lowest] / _MARGIN)

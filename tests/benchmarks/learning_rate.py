@@ -1,7 +1,7 @@
 """The default learning rate on five kinds of images: ``python -m tests.benchmarks.learning_rate 100 3``.
 
 For each set, optimizer and rate: the foreground Dice on the held-back images after some steps (100), as mean and spread
-over seeds (3). And what ``find-lr`` says: the rate at which the loss falls fastest, and where it is lowest.
+over seeds (3). And the range that ``find-lr`` prints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 from pipeline.commands import find_lr
 from pipeline.networks.model_card import card_path, read_card
 from pipeline.settings.schema import Settings
-from pipeline.training.lr_range import suggest
+from pipeline.training.lr_range import usable_range
 from tests.benchmarks.common import THREADS, fresh_folder, run_training, say, say_machine
 from tests.support.paths import DATA
 
@@ -53,8 +53,8 @@ def main(steps: int = 100, seeds: int = 3, *names: str) -> None:
     for name in names or SETS:
         with fresh_folder() as folder:
             lay_out(name, folder)
-            fastest, lowest = range_test(name, folder)
-            say("find-lr", set=name, fastest=fastest, lowest=lowest)
+            lowest, highest = range_test(name, folder)
+            say("find-lr", set=name, lowest=lowest, highest=highest)
             for rate in RATES:
                 scores = [score(name, folder, rate, steps, seed) for seed in range(seeds)]
                 spread = statistics.stdev(scores) if seeds > 1 else None
@@ -104,14 +104,13 @@ def score(name: str, folder: Path, rate: float, steps: int, seed: int) -> float:
 
 
 def range_test(name: str, folder: Path) -> tuple[float, float]:
-    """Return the learning rate at which the loss falls fastest, and that at which it is lowest."""
+    """Return the range that ``find-lr`` prints."""
     chosen = settings(name, max_steps=1)
     run_training(folder, chosen, folder / "images", folder / "labels")  # for its weight maps
     (folder / "config.yaml").write_text(yaml.safe_dump(chosen.model_dump(mode="json")), encoding="utf-8")
     find_lr.run(model="unet", settings=Path("config.yaml"), threads=THREADS)
     tried = pd.read_csv("results/find-lr/unet.csv")
-    rates = tried["learning_rate"].tolist()
-    return suggest(rates, tried["loss"].tolist()), rates[int(tried["smoothed"].argmin())]
+    return usable_range(tried["learning_rate"].tolist(), tried["loss"].tolist())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The range test suggests a rate at which the loss falls, and ends where it explodes."""
+"""The range test ends where the loss explodes; usable are rates from where the loss falls to below its minimum."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.base.errors import SlidemillError
-from pipeline.training.lr_range import smooth, suggest, try_rates
+from pipeline.training.lr_range import smooth, try_rates, usable_range
 from pipeline.training.step import NotFiniteError
 from tests.support.training import NETWORK, Project
 
@@ -39,20 +39,22 @@ def test_the_running_mean_by_hand():
     np.testing.assert_allclose(smooth([1.0, 2.0]), [1.0, (0.9 * 0.1 + 0.1 * 2) / 0.19])
 
 
-def test_the_suggestion_is_where_the_loss_falls_fastest():
+def test_usable_rates_are_from_the_steepest_fall_to_a_third_of_the_lowest_loss():
     """A slope at 1e-3 (a little later once smoothed), the lowest loss at 1e-1, an explosion after it."""
     rates = np.geomspace(1e-6, 1, 200)
     losses = 1 / (1 + (rates / 1e-3) ** 2) + 5 * (rates > 0.1)
-    assert 1e-3 < suggest(rates, losses) < 5e-3
+    lowest, highest = usable_range(rates, losses)
+    assert 1e-3 < lowest < 5e-3
+    assert highest == pytest.approx(0.1 / 3, rel=0.07)  # a step of the rates
 
 
 def test_a_loss_that_never_falls_is_an_error():
     with pytest.raises(SlidemillError, match="the loss never falls"):
-        suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
+        usable_range([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_rate_and_draws_the_test(in_folder, capsys):
+def test_the_command_prints_the_rates_and_draws_the_test(in_folder, capsys):
     maps = in_folder / Project(in_folder).weight_maps
     maps.rename(in_folder / "moved")
     content = {"training": {"images": "images", "labels": "labels"}, "models": {"unet": NETWORK.model_dump()}}
@@ -62,8 +64,8 @@ def test_the_command_prints_a_rate_and_draws_the_test(in_folder, capsys):
     assert "no weight map of a; run snakemake" in capsys.readouterr().err.splitlines()[-1]
     (in_folder / "moved").rename(maps)
     assert main(words) == 0
-    suggested = float(capsys.readouterr().out.removeprefix("learning_rate: "))
-    assert 1e-6 <= suggested <= 1
+    lowest, highest = map(float, capsys.readouterr().out.removeprefix("learning_rate: ").split(" to "))
+    assert 1e-6 <= lowest <= highest <= 1
     table = pd.read_csv(in_folder / "results" / "find-lr" / "unet.csv")
     assert list(table) == ["learning_rate", "loss", "smoothed"]
     assert (in_folder / "results" / "find-lr" / "unet.svg").read_text().startswith("<?xml")
