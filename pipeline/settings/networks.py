@@ -274,7 +274,8 @@ class ModelConfig(Section):
     patience: int | None = Field(
         None,
         ge=1,
-        description="Training ends after this number of validations without a better foreground Dice; null: never.",
+        description="Training ends after this number of validations without a better foreground Dice, and keeps the "
+        "network of the best one. null: never; the network of the end is kept.",
     )
     validate_every: int = Field(
         50,

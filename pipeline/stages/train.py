@@ -154,8 +154,8 @@ def _learn(
     origin: dict[str, Any],
 ) -> None:
     """Train, then write the network with its card and its history into the folder ``kept``, as a whole."""
-    best = train_network(task, devices)
-    log.info("best after %d steps: foreground Dice %.4f on the held-back images", best["step"], best[HEADLINE])
+    row = train_network(task, devices)
+    log.info("kept after %d steps: foreground Dice %.4f on the held-back images", row["step"], row[HEADLINE])
     shutil.rmtree(kept, ignore_errors=True)  # if it is incomplete
     with replacing(kept) as folder:
         folder.mkdir()
@@ -164,7 +164,7 @@ def _learn(
             task.network,
             classes=task.classes,
             pixel_size_um=pixel_size_um,
-            metrics=best,
+            metrics=row,
             validation=[annotated.name for annotated in task.validation],
             described={
                 "appearance": [one.appearance for one in (*task.training, *task.validation)],

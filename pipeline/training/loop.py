@@ -1,8 +1,8 @@
 """The training loop.
 
 Patches go in, a trained network and its history come out. Training ends after a number of steps or a time, whichever
-comes first, and keeps the weights that scored best on the held-back images. An interrupted training continues from its
-last validation.
+comes first, and keeps the weights of its end, averaged over its last steps; with `patience`, those that scored best on
+the held-back images. An interrupted training continues from its last validation.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Task:
 
 
 def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
-    """Train the network of ``task`` in place; it ends with its best weights, in evaluation mode, on the CPU.
+    """Train the network of ``task`` in place; it ends with the weights to keep, in evaluation mode, on the CPU.
 
     The state of the training stays in ``task.folder``, so that a finished training can go on to higher limits.
 
@@ -93,7 +93,7 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     Returns
     -------
     dict
-        The row of the history that belongs to the best weights: step, elapsed_s, learning_rate, loss, ``loss_PART`` of
+        The row of the history that belongs to these weights: step, elapsed_s, learning_rate, loss, ``loss_PART`` of
         each head or part, waiting, steps_per_s, and Dice on the held-back images per class, as ``dice_mean`` and as
         ``foreground_dice``.
 
@@ -115,7 +115,7 @@ def train_network(task: Task, devices: list[torch.device]) -> HistoryRow:
     state = read_state(task.folder / STATE, task.identity)
     if state is None or state.chosen is None:
         raise SlidemillError("no validation gave a Dice; are the held-back label images empty?")
-    task.network.cpu().load_state_dict(state.tensors["best"])
+    task.network.cpu().load_state_dict(state.tensors["kept"])
     task.network.eval()
     return state.chosen
 
@@ -207,7 +207,7 @@ class _Validator:
         with self._learner.autocast():
             scores, picture = validate(self._learner.validated, self._task.validation, self._task.classes)
         row |= scores
-        self._state.record(self._learner.validated, row, last=bool(self._task.config.folds))
+        self._state.record(self._learner.validated, row, only_better=self._task.config.patience is not None)
         self._state.elapsed_s = self._clock.elapsed_s()
         self._learner.save(self._state)
         write_state(self._task.folder / STATE, self._task.identity, self._state)

@@ -1,8 +1,8 @@
 """The state of a training on disk, from which an interrupted training continues.
 
-One safetensors file, replaced as a whole: tensors of the network, the optimizer, the average and the best network so
-far, and JSON in its metadata. Nothing is pickled. No state of random numbers is needed: patches and dropout follow from
-the seed and the number of the step alone.
+One safetensors file, replaced as a whole: tensors of the network, the optimizer, the average and the network to keep
+so far, and JSON in its metadata. Nothing is pickled. No state of random numbers is needed: patches and dropout follow
+from the seed and the number of the step alone.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _PROGRESS = ("limits", "step", "elapsed_s", "history", "chosen", "scaler")
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Progress of a training, and its tensors by part (``network``, ``optimizer``, ``average``, ``best``) and name.
+    """Progress of a training, and its tensors by part (``network``, ``optimizer``, ``average``, ``kept``) and name.
 
     ``limits`` are those of steps, seconds and patience under which it got here. ``elapsed_s`` includes interrupted
-    runs. ``chosen`` is the row of the best network. ``scaler`` is the state of the loss scaling of float16.
+    runs. ``chosen`` is the row of the kept network. ``scaler`` is the state of the loss scaling of float16.
     """
 
     limits: list[float] = field(default_factory=list)
@@ -48,17 +48,17 @@ class TrainingState:
     scaler: dict[str, float] = field(default_factory=dict)
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def record(self, network: nn.Module, row: HistoryRow, *, last: bool) -> None:
-        """Add a row to the history, and keep the network if its foreground Dice is higher than the best before it.
+    def record(self, network: nn.Module, row: HistoryRow, *, only_better: bool) -> None:
+        """Add a row to the history, and keep the network.
 
-        Without a score, as of images that have no foreground and are given none, the latest network is kept. With
-        ``last``, the network is kept whatever its score: in cross-validation, the held-back images choose nothing.
+        With ``only_better`` it is kept only if its foreground Dice is higher than that of the kept one, or unknown, as
+        of images that have no foreground and are given none.
         """
         self.history.append(row)
         best = -math.inf if self.chosen is None else self.chosen[HEADLINE]
-        if last or math.isnan(row[HEADLINE]) or row[HEADLINE] > best:
+        if not only_better or math.isnan(row[HEADLINE]) or row[HEADLINE] > best:
             self.chosen = row
-            self.tensors["best"] = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            self.tensors["kept"] = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
     def validations_since_best(self) -> int:
         """Return the number of validations after the best one."""

@@ -73,22 +73,22 @@ def test_the_card_of_all_folds_has_the_mean_and_spread_of_their_dice():
     assert metrics == pytest.approx({"foreground_dice": 0.5, "sd_foreground_dice": np.nan}, nan_ok=True)
 
 
-@pytest.mark.parametrize(("last", "kept"), [(False, 1), (True, 2)])
-def test_the_held_back_images_of_a_fold_choose_no_weights(last, kept):
+@pytest.mark.parametrize(("only_better", "kept"), [(True, 1), (False, 2)])
+def test_the_held_back_images_choose_weights_only_where_they_are_asked_to(only_better, kept):
     network = network_with_batch_stats(width=2, depth=1)
     weight, state = next(network.parameters()), TrainingState()
     for step, dice in ((1, 0.9), (2, 0.1)):
         torch.nn.init.constant_(weight, step)
-        state.record(network, {"step": step, "foreground_dice": dice}, last=last)
+        state.record(network, {"step": step, "foreground_dice": dice}, only_better=only_better)
     assert state.chosen["step"] == kept
-    assert (next(iter(state.tensors["best"].values())) == kept).all()
+    assert (next(iter(state.tensors["kept"].values())) == kept).all()
 
 
 @pytest.mark.parametrize(("scores", "kept"), [([0.2, 0.2, 0.1], 1), ([0.0, np.nan, 0.0], 2), ([np.nan] * 3, 3)])
 def test_the_foreground_chooses_the_weights_and_without_one_the_last_are_kept(scores, kept):
     network, state = network_with_batch_stats(width=2, depth=1), TrainingState()
     for step, score in enumerate(scores, start=1):
-        state.record(network, {"step": step, "foreground_dice": score, "dice_mean": step / 10}, last=False)
+        state.record(network, {"step": step, "foreground_dice": score, "dice_mean": step / 10}, only_better=True)
     assert state.chosen["step"] == kept
 
 
