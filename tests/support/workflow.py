@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,21 @@ FINISHED = {
 
 @dataclass(frozen=True)
 class Project:
-    """A project folder, and what a user does with it; ``prefix`` is put before every command."""
+    """A project folder, and what a user does with it.
+
+    ``prefix`` is put before every command; ``python`` runs Snakemake and the jobs: the real one, or tests.support.warm.
+    """
 
     folder: Path
     prefix: tuple[str, ...] = ()
+    python: str = sys.executable
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the workflow."""
-        command = [*self.prefix, sys.executable, "-m", "snakemake", "--cores", "2"]
+        command = [*self.prefix, self.python, "-m", "snakemake", "--cores", "2"]
         command += ["--directory", str(self.folder), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = os.environ | {"PATH": f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     def run(self, *arguments: str) -> str:
         """Run the workflow to its good end; return the messages."""
@@ -96,7 +102,7 @@ class Project:
     def copy_to(self, folder: Path) -> Project:
         """Copy the project with the times of its files."""
         shutil.copytree(self.folder, folder)
-        return Project(folder)
+        return replace(self, folder=folder)
 
 
 def make_project(folder: Path) -> Project:

@@ -1,10 +1,11 @@
 """One bad slide costs one slide: the others finish, and the report says what failed, why, and what to do.
 
-The run is made with no more rights than the modes of the files give, as a user's is.
+The runs with bad slides have no more rights than the modes of the files give, as those of a user.
 """
 
 import shlex
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ def project(tmp_path_factory):
     write_network(made.folder / "network", in_channels=2, width=2, depth=2)
     made.configure(image={"channels": [0, 1]})
     return made
+
+
+@pytest.fixture(scope="module")
+def with_rights(project, python):
+    """The same project, for runs without bad slides."""
+    return replace(project, prefix=(), python=python)
 
 
 @pytest.fixture(scope="module")
@@ -153,21 +160,21 @@ def test_without_the_bad_ones_the_run_succeeds_and_records_where_every_mask_come
         ({"classes": ["background", "nucleus"]}, ".checkpoint: its classes are ['background', 'object'], those of the"),
     ],
 )
-def test_a_wrong_configuration_stops_before_the_first_job_with_one_line(project, settings, message):
-    project.configure(**settings)
-    done = project.snakemake()
+def test_a_wrong_configuration_stops_before_the_first_job_with_one_line(with_rights, settings, message):
+    with_rights.configure(**settings)
+    done = with_rights.snakemake()
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
-def late(project, micrograph):
+def late(with_rights, micrograph):
     """The project with one new slide in place of all others."""
-    for path in (project.folder / "data" / "slides").rglob("*.tif"):
+    for path in (with_rights.folder / "data" / "slides").rglob("*.tif"):
         path.unlink()
-    project.drop("slides/late.tif", micrograph)
-    return project
+    with_rights.drop("slides/late.tif", micrograph)
+    return with_rights
 
 
 def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(late, micrograph):

@@ -20,9 +20,9 @@ def configure(project, **settings):
 
 
 @pytest.fixture(scope="module")
-def folded(tmp_path_factory) -> Project:
+def folded(tmp_path_factory, python) -> Project:
     """A finished run of a model in two folds, sparsely annotated; its slide is also a training image, to compare."""
-    project, generator = Project(tmp_path_factory.mktemp("folded")), np.random.default_rng(0)
+    project, generator = Project(tmp_path_factory.mktemp("folded"), python=python), np.random.default_rng(0)
     for name in GROUPS:
         labels = np.zeros((48, 56), np.uint8)
         labels[8:20, 8:24], labels[30:40, 20:50], labels[:, 46:] = 1, 2, UNKNOWN

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ STAGES = {"tile": 1, "predict": 1, "stitch": 1, "objects": 1}
 
 
 @pytest.fixture(scope="module")
-def project(finished, tmp_path_factory) -> Project:
-    return finished.copy_to(tmp_path_factory.mktemp("incremental") / "project")
+def project(finished, tmp_path_factory, python) -> Project:
+    return replace(finished.copy_to(tmp_path_factory.mktemp("incremental") / "project"), python=python)
 
 
 def labels_of(pixels):
@@ -53,7 +54,8 @@ def test_a_finished_project_has_nothing_to_do(project):
     config.write_text("# a comment\n" + before)
     assert project.planned() == {}
     config.write_text(before)
-    assert "Nothing to be done" in project.snakemake("--dry-run").stdout + project.snakemake("--dry-run").stderr
+    done = project.snakemake("--dry-run")
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_another_patch_version_is_nothing(project, tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ SMALL = {"options": {"width": 2, "depth": 2}, "max_steps": 1}
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory):
+def planned(tmp_path_factory, python):
     """Everything that a dry run prints for a project that needs all rules."""
-    project = Project(tmp_path_factory.mktemp("rules"))
+    project = Project(tmp_path_factory.mktemp("rules"), python=python)
     for name in "ab":
         for kind in ("training/images", "training/labels", "slides/-it's", "references/-it's"):
             project.drop(f"{kind}/{name}.tif", np.zeros((40, 40), np.uint8))
