@@ -17,16 +17,23 @@ from tests.support.killing import (
 )
 
 
-def test_a_job_that_outlives_its_killed_run_does_not_disturb_the_next_one(project, expected):
+def test_a_job_that_outlives_its_killed_run_and_a_second_run_do_not_disturb_the_next_one(project, expected, tmp_path):
+    """The second run is refused, since it would write the same files."""
     replace_slides(project, "alone")
-    run = start(project)
-    wait_for(project, run, "predict")
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    assert "predict" in stages(run)
-    assert "the last run was killed; its lock is removed" in finish(project)
+    killed = start(project)
+    wait_for(project, killed, "predict")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert "predict" in stages(killed)
+    following = start(project)
+    wait_for(project, following, "predict")
+    second = start(project, log=tmp_path / "second.log")
+    assert second.wait() != 0
+    assert "wait until it has ended" in (tmp_path / "second.log").read_text()
+    assert following.wait() == 0, messages(project)
+    assert "the last run was killed; its lock is removed" in messages(project)
     assert results(project) == expected
-    while processes(run):
+    while processes(killed):
         time.sleep(0.1)
     check_complete(project)
 
@@ -50,15 +57,4 @@ def test_the_row_of_a_job_that_is_killed_each_time_says_so_and_names_its_log(pro
     assert f"failed: alone at predict: {row['error']} ({row['log']})" in messages(project)
     assert ": slidemill predict --model" in log.read_text()
     finish(project)
-    assert results(project) == expected
-
-
-def test_a_second_run_at_the_same_time_is_refused(project, expected, tmp_path):
-    replace_slides(project, "alone")
-    first = start(project)
-    wait_for(project, first, "tile")
-    second = start(project, log=tmp_path / "second.log")
-    assert second.wait() != 0
-    assert "wait until it has ended" in (tmp_path / "second.log").read_text()
-    assert first.wait() == 0, messages(project)
     assert results(project) == expected
