@@ -125,32 +125,33 @@ class Project:
     def config(self, stage: str) -> str:
         return stage_config(self.settings, stage, "unet")
 
+    def _words(self, name: str, devices: int) -> list[str]:
+        counts = [f"--threads={devices}", f"--devices={devices}", "--memory-mb=100"]
+        words = ["train", f"--model={name}", *FOLDERS, f"--weight-maps={self.weight_maps}", *counts]
+        return [*words, "--config", self.config("train")]
+
     def start(self, name: str, devices: int = 1) -> subprocess.Popen[str]:
-        """Start the training of a network of this name."""
-        command = [sys.executable, "-m", "pipeline", "train", "--model", name, *FOLDERS]
-        command += [f"--weight-maps={self.weight_maps}", "--threads=2", f"--devices={devices}", "--memory-mb=100"]
+        """Start the training of a network of this name in a process, which starts one for each further device."""
         return subprocess.Popen(
-            [*command, "--config", self.config("train")],
+            [sys.executable, "-m", "pipeline", *self._words(name, devices)],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def train_here(self, name: str) -> None:
+    def train(self, name: str) -> None:
         """Train to the end in this process."""
-        flags = [f"--weight-maps={self.weight_maps}", "--threads=1", "--devices=1", "--memory-mb=100"]
         with contextlib.chdir(self.folder):
-            assert main(["train", f"--model={name}", *FOLDERS, *flags, "--config", self.config("train")]) == 0
+            assert main(self._words(name, devices=1)) == 0
         assert self.path(name, paths.NETWORK).exists()
 
-    def train(self, name: str, devices: int = 1) -> str:
-        """Train to the end; return the log."""
-        with self.start(name, devices) as job:
+    def train_on_two(self, name: str) -> None:
+        """Train to the end on two devices."""
+        with self.start(name, devices=2) as job:
             _, log = job.communicate()
         assert job.returncode == 0, log
         assert self.path(name, paths.NETWORK).exists(), log
-        return log
 
     def path(self, name: str, pattern: str) -> Path:
         """Return the path of a file of a network, such as ``paths.HISTORY``."""

@@ -27,7 +27,7 @@ def project(tmp_path_factory) -> Project:
     return made
 
 
-def test_a_killed_training_continues_to_the_same_weights(project):
+def test_a_killed_training_continues_to_the_same_weights(project, caplog):
     """Killed after its first validation, then somewhere after the third; the history is deleted each time."""
     for records, later_s in ((1, 0.0), (3, 0.02)):
         with project.start("killed") as job:
@@ -39,8 +39,9 @@ def test_a_killed_training_continues_to_the_same_weights(project):
         assert job.returncode == -signal.SIGKILL, log
         (project.path("killed", paths.TRAINING) / "history.csv").unlink()
     assert not project.path("killed", paths.NETWORK).exists()
-    log = project.train("killed")
-    assert "continuing after step " in log
+    caplog.set_level(logging.INFO)
+    project.train("killed")
+    assert "continuing after step " in caplog.text
     assert project.weights("killed") == project.weights("undisturbed")
     columns = ["step", "learning_rate", "loss", "dice_mean"]
     whole, resumed = (project.history(name)[columns] for name in ("undisturbed", "killed"))
@@ -60,7 +61,7 @@ def test_every_network_is_kept_and_used_again(project, caplog):
         (6, "training starts from the beginning"),
     ):
         caplog.clear()
-        project.with_network(NETWORK.model_copy(update={"max_steps": steps})).train_here("kept")
+        project.with_network(NETWORK.model_copy(update={"max_steps": steps})).train("kept")
         assert said in caplog.text
         files = {pattern: project.path("kept", pattern) for pattern in (paths.NETWORK, paths.CARD, paths.HISTORY)}
         content = [path.read_bytes() for path in files.values()]
@@ -73,7 +74,7 @@ def test_every_network_is_kept_and_used_again(project, caplog):
 
 def test_a_training_that_fails_leaves_the_network_of_other_settings(project, monkeypatch):
     """The old one with its card and its history."""
-    project.train_here("old")
+    project.train("old")
     files = [project.path("old", pattern) for pattern in (paths.NETWORK, paths.CARD, paths.HISTORY)]
     before = [path.read_bytes() for path in files]
     write = history.History.write
@@ -84,7 +85,7 @@ def test_a_training_that_fails_leaves_the_network_of_other_settings(project, mon
 
     monkeypatch.setattr(history.History, "write", fail)
     with pytest.raises(KeyboardInterrupt):
-        project.with_network(NETWORK.model_copy(update={"learning_rate": 0.002})).train_here("old")
+        project.with_network(NETWORK.model_copy(update={"learning_rate": 0.002})).train("old")
     assert [path.read_bytes() for path in files] == before
 
 
@@ -103,8 +104,8 @@ def test_two_processes_have_the_losses_weights_and_statistics_of_one(project):
     """With SGD: AdamW amplifies rounding errors, the gradient of a bias before normalization, to whole steps."""
     optimizer = OptimizerConfig(kind="sgd", momentum=0.9)
     by_sgd = project.with_network(NETWORK.model_copy(update={"optimizer": optimizer}))
-    for name, devices in (("sgd one", 1), ("sgd two", 2)):
-        by_sgd.train(name, devices)
+    by_sgd.train("sgd one")
+    by_sgd.train_on_two("sgd two")
     one, two = (safetensors.torch.load_file(project.path(name, paths.NETWORK)) for name in ("sgd one", "sgd two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
