@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.base import paths
 from pipeline.commands.models import markdown
-from pipeline.masks.measurements.dictionary import DICTIONARY, SCORE
+from pipeline.masks.measurements.dictionary import DICTIONARY, PLANES, SCORE
 from pipeline.report.columns import columns
 from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import Settings
@@ -65,7 +65,7 @@ def metrics_page() -> str:
 def measurements_page() -> str:
     """Return the text of docs/measurements.md."""
     tables = []
-    for group, rows in groupby([*DICTIONARY, SCORE], key=lambda one: one.group):
+    for group, rows in groupby([*DICTIONARY, *PLANES.values(), SCORE], key=lambda one: one.group):
         tables += [
             f"## {group or 'Always'}\n",
             "| column | unit | QuPath | CellProfiler | meaning |",
@@ -93,7 +93,7 @@ _WRITTEN_BY = {
     "`validate`": "VALIDATION",
     "the jobs of batches": "LEDGER",
     "`tile`": "PLAN TISSUE",
-    "`predict`": "PREDICTION",
+    "`predict`": "PREDICTION PLANE_PREDICTION PLANE_MEASURED",
     "`stitch`": "MASK",
     "`objects`": "OBJECTS ANNOTATIONS REGIONS",
     "`evaluate`": "METRICS",
@@ -178,7 +178,10 @@ def _limits(kind: type[BaseModel], name: str) -> str:
     names = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text"}
     kind_of_json = "object" if "$ref" in choice else choice.get("type", "")
     words = (names | {"array": "list", "object": "mapping"}).get(kind_of_json, "")
-    fixed = [f"`{other['const']}`" for other in choices[1:] if "const" in other]
+    values = [
+        value for other in choices[1:] for value in other.get("enum", [other["const"]] if "const" in other else [])
+    ]
+    fixed = [f"`{value}`" for value in values]
     fixed += ["null"] if len(choices) < len(described.get("anyOf", [described])) else []
     return " or ".join([", ".join([words, *bounds]), *fixed])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,6 +59,36 @@ class LazyArray:
 def lookup(numbers: Array, table: NDArray[Any]) -> LazyArray:
     """Return ``table[numbers]`` as an array that is looked up where it is read."""
     return LazyArray(numbers.shape, table.dtype, lambda *key: table[np.asarray(numbers[key])])
+
+
+def below_each_other(arrays: Sequence[Array]) -> Array:
+    """Return arrays of one shape, (..., rows, columns), as one that has the rows of the first, of the second, ..."""
+    if len(arrays) == 1:
+        return arrays[0]
+    *leading, height, width = arrays[0].shape
+
+    def read(*key: Any) -> NDArray[Any]:
+        *place, rows, columns = key
+        parts = [
+            np.asarray(array[(*place, slice(max(rows.start - top, 0), min(rows.stop - top, height)), columns)])
+            for top, array in zip(range(0, height * len(arrays), height), arrays, strict=True)
+            if rows.start < top + height and top < rows.stop
+        ]
+        return np.concatenate(parts, axis=-2)
+
+    return LazyArray((*leading, height * len(arrays), width), arrays[0].dtype, read)
+
+
+def rows_of(array: Array, number: int, count: int) -> Array:
+    """Return number ``number`` of the ``count`` arrays that are :func:`below_each_other`, (rows, columns)."""
+    if count == 1:
+        return array
+    height = array.shape[0] // count
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        return np.asarray(array[number * height + rows.start : number * height + rows.stop, columns])
+
+    return LazyArray((height, array.shape[1]), array.dtype, read)
 
 
 def bands(length: int, height: int) -> Iterator[slice]:

@@ -19,6 +19,10 @@ VALIDATION = "results/validation/{model}.csv"
 PLANS = "results/plans/{model}"
 PLAN = f"{PLANS}/{{sample}}.json"
 PREDICTION = "results/predictions/{model}/{sample}.zarr.zip"
+# Of a stack whose planes are segmented one by one: a prediction of each, and what was measured on it
+PLANES = "results/predictions/{model}/{sample}.planes"
+PLANE_PREDICTION = f"{PLANES}/{{plane}}.zarr.zip"
+PLANE_MEASURED = f"{PLANES}/{{plane}}.json"
 MASK = "results/masks/{model}/{sample}.ome.tiff"
 SCORES = "results/masks/{model}/{sample}.scores.csv"  # of the objects of a network that detects them
 OBJECTS = "results/objects/{model}/{sample}.csv"

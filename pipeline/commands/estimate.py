@@ -33,7 +33,7 @@ from pipeline.settings.masks import resolve_masks
 from pipeline.settings.networks import AUTO
 from pipeline.settings.schema import Settings, read_settings
 from pipeline.slides.formats.image import PixelSize
-from pipeline.slides.slide import open_slide
+from pipeline.slides.slide import open_slide, planes_of
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.plan import plan_grid
 
@@ -61,14 +61,17 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
     for name in config.networks if slides else ():
         card = _card(config, name)
         grids, errors = _grids(slides, card, config)
-        speed = _throughput(name, card, [grid for grid, _ in grids.values()], threads) if grids else None
+        speed = _throughput(name, card, [grid for grid, _, _ in grids.values()], threads) if grids else None
         print(f"{name}: speed from {speed.source}" if speed else f"{name}: no slide can be read")
         for error in errors:
             print(f"left out: {error}")
         if speed:
             kept = config.prediction.kept(resolve_masks(config.masks, card.to_dict()))
             keeps = partial(estimate, probabilities="probabilities" in kept, heads="heads" in kept)
-            estimates = {path: keeps(*grid, card, speed) for path, grid in grids.items()}
+            estimates = {
+                path: keeps(grid, size_um, card, speed, planes=planes)
+                for path, (grid, size_um, planes) in grids.items()
+            }
             segmenting_s[name] = {str(path): one.time_s for path, one in estimates.items()}
             _print(estimates)
     if of_the_project:
@@ -153,18 +156,19 @@ def _architecture(config: Settings, name: str) -> tuple[str, dict[str, Any], lis
 
 def _grids(
     slides: list[Path], card: ModelCard, config: Settings
-) -> tuple[dict[Path, tuple[Grid, PixelSize | None]], list[SlideError]]:
-    """Return the tiles and the pixel size of each slide, and the errors of the slides that cannot be read."""
+) -> tuple[dict[Path, tuple[Grid, PixelSize | None, int]], list[SlideError]]:
+    """Return tiles, pixel size and planes of each slide, and the errors of the slides that cannot be read."""
     grids, errors, memory_mb = {}, [], config.tiling.memory_mb
     samples = {path: _sample_of(path, config) for path in slides}
     rows = read_rows(Path(config.samples), samples.values(), channels=len(config.image.channels))
     for path in slides:
         view = view_of(config.image, rows.get(samples[path], SheetRow()))
         try:
-            with open_slide(path, memory_mb=memory_mb, view=view) as slide:
+            planes = planes_of(path, view, memory_mb=memory_mb)
+            with open_slide(path, memory_mb=memory_mb, view=planes[0].view) as slide:
                 tiling = config.tiling
                 grid = plan_grid(slide.shape, card, memory_mb, tile_px=tiling.tile_px, mirror_px=tiling.mirror_px)
-                grids[path] = grid, slide.pixel_size_um
+                grids[path] = grid, slide.pixel_size_um, len(planes)
         except SlideError as error:
             errors.append(error)
     return grids, errors

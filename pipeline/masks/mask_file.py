@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
+from pipeline.settings.schema import ImageConfig
+from pipeline.slides.planes import Plane
 from pipeline.slides.slide import Slide, open_slide
 
 REMAKE = "remove the mask, so that it is made again"  # advice at the end of an error message
@@ -40,25 +42,29 @@ class Mask:
 
 
 @contextmanager
-def open_mask(path: Path, *, memory_mb: int) -> Iterator[Mask]:
+def open_mask(path: Path, *, memory_mb: int, plane: Plane | None = None) -> Iterator[Mask]:
     """Open a mask that ``stitch`` wrote (``.ome.tiff``), or any other image file as a class map without object ids.
 
     Parameters
     ----------
     memory_mb : int
         Most memory that decoding one piece may take.
+    plane : Plane or None
+        Which plane of a stack to open; object ids are those of the whole stack.
 
     Raises
     ------
     SlideError
         If it is damaged, also when pixels are read later, or is an ``.ome.tiff`` without an image ``classes``.
     """
-    with open_slide(path, memory_mb=memory_mb) as slide, ExitStack() as stack:
-        ids = _open_instances(path, stack) if path.name.lower().endswith(".ome.tiff") else None
+    place = plane.place if plane else {}
+    view = ImageConfig(series=0, z=place.get("z"), t=place.get("t")) if place else None
+    with open_slide(path, memory_mb=memory_mb, view=view) as slide, ExitStack() as stack:
+        ids = _open_instances(path, place, stack) if path.name.lower().endswith(".ome.tiff") else None
         yield Mask(slide=slide, classes=slide.plane(), instances=ids)
 
 
-def _open_instances(path: Path, stack: ExitStack) -> LazyArray | None:
+def _open_instances(path: Path, place: Mapping[str, int], stack: ExitStack) -> LazyArray | None:
     try:
         tiff = stack.enter_context(tifffile.TiffFile(path))
         images = {series.name: series for series in tiff.series}
@@ -68,18 +74,22 @@ def _open_instances(path: Path, stack: ExitStack) -> LazyArray | None:
         store = (
             stack.enter_context(images["instances"].aszarr(level=0, maxworkers=2)) if "instances" in images else None
         )
-        return None if store is None else _checked(path, zarr.open_array(store, mode="r"))
+        before = [place[axis.lower()] for axis in images["classes"].axes[:-2]]  # axes of length 1 are not among them
+        return None if store is None else _checked(path, zarr.open_array(store, mode="r"), before)
     except Exception as error:  # tifffile raises anything
         raise SlideError(f"{path}: not a whole mask of Slidemill: {error}; {REMAKE}") from error
 
 
-def _checked(path: Path, ids: Array) -> LazyArray:
-    """Return object ids whose pixels, if they cannot be decoded, raise an error that names the file."""
+def _checked(path: Path, ids: Any, before: Sequence[int]) -> LazyArray:
+    """Return the object ids of the plane at these numbers of the axes before rows and columns.
+
+    If its pixels cannot be decoded, the error names the file.
+    """
 
     def read(*key: Any) -> NDArray[Any]:
         try:
-            return np.asarray(ids[key])
+            return np.asarray(ids[(*before, *key)])
         except Exception as error:  # decoders of damaged files raise anything
             raise SlideError(f"{path}: cannot be read: {error}; {REMAKE}") from error
 
-    return LazyArray(ids.shape, ids.dtype, read)
+    return LazyArray(ids.shape[-2:], ids.dtype, read)

@@ -33,7 +33,12 @@ _JSON = ("config", "sha256")  # annotations of a mask that are written as JSON
 
 
 def write_label_images(
-    path: Path, images: dict[str, Array], *, pixel_size_um: PixelSize | None, annotations: dict[str, Any]
+    path: Path,
+    images: dict[str, Array],
+    *,
+    axes: str = "YX",
+    pixel_size_um: PixelSize | None,
+    annotations: dict[str, Any],
 ) -> None:
     """Write label images of one slide into one file, piece by piece.
 
@@ -42,7 +47,9 @@ def write_label_images(
     path : Path
         Ends in ``.ome.tiff``.
     images : dict of (rows, columns) integer arrays
-        By name; each becomes an image of the file, in this order.
+        By name; each becomes an image of the file, in this order. Stacks have axes before these.
+    axes : str
+        The letters of their axes: T, Z or both may be before Y and X.
     pixel_size_um : (row, column) or None
         None: not known, and not written.
     annotations : dict
@@ -62,7 +69,7 @@ def write_label_images(
         tifffile.TiffWriter(path, ome=True, bigtiff=largest_bytes > 2**31) as tiff,
     ):
         for name, image in images.items():
-            metadata = {"axes": "YX", "Name": name} | _physical_size(pixel_size_um) | of_the_file
+            metadata = {"axes": axes, "Name": name} | _physical_size(pixel_size_um) | of_the_file
             of_the_file = {}  # written with the first image only
             _write_pyramid(tiff, image, metadata, pixel_size_um, Path(scratch) / name)
 
@@ -90,19 +97,21 @@ def _write_pyramid(
     tiff: tifffile.TiffWriter, image: Array, metadata: dict[str, Any], pixel_size_um: PixelSize | None, scratch: Path
 ) -> None:
     """Write the levels of an image, each from the one before, which is read once."""
-    steps = _steps(image.shape)
+    *planes, _, _ = image.shape
+    steps = _steps(image.shape[-2:])
     for index, step in enumerate(steps):
         per_cm = None if pixel_size_um is None else (1e4 / step / pixel_size_um[1], 1e4 / step / pixel_size_um[0])
-        half = tuple(-(-length // 2) for length in image.shape)
+        half = tuple(-(-length // 2) for length in image.shape[-2:])
         below = None
         if step != steps[-1]:  # every second pixel, in chunks that half a row of tiles fills
-            below = scratch_array(scratch / f"{step}", half, image.dtype, chunks=(_TILE_PX // 2, _TILE_PX))
+            chunks = (*(1 for _ in planes), _TILE_PX // 2, _TILE_PX)
+            below = scratch_array(scratch / f"{step}", (*planes, *half), image.dtype, chunks=chunks)
         with closing(_compressed_tiles(image, below)) as tiles:
             tiff.write(
                 tiles,
                 shape=image.shape,
                 dtype=image.dtype,
-                tile=_tile_px(image.shape),
+                tile=_tile_px(image.shape[-2:]),
                 compression=_COMPRESSION,
                 photometric="minisblack",
                 subifds=len(steps) - 1 if index == 0 else None,
@@ -133,16 +142,19 @@ def _tile_px(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _compressed_tiles(image: Array, below: WritableArray | None) -> Generator[bytes, None, None]:
     """Yield the tiles of a level, compressed in threads, and write every second pixel into the level below."""
-    for tiles in in_order(partial(_compress, image, region, below) for region in blocks(image.shape, STRIP_PX)):
+    *planes, rows, columns = image.shape
+    regions = ((*plane, *region) for plane in np.ndindex(*planes) for region in blocks((rows, columns), STRIP_PX))
+    for tiles in in_order(partial(_compress, image, region, below) for region in regions):
         yield from tiles
 
 
-def _compress(image: Array, region: tuple[slice, slice], below: WritableArray | None) -> list[bytes]:
+def _compress(image: Array, region: tuple[int | slice, ...], below: WritableArray | None) -> list[bytes]:
     """Return the tiles of a block of one row of tiles. Labels are picked for the level below, never mixed."""
     block = np.asarray(image[region])
     if below is not None:
-        below[tuple(slice(side.start // 2, -(-side.stop // 2)) for side in region)] = block[::2, ::2]
-    tile_px = _tile_px(image.shape)
+        half = (slice(side.start // 2, -(-side.stop // 2)) if isinstance(side, slice) else side for side in region)
+        below[tuple(half)] = block[::2, ::2]
+    tile_px = _tile_px(image.shape[-2:])
     missing = [(0, -length % side) for length, side in zip(block.shape, tile_px, strict=True)]
     whole = np.pad(block, missing) if any(np.ravel(missing)) else block
     encode = tifffile.TIFF.COMPRESSORS[_COMPRESSION]

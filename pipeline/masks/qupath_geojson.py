@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ def features(
     listed: Iterable[Measurement],
     outlines: Iterable[tuple[int, list[Ring]]],
     step: tuple[float, float],
+    plane: Mapping[str, int],
 ) -> Iterator[dict[str, Any]]:
     """Yield a GeoJSON feature per object.
 
@@ -45,6 +46,8 @@ def features(
         Index of an object and its rings, from :func:`pipeline.masks.object_table.trace_objects`.
     step : (row, column)
         How many pixels of the slide file a pixel of the mask is wide: other programs draw on the file.
+    plane : mapping of int
+        Their ``z`` and ``t`` in a stack whose planes are segmented one by one, else empty.
     """
     if not len(objects.ids):
         return
@@ -59,7 +62,7 @@ def features(
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(NAMESPACE, f"{name}/{number}")),
-            "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in in_file]},
+            "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in in_file]} | on_plane(plane),
             "properties": {
                 "objectType": "detection",
                 "name": str(number),
@@ -67,6 +70,11 @@ def features(
                 "measurements": {title: value for title, value in values if math.isfinite(value)},
             },
         }
+
+
+def on_plane(plane: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return the ``z`` and ``t`` of a geometry as QuPath writes them, with all channels (-1); nothing without them."""
+    return {"plane": {"c": -1, "z": plane["z"], "t": plane["t"]}} if plane else {}
 
 
 def write_features(path: Path, features: Iterable[dict[str, Any]], provenance: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import skimage.measure
 from numpy.typing import NDArray
 
 from pipeline.masks.object_table import measure_objects, trace_objects
+from pipeline.masks.qupath_geojson import on_plane
 from pipeline.slides.slide import Slide
 
 NAME = "tissue"
 
 
-def tissue_feature(cells: NDArray[np.bool_], cell_px: tuple[float, float], slide: Slide) -> dict[str, Any]:
+def tissue_feature(
+    cells: NDArray[np.bool_], cell_px: tuple[float, float], slide: Slide, plane: Mapping[str, int]
+) -> dict[str, Any]:
     """Return the outlines of cells as one annotation, in pixels of the file; that can be drawn again as it was.
 
     Parameters
@@ -26,6 +30,8 @@ def tissue_feature(cells: NDArray[np.bool_], cell_px: tuple[float, float], slide
         Rows and columns of the slide that a cell is wide.
     slide : Slide
         The slide, open.
+    plane : mapping of int
+        Its ``z`` and ``t`` in a stack whose planes are segmented one by one, else empty.
     """
     numbers = skimage.measure.label(cells, connectivity=1).astype(np.uint32)
     table = measure_objects(numbers, cells.astype(np.uint8))
@@ -39,7 +45,7 @@ def tissue_feature(cells: NDArray[np.bool_], cell_px: tuple[float, float], slide
     area = {"Area px": pixels} | ({} if size is None else {"Area µm^2": pixels * math.prod(size)})
     return {
         "type": "Feature",
-        "geometry": {"type": "MultiPolygon", "coordinates": polygons},
+        "geometry": {"type": "MultiPolygon", "coordinates": polygons} | on_plane(plane),
         "properties": {"objectType": "annotation", "name": NAME, "measurements": area},
     }
 

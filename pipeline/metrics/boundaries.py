@@ -110,11 +110,13 @@ def surface_distances(
             found.append((Distances.of(to_predicted), Distances.of(to_truth)))
         return found
 
-    def merge(parts: list[list[tuple[Distances, Distances]]]) -> list[tuple[Distances, Distances]]:
-        of_classes = zip(*parts, strict=True)
-        return [(Distances.merge([a for a, _ in some]), Distances.merge([b for _, b in some])) for some in of_classes]
+    return map_and_merge(measure, blocks(truth.shape, read_px), merged_distances)
 
-    return map_and_merge(measure, blocks(truth.shape, read_px), merge)
+
+def merged_distances(parts: list[list[tuple[Distances, Distances]]]) -> list[tuple[Distances, Distances]]:
+    """Add up the distances of blocks, or of the planes of a stack, by class."""
+    of_classes = zip(*parts, strict=True)
+    return [(Distances.merge([a for a, _ in some]), Distances.merge([b for _, b in some])) for some in of_classes]
 
 
 def boundary_overlaps(

@@ -6,7 +6,7 @@ memory depends on the block, whatever the format of the reference. Pixels withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
@@ -17,22 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, blocks, lookup
+from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, below_each_other, blocks, lookup, rows_of
 from pipeline.masks.components import find_objects
 from pipeline.masks.cut import cut
 from pipeline.metrics import surface
-from pipeline.metrics.boundaries import boundary_overlaps, surface_distances, with_cache
+from pipeline.metrics.boundaries import boundary_overlaps, merged_distances, surface_distances, with_cache
 from pipeline.metrics.names import HEADLINE, POOLED, SURFACE, THRESHOLDS
 from pipeline.metrics.objects import Overlaps, Partition, contingency, merge_shared, partition, shared_pixels
 from pipeline.metrics.overlap import OVERLAP, Counts, confusion, mean_over_classes, per_class, pixel_accuracy, pooled
 from pipeline.metrics.probability import ProbabilityCounts, average_precision, calibration_error, count_probabilities
 from pipeline.runtime.parallel_blocks import in_order, map_and_merge
 from pipeline.runtime.scratch import scratch_array
-from pipeline.settings.schema import ImageConfig, MetricsConfig
+from pipeline.settings.schema import MetricsConfig
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.labels import IGNORED, class_map, is_binary_mask, open_labels
 from pipeline.slides.outlines import is_annotation
+from pipeline.slides.planes import Plane
 from pipeline.slides.slide import Slide, on_grid_of, open_plane, open_slide
 
 Row = dict[str, float | int | str]
@@ -54,16 +55,39 @@ class LabelledImage:
         0 = background.
     count : int
         Number of objects; ids are 1 to ``count``.
+    planes : int
+        How many planes of a stack are below each other.
     """
 
     classes: Array
     objects: Array
     count: int
+    planes: int = 1
+
+    @classmethod
+    def of_planes(cls, planes: Sequence[LabelledImage]) -> LabelledImage:
+        """Put the planes of a stack below each other, and number their objects on."""
+        if len(planes) == 1:
+            return planes[0]
+        objects, count = [], 0
+        for plane in planes:
+            objects.append(_numbered_from(count, plane.objects))
+            count += plane.count
+        classes = below_each_other([plane.classes for plane in planes])
+        return cls(classes=classes, objects=below_each_other(objects), count=count, planes=len(planes))
+
+
+def _numbered_from(first: int, objects: Array) -> Array:
+    def read(*key: slice) -> NDArray[Any]:
+        ids = np.asarray(objects[key])
+        return np.where(ids > 0, ids + ids.dtype.type(first), 0)
+
+    return LazyArray(objects.shape, objects.dtype, read)
 
 
 @contextmanager
 def open_reference(
-    path: Path, shape: tuple[int, int], slide: Path, config: LabelConfig, *, memory_mb: int, view: ImageConfig
+    path: Path, shape: tuple[int, int], slide: Path, config: LabelConfig, *, memory_mb: int, plane: Plane
 ) -> Iterator[Slide]:
     """Open a reference of the shape of a mask, or bring it to the grid of the slide.
 
@@ -74,25 +98,27 @@ def open_reference(
     shape : (rows, columns)
         Of the mask.
     slide : Path
-        The image of the mask; its grid is that of ``view``.
+        The image of the mask.
+    plane : Plane
+        The plane of the slide, and how it is read, which decides its grid.
 
     Raises
     ------
     SlideError
-        If the reference has several channels, or a shape that fits neither mask nor slide.
+        If the reference has several channels, or a shape that fits neither mask nor slide, or other planes.
     """
     if is_annotation(path):
         with (
-            open_slide(slide, memory_mb=memory_mb, view=view) as image,
+            open_slide(slide, memory_mb=memory_mb, view=plane.view) as image,
             open_labels(path, config, memory_mb=memory_mb, like=image) as drawn,
         ):
             yield drawn
         return
-    with open_plane(path, memory_mb=memory_mb) as truth:
+    with open_plane(path, memory_mb=memory_mb, plane=plane) as truth:
         if truth.shape == shape:
             yield truth
             return
-        with open_slide(slide, memory_mb=memory_mb, view=view) as image:
+        with open_slide(slide, memory_mb=memory_mb, view=plane.view) as image:
             picked = on_grid_of(image, truth)
         yield picked
 
@@ -139,7 +165,8 @@ def measure(
     Parameters
     ----------
     truth, predicted : LabelledImage
-        Of one shape.
+        Of one shape. Metrics of a stack are those of all pixels, boundaries and objects of its planes; no distance
+        leads from one plane to another.
     pixel_size_um : (row, column) or None
         Distances are in µm with it, in px without.
     probabilities : (classes, rows, columns) float16 array or None
@@ -157,7 +184,7 @@ def measure(
     return (
         _amount_row(counts, unknown, classes)
         | _overlap_row(counts, classes)
-        | _surface_row(truth.classes, known, classes, config, pixel_size_um)
+        | _surface_row(truth, known, classes, config, pixel_size_um)
         | _object_row(truth, predicted, regions)
         | (_probability_row(truth.classes, probabilities, regions, classes) if probabilities is not None else {})
         | _confusion_row(counts, classes)
@@ -191,24 +218,28 @@ def _overlap_row(counts: Counts, classes: list[str]) -> Row:
 
 
 def _surface_row(
-    truth: Array, predicted: Array, classes: list[str], config: MetricsConfig, pixel_size_um: PixelSize | None
+    truth: LabelledImage, predicted: Array, classes: list[str], config: MetricsConfig, pixel_size_um: PixelSize | None
 ) -> Row:
     spacing = pixel_size_um or (1.0, 1.0)
     tolerance = config.tolerance_px * float(np.mean(spacing))
     if pixel_size_um and config.tolerance_um:
         tolerance = config.tolerance_um
     width_px = surface.band_width_px(tolerance, spacing)
-    truth, predicted = with_cache(truth), with_cache(predicted)
-    distances = surface_distances(truth, predicted, num_classes=len(classes), spacing=spacing)
-    overlaps = boundary_overlaps(truth, predicted, num_classes=len(classes), width_px=width_px)
+    planes = []
+    for number in range(truth.planes):
+        both = [with_cache(rows_of(labels, number, truth.planes)) for labels in (truth.classes, predicted)]
+        apart = surface_distances(*both, num_classes=len(classes), spacing=spacing)
+        planes.append((apart, boundary_overlaps(*both, num_classes=len(classes), width_px=width_px)))
+    distances = merged_distances([apart for apart, _ in planes])
+    overlaps = np.sum([shared for _, shared in planes], axis=0)
     values = [
         (
-            surface.hausdorff95(*both),
-            surface.average_distance(*both),
-            surface.surface_dice(*both, tolerance=tolerance),
+            surface.hausdorff95(*apart),
+            surface.average_distance(*apart),
+            surface.surface_dice(*apart, tolerance=tolerance),
             intersection / union if union else float("nan"),
         )
-        for both, (intersection, union) in zip(distances, overlaps.tolist(), strict=True)
+        for apart, (intersection, union) in zip(distances, overlaps.tolist(), strict=True)
     ]
     row: Row = {"distance_unit": "um" if pixel_size_um else "px", "tolerance": tolerance}
     for name, column in zip(SURFACE, np.transpose(values), strict=True):

@@ -58,18 +58,19 @@ def estimate(
     *,
     probabilities: bool,
     heads: bool = False,
+    planes: int = 1,
 ) -> Estimate:
     """Return the estimate for one slide, as if none of it were glass, which a run may skip.
 
-    ``probabilities`` and ``heads`` say what predictions keep.
+    ``probabilities`` and ``heads`` say what predictions keep, ``planes`` how many are segmented one by one.
     """
-    slide_px = math.prod(grid.shape)
+    slide_px = math.prod(grid.shape) * planes
     window_px = max(math.prod(tile.read.shape) for tile in grid.tiles())
     kept = len(card.classes) * _PROBABILITY_BYTES * probabilities + len(card.heads) * _HEAD_BYTES * heads
     return Estimate(
         shape=grid.shape,
         pixel_size_um=pixel_size_um,
-        tiles=grid.count,
+        tiles=grid.count * planes,
         redundancy=grid.redundancy,
         time_s=slide_px / speed.px_per_s * grid.redundancy / speed.redundancy,
         memory_mb=needed_mb(card, window_px),

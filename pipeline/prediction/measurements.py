@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 
@@ -56,3 +56,19 @@ class Measurements:
     def from_found(cls, found: Mapping[str, Any]) -> Self:
         """Read the entry of a ledger (``found``), which may have more."""
         return cls(**{field.name: found[field.name] for field in fields(cls) if field.name in found})
+
+    @classmethod
+    def of_planes(cls, planes: Sequence[Self]) -> Self:
+        """Return the measurements of a stack from those of its planes, which have one shape."""
+        (first, *others) = planes
+        if not others:
+            return first
+        summed = ("pixels", "wall_s", "network_s", "reading_s", "writing_s", "differing_px", "compared_px")
+        sums = {name: sum(getattr(plane, name) for plane in planes) for name in summed}
+        known = [plane.uncertain for plane in planes if plane.uncertain is not None]
+        return replace(
+            first,
+            **sums,
+            uncertain=sum(known) / len(planes) if known else None,  # of a plane of glass, no pixel is
+            tile_mismatch=None if first.tile_mismatch is None else sums["differing_px"] / max(1, sums["compared_px"]),
+        )

@@ -231,5 +231,7 @@ def _layers(outcome: Outcome, *, embedded: bool) -> Layers | None:
     except OSError as reason:
         log.warning("no picture of %s: %s", outcome.sample, reason)
         return None
-    rows, columns = outcome.found["objects"]["picture_px"]
-    return Layers(urls=urls, shape=(rows, columns))
+    shown = outcome.found["objects"]
+    rows, columns = shown["picture_px"]
+    plane = ", ".join(f"{axis} {number}" for axis, number in shown.get("picture_plane", {}).items())
+    return Layers(urls=urls, shape=(rows, columns), plane=f"{plane} (of {shown['planes']} planes)" if plane else "")

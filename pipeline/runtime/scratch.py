@@ -16,11 +16,11 @@ _IN_MEMORY_BYTES = 2**22  # making and removing files takes longer than all work
 
 
 def scratch_array(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any] | str, *, chunks: tuple[int, int]
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any] | str, *, chunks: tuple[int, ...]
 ) -> WritableArray:
-    """Return a new (rows, columns) array of zeros, in memory up to 4 MiB, else at ``path``.
+    """Return a new array of zeros, (rows, columns) or with axes before these, in memory up to 4 MiB, else at ``path``.
 
-    On disk it has chunks of at most ``chunks`` (rows, columns), compressed by LZ4 with shuffled bytes, which shrinks
+    On disk it has chunks of at most ``chunks``, a side per axis, compressed by LZ4 with shuffled bytes, which shrinks
     label images to a hundredth, faster than a disk could write them.
     """
     kind = np.dtype(dtype)
@@ -29,7 +29,7 @@ def scratch_array(
     return zarr.create_array(
         path,
         shape=shape,
-        chunks=(min(chunks[0], shape[0]), min(chunks[1], shape[1])),
+        chunks=tuple(map(min, chunks, shape)),
         dtype=kind,
         compressors=BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=kind.itemsize),
         fill_value=0,

@@ -33,15 +33,20 @@ class ImageConfig(Section):
         description="Channels that the network sees: numbers, counted from 0, or names in the file. If it is not set, "
         "all three colours where training images (or a network of yours) and slides are RGB, else the first channel.",
     )
-    z: Index | Literal["max"] | None = Field(
+    z: Index | Literal["max", "each"] | None = Field(
         None,
-        description="Plane of a stack, counted from 0, or `max` for the maximum projection. null: there is one plane; "
-        "a stack is an error.",
+        description="Plane of a stack, counted from 0, `max` for the maximum projection, or `each` to segment all "
+        "planes, each like a slide of its own: the mask is a stack, and tables have a column `z`. Training images are "
+        "single planes then. null: there is one plane; a stack is an error.",
     )
     pages: Literal["z", "channels"] = Field(
         "z", description="What the pages of a TIFF are that does not say it: planes of a stack, or channels."
     )
-    t: Index | None = Field(None, description="Time point, counted from 0. null: there is only one; more are an error.")
+    t: Index | Literal["each"] | None = Field(
+        None,
+        description="Time point, counted from 0, or `each` to segment all of them, as for `z`. null: there is only "
+        "one; more are an error.",
+    )
     series: Index | Name | None = Field(
         None,
         description="Series, scene or position of files with several images: a number, counted from 0, or a name. "
@@ -64,6 +69,11 @@ class ImageConfig(Section):
         description="Pixel size in µm of the finest level of all images, whatever their files say; null: as in the "
         "file. A sample sheet states it per slide.",
     )
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The axes of which every plane is segmented; planes are counted in this order, the last axis fastest."""
+        return tuple(axis for axis in ("t", "z") if getattr(self, axis) == "each")
 
     @model_validator(mode="after")
     def _one_way_to_choose_the_resolution(self) -> Self:

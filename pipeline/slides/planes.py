@@ -6,8 +6,9 @@ An image with any number of planes goes in, its resolutions as (channel, row, co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,38 @@ def pick_series(series: Sequence[Series], view: ImageConfig | None, path: Path) 
     """Return the series that ``image.series`` chooses, else the first."""
     names, wanted = [one.name for one in series], view.series if view else None
     return series[_index(wanted or 0, names, len(series), path, "series", "image.series")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """A plane of a stack whose planes are segmented one by one; or a slide that is not read so.
+
+    Attributes
+    ----------
+    view : ImageConfig
+        Chooses this plane.
+    place : dict of int
+        Its number along ``t``, ``z`` or both, those that are ``each``; empty for a slide that is not read so.
+    counts : dict of int
+        How many planes there are along these axes.
+    """
+
+    view: ImageConfig
+    place: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def in_file(self) -> dict[str, int]:
+        """Its ``z`` and ``t`` in the file, for programs that draw on it; empty for a slide that is not read so."""
+        chosen = {axis: getattr(self.view, axis) for axis in ("z", "t")}
+        return {axis: at if isinstance(at, int) else 0 for axis, at in chosen.items()} if self.place else {}
+
+
+def planes_in(image: Image, view: ImageConfig) -> list[Plane]:
+    """Return the planes of an image that a view reads one by one: one, if nothing in it is ``each``."""
+    counts = {axis: image.length(axis.upper()) for axis in view.each}
+    places = (dict(zip(counts, numbers, strict=True)) for numbers in product(*map(range, counts.values())))
+    return [Plane(view=view.model_copy(update=place), place=place, counts=counts) for place in places]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +108,24 @@ class Choice:
         return LazyArray((len(self.channels), rows, columns), array.dtype, read, in_strips)
 
 
-def pick_planes(image: Image, view: ImageConfig | None, path: Path) -> Choice:
-    """Return the planes that a view chooses; without one all channels, and the only plane.
+def pick_planes(image: Image, view: ImageConfig | None, path: Path, plane: Plane | None = None) -> Choice:
+    """Return the planes that a view chooses; without one all channels, and the only plane, or that of a label image.
+
+    Parameters
+    ----------
+    plane : Plane or None
+        Of the slide that a label image belongs to, which has the same planes; not used with a view.
 
     Raises
     ------
     SlideError
         If the file does not have what the view chooses, or has several planes and the view chooses none.
     """
+    if view is None and plane and plane.counts:
+        return _pick_label_plane(image, path, plane)
     also = "; if its pages are channels, set image.pages: channels" if image.has_bare_pages else ""
     if image.has_bare_pages and view and view.pages == "channels":
-        image, also = _pages_as_channels(image), ""
+        image, also = _pages_as(image, "C"), ""
     names = _names_of(image)
     wanted = view.channels if view else range(image.channels)
     channels = [_index(one, names, image.channels, path, "channel", "image.channels", also) for one in wanted]
@@ -100,15 +140,32 @@ def pick_planes(image: Image, view: ImageConfig | None, path: Path) -> Choice:
     return Choice(image=image, channels=channels, z=z, t=t[0])
 
 
+def _pick_label_plane(image: Image, path: Path, plane: Plane) -> Choice:
+    """Return the plane of a label image that is at the place of a plane of its slide."""
+    if image.has_bare_pages and list(plane.counts) == ["t"]:
+        image = _pages_as(image, "T")
+    counts = {"t": 1, "z": 1} | plane.counts
+    for axis, count in counts.items():
+        if (found := image.length(axis.upper())) != count:
+            raise SlideError(
+                f"{path}: {found} planes along axis {axis.upper()}, the mask of its slide has {count} (image.{axis}); "
+                "save the labels of all planes that are segmented, and no others"
+            )
+    z, t = (plane.place.get(axis, 0) for axis in "zt")
+    return Choice(image=image, channels=range(image.channels), z=[z], t=t)
+
+
 def _names_of(image: Image) -> tuple[str, ...]:
     return image.channel_names if len(image.channel_names) == image.channels else ()
 
 
-def _pages_as_channels(image: Image) -> Image:
-    def missing(level: int, planes: Mapping[str, int]) -> tuple[int, int]:
-        return image.missing(level, {"Z": planes["C"]})
+def _pages_as(image: Image, axis: str) -> Image:
+    """Return an image whose pages, that it does not name, are along this axis instead of Z."""
 
-    return replace(image, axes=image.axes.replace("Z", "C"), missing=missing)
+    def missing(level: int, planes: Mapping[str, int]) -> tuple[int, int]:
+        return image.missing(level, {"Z": planes[axis]})
+
+    return replace(image, axes=image.axes.replace("Z", axis), missing=missing)
 
 
 def _block(array: Array, axes: str, place: dict[str, int | slice], order: str) -> Pixels:
@@ -123,7 +180,12 @@ def _plane(wanted: int | str | None, length: int, path: Path, axis: str, setting
         return range(length)
     if wanted is None and length > 1:
         raise SlideError(f"{path}: {length} planes along axis {axis}; choose with {setting}{also}")
-    index = int(wanted or 0)
+    if wanted == "each" and length > 1:
+        raise SlideError(
+            f"{path}: {length} planes along axis {axis}, and a single one is read here; image.{axis.lower()}: each is "
+            "for the slides of a run: save the plane as a file of its own, or choose its number"
+        )
+    index = 0 if wanted == "each" else int(wanted or 0)
     if index >= length:
         raise SlideError(
             f"{path}: no plane {index} along axis {axis}, the file has {length}; choose with {setting}{also}"

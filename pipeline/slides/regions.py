@@ -55,7 +55,7 @@ def union_of(polygons: Sequence[BaseGeometry], shape: tuple[int, int]) -> LazyAr
     return draw_areas(shape, polygons, [1] * len(polygons), outside=0)
 
 
-def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
+def read_regions(path: Path, like: Slide, *, memory_mb: int, may_lack: bool = False) -> Regions:
     """Read the regions of a slide.
 
     A region has the name of its object, else of its class, else a number. All areas of one name are one region.
@@ -66,6 +66,8 @@ def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
         The slide, open.
     memory_mb : int
         Most memory that parsing the file may take.
+    may_lack : bool
+        Whether there may be none, as on some planes of a stack.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def read_regions(path: Path, like: Slide, *, memory_mb: int) -> Regions:
         stand in a table.
     """
     annotations, warnings = read_annotations(path, memory_mb=memory_mb, choice=like.choice)
-    if not annotations:
+    if not annotations and not may_lack:
         raise SlideError(f"{path}: holds no region for this image; draw one, or remove the file")
     check_extent(annotations, path, like=like.path, shape=like.file_shape)
     areas: dict[str, list[BaseGeometry]] = {}

@@ -17,7 +17,7 @@ from pipeline.base.errors import SlideError, reason_of
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats import open_series
 from pipeline.slides.formats.image import Image, PixelSize, Series
-from pipeline.slides.planes import Choice, Pixels, pick_planes, pick_series
+from pipeline.slides.planes import Choice, Pixels, Plane, pick_planes, pick_series, planes_in
 from pipeline.slides.resampling import picked, resampled
 
 _ROUNDING = 1 + 1e-6  # a level this much coarser than asked for is fine enough
@@ -139,17 +139,34 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
         yield slide if view and view.series is not None else _as_one_of(series, slide)
 
 
-@contextmanager
-def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iterator[Slide]:
-    """Open a label image, which has one channel, on the grid of the slide ``like``.
-
-    Its pixels are the numbers in the file: palettes and white stored as 0 do not change them.
+def planes_of(path: Path, view: ImageConfig, *, memory_mb: int) -> list[Plane]:
+    """Return the planes of a slide that are segmented one by one, in their order: one, if nothing is ``each``.
 
     Raises
     ------
     SlideError
-        If the file cannot be read, has a compression that changes numbers, more than one channel, or another shape
-        than ``like``.
+        As :func:`open_slide`.
+    """
+    if not view.each:
+        return [Plane(view=view)]
+    first = view.model_copy(update=dict.fromkeys(view.each, 0))
+    with open_slide(path, memory_mb=memory_mb, view=first) as slide:
+        assert slide.choice is not None
+        return planes_in(slide.choice.image, view)
+
+
+@contextmanager
+def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None, plane: Plane | None = None) -> Iterator[Slide]:
+    """Open a label image, which has one channel, on the grid of the slide ``like``.
+
+    Its pixels are the numbers in the file: palettes and white stored as 0 do not change them. If its slide is a stack
+    that is segmented plane by plane, so is the label image, and ``plane`` says which is read.
+
+    Raises
+    ------
+    SlideError
+        If the file cannot be read, has a compression that changes numbers, more than one channel, another shape than
+        ``like``, or other planes than the slide of ``plane``.
     """
     with ExitStack() as stack:
         with _as_slide_error(path):
@@ -160,7 +177,7 @@ def open_plane(path: Path, *, memory_mb: int, like: Slide | None = None) -> Iter
                     f"{image.lossy} changes the numbers of a label image; save the original labels as PNG or as TIFF "
                     "with LZW or zlib"
                 )
-            slide = _as_one_of(series, _slide(path, image.numbers or image, None))
+            slide = _as_one_of(series, _slide(path, image.numbers or image, None, plane))
             if slide.channels != 1:
                 raise ValueError(
                     f"a label image has 1 channel, this file has {slide.channels}; save a number per pixel, no colours"
@@ -177,8 +194,8 @@ def _as_one_of(series: Sequence[Series], slide: Slide) -> Slide:
     return replace(slide, warnings=(*slide.warnings, warning))
 
 
-def _slide(path: Path, image: Image, view: ImageConfig | None) -> Slide:
-    choice = pick_planes(image, view, path)
+def _slide(path: Path, image: Image, view: ImageConfig | None, plane: Plane | None = None) -> Slide:
+    choice = pick_planes(image, view, path, plane)
     levels = choice.levels
     _, rows, columns = levels[0].shape
     slide = Slide(

@@ -5,23 +5,27 @@ from __future__ import annotations
 import csv
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipeline import __version__
 from pipeline.base import paths
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, below_each_other
 from pipeline.base.files import finite, replacing, sha256, spreadsheet_text
 from pipeline.masks.mask_file import open_mask
-from pipeline.metrics.evaluation import copy_mask, copy_reference, measure, open_reference
+from pipeline.metrics.evaluation import LabelledImage, copy_mask, copy_reference, measure, open_reference
 from pipeline.prediction.store import open_prediction
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import view_of
 from pipeline.report.pictures import pictures_of_errors, write_pictures
-from pipeline.settings.stage_sections import EvaluateConfig
+from pipeline.settings.stage_sections import EvaluateConfig, LabelConfig
+from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.labels import warnings_of
+from pipeline.slides.planes import Plane
 from pipeline.slides.regions import union_of
-from pipeline.tiling.plan import read_plan
+from pipeline.slides.slide import planes_of
+from pipeline.tiling.plan import read_plans
 
 
 def run(*, model: str, batch: str, threads: int, memory_mb: int, config: EvaluateConfig) -> None:
@@ -44,33 +48,40 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Evaluat
         job.work_through(partial(_evaluate, config=config), threads=threads, memory_mb=memory_mb)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """A plane of a mask and of its reference, or all of both; ``pictures`` are drawn of one plane only."""
+
+    truth: LabelledImage
+    predicted: LabelledImage
+    pixel_size_um: PixelSize | None
+    warnings: list[str]
+    pictures: dict[str, bytes]
+
+
 def _evaluate(task: Task, *, config: EvaluateConfig) -> Made:
-    labels, output = config.labels, task.path(paths.METRICS)
-    slide, reference = Path(task.slide.slide), Path(task.slide.reference or "")
+    labels, output, reference = config.labels, task.path(paths.METRICS), Path(task.slide.reference or "")
     view = view_of(config.image, task.slide.row)
+    planes = planes_of(Path(task.slide.slide), view, memory_mb=task.memory_mb)
     with ExitStack() as stack:
-        predicted = stack.enter_context(open_mask(task.path(paths.MASK), memory_mb=task.memory_mb))
-        shape = predicted.slide.shape
-        truth = stack.enter_context(
-            open_reference(reference, shape, slide, labels, memory_mb=task.memory_mb, view=view)
-        )
         temporary = stack.enter_context(replacing(output))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))
+        compared = [
+            _copy(plane, task, labels, scratch / str(number), drawn=number == len(planes) // 2)
+            for number, plane in enumerate(planes)
+        ]
         probabilities: Array | None = None
         if config.probabilities:
-            prediction = stack.enter_context(open_prediction(task.path(paths.PREDICTION)))
-            probabilities = prediction["probabilities"]  # type: ignore[assignment]
-        inside = _inside(task, shape)
-        warnings = [f"its reference: {warning}" for warning in warnings_of(truth, labels)]
+            predictions = [stack.enter_context(open_prediction(task.prediction(plane.place))) for plane in planes]
+            probabilities = below_each_other([one["probabilities"] for one in predictions])  # type: ignore[misc]
         metrics = measure(
-            copy_reference(truth, labels, scratch / "truth", inside=inside),
-            copy_mask(predicted.classes, predicted.instances, scratch / "predicted"),
+            LabelledImage.of_planes([one.truth for one in compared]),
+            LabelledImage.of_planes([one.predicted for one in compared]),
             classes=labels.classes,
             config=config.metrics,
-            pixel_size_um=predicted.slide.pixel_size_um,
+            pixel_size_um=compared[0].pixel_size_um,
             probabilities=probabilities,
         )
-        drawn = pictures_of_errors(truth, predicted.slide, labels)
         mask_sha256 = task.before.found["mask_sha256"] if task.before else ""
         origin = {"version": __version__, "mask_sha256": mask_sha256, "reference_sha256": sha256(reference)}
         row = {"sample": spreadsheet_text(task.sample), "model": task.model} | metrics | origin
@@ -78,10 +89,30 @@ def _evaluate(task: Task, *, config: EvaluateConfig) -> Made:
             writer = csv.writer(file, lineterminator="\n")  # a table of pandas for one row takes as long as its metrics
             writer.writerow(row)
             writer.writerow(finite(row).values())
+    (drawn,) = (one.pictures for one in compared if one.pictures)
     pictures = write_pictures(drawn, model=task.model, sample=task.sample)
+    warnings = list(dict.fromkeys(f"its reference: {warning}" for one in compared for warning in one.warnings))
     return Made(files=[output, *pictures], found={"metrics": finite(metrics | origin), "warnings": warnings})
 
 
-def _inside(task: Task, shape: tuple[int, int]) -> Array | None:
+def _copy(plane: Plane, task: Task, labels: LabelConfig, scratch: Path, *, drawn: bool) -> _Compared:
+    """Copy a plane of the mask and of the reference into a folder."""
+    slide, reference, memory_mb = Path(task.slide.slide), Path(task.slide.reference or ""), task.memory_mb
+    with open_mask(task.path(paths.MASK), memory_mb=memory_mb, plane=plane) as predicted:
+        shape = predicted.slide.shape
+        with open_reference(reference, shape, slide, labels, memory_mb=memory_mb, plane=plane) as truth:
+            return _Compared(
+                truth=copy_reference(truth, labels, scratch / "truth", inside=_inside(task, plane, shape)),
+                predicted=copy_mask(predicted.classes, predicted.instances, scratch / "predicted"),
+                pixel_size_um=predicted.slide.pixel_size_um,
+                warnings=warnings_of(truth, labels),
+                pictures=pictures_of_errors(truth, predicted.slide, labels) if drawn else {},
+            )
+
+
+def _inside(task: Task, plane: Plane, shape: tuple[int, int]) -> Array | None:
     """Return where a mask that is cut to regions was computed; None of all others."""
-    return union_of(read_plan(task.path(paths.PLAN)).polygons, shape) if task.slide.is_cut else None
+    if not task.slide.is_cut:
+        return None
+    plans = read_plans(task.path(paths.PLAN))
+    return union_of(next(plan.polygons for plan in plans if plan.plane == plane.place), shape)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.base import paths
-from pipeline.base.arrays import Array
+from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.base.files import provenance, replacing, sha256
 from pipeline.masks.components import find_objects
@@ -32,8 +34,9 @@ from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pict
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import ObjectsConfig
 from pipeline.slides.formats.image import PixelSize
+from pipeline.slides.planes import Plane
 from pipeline.slides.regions import Regions, read_regions
-from pipeline.slides.slide import Slide, open_slide
+from pipeline.slides.slide import Slide, open_slide, planes_of
 
 RGB = (0, 1, 2)
 
@@ -58,47 +61,108 @@ def run(*, model: str, batch: str, threads: int, memory_mb: int, config: Objects
         job.work_through(partial(_list_objects, config=config), threads=threads, memory_mb=memory_mb)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """What was found on one plane of a slide, or on all of it; ``pictures`` are drawn of one plane only."""
+
+    areas_px: NDArray[np.int64]
+    classes: NDArray[np.uint8]
+    class_px: NDArray[np.int64]
+    regions: list[str]
+    warnings: tuple[str, ...]
+    pixel_size_um: PixelSize | None
+    shape: tuple[int, int]
+    pictures: dict[str, bytes]
+
+
 def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
     view = view_of(config.image, task.slide.row)
     view = view.model_copy(update={"channels": list(dict.fromkeys(view.channels))})
     if wrong := config.measurements.unknown_channel(view.channels):
         raise SlideError(f"{task.slide.slide}: {wrong}")
+    planes = planes_of(Path(task.slide.slide), view, memory_mb=task.memory_mb)
     table, annotations, sums = (task.path(path) for path in (paths.OBJECTS, paths.ANNOTATIONS, paths.REGIONS))
     with (
-        open_slide(Path(task.slide.slide), memory_mb=task.memory_mb, view=view) as image,
-        _with_colours(image, view, task) if "stains" in config.measurements.groups else nullcontext(image) as source,
-        open_mask(task.path(paths.MASK), memory_mb=task.memory_mb) as labels,
         replacing(table) as table_file,
         replacing(annotations) as annotations_file,
         replacing(sums) as sums_file,
-        tempfile.TemporaryDirectory(dir=table_file.parent) as scratch,
     ):
-        instances = labels.instances
+        listed: list[_Listed] = []
+        each = (
+            _list_plane(plane, task, config, table_file, sums_file, listed, drawn=number == len(planes) // 2)
+            for number, plane in enumerate(planes)
+        )
+        made_from = {"mask": task.before.found["mask_sha256"] if task.before else ""}
+        made_from |= {"regions": sha256(Path(task.slide.regions))} if task.slide.regions else {}
+        found = chain.from_iterable(each)  # one plane after the other, as they are written
+        write_features(annotations_file, found, provenance("objects", config, **made_from))
+        if not sums_file.is_file():
+            raise SlideError(f"{task.slide.regions}: holds no region on a segmented plane; draw one, or remove it")
+    (drawn,) = (one.pictures for one in listed if one.pictures)
+    pictures = write_pictures(drawn, model=task.model, sample=task.sample)
+    return Made(files=[table, annotations, sums, *pictures], found=_summary(task, planes, listed, len(config.classes)))
+
+
+def _list_plane(
+    plane: Plane, task: Task, config: ObjectsConfig, table: Path, sums: Path, listed: list[_Listed], *, drawn: bool
+) -> Iterator[dict[str, Any]]:
+    """Append the rows of a plane to the tables, and what was found to ``listed``; yield its features."""
+    view, before = plane.view, sum(len(one.areas_px) for one in listed)
+    with (
+        open_slide(Path(task.slide.slide), memory_mb=task.memory_mb, view=view) as image,
+        _with_colours(image, view, task) if "stains" in config.measurements.groups else nullcontext(image) as source,
+        open_mask(task.path(paths.MASK), memory_mb=task.memory_mb, plane=plane) as labels,
+        tempfile.TemporaryDirectory(dir=table.parent) as scratch,
+    ):
+        instances = _numbered_from_1(labels.instances, before)
         if instances is None:
             instances, _ = find_objects(labels.classes, scratch=Path(scratch))
         objects, size_um = _measure(image, labels, instances), labels.slide.pixel_size_um
-        regions = _regions_of(task, image)
+        regions = _regions_of(task, image, plane)
         members = _find_members(labels, objects, regions, len(config.classes))
-        listed = measurements(config.measurements, config.classes, view.channels)
-        names = regions_of_objects(members, len(objects.ids))
-        columns = _columns(listed, instances, objects, source, names, config=config, view=view, size_um=size_um)
-        scores = _scores_of(task, objects)
-        columns, listed = columns | scores, listed + [SCORE] * len(scores)
-        pd.DataFrame(columns).to_csv(table_file, index=False)
-        region_table(members, columns, config.classes, size_um).to_csv(sums_file, index=False)
+        wanted = measurements(config.measurements, config.classes, view.channels, list(plane.place))
+        known = {axis: np.full(len(objects.ids), number) for axis, number in plane.place.items()}
+        known["regions"] = regions_of_objects(members, len(objects.ids))
+        columns = _columns(wanted, instances, objects, source, known, config=config, view=view, size_um=size_um)
+        columns["id"] = columns["id"] + before
+        scores = _scores_of(task, columns["id"])
+        columns, wanted = columns | scores, wanted + [SCORE] * len(scores)
+        pd.DataFrame(columns).to_csv(table, mode="a", header=not listed, index=False)
+        if members.names:
+            of_regions = region_table(members, columns, config.classes, size_um)
+            for axis, number in plane.place.items():
+                of_regions.insert(0, axis, number)
+            of_regions.to_csv(sums, mode="a", header=not sums.is_file(), index=False)
         outlines = trace_objects(instances, objects)
-        found = features(f"{task.model}/{task.sample}", objects, columns, listed, outlines, image.step)
-        made_from = {"mask": task.before.found["mask_sha256"] if task.before else ""}
-        made_from |= {"regions": sha256(Path(task.slide.regions))} if task.slide.regions else {}
-        write_features(annotations_file, found, provenance("objects", config, **made_from))
-        drawn = pictures_of_mask(image, labels.slide, instances, num_classes=len(config.classes))
-    pictures = write_pictures(drawn, model=task.model, sample=task.sample)
-    measured = _summary(objects, members, labels, len(config.classes)) | {
-        "picture_px": list(picture_shape(image.shape)),
-        "regions": len(members.names) if task.slide.regions else 0,
-        "warnings": [f"its regions: {warning}" for warning in (regions.warnings if regions else ())],
-    }
-    return Made(files=[table, annotations, sums, *pictures], found=measured)
+        yield from features(
+            f"{task.model}/{task.sample}", objects, columns, wanted, outlines, image.step, plane.in_file
+        )
+        listed.append(
+            _Listed(
+                areas_px=objects.areas_px,
+                classes=objects.classes,
+                class_px=members.class_px,
+                regions=members.names,
+                warnings=regions.warnings if regions else (),
+                pixel_size_um=size_um,
+                shape=image.shape,
+                pictures=pictures_of_mask(image, labels.slide, instances, num_classes=len(config.classes))
+                if drawn
+                else {},
+            )
+        )
+
+
+def _numbered_from_1(instances: Array | None, before: int) -> Array | None:
+    """Return the object ids of a plane without those of the planes ``before`` it, which come first."""
+    if instances is None or not before:
+        return instances
+
+    def read(*key: Any) -> NDArray[Any]:
+        ids = np.asarray(instances[key])
+        return np.where(ids > 0, ids - ids.dtype.type(before), 0)
+
+    return LazyArray(instances.shape, instances.dtype, read)
 
 
 def _columns(
@@ -106,7 +170,7 @@ def _columns(
     instances: Array,
     objects: ObjectTable,
     source: Slide,
-    regions: NDArray[np.object_],
+    known: Columns,
     *,
     config: ObjectsConfig,
     view: ImageConfig,
@@ -118,22 +182,28 @@ def _columns(
     measure = partial(measure_rings, instances, objects, source, pixel_size_um=size_um, stains="stains" in groups)
     rings = {name: measure(width_um=one.expand_um) for name, one in config.measurements.compartments.items()}
     return columns_of(
-        listed, objects, pixels, regions, rings=rings, config=config, channels=view.channels, pixel_size_um=size_um
+        listed, objects, pixels, known, rings=rings, config=config, channels=view.channels, pixel_size_um=size_um
     )
 
 
-def _summary(objects: ObjectTable, members: Members, mask: Mask, num_classes: int) -> dict[str, Any]:
+def _summary(task: Task, planes: list[Plane], listed: list[_Listed], num_classes: int) -> dict[str, Any]:
     """Return what the report says of the objects of a slide without reading their table."""
-    areas = objects.areas_px
+    areas = np.concatenate([one.areas_px for one in listed])
+    classes = np.concatenate([one.classes for one in listed])
+    size_um, shown = listed[0].pixel_size_um, planes[len(planes) // 2].place
+    warnings = dict.fromkeys(warning for one in listed for warning in one.warnings)
     return {
         "objects": len(areas),
         "median_area_px": _median(areas),
         "area_spread": float(np.log2(areas).std()) if len(areas) else None,
-        "class_objects": np.bincount(objects.classes, minlength=num_classes).tolist(),
-        "class_pixels": members.class_px.tolist(),
-        "class_median_area_px": [_median(areas[objects.classes == number]) for number in range(num_classes)],
-        "pixel_size_um": list(mask.slide.pixel_size_um) if mask.slide.pixel_size_um else None,
-    }
+        "class_objects": np.bincount(classes, minlength=num_classes).tolist(),
+        "class_pixels": np.sum([one.class_px for one in listed], axis=0).tolist(),
+        "class_median_area_px": [_median(areas[classes == number]) for number in range(num_classes)],
+        "pixel_size_um": list(size_um) if size_um else None,
+        "picture_px": list(picture_shape(listed[0].shape)),
+        "regions": len({name for one in listed for name in one.regions}) if task.slide.regions else 0,
+        "warnings": [f"its regions: {warning}" for warning in warnings],
+    } | ({"picture_plane": shown, "planes": len(planes)} if shown else {})
 
 
 @contextmanager
@@ -151,13 +221,13 @@ def _with_colours(image: Slide, view: ImageConfig, task: Task) -> Iterator[Slide
         yield slide
 
 
-def _scores_of(task: Task, objects: ObjectTable) -> dict[str, NDArray[Any]]:
+def _scores_of(task: Task, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Return the column of the scores of detected objects; none of masks made of pixels."""
     path = task.path(paths.SCORES)
     if not path.is_file():
         return {}
     scores = pd.read_csv(path).set_index("id")["score"]
-    return {SCORE.column: scores.reindex(objects.ids).to_numpy()}
+    return {SCORE.column: scores.reindex(ids).to_numpy()}
 
 
 def _measure(image: Slide, mask: Mask, instances: Array) -> ObjectTable:
@@ -177,12 +247,17 @@ def _median(areas_px: NDArray[Any]) -> float | None:
     return float(np.median(areas_px)) if len(areas_px) else None
 
 
-def _regions_of(task: Task, image: Slide) -> Regions | None:
-    """Return the regions of a sample: those that were drawn, else the tissue that was found; None: the whole slide."""
+def _regions_of(task: Task, image: Slide, plane: Plane) -> Regions | None:
+    """Return the regions of a sample: those that were drawn, else the tissue that was found; None: the whole slide.
+
+    Of a stack, those of the plane: no region may be drawn on it, and no tissue be found.
+    """
     drawn, tissue = task.slide.regions, task.path(paths.TISSUE)
     if drawn is None and not tissue.is_file():
         return None
-    return read_regions(Path(drawn) if drawn else tissue, image, memory_mb=task.memory_mb)
+    path = Path(drawn) if drawn else tissue
+    regions = read_regions(path, image, memory_mb=task.memory_mb, may_lack=bool(plane.place))
+    return regions if drawn or regions.names else None
 
 
 def _find_members(mask: Mask, objects: ObjectTable, regions: Regions | None, num_classes: int) -> Members:

@@ -6,9 +6,10 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 
@@ -16,7 +17,7 @@ from models.base.detector import DetectionModel
 from models.base.interface import SegmentationModel
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
-from pipeline.base.files import identity_of, provenance
+from pipeline.base.files import identity_of, provenance, read_json, write_json
 from pipeline.networks.compilation import compiled
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
@@ -30,7 +31,7 @@ from pipeline.runtime.device import computes_bfloat16, prepare
 from pipeline.runtime.pool import ProcessLostError, run_all
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import PredictConfig
-from pipeline.tiling.plan import SlidePlan, read_plan
+from pipeline.tiling.plan import SlidePlan, read_plans
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ def _fail_those_that_crash(job: BatchJob, left: dict[str, Task], memory_mb: int)
 
 def _read_through(plan: Path, memory_mb: int) -> None:
     """Read all windows of a slide."""
-    for _ in read_batches([("", read_plan(plan))], batch_px=1, mixed=False, memory_mb=memory_mb, threads=1, ahead=0):
+    planes = [(str(number), one) for number, one in enumerate(read_plans(plan))]
+    for _ in read_batches(planes, batch_px=1, mixed=False, memory_mb=memory_mb, threads=1, ahead=0):
         pass
 
 
@@ -118,25 +120,92 @@ def _predict(
         )
     weights_sha256, small_area_px = job.network.weights, card.objects.get("small_area_px")
     origin = provenance("predict", config, weights=weights_sha256)
-    targets = []
-    for sample, plan in _plans(job, left, card):
-        content = [left[sample].fingerprint, devices[0].type, sorted(kept), plan.to_dict()]
-        target = left[sample].path(paths.PREDICTION)
-        targets.append(Target(sample=sample, plan=plan, path=target, identity=identity_of(content), provenance=origin))
+    samples = {}
+    for sample, plans in _plans(job, left, card):
+        content = [left[sample].fingerprint, devices[0].type, sorted(kept)]
+        samples[sample] = _Sample.of(left[sample], plans, content, origin)
+    owners = {target.sample: sample for sample, one in samples.items() for target in one.targets}
+    targets = [target for one in samples.values() for target in one.targets]
     keeps = {name: name in kept for name in ("probabilities", "heads")}
     slides = segment_slides(networks, card, targets, **keeps, memory_mb=memory_mb, threads=threads)
-    measured = []
+    done = []
+
+    def finish(sample: str) -> None:
+        outcome = samples[sample].complete()
+        found = asdict(outcome) | {"weights_sha256": weights_sha256, "small_area_px": small_area_px}
+        job.done(left.pop(sample), Made(files=samples[sample].files, found=found), outcome.wall_s)
+        done.append(outcome)
+
+    for sample in [sample for sample, one in samples.items() if not one.targets]:  # an earlier job predicted all
+        finish(sample)
     with closing(slides):
-        for sample, outcome in slides:
-            task = left[sample]
+        for name, outcome in slides:
+            sample = owners[name]
+            if sample not in left:  # another plane of it cannot be read
+                continue
             if isinstance(outcome, SlideError):
-                job.fail(task, outcome)
+                job.fail(left.pop(sample), outcome)
+            elif samples[sample].add(name, outcome):
+                finish(sample)
+    _log_speed(done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """A sample that is predicted: a slide, or the planes of a stack, each like a slide of its own.
+
+    Attributes
+    ----------
+    files : list of Path
+        The predictions of all planes.
+    targets : list of Target
+        The planes that no earlier job has predicted.
+    measured : dict of Measurements
+        Of the planes that are done.
+    """
+
+    task: Task
+    files: list[Path]
+    targets: list[Target]
+    measured: dict[str, Measurements]
+
+    @classmethod
+    def of(cls, task: Task, plans: list[SlidePlan], content: list[Any], origin: dict[str, Any]) -> Self:
+        """Look which planes are to predict; ``content`` and the plan decide the prediction of each."""
+        found = cls(task=task, files=[task.prediction(plan.plane) for plan in plans], targets=[], measured={})
+        for plan, path in zip(plans, found.files, strict=True):
+            name = f"{task.sample}//{path.name}" if plan.plane else task.sample  # no sample has such a name
+            identity = identity_of([*content, plan.to_dict()])
+            target = Target(sample=name, plan=plan, path=path, identity=identity, provenance=origin)
+            if (known := found._measured_before(target)) is None:
+                found.targets.append(target)
             else:
-                found = asdict(outcome) | {"weights_sha256": weights_sha256, "small_area_px": small_area_px}
-                job.done(task, Made(files=[task.path(paths.PREDICTION)], found=found), outcome.wall_s)
-                measured.append(outcome)
-            del left[sample]
-    _log_speed(measured)
+                found.measured[name] = known
+        return found
+
+    def _measured_before(self, target: Target) -> Measurements | None:
+        """Return what an earlier job, which was interrupted, measured on a plane that it completed."""
+        path = self.task.of_plane(paths.PLANE_MEASURED, target.plan.plane)
+        if not target.plan.plane or not target.path.is_file() or not path.is_file():
+            return None
+        content = read_json(path)
+        return Measurements.from_found(content["found"]) if content["identity"] == target.identity else None
+
+    def add(self, name: str, found: Measurements) -> bool:
+        """Add what was measured on a plane; return whether it was the last one."""
+        self.measured[name] = found
+        target = next(target for target in self.targets if target.sample == name)
+        if target.plan.plane:
+            content = {"identity": target.identity, "found": asdict(found)}
+            write_json(self.task.of_plane(paths.PLANE_MEASURED, target.plan.plane), content)
+        return len(self.measured) == len(self.files)
+
+    def complete(self) -> Measurements:
+        """Remove predictions that other settings of ``image.z`` and ``image.t`` left; return what was measured."""
+        others = {self.task.path(paths.PREDICTION), *self.task.path(paths.PLANES).glob("*.zarr.zip")} - {*self.files}
+        for path in others:
+            path.unlink(missing_ok=True)
+        return Measurements.of_planes(list(self.measured.values()))
 
 
 def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tuple[list[SegmentationModel], ModelCard]:
@@ -151,18 +220,18 @@ def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tup
     return [compiled(one) if compiles else one for one in networks], card
 
 
-def _plans(job: BatchJob, left: dict[str, Task], card: ModelCard) -> Iterator[tuple[str, SlidePlan]]:
-    """Yield the samples that can be predicted; record why the others fail."""
+def _plans(job: BatchJob, left: dict[str, Task], card: ModelCard) -> Iterator[tuple[str, list[SlidePlan]]]:
+    """Yield the samples that can be predicted, with the plans of their planes; record why the others fail."""
     for sample, task in list(left.items()):
         try:
-            plan = read_plan(task.path(paths.PLAN))
-            _check_fit(sample, plan, card)
-            if not plan.slide.exists():  # removed from the drop folder; its plan is all that is left
-                raise SlideError(f"{plan.slide}: the file no longer exists")
+            plans = read_plans(task.path(paths.PLAN))
+            _check_fit(sample, plans[0], card)
+            if not plans[0].slide.exists():  # removed from the drop folder; its plan is all that is left
+                raise SlideError(f"{plans[0].slide}: the file no longer exists")
         except SlidemillError as error:
             job.fail(left.pop(sample), error)
         else:
-            yield sample, plan
+            yield sample, plans
 
 
 def _check_fit(sample: str, plan: SlidePlan, card: ModelCard) -> None:

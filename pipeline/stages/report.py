@@ -103,7 +103,13 @@ def run(*, output: Path, config: Settings) -> None:
 
 def _columns(config: Settings) -> pd.DataFrame:
     """Return the meaning of every column."""
-    return data_dictionary(config.classes, config.image.channels, config.measurements, scored=config.detects_objects)
+    return data_dictionary(
+        config.classes,
+        config.image.channels,
+        config.measurements,
+        each=config.image.each,
+        scored=config.detects_objects,
+    )
 
 
 def _below(output: Path, path: str) -> Path:

@@ -20,6 +20,7 @@ from pipeline.masks.cut import cut_images
 from pipeline.masks.instances import mask_images, pixel_area, with_areas
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.prediction.detections.paint import mask_of_objects
+from pipeline.prediction.mask_stack import stack_of_masks
 from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
@@ -28,7 +29,7 @@ from pipeline.settings.stage_sections import StitchConfig
 from pipeline.slides.intensity import normalized
 from pipeline.slides.regions import union_of
 from pipeline.slides.slide import open_slide
-from pipeline.tiling.plan import SlidePlan, read_plan
+from pipeline.tiling.plan import SlidePlan, read_plans
 
 log = logging.getLogger(__name__)
 
@@ -60,35 +61,53 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
 
 
 def _stitch(task: Task, *, config: StitchConfig) -> Made:
-    plan = read_plan(task.path(paths.PLAN))
+    plans = read_plans(task.path(paths.PLAN))
     predicted = task.before.found if task.before else {}
     masks = with_areas(config.masks, predicted.get("small_area_px"))
-    pixel_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)
-    prediction, output = task.path(paths.PREDICTION), task.path(paths.MASK)
+    output = task.path(paths.MASK)
     with ExitStack() as stack:
-        group = stack.enter_context(open_prediction(prediction))
-        for name in masks.needs - set(group.keys()):
-            asking = "masks.crf" if masks.crf and name == "probabilities" else f"masks.instances {masks.instances!r}"
-            raise SlidemillError(f"{prediction}: has no {name}, which {asking} needs; predict again with them")
         temporary = stack.enter_context(replacing(output))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=temporary.parent)))
-        inside = None if plan.regions is None else union_of(plan.polygons, plan.grid.shape)
-        scores: NDArray[np.float32] | None = None
-        if masks.instances == DETECTED:
-            images, scores = mask_of_objects(group, masks, pixel_um2=pixel_um2, inside=inside, scratch=scratch)
+        made = (partial(_mask_of, plan, task, masks) for plan in plans)
+        (first, *others) = plans
+        if others:
+            axes = "".join(axis.upper() for axis in first.plane)
+            shape = tuple(max(plan.plane[axis] for plan in plans) + 1 for axis in first.plane)
+            images, scores = stack_of_masks(made, shape, scratch=scratch)
         else:
-            images = _mask_of_pixels(group, masks, plan, pixel_um2, task.memory_mb, stack, scratch)
-            images = images if inside is None else cut_images(images, inside, scratch=scratch)
-        made_from = {"slide": plan.slide_sha256, "weights": predicted.get("weights_sha256", "")}
+            axes = ""
+            images, scores = next(made)(stack, scratch)
+        made_from = {"slide": first.slide_sha256, "weights": predicted.get("weights_sha256", "")}
         about = {"sample": task.sample, "classes": ", ".join(config.classes)}
         write_label_images(
             temporary,
             images,
-            pixel_size_um=plan.pixel_size_um,
+            axes=f"{axes}YX",
+            pixel_size_um=first.pixel_size_um,
             annotations=about | provenance("stitch", config, **made_from),
         )
         scored = _write_scores(task.path(paths.SCORES), scores)
     return Made(files=[output, *scored], found={"mask_sha256": sha256(output)})
+
+
+def _mask_of(
+    plan: SlidePlan, task: Task, masks: MaskConfig, stack: ExitStack, scratch: Path
+) -> tuple[dict[str, Array], NDArray[np.float32] | None]:
+    """Return the images of the mask of a slide, or of one of its planes, and the scores of objects if it detects them.
+
+    The images can be read as long as ``stack`` is open.
+    """
+    prediction = task.prediction(plan.plane)
+    pixel_um2 = pixel_area(plan.pixel_size_um, masks, slide=plan.slide)
+    group = stack.enter_context(open_prediction(prediction))
+    for name in masks.needs - set(group.keys()):
+        asking = "masks.crf" if masks.crf and name == "probabilities" else f"masks.instances {masks.instances!r}"
+        raise SlidemillError(f"{prediction}: has no {name}, which {asking} needs; predict again with them")
+    inside = None if plan.regions is None else union_of(plan.polygons, plan.grid.shape)
+    if masks.instances == DETECTED:
+        return mask_of_objects(group, masks, pixel_um2=pixel_um2, inside=inside, scratch=scratch)
+    images = _mask_of_pixels(group, masks, plan, pixel_um2, task.memory_mb, stack, scratch)
+    return images if inside is None else cut_images(images, inside, scratch=scratch), None
 
 
 def _mask_of_pixels(

@@ -34,7 +34,7 @@ from pipeline.slides.intensity import normalize
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.grid import Grid
 from pipeline.tiling.memory_budget import largest_window_px
-from pipeline.tiling.plan import read_plan
+from pipeline.tiling.plan import read_plans
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
     network : Path
         Network file (model.safetensors, with model.json beside it).
     plan : Path
-        Plan of the slide.
+        Plan of the slide; of a stack that is segmented plane by plane, the plane in the middle is checked.
     output : Path
         JSON to write: how far the predictions differ.
     threads : int
@@ -65,7 +65,8 @@ def run(*, network: Path, plan: Path, output: Path, threads: int, memory_mb: int
     loaded, card = load_network(network, classes=config.classes)
     if not plan.is_file():
         raise SlidemillError(f"{plan}: there is no plan; the ledger of its stage `tile` says why")
-    planned = read_plan(plan)
+    plans = read_plans(plan)
+    planned = plans[len(plans) // 2]  # of a stack, the plane in the middle
     grid = small_grid(planned.grid, largest_px=largest_window_px(card, memory_mb) // _DOUBLE)
     with open_slide(planned.slide, memory_mb=memory_mb, view=planned.view) as slide:
         place = richest_piece(slide.read, slide.shape, grid.shape)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
@@ -29,10 +29,12 @@ _BLENDED_PX = 512  # tiles of networks with global context
 
 @dataclass(frozen=True, kw_only=True)
 class SlidePlan:
-    """The plan of a slide.
+    """The plan of a slide, or of a plane of a stack that is segmented plane by plane.
 
     Attributes
     ----------
+    plane : dict of int
+        Number of the plane along ``t``, ``z`` or both, those that ``image`` says ``each`` of; empty for other slides.
     tissue : list of (first, stop) or None
         The tiles that are no glass, as runs of their numbers, row by row; None: all of them.
     regions : list of dict or None
@@ -47,6 +49,7 @@ class SlidePlan:
     pixel_size_um: tuple[float, float] | None
     tissue: list[tuple[int, int]] | None = None
     regions: list[dict[str, Any]] | None = None
+    plane: dict[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -95,7 +98,8 @@ class SlidePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
-        return asdict(self) | {"slide": str(self.slide), "view": self.view.model_dump(mode="json")}
+        content = asdict(self) | {"slide": str(self.slide), "view": self.view.model_dump(mode="json")}
+        return content if self.plane else {name: value for name, value in content.items() if name != "plane"}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
@@ -110,6 +114,7 @@ class SlidePlan:
             pixel_size_um=(pixel_size[0], pixel_size[1]) if pixel_size else None,
             tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
             regions=content["regions"],
+            plane=content.get("plane", {}),
         )
 
 
@@ -126,8 +131,14 @@ def plan_grid(shape: tuple[int, int], card: ModelCard, memory_mb: int, *, tile_p
         raise ConfigError(f"tiling.memory_mb of {memory_mb}: {error}; raise it") from error
 
 
-def read_plan(path: Path) -> SlidePlan:
-    """Read a plan that the stage ``tile`` wrote.
+def content_of(plans: Sequence[SlidePlan]) -> dict[str, Any]:
+    """Return the content of the file of a slide as JSON types: its plan, or those of its planes."""
+    (first, *others) = plans
+    return {"planes": [plan.to_dict() for plan in plans]} if others or first.plane else first.to_dict()
+
+
+def read_plans(path: Path) -> list[SlidePlan]:
+    """Read what ``tile`` wrote of a slide: its plan; or those of its planes, if they are segmented one by one.
 
     Raises
     ------
@@ -136,6 +147,6 @@ def read_plan(path: Path) -> SlidePlan:
     """
     content = read_json(path)
     try:
-        return SlidePlan.from_dict(content)
+        return [SlidePlan.from_dict(plan) for plan in content.get("planes", [content])]
     except (KeyError, TypeError, ValueError) as error:
         raise SlidemillError(f"{path}: not a plan of this version: {error!r}; remove it and run again") from error

@@ -34,7 +34,13 @@ def plan_slide(path: Path, card: ModelCard, memory_mb: int, config: TileConfig) 
         If the slide cannot be read, or one piece of it does not fit ``memory_mb``.
     """
     with open_slide(path, memory_mb=memory_mb, view=config.image) as slide:
-        return plan_open_slide(slide, card, memory_mb, config, tissue=tissue_of(slide, config))
+        content = content_sha256(path)
+        return plan_open_slide(slide, card, memory_mb, config, slide_sha256=content, tissue=tissue_of(slide, config))
+
+
+def content_sha256(slide: Path) -> str:
+    """Return the SHA-256 of a slide, with the files beside it that belong to it."""
+    return sha256(slide, *parts_of(slide))
 
 
 def tissue_of(slide: Slide, config: TileConfig) -> Tissue | None:
@@ -48,6 +54,7 @@ def plan_open_slide(
     memory_mb: int,
     config: TileConfig,
     *,
+    slide_sha256: str,
     tissue: Tissue | None,
     regions: Regions | None = None,
 ) -> SlidePlan:
@@ -55,6 +62,8 @@ def plan_open_slide(
 
     Parameters
     ----------
+    slide_sha256 : str
+        From :func:`content_sha256`.
     tissue : Tissue or None
         Tiles without it are skipped, unless tiles are blended: each needs its neighbours then.
     regions : Regions or None
@@ -64,7 +73,7 @@ def plan_open_slide(
     statistics = measure_slide(slide)
     about = SlidePlan(
         slide=slide.path,
-        slide_sha256=sha256(slide.path, *parts_of(slide.path)),
+        slide_sha256=slide_sha256,
         grid=plan_grid(slide.shape, card, memory_mb, tile_px=config.tile_px, mirror_px=config.mirror_px),
         view=config.image,
         statistics=statistics,

@@ -33,6 +33,7 @@ from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig, resolve_masks
 from pipeline.settings.stage_sections import LabelConfig, TileConfig, ValidateConfig
 from pipeline.slides.intensity import normalized
+from pipeline.slides.planes import Plane
 from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import SlidePlan
 from pipeline.tiling.plan_slide import plan_slide
@@ -115,9 +116,10 @@ class PairPredictor:
                 raise finished.outcome
         with ExitStack() as stack:
             group = stack.enter_context(open_prediction(path))
+            plane = Plane(view=plan.view)
             truth = stack.enter_context(
                 open_reference(
-                    pair.labels, plan.grid.shape, pair.image, self.labels, memory_mb=self.memory_mb, view=plan.view
+                    pair.labels, plan.grid.shape, pair.image, self.labels, memory_mb=self.memory_mb, plane=plane
                 )
             )
             copied = copy_reference(truth, self.labels, scratch / "truth")

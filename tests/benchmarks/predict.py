@@ -20,7 +20,7 @@ from pipeline.prediction.forward import labels_of, logits_of
 from pipeline.prediction.loop import batch_limit_px, make_ready
 from pipeline.prediction.windows import Place, grouped
 from pipeline.tiling.memory_budget import largest_window_px
-from pipeline.tiling.plan import read_plan
+from pipeline.tiling.plan import read_plans
 from tests.benchmarks.common import THREADS, fresh_folder, say, say_machine, seconds, set_up, write_slide
 from tests.support.jobs import Jobs
 from tests.support.networks import write_network
@@ -58,7 +58,7 @@ def bench(device: torch.device, *, side: int, fields: int, width: int = 32, prec
 
 def compare(jobs: Jobs, device: torch.device, precision: str) -> dict[str, float]:
     """Predict a batch, and run its windows through the network alone before and after."""
-    slides = [(sample, read_plan(jobs.path(paths.PLAN, sample))) for sample in jobs.entries("tile")]
+    slides = [(sample, read_plans(jobs.path(paths.PLAN, sample))[0]) for sample in jobs.entries("tile")]
     card = read_card(card_path(jobs.weights))
     limit_px = batch_limit_px(largest_window_px(card, jobs.memory_mb), device)
     groups = list(grouped(slides, limit_px, mixed=device.type != "cpu"))

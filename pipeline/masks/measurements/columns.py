@@ -24,7 +24,7 @@ def columns_of(
     wanted: Sequence[Measurement],
     objects: ObjectTable,
     pixels: PixelMeasurements,
-    regions: NDArray[np.object_],
+    known: Columns,
     *,
     rings: Mapping[str, Rings],
     config: ObjectsConfig,
@@ -38,15 +38,15 @@ def columns_of(
 
     Parameters
     ----------
-    regions : (objects,) array
-        The text of the column ``regions``.
+    known : dict of (objects,) arrays
+        The columns ``regions``, and ``z`` and ``t`` if they are wanted.
     rings : mapping of Rings
         By the name of the compartment.
     channels : sequence of int or str
         Names of the channels of ``pixels``, stains excepted.
     """
     classes = config.classes
-    found = {"regions": regions} | _places(objects, classes, pixel_size_um) | _shapes(objects, pixels, pixel_size_um)
+    found = known | _places(objects, classes, pixel_size_um) | _shapes(objects, pixels, pixel_size_um)
     names = config.measurements.measured(channels)
     for statistic, values in pixels.intensities.items():
         found |= {f"{statistic}_intensity_{name}": own for name, own in zip(names, values, strict=True)}

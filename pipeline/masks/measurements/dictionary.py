@@ -16,7 +16,7 @@ ALWAYS, COMPARTMENTS, POSITIVE = "", "compartments", "positive"
 _CLASS, _CHANNEL, _COMPARTMENT = "{class}", "{channel}", "{compartment}"
 _NAMES = {_CLASS: "(?P<of_class>.+)", _CHANNEL: "(?P<channel>.+)", _COMPARTMENT: "(?P<compartment>[A-Za-z0-9]+)"}
 # Of an object, a mean says nothing of which one it is, where it lies and how it is turned; positive ones are counted.
-_WITHOUT_MEAN = re.compile(r"id|(centroid_.*|top|left|bottom|right)_px|orientation.*|positive_.*")
+_WITHOUT_MEAN = re.compile(r"id|z|t|(centroid_.*|top|left|bottom|right)_px|orientation.*|positive_.*")
 _AS_IN_SLIDE = "as in the slide"
 _UNITS = {"_px": "px", "_um": "µm"}
 
@@ -253,6 +253,14 @@ DICTIONARY = [
     ),
 ]
 
+PLANES = {  # after the id, where the planes of stacks are segmented one by one
+    axis: Measurement(column=axis, group="stacks", about=about, is_whole=True)
+    for axis, about in (
+        ("z", "Number of its plane in the stack, from 0; with `image.z: each`."),
+        ("t", "Number of its time point, from 0; with `image.t: each`."),
+    )
+}
+
 SCORE = Measurement(  # after all others, for networks that detect objects
     column="score",
     about="How sure the network is of its class, 0 to 1; only of networks that detect objects (`mask_rcnn`).",
@@ -262,7 +270,7 @@ SCORE = Measurement(  # after all others, for networks that detect objects
 
 
 def measurements(
-    config: MeasurementsConfig, classes: Sequence[str], channels: Sequence[int | str]
+    config: MeasurementsConfig, classes: Sequence[str], channels: Sequence[int | str], each: Sequence[str] = ()
 ) -> list[Measurement]:
     """Return the columns of the table of objects, in their order.
 
@@ -272,10 +280,13 @@ def measurements(
         The first is background.
     channels : sequence of int or str
         Channels that the network sees, as configured. Stains come after them if they are measured.
+    each : sequence of str
+        ``t``, ``z`` or both, if the planes of stacks are segmented one by one.
     """
     channels = list(dict.fromkeys(channels))
     stains = STAINS if "stains" in config.groups else ()
-    wanted = _of_groups(ALWAYS, *config.groups)
+    first, *others = _of_groups(ALWAYS, *config.groups)
+    wanted = [first, *(one for axis, one in PLANES.items() if axis in each), *others]
     return [
         *_named(wanted, {_CLASS: classes[1:], _CHANNEL: channels}),
         *_named([one for one in wanted if _CHANNEL in one.column], {_CHANNEL: stains}),
@@ -312,7 +323,7 @@ def _named(entries: Iterable[Measurement], names: Mapping[str, Sequence[int | st
 @cache
 def entry_of(column: str) -> Measurement | None:
     """Return the entry that a column of the table of objects is of, with its own names; None if it is of none."""
-    for one in DICTIONARY:
+    for one in [*DICTIONARY, *PLANES.values()]:
         pattern = re.escape(one.column)
         for placeholder, named in _NAMES.items():
             pattern = pattern.replace(re.escape(placeholder), named)

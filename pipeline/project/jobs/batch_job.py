@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,6 +72,15 @@ class Task:
     def path(self, pattern: str) -> Path:
         """Return the path of one of its files, such as ``paths.MASK``."""
         return Path(pattern.format(model=self.model, sample=self.sample))
+
+    def of_plane(self, pattern: str, place: Mapping[str, int]) -> Path:
+        """Return the path of a file of one plane of it, such as ``paths.PLANE_PREDICTION``; place is along t and z."""
+        plane = "_".join(f"{axis}{number}" for axis, number in place.items())
+        return Path(pattern.format(model=self.model, sample=self.sample, plane=plane))
+
+    def prediction(self, place: Mapping[str, int]) -> Path:
+        """Return the path of its prediction; of a stack whose planes are segmented one by one, that of a plane."""
+        return self.of_plane(paths.PLANE_PREDICTION, place) if place else self.path(paths.PREDICTION)
 
 
 @dataclass(frozen=True, kw_only=True)

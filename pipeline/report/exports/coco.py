@@ -20,7 +20,7 @@ from pipeline.base.files import replacing
 from pipeline.masks.qupath_geojson import read_features
 from pipeline.project.drop.drop_folder import last_run
 from pipeline.project.stage_settings import view_of
-from pipeline.report.exports.selection import Selection
+from pipeline.report.exports.selection import Selection, refuse_stacks
 from pipeline.slides.slide import open_slide
 
 
@@ -29,6 +29,7 @@ def write_coco(output: Path, chosen: Selection) -> None:
 
     ``area`` is in px of the image file, ``bbox`` is left, top, width, height; ``object`` is the id in the mask.
     """
+    refuse_stacks(chosen, "coco")
     classes = chosen.settings.classes[1:]
     head = {
         "info": {"description": f"objects found by {chosen.outcomes[0].model}, Slidemill {__version__}"},

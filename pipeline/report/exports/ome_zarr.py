@@ -9,13 +9,14 @@ from pipeline.base.files import replacing
 from pipeline.masks.mask_file import open_mask
 from pipeline.masks.ome_tiff import read_annotations
 from pipeline.masks.ome_zarr import write_label_zarr
-from pipeline.report.exports.selection import Selection
+from pipeline.report.exports.selection import Selection, refuse_stacks
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.slide import Slide, open_slide
 
 
 def write_masks(output: Path, chosen: Selection) -> None:
     """Write the mask of each sample with all its levels as OME-Zarr 0.5, a folder ``SAMPLE.ome.zarr`` each."""
+    refuse_stacks(chosen, "ome-zarr")
     with replacing(output) as temporary:
         for outcome in chosen.outcomes:
             folder = temporary / f"{outcome.sample}.ome.zarr"

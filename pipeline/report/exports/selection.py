@@ -66,6 +66,22 @@ def select(names: Sequence[str], model: str) -> Selection:
     )
 
 
+def refuse_stacks(chosen: Selection, what: str) -> None:
+    """Refuse stacks whose planes were segmented one by one, which ``what`` is not made for.
+
+    Raises
+    ------
+    SlidemillError
+        If ``image.z`` or ``image.t`` is ``each``.
+    """
+    if each := chosen.settings.image.each:
+        axes = " and ".join(f"image.{axis}" for axis in each)
+        raise SlidemillError(
+            f"--to {what}: {axes}: each makes stacks, which it does not write; export the objects, with z and t, "
+            "as csv, parquet or anndata, and use the masks as OME-TIFF"
+        )
+
+
 def needed(module: str, extra: str) -> Any:
     """Import a package of an optional extra, or say how it is installed."""
     try:

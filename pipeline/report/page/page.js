@@ -243,6 +243,8 @@ function describe(place) {
     const name = header.querySelector("button").textContent;
     facts.push(element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: text })));
   }
+  const plane = data.pictures[place]?.plane;
+  if (plane) facts.push(element("div", {}, element("dt", { textContent: "picture of" }), element("dd", { textContent: plane })));
   byId("facts").replaceChildren(...facts);
   byId("viewer-title").textContent = nameOf(place);
   byId("links").replaceChildren(...linksOf(place));

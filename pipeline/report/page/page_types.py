@@ -26,11 +26,12 @@ class Layers:
     """Pictures of one result, to be stacked.
 
     ``urls`` are of files beside the page, or ``data:`` with their content, by the names of ``paths.PICTURE``; without a
-    reference there are none of it. ``shape`` is rows and columns.
+    reference there are none of it. ``shape`` is rows and columns; ``plane`` says which plane of a stack they show.
     """
 
     urls: dict[str, str]
     shape: tuple[int, int]
+    plane: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

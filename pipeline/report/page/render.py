@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, PREDICTED_RGB, TRUTH_RGB, class_rgb, css
-from pipeline.report.page.page_types import Column, Entry, Page, State
+from pipeline.report.page.page_types import Column, Entry, Layers, Page, State
 from pipeline.report.page.sort_order import is_number, worst_first
 
 # They differ in shape, not only in colour.
@@ -78,8 +78,13 @@ def _data(entries: list[Entry], columns: list[Column]) -> dict[str, Any]:
         "signs": _SIGNS,
         "cells": [[entry.state, *(_cell(column, entry.row) for column in columns)] for entry in entries],
         "links": [entry.links for entry in entries],
-        "pictures": [entry.layers and entry.layers.urls | {"shape": entry.layers.shape} for entry in entries],
+        "pictures": [entry.layers and _pictures(entry.layers) for entry in entries],
     }
+
+
+def _pictures(layers: Layers) -> dict[str, Any]:
+    """Return the pictures of an entry; of a stack also the plane that they show."""
+    return layers.urls | {"shape": layers.shape} | ({"plane": layers.plane} if layers.plane else {})
 
 
 def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,12 @@ _UNITS = {
 
 
 def data_dictionary(
-    classes: list[str], channels: list[int | str], measured: MeasurementsConfig, *, scored: bool = False
+    classes: list[str],
+    channels: list[int | str],
+    measured: MeasurementsConfig,
+    *,
+    each: Sequence[str] = (),
+    scored: bool = False,
 ) -> pd.DataFrame:
     """Return a row per table and column: ``table``, ``column``, ``meaning``, ``unit`` (empty for text and counts).
 
@@ -39,19 +45,22 @@ def data_dictionary(
         Channels that the networks see; each object has intensities in each.
     measured : MeasurementsConfig
         What is measured of objects.
+    each : sequence of str
+        ``t``, ``z`` or both, if the planes of stacks are segmented one by one.
     scored : bool
         Whether a network gives its objects a score.
     """
     all_metrics = columns(classes)
     by_name = {column.name: column for column in all_metrics}
+    of_planes = [regions.OF_PLANE[axis] for axis in ("z", "t") if axis in each]
     tables = {
         paths.METRICS_TABLE: [by_name[name] for name in short_columns(classes)],
         paths.ALL_METRICS: all_metrics,
         paths.SUMMARY: class_summary.COLUMNS,
-        paths.ALL_REGIONS: regions.COLUMNS,
+        paths.ALL_REGIONS: [*regions.COLUMNS[: len(OF_SAMPLE)], *of_planes, *regions.COLUMNS[len(OF_SAMPLE) :]],
     }
     rows = [(table, column.name, column.about, _unit(column)) for table, own in tables.items() for column in own]
-    listed = measurements(measured, classes, channels) + [SCORE] * scored
+    listed = measurements(measured, classes, channels, each) + [SCORE] * scored
     rows += [(paths.ALL_OBJECTS, name, about, "") for name, about in OF_SAMPLE.items()]
     rows += [(paths.ALL_OBJECTS, one.column, one.about, one.unit) for one in listed]
     rows += [(paths.ALL_REGIONS, *average) for average in regions.averages(listed)]

@@ -26,8 +26,9 @@ def region_numbers(table: Path, background: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per sample, network, region, class and ``measure``, with its ``value``; those without one are left out,
-        and so are regions in fewer than two samples, and more than the 20 that most samples have.
+        A row per sample, network, region, class and ``measure``, with its ``value``, in stacks the mean over planes;
+        those without one are left out, and so are regions in fewer than two samples, and more than the 20 that most
+        samples have.
     """
     names = [str(name) for name in pd.read_csv(table, nrows=0)]
     if _FRACTION not in names:  # no sample is done
@@ -44,6 +45,8 @@ def region_numbers(table: Path, background: str) -> pd.DataFrame:
     samples = found.groupby("region")["sample"].nunique()
     common = samples[samples > 1].sort_values(ascending=False, kind="stable").index[:_MOST_REGIONS]
     chosen = found[found["region"].isin(common) & (found["class"] != background)]
+    if {"z", "t"} & set(names):
+        chosen = chosen.groupby(texts, sort=False, as_index=False)[measures].mean()
     return chosen.melt(id_vars=texts, value_vars=measures, var_name="measure").dropna(subset="value")
 
 

@@ -28,7 +28,13 @@ COLUMNS = [
     Column("area_mm2", "The same in mm²; empty if the pixel size is not known.", digits=6),
     Column("area_fraction", "Pixels of the class in the region / pixels of the region.", digits=4),
 ]
+# After those of the sample, if the planes of stacks are segmented one by one
+OF_PLANE = {
+    "z": Column("z", "Number of the plane in the stack, from 0; with image.z: each.", digits=0),
+    "t": Column("t", "Number of the time point, from 0; with image.t: each.", digits=0),
+}
 _ON_PAGE = {
+    *OF_PLANE,
     *("sample", "model", "region", "class", "region_area_px", "region_area_mm2", "objects", "objects_per_mm2"),
     "area_fraction",
 }
@@ -62,6 +68,7 @@ def regions_tables(found: list[Outcome]) -> list[Table]:
     if len(rows) > _MOST_ROWS:
         caption += f" These are the first {_MOST_ROWS} rows; {paths.ALL_REGIONS} has all, with means over objects."
     shown = [column for column in COLUMNS if column.name in _ON_PAGE]
+    shown[2:2] = [column for axis, column in OF_PLANE.items() if axis in rows[0]]
     shares = dict.fromkeys(name for row in rows for name in row if _is_share(name))
     shown += [Column(name, "Share of the objects that are positive.", digits=4) for name in shares]
     return [Table(title="Regions", caption=caption, columns=shown, rows=rows[:_MOST_ROWS])]

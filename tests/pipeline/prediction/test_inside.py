@@ -41,7 +41,8 @@ def whole(tmp_path_factory):
 def planned(folder, weights, tile_px, regions=None):
     config = TileConfig(image=ImageConfig(), tile_px=tile_px, mirror_px=16, skip_glass=True)
     with open_slide(folder / "a.tif", memory_mb=1000) as slide:
-        return plan_open_slide(slide, load_network(weights)[1], 1000, config, tissue=None, regions=regions)
+        card = load_network(weights)[1]
+        return plan_open_slide(slide, card, 1000, config, slide_sha256="", tissue=None, regions=regions)
 
 
 @pytest.mark.parametrize("tile_px", [48, 112, None])

@@ -21,6 +21,7 @@ from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides import rasterize
 from pipeline.slides.labels import IGNORED, class_map, open_labels, training_objects
 from pipeline.slides.outlines import read_annotations
+from pipeline.slides.planes import Plane
 from pipeline.slides.rasterize import draw_areas
 from pipeline.slides.slide import open_slide
 
@@ -363,7 +364,7 @@ def test_outlines_can_be_a_reference(tmp_path):
     expected = read(path, OBJECTS) > 0
 
     def copied(config):
-        grid = {"memory_mb": 100, "view": ImageConfig()}
+        grid = {"memory_mb": 100, "plane": Plane(view=ImageConfig())}
         with open_reference(path, expected.shape, tmp_path / "image.tif", config, **grid) as truth:
             return copy_reference(truth, config, tmp_path / str(config.ignored))
 

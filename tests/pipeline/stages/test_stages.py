@@ -27,7 +27,7 @@ from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import Statistics, normalize
 from pipeline.slides.slide import open_slide
-from pipeline.tiling.plan import read_plan
+from pipeline.tiling.plan import read_plans
 from pipeline.training.data.annotated_slides import open_pairs
 from tests.support.commands import run_command
 from tests.support.jobs import Jobs, failure_of_network
@@ -167,7 +167,7 @@ def test_a_random_field_refines_the_classes_and_objects_come_after_it(in_folder,
     weights = write_network(in_folder / "network", width=6, depth=2, in_channels=3)
     image = generator.integers(0, 255, (90, 120, 3)).astype(np.uint8)
     jobs = segment(weights, {"image": RGB, "masks": {"crf": {}}}, a=image)
-    plan = read_plan(jobs.path(paths.PLAN, "a"))
+    plan = read_plans(jobs.path(paths.PLAN, "a"))[0]
     predicted = jobs.entries("predict")["a"]
     with open_prediction(jobs.path(paths.PREDICTION, "a")) as group:
         labels, probabilities = group["labels"][:], group["probabilities"][:]
@@ -225,7 +225,7 @@ def test_skipped_glass_is_background_and_all_other_tiles_are_unchanged(in_folder
         measured[skip_glass] = jobs.entries("predict")["a"].found
         with open_prediction(jobs.path(paths.PREDICTION, "a")) as group:
             kept[skip_glass] = group["probabilities"][:]
-        for tile in read_plan(jobs.path(paths.PLAN, "a")).glass() if skip_glass else ():
+        for tile in read_plans(jobs.path(paths.PLAN, "a"))[0].glass() if skip_glass else ():
             glass[tile.write.slices] = True
     assert 0.2 < glass.mean() < 0.9
     assert not glass[150:260, 100:220].any()
@@ -244,7 +244,7 @@ def test_nothing_is_skipped_where_tiles_are_blended(in_folder, monkeypatch):
     pixels = np.full((400, 390, 3), 240, dtype=np.uint8)
     pixels[150:260, 100:220] = 90
     jobs = segment(weights, {"image": RGB, "tiling": {"tile_px": 64}}, a=pixels)
-    assert read_plan(jobs.path(paths.PLAN, "a")).tissue is None
+    assert read_plans(jobs.path(paths.PLAN, "a"))[0].tissue is None
 
 
 def test_a_slide_damaged_after_it_was_planned_fails_alone(in_folder, generator):

@@ -10,7 +10,7 @@ from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import TileConfig
 from pipeline.slides.intensity import Statistics
 from pipeline.tiling.grid import Grid
-from pipeline.tiling.plan import read_plan
+from pipeline.tiling.plan import read_plans
 from pipeline.tiling.plan_slide import plan_slide
 from tests.support.networks import CARD
 from tests.support.prediction import plan_of
@@ -31,19 +31,19 @@ FURTHER = [
 def test_what_was_written_is_read(tmp_path, further):
     plan = plan_of(GRID, **further)
     write_json(tmp_path / "a.json", plan.to_dict() | {"provenance": {"stage": "tile"}})
-    assert read_plan(tmp_path / "a.json") == plan
+    assert read_plans(tmp_path / "a.json") == [plan]
 
 
 @pytest.mark.parametrize("content", [{}, {"slide": "a.tif", "grid": None}])
 def test_another_file_is_an_error(tmp_path, content):
     write_json(tmp_path / "a.json", content)
     with pytest.raises(SlidemillError, match=r"a\.json: not a plan of this version: .*; remove it and run again"):
-        read_plan(tmp_path / "a.json")
+        read_plans(tmp_path / "a.json")
 
 
 def test_a_missing_plan_is_an_error(tmp_path):
     with pytest.raises(SlidemillError, match=r"a\.json: not a readable JSON file"):
-        read_plan(tmp_path / "a.json")
+        read_plans(tmp_path / "a.json")
 
 
 def test_a_pyramid_is_planned_like_the_same_pixels_without_one(tmp_path, generator):

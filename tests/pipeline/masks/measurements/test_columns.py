@@ -44,7 +44,7 @@ def columns(groups, pixel_size_um=(0.5, 0.5), classes=MAP, channels=("DAPI",), p
         wanted,
         objects,
         found,
-        np.full(len(objects.ids), "slide", dtype=object),
+        {"regions": np.full(len(objects.ids), "slide", dtype=object)},
         rings={name: measure_rings(ids, objects, slide, width_um=one.expand_um, **how) for name, one in rings},
         config=ObjectsConfig(classes=CLASSES, image=ImageConfig(), measurements=config),
         channels=channels,
