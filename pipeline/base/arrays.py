@@ -79,6 +79,11 @@ def below_each_other(arrays: Sequence[Array]) -> Array:
     return LazyArray((*leading, height * len(arrays), width), arrays[0].dtype, read)
 
 
+def part_of(stack: Array, number: int) -> LazyArray:
+    """Return one of the arrays of a (number, ...) array, read where it is sliced."""
+    return LazyArray(stack.shape[1:], stack.dtype, lambda *key: np.asarray(stack[(number, *key)]))
+
+
 def rows_of(array: Array, number: int, count: int) -> Array:
     """Return number ``number`` of the ``count`` arrays that are :func:`below_each_other`, (rows, columns)."""
     if count == 1:

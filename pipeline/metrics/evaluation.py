@@ -6,18 +6,18 @@ memory depends on the block, whatever the format of the reference. Pixels withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, below_each_other, blocks, lookup, rows_of
+from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, below_each_other, blocks, lookup, part_of, rows_of
 from pipeline.masks.components import find_objects
 from pipeline.masks.cut import cut
 from pipeline.metrics import surface
@@ -65,24 +65,11 @@ class LabelledImage:
     planes: int = 1
 
     @classmethod
-    def of_planes(cls, planes: Sequence[LabelledImage]) -> LabelledImage:
-        """Put the planes of a stack below each other, and number their objects on."""
-        if len(planes) == 1:
-            return planes[0]
-        objects, count = [], 0
-        for plane in planes:
-            objects.append(_numbered_from(count, plane.objects))
-            count += plane.count
-        classes = below_each_other([plane.classes for plane in planes])
-        return cls(classes=classes, objects=below_each_other(objects), count=count, planes=len(planes))
-
-
-def _numbered_from(first: int, objects: Array) -> Array:
-    def read(*key: slice) -> NDArray[Any]:
-        ids = np.asarray(objects[key])
-        return np.where(ids > 0, ids + ids.dtype.type(first), 0)
-
-    return LazyArray(objects.shape, objects.dtype, read)
+    def of_stack(cls, classes: Array, objects: Array, count: int) -> Self:
+        """Put the planes of (planes, rows, columns) arrays below each other; no id is in two planes."""
+        planes = classes.shape[0]
+        tall = [below_each_other([part_of(stack, n) for n in range(planes)]) for stack in (classes, objects)]
+        return cls(classes=tall[0], objects=tall[1], count=count, planes=planes)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def stack_of_masks(
     ----------
     planes : iterable of callables
         One for each plane, the last axis fastest. It gets what closes with the plane, and a folder of its own, and
-        returns the images of a mask by name, (rows, columns), and perhaps the scores of its objects, numbered from 1.
+        returns images by name, (rows, columns), and perhaps the scores of objects. Those named ``instances``, or so
+        after another word, are ids from 1.
     counts : tuple of int
         How many planes there are along each axis.
     scratch : Path
@@ -36,13 +37,13 @@ def stack_of_masks(
     Returns
     -------
     images : dict of (*counts, rows, columns) arrays
-        ``instances`` are numbered on from plane to plane.
+        Ids are numbered on from plane to plane.
     scores : (objects,) float32 array or None
         Of the objects of all planes, by id less 1.
     """
     stacks: dict[str, WritableArray] = {}
     scores: list[NDArray[np.float32]] = []
-    objects = 0
+    highest: dict[str, int] = {}
     for place, make in zip(np.ndindex(*counts), planes, strict=True):
         with tempfile.TemporaryDirectory(dir=scratch) as folder, ExitStack() as opened:
             images, of_objects = make(opened, Path(folder))
@@ -51,8 +52,8 @@ def stack_of_masks(
                 if name not in stacks:
                     shape, chunks = (*counts, *image.shape), (*(1 for _ in counts), *SQUARE_PX)
                     stacks[name] = scratch_array(scratch / f"stack_of_{name}", shape, image.dtype, chunks=chunks)
-                highest = _copy(image, stacks[name], place, first=objects if name == "instances" else 0)
-                objects = max(objects, highest) if name == "instances" else objects
+                first = highest.get(name, 0) if name.endswith("instances") else 0
+                highest[name] = max(first, _copy(image, stacks[name], place, first=first))
     return dict(stacks), np.concatenate(scores) if scores else None
 
 

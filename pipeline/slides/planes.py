@@ -148,8 +148,8 @@ def _pick_label_plane(image: Image, path: Path, plane: Plane) -> Choice:
     for axis, count in counts.items():
         if (found := image.length(axis.upper())) != count:
             raise SlideError(
-                f"{path}: {found} planes along axis {axis.upper()}, the mask of its slide has {count} (image.{axis}); "
-                "save the labels of all planes that are segmented, and no others"
+                f"{path}: its length along axis {axis.upper()} is {found}, that of the mask of its slide {count} "
+                f"(image.{axis}); save the labels of all planes that are segmented, and no others"
             )
     z, t = (plane.place.get(axis, 0) for axis in "zt")
     return Choice(image=image, channels=range(image.channels), z=[z], t=t)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -117,6 +118,12 @@ def test_pictures_are_in_the_page_once_and_cannot_end_the_script():
     assert nothing is None
     assert shown == LAYERS.urls | {"shape": [3, 4]}
     assert html.count(LAYERS.urls["image"]) == 1
+
+
+def test_the_plane_that_pictures_show_is_said():
+    layers = replace(LAYERS, plane="t 0, z 3 (of 8 planes)")
+    (shown,) = data_of(render(page([entry("x", layers=layers)])))["pictures"]
+    assert shown["plane"] == "t 0, z 3 (of 8 planes)"
 
 
 def test_only_the_script_of_the_page_may_run():

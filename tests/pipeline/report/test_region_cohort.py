@@ -73,3 +73,12 @@ def test_regions_of_one_sample_and_no_samples_have_no_rows(tmp_path):
 def test_an_unknown_density_has_no_row(tmp_path):
     numbers = numbers_of(tmp_path, [("a", "unet", "x", np.nan), ("b", "unet", "x", np.nan)])
     assert set(numbers["measure"]) == {"area_fraction", "positive_NA_share"}
+
+
+def test_a_stack_counts_with_the_mean_of_its_planes(tmp_path):
+    rows = [(name, "unet", "x", value) for name, value in (("a", 2.0), ("a", 4.0), ("b", 10.0))]
+    path = write(tmp_path / "regions.csv", rows)
+    pd.read_csv(path).assign(z=[0, 1, 0] * 2).to_csv(path, index=False)
+    numbers = region_numbers(path, "background")
+    densities = numbers[numbers["measure"] == "objects_per_mm2"]
+    assert densities[["sample", "value"]].to_numpy().tolist() == [["a", 3.0], ["b", 10.0]]

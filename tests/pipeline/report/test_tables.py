@@ -99,6 +99,14 @@ def test_every_column_has_a_meaning_and_every_number_a_unit_or_is_a_count():
     assert ("regions.csv", "id_mean") not in units.index
 
 
+def test_tables_of_planes_have_their_numbers():
+    table = data_dictionary(CLASSES, [0], MeasurementsConfig(), each=("z",))
+    named = {name: part["column"].tolist() for name, part in table.groupby("table", sort=False)}
+    assert named["objects.csv"][3:6] == ["id", "z", "class"]
+    assert named["regions.csv"][:5] == ["sample", "model", "group", "z", "region"]
+    assert "z_mean" not in named["regions.csv"]
+
+
 def test_the_short_table_has_columns_of_the_long_one():
     names = short_columns(CLASSES)
     assert set(names) < {column.name for column in columns(CLASSES)}

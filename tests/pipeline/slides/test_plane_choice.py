@@ -8,7 +8,8 @@ import tifffile
 
 from pipeline.base.errors import SlideError
 from pipeline.settings.schema import ImageConfig
-from pipeline.slides.slide import on_grid_of, open_plane, open_slide
+from pipeline.slides.planes import Plane
+from pipeline.slides.slide import on_grid_of, open_plane, open_slide, planes_of
 
 AXES = "TCZYX"
 SHAPE = (2, 3, 4, 24, 36)
@@ -68,6 +69,14 @@ def test_the_first_of_several_images_is_read_with_a_warning_unless_it_is_chosen(
         ({"t": 0}, "4 planes along axis Z; choose with image.z (0 to 3, or max)"),
         ({"z": "max"}, "2 planes along axis T; choose with image.t (0 to 1)"),
         ({"z": 4, "t": 0}, "no plane 4 along axis Z, the file has 4"),
+        (
+            {"z": "each", "t": 0},
+            "4 planes along axis Z, and a single one is read here; image.z: each is for",
+        ),
+        (
+            {"z": 0, "t": "each"},
+            "2 planes along axis T, and a single one is read here; image.t: each is for",
+        ),
         ({"z": 0, "t": 2}, "no plane 2 along axis T, the file has 2"),
         ({"z": 0, "t": 0, "channels": [3]}, "no channel 3 (image.channels, counted from 0), the file has 3"),
         (
@@ -226,3 +235,36 @@ def test_labels_are_picked_at_the_pixel_centres_of_the_view(pyramid, tmp_path, v
             pytest.raises(SlideError, match=r"labels of \(96, 127\) px .*or of \(96, 128\) px, as its file"),
         ):
             on_grid_of(slide, other)
+
+
+@pytest.mark.parametrize(
+    ("view", "places"),
+    [
+        ({"z": 1, "t": 0}, [{}]),
+        ({"z": "each", "t": 1}, [{"z": z} for z in range(4)]),
+        ({"z": "max", "t": "each"}, [{"t": 0}, {"t": 1}]),
+        ({"z": "each", "t": "each"}, [{"t": t, "z": z} for t in range(2) for z in range(4)]),
+    ],
+)
+def test_each_plane_is_read_by_its_number(stack, view, places):
+    path, pixels = stack
+    planes = planes_of(path, ImageConfig(**view), memory_mb=100)
+    assert [plane.place for plane in planes] == places
+    for plane in planes:
+        t, z = (plane.place.get(axis, view[axis]) for axis in "tz")
+        with open_slide(path, memory_mb=100, view=plane.view) as slide:
+            expected = pixels[t, 0].max(axis=0) if z == "max" else pixels[t, 0, z]
+            np.testing.assert_array_equal(slide.read_all()[0], expected)
+        assert plane.in_file == ({"z": 0 if z == "max" else z, "t": t} if plane.place else {})
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+@pytest.mark.parametrize("axis", ["z", "t"])
+def test_pages_of_a_label_image_are_the_planes_of_its_slide(tmp_path, axis, metadata):
+    """A TIFF that does not say what its pages are."""
+    labels = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    tifffile.imwrite(tmp_path / "labels.tif", labels, metadata=metadata, photometric="minisblack")
+    for number in range(3):
+        plane = Plane(view=ImageConfig(), place={axis: number}, counts={axis: 3})
+        with open_plane(tmp_path / "labels.tif", memory_mb=100, plane=plane) as opened:
+            np.testing.assert_array_equal(opened.read_all()[0], labels[number])

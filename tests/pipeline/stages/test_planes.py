@@ -297,9 +297,9 @@ def test_another_choice_of_planes_is_made_again(in_folder, generator):
 @pytest.mark.parametrize(
     ("shape", "axes", "message"),
     [
-        ((T, Z - 1), "TZYX", "2 planes along axis Z, the mask of its slide has 3 (image.z)"),
-        ((T + 1, Z), "TZYX", "3 planes along axis T, the mask of its slide has 2 (image.t)"),
-        ((), "YX", "1 planes along axis T, the mask of its slide has 2 (image.t)"),
+        ((T, Z - 1), "TZYX", "its length along axis Z is 2, that of the mask of its slide 3 (image.z)"),
+        ((T + 1, Z), "TZYX", "its length along axis T is 3, that of the mask of its slide 2 (image.t)"),
+        ((), "YX", "its length along axis T is 1, that of the mask of its slide 2 (image.t)"),
     ],
 )
 def test_a_reference_of_other_planes_is_refused_in_one_line(both, tmp_path, shape, axes, message):

@@ -17,13 +17,15 @@ from shapely.geometry import Polygon, shape
 
 from pipeline.__main__ import main
 from pipeline.base import paths
-from pipeline.base.errors import Failure
+from pipeline.base.errors import Failure, SlidemillError
 from pipeline.masks.ome_tiff import write_label_images
 from pipeline.project.drop.drop_folder import Sample, write_samples
 from pipeline.project.jobs.expected import Expected
 from pipeline.project.jobs.ledger import Entry, ledger_path, write_ledger
 from pipeline.project.stage_settings import stage_config
-from pipeline.report.exports.coco import without_holes
+from pipeline.report.exports.coco import without_holes, write_coco
+from pipeline.report.exports.ome_zarr import write_masks
+from pipeline.report.exports.selection import Selection
 from pipeline.settings.schema import parse_settings
 from tests.support.masks import blobs, numbered
 
@@ -284,3 +286,10 @@ def test_what_exists_is_not_overwritten(tmp_path, capsys):
 def test_without_a_run_there_is_nothing_to_export(capsys):
     assert export("csv", "x.csv") == 1
     assert "results/provenance.json: not found; run the project first" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("to", "write"), [("coco", write_coco), ("ome-zarr", write_masks)])
+def test_stacks_are_refused_in_one_line(tmp_path, to, write):
+    settings = parse_settings({"image": {"z": "each"}}, source="")
+    with pytest.raises(SlidemillError, match=f"--to {to}: image.z: each makes stacks, which it does not write; export"):
+        write(tmp_path / "x", Selection(outcomes=[], settings=settings, groups={}))
