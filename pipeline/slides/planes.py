@@ -133,10 +133,9 @@ def pick_planes(image: Image, view: ImageConfig | None, path: Path, plane: Plane
         raise SlideError(
             f"{path}: {image.length(axis)} planes along axis {axis}; a label image has one: save that of its slide"
         )
-    z = _plane(
-        view.z if view else None, image.length("Z"), path, "Z", f"image.z (0 to {image.length('Z') - 1}, or max)", also
-    )
-    t = _plane(view.t if view else None, image.length("T"), path, "T", f"image.t (0 to {image.length('T') - 1})")
+    last = {axis: image.length(axis) - 1 for axis in "ZT"}
+    z = _plane(view.z if view else None, last["Z"] + 1, path, "Z", f"image.z (0 to {last['Z']}, max or each)", also)
+    t = _plane(view.t if view else None, last["T"] + 1, path, "T", f"image.t (0 to {last['T']}, or each)")
     return Choice(image=image, channels=channels, z=z, t=t[0])
 
 

@@ -66,8 +66,8 @@ def test_the_first_of_several_images_is_read_with_a_warning_unless_it_is_chosen(
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ({"t": 0}, "4 planes along axis Z; choose with image.z (0 to 3, or max)"),
-        ({"z": "max"}, "2 planes along axis T; choose with image.t (0 to 1)"),
+        ({"t": 0}, "4 planes along axis Z; choose with image.z (0 to 3, max or each)"),
+        ({"z": "max"}, "2 planes along axis T; choose with image.t (0 to 1, or each)"),
         ({"z": 4, "t": 0}, "no plane 4 along axis Z, the file has 4"),
         (
             {"z": "each", "t": 0},

@@ -1,7 +1,9 @@
 """``image.z: each``, ``t: each``: a plane of a stack has exactly the results that it has as a slide of its own."""
 
 import contextlib
+import copy
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import tifffile
 from scipy import ndimage
 
 from pipeline.base import paths
-from pipeline.base.files import read_json
+from pipeline.base.files import read_json, write_json
 from pipeline.prediction import results
+from pipeline.slides.intensity import NORMALIZATION
+from tests.support.detection import planted_discs, sees_discs
 from tests.support.jobs import Jobs
-from tests.support.networks import write_network
+from tests.support.networks import CARD, write_network
 
 T, Z, SHAPE = 2, 3, (90, 110)
 PLACES = list(product(range(T), range(Z)))
@@ -49,7 +53,7 @@ def segment(weights, slides, *, stages=("tile", "predict", "stitch", "objects"),
     for sample, files in slides.items():
         jobs.put(sample, *files)
     entries = jobs.run(*stages)
-    assert all(entry.is_done for entry in entries.values()), [entry.failure for entry in entries.values()]
+    assert [sample for sample, entry in entries.items() if entry.is_done] == sorted(slides), entries
     return jobs
 
 
@@ -347,3 +351,28 @@ def test_plans_of_planes_choose_single_planes(both):
     assert [(plan["view"]["t"], plan["view"]["z"]) for plan in plans] == PLACES
     singles = [read_json(path) for path in both.of_planes(paths.PLAN)]
     assert [plan["statistics"] for plan in plans] == [plan["statistics"] for plan in singles]
+
+
+def test_detected_objects_and_their_scores_are_those_of_each_plane(in_folder, monkeypatch):
+    network = sees_discs()
+    card = replace(CARD, architecture="mask_rcnn", geometry=network.geometry, normalization=NORMALIZATION)
+    write_json(Path("network/model.json"), card.to_dict())
+    Path("network/model.safetensors").write_bytes(b"not read")
+    monkeypatch.setattr("pipeline.stages.predict.load_network", lambda *_, **__: (copy.deepcopy(network), card))
+    pixels = np.stack([planted_discs(3, 4, seed=seed) > 0 for seed in range(3)]).astype(np.uint8)
+    pixels[1, :40] = 0  # fewer objects
+    write_ome(in_folder / "a.ome.tif", pixels, "ZYX")
+    for z, plane in enumerate(pixels):
+        write_ome(in_folder / f"{z}.ome.tif", plane, "YX")
+    how = {"tiling": {"tile_px": 48}, "masks": {"instances": "auto"}}
+    stack = segment(Path("network/model.safetensors"), {"a": [Path("a.ome.tif")]}, image={"z": "each"}, **how)
+    table, ids = pd.read_csv(stack.path(paths.OBJECTS, "a")), tifffile.imread(stack.mask("a"), series=1)
+    slides = {str(z): [Path(f"{z}.ome.tif")] for z in range(3)}
+    singles = segment(Path("network/model.safetensors"), slides, **how)
+    tables = [pd.read_csv(singles.path(paths.OBJECTS, sample)) for sample in slides]
+    assert min(map(len, tables)) > 0 and table["id"].tolist() == list(range(1, sum(map(len, tables)) + 1))
+    assert table["score"].tolist() == pd.concat(tables)["score"].tolist()
+    for plane, sample in zip(ids, slides, strict=True):
+        single = tifffile.imread(singles.mask(sample), series=1)
+        np.testing.assert_array_equal(plane > 0, single > 0)
+        assert len(np.unique(plane)) == len(np.unique(single))
