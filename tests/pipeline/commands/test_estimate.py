@@ -6,6 +6,7 @@ import tifffile
 
 from pipeline.commands import estimate as module
 from pipeline.commands.estimate import _card, _grids
+from pipeline.prediction.estimate import Throughput, estimate
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
 from tests.support.slide_files import touch
 
@@ -24,7 +25,7 @@ def test_the_sample_sheet_counts(in_folder, pixel_size_um):
     sheet.parent.mkdir(exist_ok=True)
     sheet.write_text("sample,pixel_size_um,channels\nplate/a,0.5,1\nelsewhere,2,\n")
     grids, errors = _grids(slides, _card(settings, "unet"), settings)
-    sizes = {path.name: (grid.shape, size) for path, (grid, size) in grids.items()}
+    sizes = {path.name: (grid.shape, size) for path, (grid, size, _) in grids.items()}
     if pixel_size_um:
         assert sizes == {"a.ome.tif": ((40, 30), (1.0, 1.0)), "elsewhere.tif": ((160, 120), (1.0, 1.0))}
         assert ["no pixel size in the file" in str(error) for error in errors] == [True]
@@ -34,6 +35,19 @@ def test_the_sample_sheet_counts(in_folder, pixel_size_um):
             "elsewhere.tif": ((80, 60), (2.0, 2.0)),
             "unknown.tif": ((80, 60), None),
         }
+
+
+def test_a_stack_whose_planes_are_segmented_takes_as_long_as_all_of_them(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((3, 80, 60), np.uint8), metadata={"axes": "ZYX"})
+    settings = Settings(image={"z": "each"})
+    card = _card(settings, "unet")
+    ((grid, size_um, planes),) = _grids([tmp_path / "a.ome.tif"], card, settings)[0].values()
+    assert (grid.shape, planes) == ((80, 60), 3)
+    speed = Throughput(px_per_s=1000.0, redundancy=1.0, source="")
+    one, all_planes = (estimate(grid, size_um, card, speed, probabilities=False, planes=n) for n in (1, 3))
+    assert all_planes.time_s == pytest.approx(3 * one.time_s)
+    assert all_planes.disk_mb == pytest.approx(3 * one.disk_mb)
+    assert (all_planes.tiles, all_planes.memory_mb) == (3 * one.tiles, one.memory_mb)
 
 
 def test_the_next_run_is_its_trainings_and_all_stages(in_folder, monkeypatch):
