@@ -251,9 +251,25 @@ def _rings(roi: ImagejRoi) -> list[NDArray[Any]]:
     if roi.subpixelrect:
         left, top, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
     if roi.roitype == ROI_TYPE.RECT:
-        return [np.array(shapely.box(left, top, left + width, top + height).exterior.coords)]
+        return [_rectangle(left, top, width, height, corner=roi.rounded_rect_arc_size)]
     angle = np.linspace(0, 2 * np.pi, _OVAL_POINTS)
     return [np.stack([left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2], axis=1)]
+
+
+def _rectangle(left: float, top: float, width: float, height: float, *, corner: float) -> NDArray[Any]:
+    """Return the outline of a rectangle; its corners are quarters of an ellipse with ``corner`` as both diameters.
+
+    A diameter is at most the side, as ImageJ draws it.
+    """
+    across, down = min(corner, width) / 2, min(corner, height) / 2
+    angles = np.linspace(0, np.pi / 2, _OVAL_POINTS // 4 if corner > 0 else 1)
+    centres = [(left + width - across, top + height - down), (left + across, top + height - down)]
+    centres += [(left + across, top + down), (left + width - across, top + down)]
+    quarters = [
+        np.stack([x + across * np.cos(angles + turn), y + down * np.sin(angles + turn)], axis=1)
+        for (x, y), turn in zip(centres, np.pi / 2 * np.arange(4), strict=True)
+    ]
+    return np.concatenate([*quarters, quarters[0][:1]])
 
 
 def _checked(path: Path, number: int, area: BaseGeometry) -> BaseGeometry:

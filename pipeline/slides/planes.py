@@ -105,7 +105,8 @@ class Choice:
         rows, columns = (array.shape[image.axes.index(axis)] for axis in "YX")
         stored = getattr(array, "chunks", None)  # of Zarr arrays
         in_strips = getattr(array, "in_strips", stored is not None and stored[image.axes.index("X")] >= columns)
-        return LazyArray((len(self.channels), rows, columns), array.dtype, read, in_strips)
+        dtype = array.dtype.newbyteorder("=")
+        return LazyArray((len(self.channels), rows, columns), dtype, read, in_strips)
 
 
 def pick_planes(image: Image, view: ImageConfig | None, path: Path, plane: Plane | None = None) -> Choice:
@@ -168,10 +169,14 @@ def _pages_as(image: Image, axis: str) -> Image:
 
 
 def _block(array: Array, axes: str, place: dict[str, int | slice], order: str) -> Pixels:
-    """Return the pixels at a place (0 along the axes that it leaves out), their axes in the ``order`` given."""
+    """Return the pixels at a place (0 along the axes that it leaves out), their axes in the ``order`` given.
+
+    They have the byte order of this machine, whatever that of the file: PyTorch takes no other.
+    """
     key = tuple(place.get(axis, 0) for axis in axes)
     kept = [axis for axis, part in zip(axes, key, strict=True) if isinstance(part, slice)]
-    return np.asarray(array[key]).transpose([kept.index(axis) for axis in order])
+    pixels = np.asarray(array[key], array.dtype.newbyteorder("="))
+    return pixels.transpose([kept.index(axis) for axis in order])
 
 
 def _plane(wanted: int | str | None, length: int, path: Path, axis: str, setting: str, also: str = "") -> range:

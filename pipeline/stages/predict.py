@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -72,11 +72,32 @@ def run(
             return
         if job.writer.goes_on:
             _fail_those_that_crash(job, left, memory_mb)
+        predict = partial(
+            _predict,
+            job,
+            path=network,
+            devices=prepare(threads, devices),
+            threads=threads,
+            memory_mb=memory_mb,
+            config=config,
+            kept=kept,
+        )
         try:
-            _predict(job, left, network, prepare(threads, devices), threads, memory_mb, config, kept)
+            predict(left)
         except SlidemillError as error:
             for task in left.values():
                 job.fail(task, error)
+        except Exception:
+            log.warning("an error that may be of one slide; each of the others is predicted alone", exc_info=True)
+            _predict_each_alone(job, left, predict)
+
+
+def _predict_each_alone(job: BatchJob, left: dict[str, Task], predict: Callable[[dict[str, Task]], None]) -> None:
+    for task in list(left.values()):
+        try:
+            predict({task.sample: task})
+        except Exception as error:  # of this slide; the others go on
+            job.fail(task, error)
 
 
 def _fail_those_that_crash(job: BatchJob, left: dict[str, Task], memory_mb: int) -> None:
@@ -104,6 +125,7 @@ def _read_through(plan: Path, memory_mb: int) -> None:
 def _predict(
     job: BatchJob,
     left: dict[str, Task],
+    *,
     path: Path,
     devices: list[torch.device],
     threads: int,

@@ -152,8 +152,8 @@ def _candidates(folder: Path, suffixes: tuple[str, ...], follow_links: bool) -> 
             continue
         mistake = reason or _why_not_read(path) or _why_unusable(path, folder, is_file, follow_links)
         fields = _fields_of(path) if not mistake and relative.lower().endswith(_FOLDER_SUFFIX) else []
-        for field, place in fields:
-            yield _Found(f"{name}/{field}", place, _why_outside(place, path))
+        for field, place, lost in fields:
+            yield _Found(f"{name}/{field}", place, lost)
         if not fields:
             yield _Found(name or f"{relative}/", path, mistake)  # "/", since a sample may have the name of the folder
 
@@ -228,29 +228,38 @@ def _why_unusable(path: Path, root: Path, is_file: bool, follow_links: bool) -> 
     return ""
 
 
-def _fields_of(folder: Path) -> list[tuple[str, Path]]:
-    """Return the fields of an OME-Zarr plate by well and field (``E08_f0``); none if it is a single image.
+def _fields_of(folder: Path) -> list[tuple[str, Path, str]]:
+    """Return the fields of an OME-Zarr plate: well and field (``E08_f0``), place, and why it cannot be used.
 
-    A damaged plate counts as one slide, so that its job reports the error.
+    A well without a list of its fields is one of them. None of a single image, and of a plate whose list of wells is
+    damaged: its job reports the error.
     """
-    found: list[tuple[str, Path]] = []
+    found: list[tuple[str, Path, str]] = []
     try:
-        for well in read_attributes(folder)["plate"]["wells"]:
-            name, place = well["path"].replace("/", ""), folder / well["path"]
-            if _why_outside(place, folder):
-                found.append((name, place))
-                continue
-            fields = [field["path"] for field in read_attributes(place)["well"]["images"]]
-            found += [(f"{name}_f{field.replace('/', '')}", place / field) for field in fields]
+        wells = [str(well["path"]) for well in read_attributes(folder)["plate"]["wells"]]
     except (OSError, AttributeError, KeyError, TypeError, ValueError):
         return []
+    for well in wells:
+        place, name = folder / well, well.replace("/", "")
+        try:
+            lost = _why_not_of_plate(place, folder)
+            fields = [] if lost else [str(field["path"]) for field in read_attributes(place)["well"]["images"]]
+        except (OSError, AttributeError, KeyError, TypeError, ValueError):
+            lost, fields = f"{place}: its list of fields is damaged or not there; copy the plate again", []
+        found += [(name, place, lost)] if lost else []
+        found += [
+            (f"{name}_f{field.replace('/', '')}", place / field, _why_not_of_plate(place / field, folder))
+            for field in fields
+        ]
     return found
 
 
-def _why_outside(place: Path, plate: Path) -> str:
-    """Return why a path that a plate names is not used; empty if it leads to a place in its folder."""
+def _why_not_of_plate(place: Path, plate: Path) -> str:
+    """Return why a folder that a plate names is not used; empty if it is there, and in the folder of the plate."""
     if not place.is_relative_to(plate) or ".." in place.relative_to(plate).parts:
         return f"{place}: {plate.name} names a path that leads out of a folder; save the plate again"
+    if not place.is_dir():
+        return f"{place}: {plate.name} lists it, but it is not there; copy the plate again"
     return why_not_inside(place, plate)
 
 

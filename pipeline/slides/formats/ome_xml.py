@@ -26,6 +26,11 @@ class Description:
     warnings: tuple[str, ...] = ()
 
 
+UNUSABLE = Description(
+    warnings=("its OME-XML is damaged or does not fit the file: its pixel size and channel names are not used",)
+)
+
+
 def read_description(xml: str | None, number: int) -> Description:
     """Return what OME-XML says about image ``number``; an empty description, with a warning, if it cannot be read."""
     try:
@@ -33,7 +38,7 @@ def read_description(xml: str | None, number: int) -> Description:
         pixels = images[number]["Pixels"]
     except Exception as error:
         log.warning("OME-XML cannot be read (%s): no pixel size, no channel names", " ".join(str(error).split()))
-        return Description()
+        return UNUSABLE
     size, warnings = _pixel_size(pixels)
     return Description(pixel_size_um=size, channel_names=_channel_names(pixels), warnings=warnings)
 

@@ -131,7 +131,7 @@ def _image(
     for level in series.levels:
         _check_pages(level, budget_bytes)
     _refuse_partial(Path(tiff.filehandle.path))
-    described = ome_xml.read_description(tiff.ome_metadata, number) if series.kind == "ome" else ome_xml.Description()
+    described = _description(tiff, number, series)
     stored = tuple(_array(level, budget_bytes, stack) for level in series.levels)
     axes = _with_z(series.axes, series.shape)
     size, printer = (described.pixel_size_um, ()) if described.pixel_size_um else _pixel_size(tiff, series.keyframe)
@@ -149,6 +149,13 @@ def _image(
     if levels == stored:
         return numbers
     return replace(numbers, levels=levels, axes=axes + colours[0], numbers=numbers)
+
+
+def _description(tiff: tifffile.TiffFile, number: int, series: tifffile.TiffPageSeries) -> ome_xml.Description:
+    """Return what OME-XML says about an image; tifffile passes over one that does not fit the pages of its file."""
+    if series.kind == "ome":
+        return ome_xml.read_description(tiff.ome_metadata, number)
+    return ome_xml.UNUSABLE if "<OME" in (tiff.ome_metadata or tiff.pages.first.description) else ome_xml.Description()
 
 
 def _orientation(page: Any) -> object:

@@ -217,6 +217,23 @@ def test_all_shapes_of_imagej_are_read(tmp_path):
     np.testing.assert_array_equal(read(path, TISSUES), expected)
 
 
+@pytest.mark.parametrize(("width", "height", "corner"), [(40, 40, 40), (40, 20, 12), (30, 20, 99), (30, 20, 0)])
+def test_a_rounded_rectangle_has_round_corners(tmp_path, width, height, corner):
+    """By the formula of each pixel centre; a corner is a quarter of an ellipse, at most as large as the sides."""
+    path = tmp_path / "a.roi"
+    roi = ImagejRoi(roitype=ROI_TYPE.RECT, top=3, left=5, bottom=3 + height, right=5 + width)
+    roi.rounded_rect_arc_size = corner
+    path.write_bytes(roi.tobytes())
+    rows, columns = np.mgrid[:50, :60] + 0.5
+    radii = [max(min(corner, side) / 2, 1e-9) for side in (height, width)]
+    beyond = [
+        np.abs(place - start - side / 2) - (side / 2 - radius)
+        for place, start, side, radius in ((rows, 3, height, radii[0]), (columns, 5, width, radii[1]))
+    ]
+    inside = sum((np.maximum(far, 0) / radius) ** 2 for far, radius in zip(beyond, radii, strict=True)) < 1
+    np.testing.assert_array_equal(read(path, OBJECTS, shape=(50, 60)) > 0, inside)
+
+
 def test_a_single_roi_between_pixels(tmp_path):
     path = tmp_path / "a.roi"
     path.write_bytes(

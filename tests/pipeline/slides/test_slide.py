@@ -12,6 +12,7 @@ import zarr
 from pipeline.base.errors import SlideError
 from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats.image import unit_um
+from pipeline.slides.formats.ome_xml import UNUSABLE
 from pipeline.slides.slide import open_plane, open_slide
 
 MEMORY_MB = 500
@@ -117,6 +118,12 @@ def test_units_of_length(name, um):
     assert unit_um(name) == um
 
 
+OF_ANOTHER = (  # an image of 99 planes
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="9" SizeY="8" SizeZ="99" '
+    'SizeC="1" SizeT="1"><TiffData IFD="7" PlaneCount="1"/></Pixels></Image>'
+)
+
+
 @pytest.mark.parametrize(
     ("options", "warning"),
     [
@@ -137,6 +144,8 @@ def test_units_of_length(name, um):
             {"extratags": [(274, "H", 1, 6, True)]},
             "the file asks to be shown rotated or mirrored (orientation 6); read as it is stored",
         ),
+        ({"description": "<?xml?><OME><Image><Pixels SizeX='90'/>", "metadata": None}, UNUSABLE.warnings[0]),
+        ({"description": "<?xml?><OME>" + OF_ANOTHER + "</OME>", "metadata": None}, UNUSABLE.warnings[0]),
         ({"resolution": (1, 1), "resolutionunit": "NONE", "imagej": True, "metadata": {"unit": "pixel"}}, None),
         ({"extratags": [(274, "H", 1, 1, True)]}, None),
         ({}, None),

@@ -179,6 +179,24 @@ def test_slides_that_crash_predict_end_its_job_once_and_are_found_by_the_next_at
     assert_made_as_alone(jobs, weights, in_folder, monkeypatch, "a", "c", stages=["tile", "predict"])
 
 
+def test_an_error_that_nobody_foresaw_is_of_one_slide(in_folder, weights, monkeypatch):
+    jobs = batch(weights, "a", "bad", "c")
+    jobs.run("tile")
+    windows = import_module("pipeline.prediction.windows")
+    read = windows.read_mirrored
+
+    def fail(read_region, shape, region):
+        if read_region.__self__.path.name.startswith("bad"):
+            raise ValueError("no byte order")
+        return read(read_region, shape, region)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "read_mirrored", fail)
+        failure = jobs.run("predict")["bad"].failure
+    assert failure.message == "a bug in Slidemill: ValueError('no byte order'); see the log"
+    assert_made_as_alone(jobs, weights, in_folder, monkeypatch, "a", "c", stages=["tile", "predict"])
+
+
 def test_pixels_that_are_no_numbers_are_the_failure_of_their_sample(in_folder, weights):
     jobs = batch(weights, "a", "b")
     pixels = np.zeros((90, 120), np.float32)

@@ -152,12 +152,33 @@ def test_the_fields_of_a_plate_are_samples_of_one_batch(data):
     assert found["single-plane-hcs/E08_f0"] == plate / "E/08/0"
 
 
-@pytest.mark.parametrize("wells", ["no json", 3, [{"path": "A/1"}], [{"path": 1}], None, "[" * 10**5])
+@pytest.mark.parametrize("wells", ["no json", 3, [{}], None, "[" * 10**5])
 def test_a_damaged_plate_is_one_slide_whose_job_reports_the_error(tmp_path, wells):
     attributes = wells if isinstance(wells, str) else json.dumps({"plate": {"wells": wells}} if wells else [])
     touch(tmp_path, "p.zarr/.zattrs")
     (tmp_path / "p.zarr" / ".zattrs").write_text(attributes)
     assert find_images(tmp_path) == {"p": tmp_path / "p.zarr"}
+
+
+def test_wells_and_fields_that_a_plate_lists_and_has_not_are_refused_alone(tmp_path):
+    """As of a plate that was copied in part."""
+    plate = tmp_path / "p.zarr"
+    touch(plate, "A/1/0/.zattrs", "A/2/0/.zattrs", "A/3/0/.zattrs")
+    wells = {"A/1": {"well": {"images": [{"path": "0"}, {"path": "1"}]}}, "A/2": {"well": 3}, "A/3": None, "B/1": None}
+    (plate / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": well} for well in wells]}}))
+    for well, attributes in wells.items():
+        if attributes:
+            (plate / well / ".zattrs").write_text(json.dumps(attributes))
+    images, refused = list_images(tmp_path, follow_links=False)
+    assert images == {"p/A1_f0": plate / "A/1/0"}
+    assert {name: str(path.relative_to(plate)) for name, (path, _) in refused.items()} == {
+        "p/A1_f1": "A/1/1",
+        "p/A2": "A/2",
+        "p/A3": "A/3",
+        "p/B1": "B/1",
+    }
+    assert "p.zarr lists it, but it is not there; copy the plate again" in refused["p/B1"].reason
+    assert "list of fields is damaged or not there" in refused["p/A3"].reason
 
 
 @pytest.mark.parametrize(

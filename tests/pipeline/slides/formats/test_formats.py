@@ -186,6 +186,23 @@ def test_the_versions_of_ome_zarr_read_alike(data):
             assert (slide.pixel_size_um, slide.channel_names) == (None, ("0", "1", "2"))
 
 
+@pytest.mark.parametrize("dtype", [">u2", ">i2", ">f4", ">f8"])
+@pytest.mark.parametrize("suffix", [".zarr", ".tif"])
+def test_pixels_have_the_byte_order_of_the_machine(tmp_path, dtype, suffix):
+    pixels, path = np.arange(42).reshape(6, 7).astype(dtype), tmp_path / f"x{suffix}"
+    if suffix == ".tif":
+        tifffile.imwrite(path, pixels, byteorder=">")
+    else:
+        group = zarr.create_group(path, zarr_format=2)
+        group.create_array("0", data=pixels)
+        group.attrs["multiscales"] = [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}]
+    with opened(path) as slide:
+        found = slide.read(slice(1, 5), slice(2, 7))
+        assert found.dtype == slide.plane().dtype == pixels.dtype.newbyteorder("=")
+        assert found.dtype.isnative
+        np.testing.assert_array_equal(found[0], pixels[1:5, 2:7])
+
+
 def test_ome_tiff_and_bioformats2raw_of_one_image_are_equal(data):
     formats = data / "formats"
     expected = pixels_of(formats / "ome_tiff/multi-channel.ome.tif")
