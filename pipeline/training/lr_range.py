@@ -17,7 +17,7 @@ from pipeline.training.step import Learner, NotFiniteError
 
 _EXPLODED = 4.0  # times the lowest loss
 _MEMORY = 0.9  # of the smoothed loss, per step
-_MARGIN = 3.0
+_MARGIN = 10.0
 
 
 def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence[float]) -> list[float]:
@@ -53,8 +53,8 @@ def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
 def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
     """Return the lowest and the highest learning rate that a training may well have.
 
-    The lowest is the one at which the smoothed loss falls fastest on a logarithmic axis; the highest a third of the one
-    at which it is lowest, since a rate that holds for some steps may diverge in many.
+    The ends are two rules of thumb: the rate at which the smoothed loss falls fastest on a logarithmic axis, and a
+    tenth of the rate at which it is lowest, since a rate that holds for some steps may diverge in many.
 
     Raises
     ------
@@ -66,5 +66,5 @@ def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float
     if lowest < 2:
         raise SlidemillError("the loss never falls; are the labels those of the images?")
     slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
-    steepest = float(rates[int(slopes.argmin())])
-    return steepest, max(steepest, rates[lowest] / _MARGIN)
+    low, high = sorted((float(rates[int(slopes.argmin())]), rates[lowest] / _MARGIN))
+    return low, high
