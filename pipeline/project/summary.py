@@ -7,6 +7,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 
 from pipeline.base import paths
 from pipeline.base.errors import Failure
@@ -42,6 +43,7 @@ def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
         others = len(samples) - 1
         named = samples[0] + (f" and {others} more" if others else "")
         lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else ""))
+    lines += _mean_dice(rows, settings)
     if learned := sum(row.get("learned") == "yes" for row in rows):
         lines.append(f"  {learned} of them are training images: left out of means, ranking and tests")
     if len(reasons) > _MOST_REASONS:
@@ -51,7 +53,7 @@ def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
             f"fix what failed and run the same command again; what is finished is kept. Details: {table}, {page}"
         )
     elif counts["done"] or not rows:
-        lines.append(f"look at {page}; the numbers are in {table}")
+        lines.append(f"look at {page}; the numbers are in {table}, the masks in {folder / 'masks'}")
     return "\n".join(lines), counts["failed"]
 
 
@@ -67,6 +69,18 @@ def print_verifications(files: Iterable[str]) -> None:
     found = Counter(str(read_json(Path(path)).get("law")) for path in files if Path(path).is_file())
     said = ", ".join(f"{law} on {count} of {sum(found.values())}" for law, count in sorted(found.items()))
     print(f"verification (tiles equal one pass over the whole): {said or 'no slide'}", file=sys.stderr)
+
+
+def _mean_dice(rows: list[dict[str, str]], settings: Settings) -> Iterator[str]:
+    """Yield a line per network: the mean Dice of each class over the samples with a reference, but training images."""
+    for model in list(settings.networks)[:_MOST_REASONS]:
+        scored = [row for row in rows if row.get("model") == model and row.get("learned") != "yes"]
+        dice = {
+            label: [row[f"dice_{label}"] for row in scored if row.get(f"dice_{label}")] for label in settings.classes
+        }
+        means = [f"{label} {fmean(map(float, of_class)):.3f}" for label, of_class in dice.items() if of_class]
+        if means:
+            yield f"  mean Dice with {model}: {', '.join(means)} ({max(map(len, dice.values()))} with a reference)"
 
 
 def _headline(counts: Counter[str], settings: Settings) -> str:

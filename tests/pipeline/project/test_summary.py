@@ -81,6 +81,19 @@ def test_a_run_without_samples_says_which_networks_there_are(tmp_path):
     assert text.startswith("no slides; trained: unet\nlook at ")
 
 
+def test_the_mean_dice_of_each_class_is_over_the_samples_that_have_one(tmp_path):
+    """By hand; a training image does not count, nor a class that is in no reference."""
+    (tmp_path / "metrics-all.csv").write_text(
+        "sample,model,status,stage,error,log,learned,dice_background,dice_object\n"
+        "a,unet,done,,,,,0.9,0.5\n"
+        "b,unet,done,,,,,0.8,\n"
+        "c,unet,done,,,,yes,0.1,0.1\n"
+        "d,unet,done,,,,,,\n"
+    )
+    text, _ = last_lines(tmp_path, Settings(classes=["background", "object"]))
+    assert text.splitlines()[1] == "  mean Dice with unet: background 0.850, object 0.500 (2 with a reference)"
+
+
 def test_a_verification_says_how_often_it_holds(in_folder, capsys):
     for name, law in (("a", "holds"), ("b", "holds"), ("c", "broken")):
         write_json(in_folder / f"{name}.json", {"law": law})
