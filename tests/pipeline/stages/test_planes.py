@@ -259,19 +259,19 @@ def test_an_interrupted_prediction_goes_on_with_the_planes_that_are_left(in_fold
 
     completed = []
 
-    class PulledPlugError(Exception):
-        pass
+    class PulledPlug(BaseException):
+        """Not an error of a slide."""
 
     def complete(result):
         if len(completed) == 2:
-            raise PulledPlugError
+            raise PulledPlug
         completed.append(result.target.sample)
         original(result)
 
     original = results.SlideResult.complete
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results.SlideResult, "complete", complete)
-        with pytest.raises(PulledPlugError):
+        with pytest.raises(PulledPlug):
             whole.run("predict")
     kept = {path: path.stat().st_mtime_ns for path in planes if path.exists()}
     assert 1 <= len(kept) <= 2
