@@ -54,7 +54,8 @@ def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float
     """Return the lowest and the highest learning rate that a training may well have.
 
     The ends are two rules of thumb: the rate at which the smoothed loss falls fastest on a logarithmic axis, and a
-    tenth of the rate at which it is lowest, since a rate that holds for some steps may diverge in many.
+    tenth of the rate at which it is lowest, since a rate that holds for some steps may diverge in many. If they differ
+    by more than a factor of ten, the range ends there.
 
     Raises
     ------
@@ -67,4 +68,4 @@ def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float
         raise SlidemillError("the loss never falls; are the labels those of the images?")
     slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
     low, high = sorted((float(rates[int(slopes.argmin())]), rates[lowest] / _MARGIN))
-    return low, high
+    return low, min(high, 10 * low)

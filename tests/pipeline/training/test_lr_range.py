@@ -48,6 +48,14 @@ def test_usable_rates_are_between_the_steepest_fall_and_a_tenth_of_the_lowest_lo
     assert highest == pytest.approx(0.1 / 10, rel=0.07)  # a step of the rates
 
 
+def test_a_range_is_at_most_a_factor_of_ten():
+    """The loss falls up to the last rate, 1."""
+    rates = np.geomspace(1e-6, 1, 200)
+    lowest, highest = usable_range(rates, 1 / (1 + (rates / 1e-3) ** 2))
+    assert lowest < 5e-3
+    assert highest == 10 * lowest
+
+
 def test_a_loss_that_never_falls_is_an_error():
     with pytest.raises(SlidemillError, match="the loss never falls"):
         usable_range([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0])
