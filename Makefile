@@ -44,10 +44,10 @@ demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an exam
 watch: $(VENV)/demo ## run the workflow whenever new slides are complete in PROJECT=...; Ctrl-C ends it
 	@python workflow/watch.py "$(PROJECT)" --cores $(CORES)
 
-check: ## check style and types and run the fast tests (about 3 minutes)
+check: ## check style and types and run the fast tests (about 4 minutes)
 	@$(MAKE) --no-print-directory --jobs 2 lint fast-tests
 
-test: ## check style and types and run all tests (20 to 30 minutes)
+test: ## check style and types and run all tests (about 15 minutes)
 	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
 
 fast-tests: $(VENV)/dev
