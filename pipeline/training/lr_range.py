@@ -17,7 +17,7 @@ from pipeline.training.step import Learner, NotFiniteError
 
 _EXPLODED = 4.0  # times the lowest loss
 _MEMORY = 0.9  # of the smoothed loss, per step
-_MARGIN = 10.0
+_MARGIN = 10.0  # below the lowest loss, and between the ends of a range
 
 
 def try_rates(learner: Learner, batches: Iterator[list[Tensor]], rates: Sequence[float]) -> list[float]:
@@ -68,4 +68,4 @@ def usable_range(rates: Sequence[float], losses: Sequence[float]) -> tuple[float
         raise SlidemillError("the loss never falls; are the labels those of the images?")
     slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
     low, high = sorted((float(rates[int(slopes.argmin())]), rates[lowest] / _MARGIN))
-    return low, min(high, 10 * low)
+    return low, min(high, _MARGIN * low)
