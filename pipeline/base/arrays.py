@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import mmap
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 SQUARE_PX = (1024, 1024)  # block of work on scratch arrays, which have chunks of this size
 STRIP_PX = (512, 8192)  # block of work on mask files: 16 tiles side by side, so that no tile is decoded twice
+
+_unused: deque[mmap.mmap] = deque(maxlen=4)  # memory of arrays outside the heap; what is more is returned
 
 
 class Array(Protocol):
@@ -115,10 +119,28 @@ def widened(region: tuple[slice, ...], margin_px: int, shape: tuple[int, ...]) -
 
 
 def outside_the_heap(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array whose memory is returned to the system when it is freed.
+    """Return an array whose memory is not of the heap; its numbers are arbitrary.
 
     The heap keeps its memory (``pipeline/runtime/device.py``). Arrays that live in it from one pass of the network to
-    the next would fragment it, so that it grows.
+    the next would fragment it, so that it grows. The memory of the last few that are gone is used again: new memory
+    takes longer to get from the system than to fill.
     """
-    size = max(1, math.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=math.prod(shape)).reshape(shape)
+    count = math.prod(shape)
+    size = max(1, count * np.dtype(dtype).itemsize)
+    memory = _unused_memory(size) or mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    array = np.frombuffer(memory, dtype=dtype, count=count)
+    weakref.finalize(array, _unused.append, memory).atexit = False  # views of the array keep it alive
+    return array.reshape(shape)
+
+
+def _unused_memory(size: int) -> mmap.mmap | None:
+    """Take memory that was used before, if some of about this size is left. Several threads may ask."""
+    for _ in range(len(_unused)):
+        try:
+            memory = _unused.popleft()
+        except IndexError:
+            return None
+        if size <= len(memory) <= 2 * size:
+            return memory
+        _unused.append(memory)
+    return None

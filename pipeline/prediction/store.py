@@ -16,12 +16,14 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.array_spec import ArrayConfigParams
 from zarr.storage import ZipStore
 
 from models.base.detection import Detection
@@ -138,18 +140,17 @@ def _create_arrays(
     store: ZipStore, grid: Grid, num_probabilities: int, num_heads: int, glass: Iterable[Region]
 ) -> dict[str, zarr.Array[Any]]:
     piece = grid.piece_rows, grid.tile[1]
-    arrays = {
-        _LABELS: zarr.create_array(store, name=_LABELS, shape=grid.shape, chunks=piece, dtype="uint8", fill_value=0)
-    }
+    config: ArrayConfigParams = {"write_empty_chunks": True}  # to look for zeros takes as long as to compress
+    create = partial(zarr.create_array, store, fill_value=0, config=config)
+    arrays = {_LABELS: create(name=_LABELS, shape=grid.shape, chunks=piece, dtype="uint8")}
     if num_probabilities:
-        shape, chunks = (num_probabilities, *grid.shape), (1, *piece)
-        kept = zarr.create_array(store, name=_PROBABILITIES, shape=shape, chunks=chunks, dtype="float16", fill_value=0)
+        shape = num_probabilities, *grid.shape
+        kept = create(name=_PROBABILITIES, shape=shape, chunks=(1, *piece), dtype="float16")
         for region in glass:
             kept[(0, *region.slices)] = 1
         arrays[_PROBABILITIES] = kept
     if num_heads:
-        shape, chunks = (num_heads, *grid.shape), (1, *piece)
-        arrays[_HEADS] = zarr.create_array(store, name=_HEADS, shape=shape, chunks=chunks, dtype="uint8", fill_value=0)
+        arrays[_HEADS] = create(name=_HEADS, shape=(num_heads, *grid.shape), chunks=(1, *piece), dtype="uint8")
     return arrays
 
 

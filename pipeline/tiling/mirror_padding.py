@@ -52,10 +52,10 @@ def read_mirrored(read: Callable[[slice, slice], NDArray[Any]], shape: tuple[int
 
 def _take(block: NDArray[Any], indices: NDArray[np.intp], axis: int, start: int, stop: int) -> NDArray[Any]:
     """Return a block at indices along an axis; those from ``start`` to ``stop`` count up."""
-    whole = (slice(None),) * axis
+    whole: tuple[Any, ...] = (slice(None),) * axis
     taken = np.empty_like(block, shape=(*block.shape[:axis], len(indices), *block.shape[axis + 1 :]))
     if start < stop:
         taken[*whole, start:stop] = block[*whole, indices[start] : indices[start] + stop - start]
     for outside in (slice(0, start), slice(stop, len(indices))):
-        taken[*whole, outside] = np.take(block, indices[outside], axis=axis)
+        taken[*whole, outside] = block[*whole, indices[outside]]  # numpy's take would copy the block first
     return taken

@@ -1,6 +1,6 @@
 """Read regions of a TIFF from its tiles or strips: each is decoded once for all windows that share it.
 
-Windows overlap by their halos, so the tiles along their edges are kept for the next ones; those inside are not.
+Windows overlap by their halos, so a tile along their edges is kept until all of them had it; those inside are not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.base.arrays import Array
 from pipeline.slides.formats.frames import array_of_planes
 
-_KEPT_BYTES = 16 * 10**6  # a row of tiles of 512 px across a slide of 10,000 px in colour; it is part of no budget
+_KEPT_BYTES = 32 * 10**6  # two rows of tiles of 512 px across a slide of 10,000 px in colour; it is part of no budget
 _SHARED_PX = 256  # windows of most networks overlap by less
 
 Pixels = NDArray[Any]
@@ -80,9 +80,8 @@ class _Tiles:
         for (down, top, of_rows), (across, left, of_columns) in product(
             list(_touched(rows, side[0])), list(_touched(columns, side[1]))
         ):
-            is_inside = _is_inside(rows, top, side[0]) and _is_inside(columns, left, side[1])
-            place = number, down * self._page.chunked[1] + across
-            tile = self._read_tile(*place) if is_inside else self._kept.get(place, self._read_tile)
+            windows = _windows_at(rows, top, side[0], shape[0]) * _windows_at(columns, left, side[1], shape[1])
+            tile = self._kept.get((number, down * self._page.chunked[1] + across), windows, self._read_tile)
             into = _shifted(of_rows, rows.start), _shifted(of_columns, columns.start)
             pixels[into] = tile[_shifted(of_rows, top), _shifted(of_columns, left)]
         return pixels[tuple(slice(None) if isinstance(part, slice) else 0 for part in key[:2]) + key[2:]]
@@ -114,14 +113,18 @@ class _Kept:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = Lock()
-        self._tiles: OrderedDict[tuple[int, int], Future[Pixels]] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, int], tuple[Future[Pixels], float]] = OrderedDict()
 
-    def get(self, place: tuple[int, int], read: Callable[[int, int], Pixels]) -> Pixels:
-        """Return the tile at a place (plane and number), by ``read`` if it is not kept."""
+    def get(self, place: tuple[int, int], windows: float, read: Callable[[int, int], Pixels]) -> Pixels:
+        """Return the tile at a place (plane and number), by ``read`` if it is not kept.
+
+        It is kept until it was needed by as many ``windows``, or until others need the memory.
+        """
         with self._lock:
-            known = self._tiles.get(place)
-            found = self._tiles[place] = known or Future()
-            self._tiles.move_to_end(place)
+            known, left = self._tiles.pop(place, (None, windows))
+            found = known or Future()
+            if left > 1:
+                self._tiles[place] = found, left - 1
             if len(self._tiles) > self._most:
                 self._tiles.popitem(last=False)
         if known is None:
@@ -141,10 +144,15 @@ def _touched(wanted: slice, side: int) -> Iterator[Span]:
         yield number, first, slice(max(wanted.start, first), min(wanted.stop, first + side))
 
 
-def _is_inside(wanted: slice, first: int, side: int) -> bool:
-    """Return whether a tile is so far from the ends of a range that the next windows do not need it."""
+def _windows_at(wanted: slice, first: int, side: int, length: int) -> float:
+    """Return how many windows, side by side along an axis, need a tile: the wanted one, and perhaps its neighbour.
+
+    Infinitely many if it reaches beyond both ends: nobody knows how small the windows are.
+    """
     start, stop = int(wanted.start), int(wanted.stop)
-    return start + _SHARED_PX <= first and first + side <= stop - _SHARED_PX
+    is_needed_before = start > 0 and first < start + _SHARED_PX
+    is_needed_after = stop < length and stop - _SHARED_PX < first + side
+    return math.inf if is_needed_before and is_needed_after else 1 + is_needed_before + is_needed_after
 
 
 def _shifted(part: slice, start: int) -> slice:

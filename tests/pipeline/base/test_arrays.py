@@ -1,11 +1,14 @@
 """A lazy array is sliced as NumPy slices, and blocks partition an array."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.base.arrays import LazyArray, blocks, lookup
+from pipeline.base import arrays
+from pipeline.base.arrays import LazyArray, blocks, lookup, outside_the_heap
 
 PIXELS = np.arange(2 * 5 * 7).reshape(2, 5, 7)
 LAZY = LazyArray(PIXELS.shape, PIXELS.dtype, lambda *key: PIXELS[key])
@@ -30,3 +33,25 @@ def test_blocks_cover_each_pixel_once(shape, block):
         assert all(size <= most for size, most in zip(covered[region].shape, block, strict=True))
         covered[region] += 1
     assert (covered == 1).all()
+
+
+def test_memory_outside_the_heap_is_used_again_when_its_last_view_is_gone(monkeypatch):
+    monkeypatch.setattr(arrays, "_unused", deque(maxlen=2))
+    first = outside_the_heap((30, 40), np.uint16)
+    view, place = first[3:, 5:], first.ctypes.data
+    del first
+    view[:] = 7
+    assert outside_the_heap((30, 40), np.uint16).ctypes.data != place
+    assert (view == 7).all()
+    del view
+    assert outside_the_heap((601,), np.uint8).ctypes.data != place  # half of it would not be used
+    again = outside_the_heap((20, 20, 3), np.uint16)
+    assert (again.ctypes.data, again.shape, again.dtype) == (place, (20, 20, 3), np.uint16)
+
+
+def test_a_few_unused_pieces_of_memory_are_kept(monkeypatch):
+    monkeypatch.setattr(arrays, "_unused", deque(maxlen=2))
+    pieces = [outside_the_heap((size,), np.uint8) for size in (0, 100, 1000, 10_000)]
+    assert [len(piece) for piece in pieces] == [0, 100, 1000, 10_000]
+    del pieces
+    assert len(arrays._unused) == 2

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.prediction import forward
 from pipeline.prediction.devices import Device, Kept, Scored, are_finite, score_all
 from pipeline.prediction.forward import Windows, label, to_device
 from pipeline.prediction.loop import Clock
@@ -149,15 +150,27 @@ def test_windows_are_normalized_on_the_device_bit_for_bit_as_on_the_processor(ge
     assert found.contiguous().numpy().tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("ties", [False, True])
-def test_labels_and_doubt_are_those_of_argmax_and_of_sorting_bit_for_bit(generator, classes, ties):
-    logits = torch.from_numpy(generator.normal(size=(2, classes, 60, 50)).astype(np.float32) * 2)
-    logits = logits.round() if ties else logits
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_labels_and_doubt_are_those_of_argmax_and_of_sorting_bit_for_bit(
+    generator, monkeypatch, classes, ties, dtype, memory_format
+):
+    monkeypatch.setattr(forward, "_BAND_PX", 7 * 50)  # the last rows of 60 are fewer
+    logits = torch.from_numpy(generator.normal(size=(2, classes, 70, 60)).astype(np.float32) * 2)
+    logits = (logits.round() if ties else logits).to(dtype).contiguous(memory_format=memory_format)[..., 8:68, 3:53]
     labels, uncertain = label(logits)
-    np.testing.assert_array_equal(labels, logits.numpy().argmax(axis=1))
+    np.testing.assert_array_equal(labels, logits.argmax(dim=1))
     near = logits > logits.amax(dim=1, keepdim=True) - math.log(3)
     np.testing.assert_array_equal(uncertain, near.sum(dim=1) > 1)
+
+
+def test_numpy_labels_what_is_not_a_number_like_torch(generator):
+    numbers = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, math.log(3), 1e30, 2.0**24])
+    logits = numbers[torch.from_numpy(generator.integers(0, len(numbers), (3, 4, 80, 90)))]
+    for found, expected in zip(label(logits), forward._compared(logits.unbind(1), torch), strict=True):
+        assert torch.equal(found, expected)
 
 
 class CopyStream:

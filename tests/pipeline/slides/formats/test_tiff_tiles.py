@@ -1,5 +1,6 @@
 """Regions of a TIFF are those of the whole image, and a tile that overlapping windows share is decoded once."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -108,8 +109,37 @@ def test_few_tiles_are_kept(tmp_path, generator, opened, monkeypatch):
         return tile
 
     monkeypatch.setattr(tiff_tiles._Kept, "get", counted)
-    np.testing.assert_array_equal(opened(tmp_path / "a.tif")[:], pixels)
+    array = opened(tmp_path / "a.tif")
+    np.testing.assert_array_equal(array[70:200, 70:200], pixels[70:200, 70:200])
     assert max(most) == 3
+    np.testing.assert_array_equal(array[:], pixels)
+    assert most[-1] <= 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "windows"),
+    [
+        (slice(0, 2000), 0, 1),  # the image begins here
+        (slice(0, 2000), 1000, 1),  # inside
+        (slice(0, 2000), 1500, 2),  # the next window begins in this tile
+        (slice(1800, 3800), 1500, 2),  # the window before ended in it
+        (slice(3600, 4000), 3500, 2),  # the image ends in it
+        (slice(1600, 1900), 1500, math.inf),  # it is larger than the window
+    ],
+)
+def test_a_tile_is_kept_for_the_windows_that_share_it(wanted, first, windows):
+    assert tiff_tiles._windows_at(wanted, first, 500, 4000) == windows
+
+
+def test_a_tile_that_all_windows_had_is_not_kept(tmp_path, generator, opened, monkeypatch):
+    pixels = generator.integers(0, 255, (600, 1200)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(304, 304), compression="zlib")
+    array, kept, get = opened(tmp_path / "a.tif"), [], tiff_tiles._Kept.get
+    monkeypatch.setattr(tiff_tiles._Kept, "get", lambda of, *what: (get(of, *what), kept.append(set(of._tiles)))[0])
+    array[:, :600]
+    assert {number for _, number in kept[-1]} == {1, 5}  # the second of four in both rows; the first is done
+    array[:, 340:]
+    assert kept[-1] == set()
 
 
 def test_a_damaged_tile_is_an_error_each_time(tmp_path, opened):
