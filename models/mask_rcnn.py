@@ -36,7 +36,7 @@ _STEP = 1.5  # largest ratio of one size of anchors to the next
 _RATIOS = (0.5, 1.0, 2.0)  # height to width of anchors
 _FEWEST = 100  # proposals of an image; detections likewise
 _PROPOSALS, _DETECTIONS = 4, 2  # per object that is expected
-_BOXES_TO_LEARN, _ANCHORS_TO_LEARN, _MASKS_SHARE = 128, 256, 0.25  # of an image in a step
+_BOXES_TO_LEARN, _ANCHORS_TO_LEARN, _MASKS_SHARE = 64, 256, 0.25  # of an image in a step
 _BOX_CELLS, _MASK_CELLS = 7, 14  # sides of what is cut from the features
 _INSIDE = 0.5  # probability of pixels of a mask
 _USUAL = {"smallest_px": 16.0, "largest_px": 64.0, "objects_per_mpx": 1000.0}  # for `auto` without images
@@ -135,15 +135,14 @@ class MaskRCNN(DetectionModel):
     def _find(self, image: Tensor, targets: list[dict[str, Tensor]] | None) -> tuple[list[Any], dict[str, Tensor]]:
         """Return boxes, classes, scores and masks of each image, or the losses if there are targets.
 
-        The pyramid alone is computed in the precision of training: bfloat16 is too coarse for the places of boxes.
+        Proposals are not computed in the lower precision of a training: bfloat16 is too coarse for the places of boxes.
         """
         self._expect(image)
         images = ImageList(image, [(image.shape[2], image.shape[3])] * len(image))
-        features = self.pyramid(image)
+        features = {name: values.to(image.dtype) for name, values in self.pyramid(image).items()}
         with torch.autocast(image.device.type, enabled=False):
-            features = {name: values.to(image.dtype) for name, values in features.items()}
             proposals, of_proposals = self.rpn(images, features, targets)
-            found, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
+        found, of_boxes = self.roi_heads(features, proposals, images.image_sizes, targets)
         return found, of_boxes | of_proposals
 
     def _expect(self, image: Tensor) -> None:

@@ -51,7 +51,7 @@ def of_torchvision(network):
         rpn_post_nms_top_n_train=100,
         rpn_pre_nms_top_n_test=200,
         rpn_post_nms_top_n_test=100,
-        box_batch_size_per_image=128,
+        box_batch_size_per_image=64,
         box_score_thresh=heads.score_thresh,
         **{name: getattr(heads, name) for name in PARTS},
     )
