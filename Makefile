@@ -11,7 +11,7 @@ export SLIDEMILL_DATA ?= $(abspath ../shared/data)
 TESTS := python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help demo isbi2012 compare dsb2018 watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench bench-gpu clean
+.PHONY: help demo isbi2012 compare dsb2018 phase_contrast wbc watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
@@ -36,7 +36,7 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml
 	python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@ $(VENV)/demo
 
-demo isbi2012 compare dsb2018: $(VENV)/demo ## train, segment and report an example in projects/
+demo isbi2012 compare dsb2018 phase_contrast wbc: $(VENV)/demo ## train, segment and report an example in projects/
 	@python config/examples/lay_out.py $@ projects/$@
 	@snakemake --cores $(CORES) --directory projects/$@
 	@python config/examples/show.py projects/$@

@@ -68,7 +68,42 @@ def dsb2018(project: Path) -> None:
     (project / "config" / "samples.csv").write_text("\n".join([*sheet, ""]), encoding="utf-8")
 
 
-_EXAMPLES = {"demo": demo, "isbi2012": isbi2012, "compare": isbi2012, "dsb2018": dsb2018}
+def phase_contrast(project: Path) -> None:
+    """Quarters of two micrographs, so that one is held back, and a third one whole."""
+    source = _data() / "phase_contrast"
+    for row in _rows(source / "index.csv"):
+        for kind, whole in (("images", "slides"), ("labels", "references")):
+            place = source / kind / f"{row['id']}.tif"
+            if row["original_split"] == "val":
+                _copy(place, project / "data" / whole / place.name)
+                continue
+            pixels = tifffile.imread(place)
+            for number in range(4):
+                top, left = (512 * (number // 2), 512 * (number % 2))
+                target = project / "data" / "training" / kind / f"{row['id']}_{number}.tif"
+                _write_tiff(target, pixels[top : top + 512, left : left + 512])
+
+
+def wbc(project: Path) -> None:
+    """Images of two microscopes, one of five of each evaluated."""
+    source = _data() / "wbc"
+    for number, row in enumerate(_rows(source / "index.csv")):
+        for kind, folders in (
+            ("images", ("training/images", "slides/smears")),
+            ("masks", ("training/labels", "references/smears")),
+        ):
+            place = source / kind / f"{row['id']}.tif"
+            _copy(place, project / "data" / folders[number % 5 == 0] / place.name)
+
+
+_EXAMPLES = {
+    "demo": demo,
+    "isbi2012": isbi2012,
+    "compare": isbi2012,
+    "dsb2018": dsb2018,
+    "phase_contrast": phase_contrast,
+    "wbc": wbc,
+}
 
 
 def _folder_of(package: str) -> Path:

@@ -41,7 +41,7 @@ _HEIGHT_SHIFT = 44  # of a pass: 16 bits of height, 42 of the place in the image
 HIGHEST = 2**16 - 2  # of a landscape
 
 _BASIN = np.dtype([("class", "u1"), ("lowest", "i8"), ("area", "i8"), ("first", "i8")])
-_BORDER = np.dtype([("one", "i8"), ("other", "i8"), ("pass", "i8"), ("length", "i8")])
+_BORDER = np.dtype([("one", "i8"), ("other", "i8"), ("pass", "i8"), ("length", "i8"), ("height", "i8")])
 
 Region = tuple[slice, slice]
 Integers = NDArray[np.integer[Any]]
@@ -60,8 +60,8 @@ class Basins:
         Of each basin: ``class``, height of its ``lowest`` pixel, ``area`` (px), and ``first`` (row x columns + column
         of the first pixel). Entry 0 stands for what is outside.
     borders : (m,) structured array
-        Of each pair of neighbours: the numbers ``one`` and ``other``, the ``pass`` (ordered as passes are visited) and
-        the ``length`` of the border (pairs of pixels).
+        Of each pair of neighbours: the numbers ``one`` and ``other``, the ``pass`` (ordered as passes are visited), the
+        ``length`` of the border (pairs of pixels) and the sum of its ``height`` (of the higher pixel of each pair).
     """
 
     numbers: Array
@@ -184,7 +184,7 @@ def _drain(
     place = np.empty(flow.size, np.intp)
     place[at] = np.arange(len(at))
     target = place[at + np.array([-columns, -1, 0, 1, columns])[flow.ravel()[at]]]
-    target = _ends(target)
+    target = root_of_each(target)
     is_lowest = target == np.arange(len(at))
     return at, np.cumsum(is_lowest)[target], at[is_lowest]
 
@@ -250,6 +250,8 @@ def _border_table(one: Integers, other: Integers, passes: NDArray[np.int64]) -> 
     table = np.zeros(len(start), _BORDER)
     table["one"], table["other"], table["pass"] = low[start], high[start], passes[start]
     table["length"] = np.diff(start, append=len(low))
+    heights = np.maximum(passes >> _HEIGHT_SHIFT, 0)  # none where a block cuts a basin: no border between parts
+    table["height"] = np.add.reduceat(heights, start) if len(start) else 0
     return table
 
 
@@ -307,7 +309,7 @@ def merge_basins(basins: Basins, rule: Rule) -> NDArray[np.int64]:
             low, high = (low, high) if lowest[low] <= lowest[high] else (high, low)
             if rule(height, lowest[high]):
                 parent[high] = low
-    return _ends(np.array(parent))
+    return root_of_each(np.array(parent))
 
 
 def _spanning_forest(basins: Basins) -> Iterator[tuple[int, int, int]]:
@@ -361,10 +363,10 @@ def merge_small(basins: Basins, parts: NDArray[np.int64], *, share: float) -> ND
     target = np.arange(len(parts))
     small = area[own] < share * area[beside]  # so targets are larger and larger, and there is no circle
     target[own[small]] = beside[small]
-    return _ends(target)[parts]
+    return root_of_each(target)[parts]
 
 
-def _ends(target: NDArray[Any]) -> NDArray[Any]:
+def root_of_each(target: NDArray[Any]) -> NDArray[Any]:
     """Return where each index ends that is sent from target to target."""
     while not np.array_equal(further := target[target], target):
         target = further

@@ -79,7 +79,7 @@ def mask_images(
         )
     if config.instances == "partition" and probabilities is not None:
         images["instances"] = _of_basins(
-            *part_plane(_first(probabilities), images["classes"], depth=config.basin, scratch=scratch)
+            *part_plane(_first(probabilities), images["classes"], border=config.border, scratch=scratch)
         )
     return images
 

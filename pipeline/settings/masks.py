@@ -49,12 +49,12 @@ class MaskConfig(Section):
         description="For `instances: distance`: each connected region above this distance (share of the largest of "
         "its object) can be an object; what has no such region joins the others.",
     )
-    basin: float = Field(
-        0.05,
+    border: float = Field(
+        0.4,
         ge=0,
         lt=1,
-        description="For `instances: partition`: two cells are one if the probability of the first class rises by "
-        "less than this between them. Higher values split less.",
+        description="For `instances: partition`: two cells are one if the mean probability of the first class along "
+        "their common border is less than this. Higher values split less.",
     )
     criterion: Criterion = Field(
         "f1",
@@ -153,7 +153,9 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
         masks = masks.model_copy(update={"crf": _best_field(card.get("crf") or [])})
     if masks.instances != "auto":
         return masks
-    tried = [one for one in card.get("parting") or [] if one[masks.criterion] is not None]
+    known = MaskConfig.model_fields.keys()  # a network of an older version may have been compared in another way
+    compared = [one for one in card.get("parting") or [] if one["settings"].keys() <= known]
+    tried = [one for one in compared if one[masks.criterion] is not None]
     settings: dict[str, Any] = {"instances": "components"}
     if masks.criterion == "rand" and tried:
         settings = min(tried, key=lambda one: float(one["rand"]))["settings"]

@@ -33,7 +33,7 @@ _WAYS: list[dict[str, Any]] = [
         for neck in (0.65, 0.75, 0.85)
     ),
 ]
-_PARTITIONS: list[dict[str, Any]] = [{"instances": "partition", "basin": basin} for basin in (0.02, 0.05, 0.1, 0.2)]
+_PARTITIONS: list[dict[str, Any]] = [{"instances": "partition", "border": border} for border in (0.2, 0.3, 0.4, 0.5)]
 _IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _ENOUGH_PX = 2**25  # of held-back images
 

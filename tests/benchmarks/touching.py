@@ -1,4 +1,4 @@
-"""Objects that touch: ``make dsb2018`` and ``make isbi2012``, trained for 15 minutes on one core, with three seeds.
+"""Objects that touch: four examples (``make dsb2018`` ...), trained for 15 minutes on one core, with three seeds.
 
 Trainings run side by side, a core each. Beside the masks of the example are those of the same networks with connected
 components and with the watershed. Printed are means over the images that no training has seen, then over the seeds.
@@ -21,6 +21,8 @@ from tests.benchmarks.common import by_time, run_example, say, say_machine
 SHOWN = {
     "dsb2018": ["dice_nucleus", "objects_ap_50", "objects_f1_50", "objects_f1_70"],
     "isbi2012": ["dice_membrane", "dice_cell", "adapted_rand_error"],
+    "phase_contrast": ["dice_cell", "objects_ap_50", "objects_f1_50", "objects_f1_70"],
+    "wbc": ["dice_cytoplasm", "dice_nucleus", "objects_ap_50", "objects_f1_50", "objects_f1_70"],
 }
 WAYS = ("chosen", "components", "watershed")
 

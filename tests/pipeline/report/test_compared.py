@@ -13,17 +13,17 @@ TRIED = [
     Parting(settings={"instances": "components"}, f1=0.7, rand=0.3),
     Parting(settings={"instances": "watershed", "neck": 0.75}, f1=0.8, rand=0.2),
     Parting(settings={"instances": "watershed", "neck": 0.85}, f1=0.9, rand=0.25),
-    Parting(settings={"instances": "partition", "basin": 0.05}, f1=None, rand=None),
+    Parting(settings={"instances": "partition", "border": 0.4}, f1=None, rand=None),
 ]
 
 
 @pytest.mark.parametrize(
     ("masks", "expected"),
     [
-        ({}, [("components", "", ""), ("watershed", "neck 0.85", "yes"), ("partition", "basin 0.05", "")]),
+        ({}, [("components", "", ""), ("watershed", "neck 0.85", "yes"), ("partition", "border 0.4", "")]),
         (
             {"criterion": "rand"},
-            [("components", "", ""), ("watershed", "neck 0.75", "yes"), ("partition", "basin 0.05", "")],
+            [("components", "", ""), ("watershed", "neck 0.75", "yes"), ("partition", "border 0.4", "")],
         ),
         (
             {"instances": "watershed", "neck": 0.75},
@@ -31,7 +31,7 @@ TRIED = [
                 ("components", "", ""),
                 ("watershed", "neck 0.75", "yes"),
                 ("watershed", "neck 0.85", ""),
-                ("partition", "basin 0.05", ""),
+                ("partition", "border 0.4", ""),
             ],
         ),
     ],

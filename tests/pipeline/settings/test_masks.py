@@ -11,7 +11,7 @@ TABLE = [
     {"settings": {"instances": "components"}, "f1": 0.7, "rand": 0.2},
     {"settings": {"instances": "distance", "seed": 0.4}, "f1": 0.9, "rand": 0.1},
     {"settings": {"instances": "distance", "seed": 0.5}, "f1": 0.9, "rand": 0.1},
-    {"settings": {"instances": "partition", "basin": 0.1}, "f1": 0.95, "rand": 0.05},
+    {"settings": {"instances": "partition", "border": 0.3}, "f1": 0.95, "rand": 0.05},
     {"settings": {"instances": "watershed", "neck": 0.7}, "f1": None, "rand": None},
 ]
 
@@ -20,11 +20,16 @@ TABLE = [
     ("criterion", "card", "expected"),
     [
         ("f1", {"parting": TABLE}, {"instances": "distance", "seed": 0.4}),  # of equally good ones, the first
-        ("rand", {"parting": TABLE}, {"instances": "partition", "basin": 0.1}),
+        ("rand", {"parting": TABLE}, {"instances": "partition", "border": 0.3}),
         ("f1", {"parting": TABLE[4:], "heads": []}, {"instances": "components"}),
         ("f1", {"parting": [one | {"f1": 0.09} for one in TABLE[1:]]}, {"instances": "components"}),  # by chance
         ("f1", {"parting": None, "heads": ["distance", "boundary"]}, {"instances": "distance"}),
         ("f1", {}, {"instances": "components"}),
+        (
+            "rand",
+            {"parting": [{"settings": {"instances": "partition", "basin": 0.1}, "f1": 0.9, "rand": 0.0}, *TABLE]},
+            {"instances": "partition", "border": 0.3},
+        ),  # of an older version
     ],
 )
 def test_auto_is_what_was_best_for_the_network_and_cleaning_stays(criterion, card, expected):
