@@ -14,7 +14,7 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recomm
 .PHONY: help demo isbi2012 compare dsb2018 phase_contrast wbc watch check fast-tests test all-tests test-slurm browser slurm napari lint docs bench bench-gpu clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
+	@grep -hE '^[a-z0-9_ -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
 
 # An environment of an older Python, in which nothing can be installed, is made anew.
 IS_NEW := import sys; sys.exit(sys.version_info < (3, 11))

@@ -117,10 +117,10 @@ def test_files_that_the_documentation_names_exist():
 
 
 def test_commands_that_the_documentation_names_exist():
-    targets = re.findall(r"^([a-z][a-z0-9 -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z][a-z0-9_ -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     codes = {(page, code) for page in PAGES for code in code_of(page)}
     for page, code in codes:
-        for target in re.findall(r"(?:^|\s)make ([a-z][a-z0-9-]*)", code):
+        for target in re.findall(r"(?:^|\s)make ([a-z][a-z0-9_-]*)", code):
             assert target in " ".join(targets).split(), f"{page}: make {target}"
         for command in re.findall(r"(?:^|\s)(?:python -m pipeline|slidemill) ([a-z][^#|&>]*)", code):
             name, *rest = command.split()
