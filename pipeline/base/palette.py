@@ -23,6 +23,7 @@ MISSED_RGB: RGB = (86, 180, 233)
 CONFUSED_RGB: RGB = (240, 228, 66)
 PREDICTED_RGB: RGB = (230, 159, 0)  # outlines of objects
 TRUTH_RGB: RGB = (86, 180, 233)
+MARKED_RGB: RGB = (240, 228, 66)  # dots of selected objects, with a black rim
 
 
 def class_rgb(index: int) -> RGB:

@@ -35,7 +35,7 @@ PICTURE = {
     name: f"results/pictures/{{model}}/{{sample}}.{name}.{suffix}"
     for name, suffix in {
         "image": "webp",
-        **dict.fromkeys(("predicted", "predicted_outlines", "truth", "truth_outlines", "error"), "png"),
+        **dict.fromkeys(("predicted", "predicted_outlines", "marks", "truth", "truth_outlines", "error"), "png"),
     }.items()
 }
 LEDGERS = "results/ledgers"

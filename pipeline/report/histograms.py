@@ -1,7 +1,8 @@
-"""Histograms of what was measured on objects, for the page: small drawings of a few hundred characters each.
+"""Histograms of what was measured on objects, for the page.
 
-Of large projects, they show some of the objects: pieces of some of the tables, spread evenly over all, so that the time
-does not grow with their number.
+Those of a network are small drawings of a few hundred characters each. Of large projects, they show some of the
+objects: pieces of some of the tables, spread evenly over all, so that the time does not grow with their number.
+Those of a sample are counts, which the stage `objects` makes, with a picture of which object is in which bar.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.base.palette import class_rgb, css
+from pipeline.masks.measurements.columns import Columns
 from pipeline.masks.measurements.dictionary import entry_of
 from pipeline.report.outcome import Outcome
 from pipeline.report.page.page_types import Figure
+from pipeline.report.pictures import MOST_BARS, picture_of_marks
 
 _MOST_TABLES = 200  # that are read
 _MOST_BYTES = 2**24  # of them, about 50,000 objects
@@ -28,6 +31,9 @@ _PIECES = 16  # of a table that is not read as a whole
 _MOST_FIGURES = 12
 _FIRST = ("area_um2", "area_px", "circularity", "eccentricity", "solidity")
 _BARS, _WIDTH, _HEIGHT = 40, 320, 120
+_MOST_OF_SAMPLE = 4  # measurements
+_MOST_MARKS = 1000  # objects in the picture of marks, which takes at most 6 kB then
+_MEAN = "mean_intensity_"
 _OUTERMOST = 0.5  # percent at either end that are counted in the first and the last bar
 
 
@@ -50,6 +56,57 @@ def histograms(found: list[Outcome], model: str, classes: Sequence[str]) -> list
         return []
     shown = f"{len(objects):,} of {total:,} objects" if len(objects) < total else f"{total:,} objects"
     return [_figure(objects, name, classes, shown) for name in islice(_measurements(objects), _MOST_FIGURES)]
+
+
+def histograms_of_sample(columns: Columns, shape: tuple[int, int]) -> tuple[dict[str, Any], bytes]:
+    """Return the histograms of a sample, and the picture that marks its objects by their bars.
+
+    Parameters
+    ----------
+    columns : mapping of (objects,) arrays
+        The table of objects.
+    shape : (rows, columns)
+        Of the slide.
+
+    Returns
+    -------
+    dict
+        ``histograms``: by column, of up to four, ``low``, ``high`` and the ``counts`` of up to 15 bars of one width
+        between them; what is lower or higher counts in the first and the last one. ``marked``: how many objects the
+        picture has, at most 1000, spread evenly.
+    bytes
+        The picture, as ``picture_of_marks`` describes it, in the same order.
+    """
+    names = _measurements_of_sample(columns)
+    centroids_px = np.stack([columns["centroid_row_px"], columns["centroid_column_px"]], axis=1)
+    count = len(centroids_px)
+    marked = np.linspace(0, count - 1, min(count, _MOST_MARKS)).astype(np.intp)
+    histograms, bars = {}, np.zeros((len(names), count), np.uint8)
+    for number, name in enumerate(names):
+        values = columns[name].astype(np.float64)
+        is_known = np.isfinite(values)
+        low, high = np.percentile(values[is_known], [_OUTERMOST, 100 - _OUTERMOST]).tolist()
+        width = (high - low) / MOST_BARS or 1.0
+        bars[number, is_known] = ((values[is_known] - low) / width).clip(0, MOST_BARS - 1).astype(np.uint8) + 1
+        counts = np.bincount(bars[number], minlength=MOST_BARS + 1)[1:].tolist()
+        histograms[name] = {"low": low, "high": high, "counts": counts}
+    picture = picture_of_marks(bars[:, marked], centroids_px[marked], shape)
+    return {"histograms": histograms, "marked": len(marked)}, picture
+
+
+def _measurements_of_sample(columns: Columns) -> list[str]:
+    """Return what a sample has histograms of: area, circularity, mean intensities, then other shapes.
+
+    Channels with a threshold for positive objects come before others.
+    """
+    means = [name for name in columns if name.startswith(_MEAN)]
+    means.sort(key=lambda name: f"positive_{name.removeprefix(_MEAN)}" not in columns)
+    is_known = {
+        name: np.isfinite(columns[name].astype(np.float64)).any() for name in [*_FIRST, *means] if name in columns
+    }
+    area = "area_um2" if is_known.get("area_um2") else "area_px"
+    wanted = [area, "circularity", *means, "eccentricity", "solidity"]
+    return [name for name in wanted if is_known.get(name)][:_MOST_OF_SAMPLE]
 
 
 def _measurements(objects: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ from pipeline.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
-MOST_EMBEDDED = 200  # results whose pictures are in the page, which has at most 15 MB then and can be mailed
+MOST_EMBEDDED = 175  # results whose pictures are in the page, which has at most 15 MB then and can be mailed
 _LINKS = {"mask": "mask", "metrics": "metrics", "objects_table": "objects", "annotations": "QuPath", "log": "log"}
 _MOST_WAITING = 0.1  # of a prediction, without advice
 _ADVICE = {
@@ -78,7 +78,7 @@ def review_page(
 ) -> Page:
     """Return the page of all samples; ``table`` has a row for each of ``found``, in the same order.
 
-    Pictures of up to 200 results are part of the page; more stay in their files, which are beside it.
+    Pictures of up to 175 results are part of the page; more stay in their files, which are beside it.
     """
     embedded = len(found) <= MOST_EMBEDDED
     entries = [
@@ -234,4 +234,10 @@ def _layers(outcome: Outcome, *, embedded: bool) -> Layers | None:
     shown = outcome.found["objects"]
     rows, columns = shown["picture_px"]
     plane = ", ".join(f"{axis} {number}" for axis, number in shown.get("picture_plane", {}).items())
-    return Layers(urls=urls, shape=(rows, columns), plane=f"{plane} (of {shown['planes']} planes)" if plane else "")
+    return Layers(
+        urls=urls,
+        shape=(rows, columns),
+        plane=f"{plane} (of {shown['planes']} planes)" if plane else "",
+        histograms=shown["histograms"],
+        marked=shown["marked"],
+    )

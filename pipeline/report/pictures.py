@@ -40,10 +40,11 @@ SIDE_PX = 256  # the longer side of all pictures but outlines
 _OUTLINES_PX = 512  # of outlines: lines are thin
 _LARGEST_WITH_OUTLINES_PX = 4 * _OUTLINES_PX  # of larger slides, objects would be dots: their classes have outlines
 
-# Limits of a file, in bytes per pixel; most micrographs take less. All pictures of a result take at most 54 kB.
+# Limits of a file, in bytes per pixel; most micrographs take less. All pictures of a result take at most 60 kB.
 _IMAGE_BYTES_PER_PX, _LABELS_BYTES_PER_PX, _OUTLINES_BYTES = 0.22, 0.1, 10_000
 _FEWEST_BYTES = 400
 _QUALITIES = (80, 35)
+MOST_BARS = 15  # of a histogram whose objects can be marked: a pixel has 4 bits
 _SAMPLES = 3  # per side: pixels that are averaged into one
 _READ_PX = 2**22
 
@@ -101,6 +102,27 @@ def pictures_of_mask(slide: Slide, mask: Slide, objects: Array, *, num_classes: 
             predicted if max(mask.shape) > _LARGEST_WITH_OUTLINES_PX else _shrink_ids(objects), PREDICTED_RGB
         ),
     }
+
+
+def picture_of_marks(bars: NDArray[np.uint8], centroids_px: NDArray[np.float64], shape: tuple[int, int]) -> bytes:
+    """Return a dot for each object, as grey as the bar of a histogram is high in number (PNG).
+
+    Parameters
+    ----------
+    bars : (measurements, objects) uint8 array
+        The bar that each object is in, from 1; 0 where it is in none. The picture has all measurements, one below the
+        other, each of the size of other pictures: a browser shows these enlarged, which loses no dot.
+    centroids_px : (objects, 2) float64 array
+        Row and column; the centre of the first pixel is (0, 0).
+    shape : (rows, columns)
+        Of the slide.
+    """
+    rows, columns = picture_shape(shape)
+    row, column = ((centroids_px + 0.5) * (rows, columns) / shape).astype(np.intp).T
+    dots = np.zeros((max(1, len(bars)), rows, columns), np.uint8)
+    dots[: len(bars), row, column] = bars
+    greys = [(grey, grey, grey) for grey in np.linspace(0, 255, MOST_BARS + 1).astype(int).tolist()]
+    return _indexed(dots.reshape(-1, columns), greys)
 
 
 def pictures_of_errors(truth: Slide, mask: Slide, labels: LabelConfig) -> dict[str, bytes]:

@@ -30,6 +30,7 @@ from pipeline.masks.qupath_geojson import features, write_features
 from pipeline.masks.region_table import Members, find_members, region_table, regions_of_objects
 from pipeline.project.jobs.batch_job import Made, Task, batch_job
 from pipeline.project.stage_settings import view_of
+from pipeline.report.histograms import histograms_of_sample
 from pipeline.report.pictures import picture_shape, pictures_of_mask, write_pictures
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import ObjectsConfig
@@ -73,6 +74,7 @@ class _Listed:
     pixel_size_um: PixelSize | None
     shape: tuple[int, int]
     pictures: dict[str, bytes]
+    histograms: dict[str, Any]
 
 
 def _list_objects(task: Task, *, config: ObjectsConfig) -> Made:
@@ -134,6 +136,7 @@ def _list_plane(
                 of_regions.insert(0, axis, number)
             of_regions.to_csv(sums, mode="a", header=not sums.is_file(), index=False)
         outlines = trace_objects(instances, objects)
+        pictures, histograms = _draw(image, labels, instances, columns, len(config.classes)) if drawn else ({}, {})
         yield from features(
             f"{task.model}/{task.sample}", objects, columns, wanted, outlines, image.step, plane.in_file
         )
@@ -146,11 +149,19 @@ def _list_plane(
                 warnings=regions.warnings if regions else (),
                 pixel_size_um=size_um,
                 shape=image.shape,
-                pictures=pictures_of_mask(image, labels.slide, instances, num_classes=len(config.classes))
-                if drawn
-                else {},
+                pictures=pictures,
+                histograms=histograms,
             )
         )
+
+
+def _draw(
+    image: Slide, mask: Mask, instances: Array, columns: Columns, num_classes: int
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the pictures of a slide by their names, and the histograms whose objects they mark."""
+    pictures = pictures_of_mask(image, mask.slide, instances, num_classes=num_classes)
+    histograms, marks = histograms_of_sample(columns, image.shape)
+    return pictures | {"marks": marks}, histograms
 
 
 def _numbered_from_1(instances: Array | None, before: int) -> Array | None:
@@ -203,6 +214,7 @@ def _summary(task: Task, planes: list[Plane], listed: list[_Listed], num_classes
         "picture_px": list(picture_shape(listed[0].shape)),
         "regions": len({name for one in listed for name in one.regions}) if task.slide.regions else 0,
         "warnings": [f"its regions: {warning}" for warning in warnings],
+        **listed[len(planes) // 2].histograms,
     } | ({"picture_plane": shown, "planes": len(planes)} if shown else {})
 
 

@@ -59,6 +59,11 @@ FOUND: dict[str, dict[str, Any]] = {
         "picture_px": [256, 256],
         "regions": 0,
         "warnings": [],
+        "marked": 30,
+        "histograms": {
+            name: {"low": 20.5, "high": 311.2, "counts": [2] * 15}
+            for name in ("area_px", "circularity", "mean_intensity_0", "eccentricity")
+        },
     },
     "evaluate": {
         "metrics": {

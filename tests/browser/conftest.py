@@ -1,20 +1,18 @@
 """The review page of 500 samples in Chromium, without a network."""
 
 import shutil
-from urllib.parse import quote
 
 import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from pipeline.report.page.page_types import Layers
 from pipeline.report.page.render import render
-from tests.support.pages import DISTINCT, FAILED, SAMPLES, entry, invented_pictures, page
+from tests.support.pages import DISTINCT, FAILED, SAMPLES, entry, invented_pictures, linked, page
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """Pictures of several slides of 512 px, each with their shape."""
+    """Pictures of several slides of 512 px, each with their shape and their histograms."""
     folder, generator = tmp_path_factory.mktemp("slides"), np.random.default_rng(20150518)
     return [invented_pictures(folder, generator, side_px=512) for _ in range(DISTINCT)]
 
@@ -36,15 +34,6 @@ def report(tmp_path_factory, drawn):
     path = folder / "report.html"
     path.write_text(render(page(entries)), encoding="utf-8")
     return path
-
-
-def linked(folder, name, pictures, shape):
-    """Write pictures to files beside a page."""
-    for layer, content in pictures.items():
-        path = folder / f"{name}.{layer}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return Layers(urls={layer: quote(f"{name}.{layer}") for layer in pictures}, shape=shape)
 
 
 @pytest.fixture(scope="module")  # the event loop of Playwright would be in the way of other tests

@@ -53,6 +53,7 @@ def test_a_page_to_mail_has_all_its_pictures_in_at_most_15_mb(chromium, drawn, t
     sent = []
     tab.on("request", lambda request: sent.append(request.url))
     tab.goto(path.as_uri())
+    tab.locator("#bars button").first.click()
     assert min(widths(tab.locator("#stack img"))) > 0
     assert widths(tab.locator(".thumbnail").first)[0] > 150
     assert [url for url in sent if not url.startswith("data:")] == [path.as_uri()]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from base64 import b64encode
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import scipy.ndimage
 import tifffile
+from skimage.measure import regionprops_table
 
+from pipeline.report.histograms import histograms_of_sample
 from pipeline.report.page.page_types import Column, Entry, Figure, Layers, Page, Table
 from pipeline.report.pictures import picture_shape, pictures_of_errors, pictures_of_mask
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.slide import Slide, open_slide
-
-Shape = tuple[int, int]
 
 SCRIPT, FORMULA, BREAKOUT = "<script>alert(1)</script>", "=cmd()", "</script><img src=x onerror=alert(2)>"
 SAMPLES, DISTINCT, FAILED = 500, 25, [SCRIPT, FORMULA, BREAKOUT]  # of the page in a browser
@@ -55,15 +57,27 @@ def page(entries: list[Entry], **parts) -> Page:
     return Page(**content | {"entries": entries, "provenance": origin} | parts)
 
 
-def invented_pictures(folder: Path, generator: np.random.Generator, *, side_px: int) -> tuple[dict[str, bytes], Shape]:
-    """Pictures and their shape: a noisy slide of blobs, and a mask that is wrong at some borders."""
+def invented_pictures(
+    folder: Path, generator: np.random.Generator, *, side_px: int
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Pictures, and what else the layers of a sample have: a noisy slide of blobs, a mask wrong at some borders."""
     field = scipy.ndimage.gaussian_filter(generator.normal(size=(side_px, side_px)), side_px / 60)
     field /= field.std()
     truth = np.digitize(field, [0.5, 1.4]).astype(np.uint8)
     shifted = field + 0.35 * scipy.ndimage.gaussian_filter(generator.normal(size=field.shape), 4) * 10
     mask = np.digitize(shifted, [0.5, 1.4]).astype(np.uint8)
     image = (60 + 60 * truth + 25 * generator.normal(size=field.shape)).clip(0, 255).astype(np.uint8)
-    return pictures_of(folder, image, mask, truth), picture_shape(image.shape)
+    found, marks = histograms_of_sample(columns_of(mask, image), mask.shape)
+    return pictures_of(folder, image, mask, truth) | {"marks": marks}, found | {"shape": picture_shape(image.shape)}
+
+
+def columns_of(mask: np.ndarray, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Some columns of the table of objects, by scikit-image."""
+    names = {"area_px": "area", "eccentricity": "eccentricity", "mean_intensity_0": "intensity_mean"}
+    names |= {"centroid_row_px": "centroid-0", "centroid_column_px": "centroid-1", "solidity": "solidity"}
+    wanted = ("area", "eccentricity", "intensity_mean", "centroid", "solidity")
+    table = regionprops_table(scipy.ndimage.label(mask)[0], image, properties=wanted)
+    return {name: table[own] for name, own in names.items()}
 
 
 def pictures_of(
@@ -85,11 +99,20 @@ def pictures_of(
         return drawn | ({} if truth is None else pictures_of_errors(opened("truth.tif", truth), predicted, labels))
 
 
-def embedded(pictures: dict[str, bytes], shape: Shape) -> Layers:
+def embedded(pictures: dict[str, bytes], found: dict[str, Any]) -> Layers:
     """Pictures in a page."""
     kinds = {"image": "webp"}
     urls = {
         name: f"data:image/{kinds.get(name, 'png')};base64,{b64encode(content).decode()}"
         for name, content in pictures.items()
     }
-    return Layers(urls=urls, shape=shape)
+    return Layers(urls=urls, **found)
+
+
+def linked(folder: Path, name: str, pictures: dict[str, bytes], found: dict[str, Any]) -> Layers:
+    """Pictures in files beside a page."""
+    for layer, content in pictures.items():
+        path = folder / f"{name}.{layer}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return Layers(urls={layer: quote(f"{name}.{layer}") for layer in pictures}, **found)

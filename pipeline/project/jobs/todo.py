@@ -28,7 +28,7 @@ from pipeline.settings.schema import Settings
 
 # Pictures that a stage draws, by their names in ``paths.PICTURE``
 PICTURES = {
-    "objects": ("image", "predicted", "predicted_outlines"),
+    "objects": ("image", "predicted", "predicted_outlines", "marks"),
     "evaluate": ("truth", "truth_outlines", "error"),
 }
 # Files of a sample that must be there. A prediction may be deleted: it is made again when a mask needs it.

@@ -38,6 +38,9 @@ for (const table of document.querySelectorAll(".sheet:not(#samples) table")) {
 // ---- Samples: a place in the data for each, the worst first; only the rows in sight are drawn ----
 
 const data = JSON.parse(byId("data").textContent);
+for (const found of data.pictures.filter(Boolean)) {
+  for (const [name, ending] of Object.entries(data.endings[found.ending])) found[name] = found.start + ending;
+}
 const box = document.querySelector("#samples .box");
 const table = box.querySelector("table");
 const columns = Array.from(table.tHead.rows[0].cells).slice(1, -1); // without picture and files; cells of data are in this order
@@ -275,6 +278,7 @@ function select(place) {
     if (name !== "image") byId(`show-${name}`).disabled = !content;
   }
   showLayers();
+  showHistograms();
   describe(place);
   showPosition();
   setZoom(1);
@@ -307,7 +311,7 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=search]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=search], select")) return;
   const inTable = event.target.closest("#samples tbody");
   const arrow = inTable && { ArrowDown: () => step(1), ArrowUp: () => step(-1) }[event.key];
   const act = arrow || KEYS[event.key];

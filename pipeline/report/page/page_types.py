@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -27,11 +27,15 @@ class Layers:
 
     ``urls`` are of files beside the page, or ``data:`` with their content, by the names of ``paths.PICTURE``; without a
     reference there are none of it. ``shape`` is rows and columns; ``plane`` says which plane of a stack they show.
+    ``histograms`` are those of ``pipeline.report.histograms.histograms_of_sample``, whose objects the picture ``marks``
+    has; it has ``marked`` of them.
     """
 
     urls: dict[str, str]
     shape: tuple[int, int]
     plane: str = ""
+    histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    marked: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

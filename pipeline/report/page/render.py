@@ -1,17 +1,30 @@
-"""The page as HTML: fills the template ``page.html.j2``, and writes ``page.css`` and ``page.js`` into it."""
+"""The page as HTML: fills the template ``page.html.j2``, and writes style and scripts into it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from base64 import b64encode
+from collections.abc import Iterable
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, PREDICTED_RGB, TRUTH_RGB, class_rgb, css
+from pipeline.base.palette import (
+    CONFUSED_RGB,
+    EXTRA_RGB,
+    MARKED_RGB,
+    MISSED_RGB,
+    PREDICTED_RGB,
+    TRUTH_RGB,
+    class_rgb,
+    css,
+)
+from pipeline.masks.measurements.dictionary import entry_of
 from pipeline.report.page.page_types import Column, Entry, Layers, Page, State
 from pipeline.report.page.sort_order import is_number, worst_first
 
@@ -41,7 +54,7 @@ def render(page: Page) -> str:
     entries = sorted(page.entries, key=worst_first)
     several = len({entry.row["model"] for entry in entries}) > 1
     columns, further = _columns(page.columns, several=several, all_columns=len(entries) <= _MOST_WITH_ALL_COLUMNS)
-    script = _source("page.js")
+    script = _source("histogram.js") + _source("page.js")
     return environment.get_template("page.html.j2").render(
         page=page,
         entries=entries,
@@ -55,6 +68,7 @@ def render(page: Page) -> str:
         signs=_SIGNS,
         outlines=_OUTLINES,
         legend=[(name, css(class_rgb(index))) for index, name in enumerate(page.classes) if index > 0],
+        marked=css(MARKED_RGB),
         errors=_ERRORS if len(page.classes) > 2 else _ERRORS[:2],
         data=_data(entries, [*columns, *further]),
         style=_source("page.css"),
@@ -73,18 +87,54 @@ def _columns(columns: list[Column], *, several: bool, all_columns: bool) -> tupl
 
 
 def _data(entries: list[Entry], columns: list[Column]) -> dict[str, Any]:
-    """Return what the script draws: for each entry its state and cells, its links and its pictures."""
+    """Return what the script draws: for each entry its state and cells, its links and its pictures.
+
+    What many entries share is there once, and has a number: the ends of URLs, the names of measurements.
+    """
+    endings: dict[str, int] = {}
+    measurements: dict[str, int] = {}
     return {
         "signs": _SIGNS,
         "cells": [[entry.state, *(_cell(column, entry.row) for column in columns)] for entry in entries],
         "links": [entry.links for entry in entries],
-        "pictures": [entry.layers and _pictures(entry.layers) for entry in entries],
+        "pictures": [entry.layers and _pictures(entry.layers, endings, measurements) for entry in entries],
+        "endings": [json.loads(ending) for ending in endings],
+        "measurements": list(measurements),
     }
 
 
-def _pictures(layers: Layers) -> dict[str, Any]:
-    """Return the pictures of an entry; of a stack also the plane that they show."""
-    return layers.urls | {"shape": layers.shape} | ({"plane": layers.plane} if layers.plane else {})
+def _pictures(layers: Layers, endings: dict[str, int], measurements: dict[str, int]) -> dict[str, Any]:
+    """Return the pictures of an entry, of a stack also the plane that they show, and histograms if there are some."""
+    start = _common_start(layers.urls.values())
+    ending = json.dumps({name: url.removeprefix(start) for name, url in layers.urls.items()})
+    histograms = [
+        [_number_of(_title(name), measurements), _short(own["low"]), _short(own["high"]), own["counts"]]
+        for name, own in layers.histograms.items()
+    ]
+    found = {"shape": layers.shape, "start": start, "ending": _number_of(ending, endings)}
+    found |= {"plane": layers.plane} if layers.plane else {}
+    return found | ({"histograms": histograms, "marked": layers.marked} if histograms else {})
+
+
+def _common_start(texts: Iterable[str]) -> str:
+    """Return the longest text that all of them begin with."""
+    places = takewhile(lambda characters: len(set(characters)) == 1, zip(*texts, strict=False))
+    return "".join(first for first, *_ in places)
+
+
+def _number_of(text: str, numbers: dict[str, int]) -> int:
+    return numbers.setdefault(text, len(numbers))
+
+
+def _title(column: str) -> str:
+    entry = entry_of(column)
+    return entry.title if entry else column
+
+
+def _short(value: float) -> float | int:
+    """Return a number with the digits that are shown."""
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _failures(entries: list[Entry]) -> list[list[tuple[int, Entry]]]:

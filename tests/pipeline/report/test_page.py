@@ -114,10 +114,19 @@ def test_links_are_those_of_the_entry():
 
 def test_pictures_are_in_the_page_once_and_cannot_end_the_script():
     html = render(page([entry("x", layers=LAYERS), entry("y", status="failed", stage="tile", error="")]))
-    nothing, shown = data_of(html)["pictures"]
+    data = data_of(html)
+    nothing, shown = data["pictures"]
     assert nothing is None
-    assert shown == LAYERS.urls | {"shape": [3, 4]}
+    assert {name: shown["start"] + ending for name, ending in data["endings"][shown["ending"]].items()} == LAYERS.urls
+    assert shown["shape"] == [3, 4]
     assert html.count(LAYERS.urls["image"]) == 1
+
+
+def test_what_urls_of_many_samples_share_is_in_the_page_once():
+    layers = [Layers(urls={"image": f"a/{n}.image", "error": f"a/{n}.error"}, shape=(3, 4)) for n in range(30)]
+    data = data_of(render(page([entry(f"{n}", layers=own) for n, own in enumerate(layers)])))
+    assert data["endings"] == [{"image": "image", "error": "error"}]
+    assert {shown["start"] for shown in data["pictures"]} == {f"a/{n}." for n in range(30)}
 
 
 def test_the_plane_that_pictures_show_is_said():

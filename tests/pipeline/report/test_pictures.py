@@ -13,6 +13,7 @@ from skimage.segmentation import find_boundaries
 
 from pipeline.base.errors import StorageError
 from pipeline.base.palette import CONFUSED_RGB, EXTRA_RGB, MISSED_RGB, PREDICTED_RGB, TRUTH_RGB, class_rgb
+from pipeline.report.histograms import histograms_of_sample
 from pipeline.report.page_content import MOST_EMBEDDED
 from pipeline.report.pictures import (
     SIDE_PX,
@@ -25,7 +26,7 @@ from pipeline.report.pictures import (
 )
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.slide import open_slide
-from tests.support.pages import pictures_of
+from tests.support.pages import columns_of, pictures_of
 
 
 def pixels(content):
@@ -176,6 +177,7 @@ def test_a_page_of_noise_is_below_15_mb(tmp_path, generator):
     image = generator.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
     mask, truth = generator.integers(0, 8, (2, SIDE_PX, SIDE_PX), dtype=np.uint8)
     found = pictures_of(tmp_path, image, mask, truth, classes=[f"class {number}" for number in range(8)])
+    _, found["marks"] = histograms_of_sample(columns_of(mask, image[..., 0]), mask.shape)
     row_bytes = 2_500  # of many columns
     assert MOST_EMBEDDED * (4 / 3 * sum(map(len, found.values())) + row_bytes) < 15e6
 
