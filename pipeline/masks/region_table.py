@@ -177,7 +177,7 @@ def region_table(
         Background first, which has no objects.
     """
     pixel_mm2 = math.nan if pixel_size_um is None else math.prod(pixel_size_um) / _UM2_PER_MM2
-    counted = {name: values.astype(bool) for name, values in columns.items() if is_positive(name)}
+    counted = {name: values.astype(np.float64) for name, values in columns.items() if is_positive(name)}
     averaged = [name for name, values in columns.items() if values.dtype.kind in "iuf" and has_mean(name)]
     numbers = np.array([columns[name] for name in averaged], dtype=np.float64).reshape(len(averaged), -1)
     names = np.asarray(columns["class"], dtype=object)
@@ -206,12 +206,21 @@ def region_table(
     return pd.DataFrame(table | {name: pd.array(table[name], dtype="Int64") for name in ("objects", *counted)})
 
 
-def _positives(counted: Mapping[str, NDArray[np.bool_]], inside: NDArray[np.int64] | None) -> dict[str, float | None]:
-    """Return how many of some objects are positive, then their shares; None and NaN for the background."""
+def _positives(counted: Mapping[str, NDArray[np.float64]], inside: NDArray[np.int64] | None) -> dict[str, float | None]:
+    """Return how many of some objects are positive, then their shares of those where that is known.
+
+    None and NaN for the background, and where it is known of none of several objects.
+    """
+    counts: dict[str, float | None] = dict.fromkeys(counted)
+    shares = dict.fromkeys((f"{name}_share" for name in counted), math.nan)
     if inside is None:
-        return {**dict.fromkeys(counted), **dict.fromkeys((f"{name}_share" for name in counted), math.nan)}
-    counts = {name: float(np.count_nonzero(values[inside])) for name, values in counted.items()}
-    shares = {f"{name}_share": own / len(inside) if len(inside) else math.nan for name, own in counts.items()}
+        return {**counts, **shares}
+    for name, values in counted.items():
+        known = values[inside][~np.isnan(values[inside])]
+        if len(known) or not len(inside):
+            counts[name] = float(known.sum())
+        if len(known):
+            shares[f"{name}_share"] = float(known.mean())
     return {**counts, **shares}
 
 

@@ -47,7 +47,7 @@ class MeasurementsConfig(Section):
     [docs/measurements.md](../docs/measurements.md) has them all. A change runs `objects` again, and nothing before it.
     """
 
-    younger: ClassVar[frozenset[str]] = frozenset({"positive", "compartments"})
+    younger: ClassVar[frozenset[str]] = frozenset({"positive", "score_compartment", "compartments"})
 
     groups: list[Group] = Field(
         ["shape", "intensity"],
@@ -66,6 +66,12 @@ class MeasurementsConfig(Section):
             "positive if its mean intensity is above. `regions.csv` has number and share of those.",
         )
     )
+    score_compartment: Annotated[dict[Name, Name], BeforeValidator(_text_of_numbers)] = Field(
+        {},
+        description="Where `positive` measures a channel or stain, if not in the object itself: a name in "
+        "`compartments` (object and ring together), or that of its ring, as `{Her2: cell_ring}`. Objects without the "
+        "compartment are neither positive nor negative.",
+    )
     compartments: dict[CompartmentName, CompartmentConfig] = Field(
         {},
         description="Rings around objects, by a name for object and ring together, as "
@@ -77,6 +83,17 @@ class MeasurementsConfig(Section):
         """Return the names of what has intensities: the channels that the network sees, then stains."""
         stains = STAINS if "stains" in self.groups else ()
         return [*map(str, channels), *stains]
+
+    def unknown_compartment(self) -> str:
+        """Return what is wrong with ``score_compartment``, in one line; empty: nothing."""
+        places = [f"{name}{part}" for name in self.compartments for part in ("", "_ring")]
+        for channel, place in self.score_compartment.items():
+            if channel not in self.positive:
+                return f"measurements.score_compartment: {channel!r} has no threshold in measurements.positive"
+            if place not in places:
+                known = ", ".join(places) or "none"
+                return f"measurements.score_compartment.{channel}: no compartment {place!r}; there are {known}"
+        return ""
 
     def unknown_channel(self, channels: Sequence[int | str]) -> str:
         """Return what is wrong with ``positive`` for a slide with these channels, in one line; empty: nothing."""

@@ -300,13 +300,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _compartments_are_around_classes(self) -> Self:
+    def _compartments_are_known(self) -> Self:
         for name, compartment in self.measurements.compartments.items():
             if compartment.nucleus not in self.classes[1:]:
                 raise ValueError(
                     f"measurements.compartments.{name}.nucleus: no class {compartment.nucleus!r} of objects; there are "
                     f"{', '.join(self.classes[1:])}"
                 )
+        if wrong := self.measurements.unknown_compartment():
+            raise ValueError(wrong)
         return self
 
 

@@ -129,7 +129,7 @@ def _list_plane(
         columns["id"] = columns["id"] + before
         scores = _scores_of(task, columns["id"])
         columns, wanted = columns | scores, wanted + [SCORE] * len(scores)
-        pd.DataFrame(columns).to_csv(table, mode="a", header=not listed, index=False)
+        _rows(columns, wanted).to_csv(table, mode="a", header=not listed, index=False)
         if members.names:
             of_regions = region_table(members, columns, config.classes, size_um)
             for axis, number in plane.place.items():
@@ -195,6 +195,12 @@ def _columns(
     return columns_of(
         listed, objects, pixels, known, rings=rings, config=config, channels=view.channels, pixel_size_um=size_um
     )
+
+
+def _rows(columns: Columns, wanted: Sequence[Measurement]) -> pd.DataFrame:
+    """Return the table of objects; whole numbers that some objects lack are whole in it."""
+    with_gaps = [one.column for one in wanted if one.is_whole and columns[one.column].dtype.kind == "f"]
+    return pd.DataFrame(columns).astype(dict.fromkeys(with_gaps, "Int64"))
 
 
 def _summary(task: Task, planes: list[Plane], listed: list[_Listed], num_classes: int) -> dict[str, Any]:

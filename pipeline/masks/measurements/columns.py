@@ -54,8 +54,16 @@ def columns_of(
         found |= dict(_neighbours(objects, classes, pixel_size_um, config.measurements.neighbour_radius_um))
     found |= dict(_compartments(objects, pixels, rings, config, names, pixel_size_um))
     for channel, threshold in config.measurements.positive.items():
-        found[f"positive_{channel}"] = (found[f"mean_intensity_{channel}"] > threshold).astype(np.int64)
+        found[f"positive_{channel}"] = _positive(found, channel, threshold, config.measurements.score_compartment)
     return {one.column: found[one.column] for one in wanted}
+
+
+def _positive(found: Columns, channel: str, threshold: float, places: Mapping[str, str]) -> NDArray[Any]:
+    """Return 1 for positive objects and 0 for others; NaN for those without the compartment that decides."""
+    if channel not in places:
+        return (found[f"mean_intensity_{channel}"] > threshold).astype(np.int64)
+    means = found[f"{places[channel]}_mean_intensity_{channel}"]
+    return np.where(np.isnan(means), np.nan, means > threshold)
 
 
 def _pixel_um2(pixel_size_um: PixelSize | None) -> float:

@@ -247,7 +247,8 @@ DICTIONARY = [
     Measurement(
         column=f"positive_{_CHANNEL}",
         group=POSITIVE,
-        about=f"1 if its mean intensity in channel {_CHANNEL} is above the threshold in measurements.positive, else 0.",
+        about=f"1 if its mean intensity in channel {_CHANNEL} is above the threshold in measurements.positive, else 0; "
+        "that of a compartment if measurements.score_compartment names one, then empty for objects without it.",
         title=f"{_CHANNEL}: Positive",
         is_whole=True,
     ),

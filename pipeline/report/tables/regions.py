@@ -47,7 +47,7 @@ def averages(listed: Sequence[Measurement]) -> Iterator[tuple[str, str, str]]:
             yield one.column, f"Objects of the class in the region of which this is 1. {one.about}", ""
     for one in listed:
         if is_positive(one.column):
-            yield f"{one.column}_share", f"The same / objects; empty without objects. {one.about}", "1"
+            yield f"{one.column}_share", f"The same / objects of which it is known; empty without any. {one.about}", "1"
     about = {"mean": "Mean over these objects", "sd": "Sample standard deviation over these objects; empty below two"}
     for one in listed:
         if not one.is_text and has_mean(one.column):

@@ -137,6 +137,21 @@ def test_positive_objects_are_counted():
     members = find_members(np.zeros((4, 6), np.uint8), np.array([[0, 0]]), None, num_classes=3)
     table = region_table(members, {name: values[:1] for name, values in columns.items()}, CLASSES, None)
     np.testing.assert_array_equal(table["positive_Ki67_share"], [np.nan, 1, np.nan])  # no debris
+    assert table["positive_Ki67"].tolist() == [pd.NA, 1, 0]
+
+
+def test_objects_of_which_it_is_not_known_are_neither_positive_nor_negative():
+    """As those without the compartment that decides."""
+    members = find_members(np.zeros((4, 6), np.uint8), np.array([[0, 0], [1, 1], [2, 2], [3, 3]]), None, num_classes=3)
+    columns = {
+        "class": np.array(["cell", "cell", "cell", "debris"], dtype=object),
+        "positive_Ki67": np.array([1, 0, np.nan, np.nan]),
+        "area_px": np.ones(4),
+    }
+    table = region_table(members, columns, CLASSES, None)
+    assert table["objects"].tolist() == [pd.NA, 3, 1]
+    assert table["positive_Ki67"].tolist() == [pd.NA, 1, pd.NA]
+    np.testing.assert_array_equal(table["positive_Ki67_share"], [np.nan, 0.5, np.nan])
 
 
 def test_a_slide_without_regions_is_one_region():

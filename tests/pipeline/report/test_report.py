@@ -90,9 +90,15 @@ def rows_of(table):
 
 
 def pictures_in(page):
+    """The URLs of the pictures of each sample, None without."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     assert found
-    return json.loads(found[1])["pictures"]
+    data = json.loads(found[1])
+    assert all(shown is None or shown["shape"] == [40, 60] for shown in data["pictures"])
+    return [
+        shown and {name: shown["start"] + ending for name, ending in data["endings"][shown["ending"]].items()}
+        for shown in data["pictures"]
+    ]
 
 
 def test_every_sample_is_a_row_of_what_its_stages_measured(project):
@@ -190,11 +196,10 @@ def test_the_page_shows_the_pictures_that_the_jobs_drew(project, monkeypatch, mo
     nothing, *shown = pictures_in(project / paths.PAGE)
     assert nothing is None
     assert [sorted(layers) for layers in shown] == [
-        ["error", "image", "predicted", "predicted_outlines", "shape", "truth", "truth_outlines"],
-        ["image", "predicted", "predicted_outlines", "shape"],
+        ["error", "image", "marks", "predicted", "predicted_outlines", "truth", "truth_outlines"],
+        ["image", "marks", "predicted", "predicted_outlines"],
     ]
     for name, layers in zip(("plate/a", "plate/b"), shown, strict=True):
-        assert layers.pop("shape") == [40, 60]
         for layer, url in layers.items():
             drawn = project / paths.PICTURE[layer].format(model="unet", sample=name)
             if most == 2:

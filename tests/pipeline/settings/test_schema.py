@@ -18,6 +18,9 @@ def test_an_empty_configuration_is_the_defaults():
     assert parse_settings({}, source="config.yaml") == Settings()
 
 
+CELL = {"compartments": {"cell": {"nucleus": "object", "expand_um": 2.0}}}
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -64,6 +67,14 @@ def test_an_empty_configuration_is_the_defaults():
             "a.pretrained: b has folds: null, a 2; it would have learned from images that are held back",
         ),
         ({"ensembles": {"both": {"members": ["unet/fold1"]}}}, "no model 'unet/fold1'; there are unet"),
+        *[
+            ({"measurements": {"score_compartment": {"a": place}} | own}, f"config.yaml: measurements.{message}$")
+            for place, own, message in (
+                ("cell", {}, "score_compartment: 'a' has no threshold in measurements.positive"),
+                ("cell", {"positive": {"a": 1.0}}, "score_compartment.a: no compartment 'cell'; there are none"),
+                ("ring", {"positive": {"a": 1.0}, **CELL}, "score_compartment.a: .* 'ring'; there are cell, cell_ring"),
+            )
+        ],
         ({"image": {"level": 1, "pixel_size_um": 0.5}}, "level and pixel_size_um both choose the resolution"),
         *[
             ({"image": {key: value}}, f"image.{key}")

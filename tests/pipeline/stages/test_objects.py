@@ -66,6 +66,15 @@ def test_a_table_and_polygons_by_hand():
         "picture_px": [2, 3],
         "regions": 0,
         "warnings": [],
+        "marked": 2,
+        "histograms": {
+            name: {"low": pytest.approx(low), "high": pytest.approx(high), "counts": [1, *[0] * 13, 1]}
+            for name, low, high in (
+                ("area_um2", 0.125625, 0.249375),
+                ("mean_intensity_0", 7.04, 14.96),
+                ("eccentricity", 0.005, 0.995),
+            )
+        },
     }
     assert {str(objects.table), str(objects.jobs.path(paths.ANNOTATIONS, SAMPLE))} < set(entry.files)
     assert objects.table.read_text() == (
@@ -171,6 +180,26 @@ def test_all_measurements_are_in_the_table_and_in_qupath(generator):
         row = table.set_index("id").loc[int(feature["properties"]["name"])]
         shown = {one.title: row[one.column] for one in listed if one.title and not pd.isna(row[one.column])}
         assert feature["properties"]["measurements"] == pytest.approx(shown)
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_positive_by_the_ring_is_a_whole_number_or_empty():
+    """A nucleus of 1 px with a bright ring, one with a dark ring, a cell: it has no ring."""
+    classes, slide = np.zeros((2, 7, 20), np.uint8)
+    classes[3, 3], classes[3, 13], classes[6, 0] = 1, 1, 2
+    slide[2:5, 2:5] = 200
+    body = {"body": {"nucleus": "nucleus", "expand_um": 0.5}}
+    measured = {"positive": {0: 100}, "score_compartment": {0: "body_ring"}, "compartments": body}
+    objects = Objects(classes, slide, pixel_size_um=(0.5, 0.5), measurements=measured)
+    objects.run()
+    assert [line.split(",")[-1] for line in objects.table.read_text().splitlines()] == ["positive_0", "1", "0", ""]
+    sums = pd.read_csv(objects.jobs.path(paths.REGIONS, SAMPLE)).set_index("class")
+    assert sums.loc["nucleus", ["positive_0", "positive_0_share"]].tolist() == [1, 0.5]
+    assert sums.loc["cell", ["positive_0", "positive_0_share"]].isna().all()
+    positives = [
+        feature["properties"]["measurements"].get("Channel 0: Positive") for feature in objects.collection["features"]
+    ]
+    assert positives == [1, 0, None]
 
 
 @pytest.mark.usefixtures("in_folder")

@@ -107,6 +107,12 @@ def test_positive_objects_and_compartments_by_hand():
     np.testing.assert_array_equal(
         found["body_mean_intensity_DAPI"], [np.nan, (9 * 40 + around * 10 + 25) / (9 + around)]
     )
+    for place, mean in (("body_ring", 10 + 25 / around), ("body", (9 * 40 + around * 10 + 25) / (9 + around))):
+        for threshold, expected in ((mean - 0.01, 1), (mean, 0)):
+            scored = {"positive": {"DAPI": threshold}, "score_compartment": {"DAPI": place}, "compartments": body}
+            found = columns([], (1.0, 1.0), classes, pixels=pixels, **scored)
+            np.testing.assert_array_equal(found["positive_DAPI"], [np.nan, expected])  # the cell has no ring
+    assert np.isnan(columns([], None, classes, pixels=pixels, **scored)["positive_DAPI"]).all()
     unsized = columns([], None, classes, pixels=pixels, compartments=body)
     assert np.isnan([values for name, values in unsized.items() if name.startswith("body")]).all()
 

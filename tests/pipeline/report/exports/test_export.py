@@ -43,6 +43,7 @@ SETTINGS = parse_settings(
         "measurements": {
             "groups": ["shape", "neighbours"],
             "positive": {0: 127},
+            "score_compartment": {0: "body_ring"},
             "compartments": {"body": {"nucleus": "nucleus", "expand_um": 2}},
         },
     },
