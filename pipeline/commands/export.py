@@ -1,4 +1,4 @@
-"""Write the results of samples for other programs: tables, AnnData, COCO, masks as OME-Zarr."""
+"""Write the results of samples for other programs: tables, AnnData, COCO, spatialdata, masks as OME-Zarr."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _TARGETS = {
     "parquet": "pipeline.report.exports.tables:write_parquet",
     "anndata": "pipeline.report.exports.anndata:write_anndata",
     "coco": "pipeline.report.exports.coco:write_coco",
+    "spatialdata": "pipeline.report.exports.spatialdata:write_spatialdata",
     "ome-zarr": "pipeline.report.exports.ome_zarr:write_masks",
 }
 
@@ -28,9 +29,10 @@ def run(samples: list[str], *, to: str, output: Path, model: str = "") -> None:
     samples : list of str
         Samples, or folders of the drop folder; without any, all that are done.
     to : str
-        What to write: csv, parquet (extra parquet), anndata (.h5ad, extra anndata), coco (JSON) or ome-zarr.
+        What to write: csv, parquet (extra parquet), anndata (.h5ad, extra anndata), coco (JSON), spatialdata (Zarr) or
+        ome-zarr.
     output : Path
-        File to write, or folder with ome-zarr; it must not exist.
+        File to write, or folder with spatialdata and ome-zarr; it must not exist.
     model : str
         Network whose results are written; needed if there are several.
     """

@@ -73,15 +73,16 @@ def _write_image(
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
     ome = {"version": _VERSION, "multiscales": [multiscale], "image-label": {"version": _VERSION} | shown}
-    zarr.create_group(folder, attributes={"ome": ome, **further})
+    group = zarr.create_group(folder, attributes={"ome": ome, **further})
     for index, level in enumerate(levels):
-        _copy(level, folder / str(index))
+        copy_level(level, group, str(index))
 
 
-def _copy(level: Array, folder: Path) -> None:
+def copy_level(level: Array, group: zarr.Group, name: str) -> None:
+    """Write an array into a group, a chunk at a time."""
     rows, columns = level.shape
-    written = zarr.create_array(
-        folder,
+    written = group.create_array(
+        name,
         shape=level.shape,
         chunks=(min(SQUARE_PX[0], rows), min(SQUARE_PX[1], columns)),
         dtype=level.dtype,

@@ -36,13 +36,14 @@ def write_mask(folder: Path, mask: Path, *, memory_mb: int) -> None:
     ):
         write_label_zarr(
             folder,
-            _levels(of_classes),
-            _levels(of_objects) if has_objects else None,
+            levels_of(of_classes),
+            levels_of(of_objects) if has_objects else None,
             class_names=str(about["classes"]).split(", "),
             pixel_size_um=of_classes.pixel_size_um,
             annotations=about,
         )
 
 
-def _levels(slide: Slide) -> list[Array]:
+def levels_of(slide: Slide) -> list[Array]:
+    """Return the first channel of all levels of a slide, the finest first."""
     return [slide.plane(level) for level in range(len(slide.levels))]

@@ -26,6 +26,7 @@ from pipeline.project.stage_settings import stage_config
 from pipeline.report.exports.coco import without_holes, write_coco
 from pipeline.report.exports.ome_zarr import write_masks
 from pipeline.report.exports.selection import Selection
+from pipeline.report.exports.spatialdata import names_of, write_spatialdata
 from pipeline.settings.schema import parse_settings
 from tests.support.masks import blobs, numbered
 
@@ -196,6 +197,63 @@ def test_anndata_has_measurements_places_and_names(tmp_path, objects):
     assert about["meaning"] == "Mean of its pixels in channel 0."
 
 
+def read_zarr_element(node):
+    """Read an element of an AnnData table in Zarr as its specification says."""
+    kind, version = node.attrs["encoding-type"], node.attrs["encoding-version"]
+    assert version == ("0.1.0" if kind in {"anndata", "dict"} else "0.2.0")
+    if kind in {"array", "string-array", "string"}:
+        return node[()]
+    if kind == "categorical":
+        return read_zarr_element(node["categories"])[read_zarr_element(node["codes"])]
+    if kind == "dataframe":
+        columns = {name: read_zarr_element(node[name]) for name in node.attrs["column-order"]}
+        return pd.DataFrame(columns, index=read_zarr_element(node[node.attrs["_index"]]))
+    assert kind in {"dict", "anndata"}
+    return {name: read_zarr_element(member) for name, member in node.members()}
+
+
+@pytest.mark.usefixtures("in_project")
+def test_spatialdata_has_the_ids_of_each_mask_and_a_table_that_names_them(tmp_path, objects, project):
+    assert export("spatialdata", tmp_path / "all.zarr") == 0
+    root = zarr.open_group(tmp_path / "all.zarr", mode="r")
+    names = {"NA": "NA", "plate/a": "plate_a"}
+    assert root["labels"].attrs["ome"] == {"labels": list(names.values())}
+    for sample, name in names.items():
+        image = root["labels"][name]
+        (multiscale,) = image.attrs["ome"]["multiscales"]
+        pixels, um = multiscale["coordinateTransformations"]
+        assert (pixels["type"], pixels["output"]["name"]) == ("identity", "global")
+        assert (um["scale"], um["output"]["name"]) == ([1.0, 1.0], name)  # masks are of 1 µm
+        ids = tifffile.imread(file_of(project, paths.MASK, sample), series=1)
+        for number, level in enumerate(multiscale["datasets"]):
+            step = level["coordinateTransformations"][0]["scale"][0]
+            np.testing.assert_array_equal(image[level["path"]][:], ids[:: int(step), :: int(step)])
+            assert step == 2**number
+    table = root["tables"]["objects"]
+    found = read_zarr_element(table)
+    keys = {"region_key": "region", "instance_key": "id"}
+    assert (
+        {name: table.attrs[name] for name in keys}
+        == keys
+        == {name: str(found["uns"]["spatialdata_attrs"][name]) for name in keys}
+    )
+    assert table.attrs["region"] == found["uns"]["spatialdata_attrs"]["region"].tolist() == ["NA", "plate_a"]
+    obs = found["obs"]
+    assert obs["region"].tolist() == [names[sample] for sample in objects["sample"]]
+    assert obs["id"].tolist() == objects["id"].tolist()
+    assert obs.index.tolist() == [f"{one.sample}/{one.id}" for one in objects.itertuples()]
+    measured = pd.DataFrame(found["X"], columns=found["var"].index)
+    for name in ("area_px", "mean_intensity_0", "positive_0"):
+        np.testing.assert_array_equal(measured[name], objects[name])
+    np.testing.assert_array_equal(found["obsm"]["spatial"], objects[["centroid_column_px", "centroid_row_px"]])
+
+
+def test_names_of_label_images_are_allowed_and_differ():
+    """Of letters, digits and ``_.-``; also without regard to case."""
+    names = names_of(["a/b", "a_b", "A#B", "ü #2", "__x", "..."])
+    assert names == {"a/b": "a_b", "a_b": "a_b_2", "A#B": "A_B_3", "ü #2": "2", "__x": "x", "...": "sample"}
+
+
 @pytest.mark.usefixtures("in_project")
 def test_coco_has_the_outlines_and_areas_of_the_image_files(tmp_path, objects, project):
     assert export("coco", tmp_path / "all.json") == 0
@@ -254,7 +312,7 @@ def test_some_samples(tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--to", "xml"], "--to xml: unknown; choose one of csv, parquet, anndata, coco, ome-zarr"),
+        (["--to", "xml"], "--to xml: unknown; choose one of csv, parquet, anndata, coco, spatialdata, ome-zarr"),
         (["plat", "--to", "csv"], "plat: no sample or folder of that name; there are 3: "),
         (["plate/bad", "--to", "csv"], "plate/bad is not done: "),
         (["--to", "csv", "--model", "other"], f"--model other: no network of that name; choose one of {MODEL}"),
@@ -289,7 +347,9 @@ def test_without_a_run_there_is_nothing_to_export(capsys):
     assert "results/provenance.json: not found; run the project first" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("to", "write"), [("coco", write_coco), ("ome-zarr", write_masks)])
+@pytest.mark.parametrize(
+    ("to", "write"), [("coco", write_coco), ("spatialdata", write_spatialdata), ("ome-zarr", write_masks)]
+)
 def test_stacks_are_refused_in_one_line(tmp_path, to, write):
     settings = parse_settings({"image": {"z": "each"}}, source="")
     with pytest.raises(SlidemillError, match=f"--to {to}: image.z: each makes stacks, which it does not write; export"):
