@@ -14,6 +14,8 @@ from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import Criterion, MaskConfig
 from pipeline.settings.schema import Settings
 
+_WITH_SPECKS = {"min_object_px": None}  # unless a way says otherwise
+
 
 def partings_table(config: Settings) -> pd.DataFrame:
     """Return a row for each network and way, with its best settings and those in use; ``model.json`` has all.
@@ -29,7 +31,7 @@ def partings_table(config: Settings) -> pd.DataFrame:
         table, used = card.parting or [], masks.model_dump()
         best = list(_best_of_ways(table, config.masks.criterion))
         for one in table:
-            is_used = one.settings.items() <= used.items()
+            is_used = (_WITH_SPECKS | one.settings).items() <= used.items()
             if one in best or is_used:
                 way, *more = one.settings.items()
                 settings = ", ".join(f"{name} {value}" for name, value in more)

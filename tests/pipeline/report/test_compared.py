@@ -46,6 +46,19 @@ def test_the_best_of_each_way_and_what_is_used(in_folder, masks, expected):
     assert [*zip(table["way"], table["settings"], table["used"], strict=True)] == expected
 
 
+def test_a_way_with_specks_is_not_the_one_without(in_folder):
+    weights = write_network(in_folder / "net", width=2)
+    models = {"net": {"checkpoint": str(Path("net/model.safetensors"))}}
+    for f1, expected in ((0.6, [("min_object_px auto", "yes")]), (0.8, [("", "yes")])):
+        tried = [
+            Parting(settings={"instances": "components"}, f1=f1, rand=0.3),
+            Parting(settings={"instances": "components", "min_object_px": "auto"}, f1=0.7, rand=0.3),
+        ]
+        write_comparisons(card_path(weights), output=card_path(weights), parting=tried)
+        table = partings_table(Settings(masks={"instances": "auto"}, models=models))
+        assert [*zip(table["settings"], table["used"], strict=True)] == expected
+
+
 @pytest.mark.parametrize(("crf", "used"), [("auto", ["", "yes"]), (None, ["yes", ""]), ({"smoothness": 9.0}, ["", ""])])
 def test_every_random_field_and_what_is_used(in_folder, crf, used):
     weights = write_network(in_folder / "net", width=2)
