@@ -29,6 +29,7 @@ from pipeline.prediction.measurements import Measurements
 from pipeline.prediction.results import SlideResult, Target
 from pipeline.prediction.resume import PARTS
 from pipeline.prediction.windows import Batch, read_batches
+from pipeline.runtime.device import allow_tf32, computes_tf32, is_tf32_allowed
 from pipeline.runtime.job_limits import memory_limit
 from pipeline.tiling.memory_budget import AHEAD, budget_within, largest_window_px
 from pipeline.tiling.plan import SlidePlan
@@ -53,9 +54,11 @@ class Finished(NamedTuple):
 def make_ready(network: SegmentationModel, device: torch.device, precision: str) -> None:
     """Move a network to its device and precision, and fold batch normalization into convolutions."""
     log.info("%d batch normalizations folded into convolutions", fold_batch_norm(network))
-    if isinstance(network, DetectionModel) and precision == "bfloat16":
-        log.info("%s predicts in float32: bfloat16 is too coarse for boxes", network.name)
-    elif precision == "bfloat16":
+    if isinstance(network, DetectionModel) and precision != "float32":
+        log.info("%s predicts in float32: %s is too coarse for boxes", network.name, precision)
+        precision = "float32"
+    allow_tf32(precision == "tf32")
+    if precision == "bfloat16":
         convert_to_bfloat16(network)
     network.to(device).to(memory_format=torch.channels_last)
 
@@ -109,7 +112,7 @@ def segment_slides(
         grids = (target.plan.grid for target in targets)
         memory_mb = budget_within(memory_limit(), card, grids, memory_mb=memory_mb)
     half = torch.bfloat16 in {weight.dtype for weight in networks[0].parameters()}
-    precision = "bfloat16" if half else "float32"
+    precision = "bfloat16" if half else "tf32" if is_tf32_allowed() and computes_tf32(device) else "float32"
     with ExitStack() as opened:
         kept = Kept(len(card.classes), probabilities, list(card.heads) if heads else [])
         make = partial(

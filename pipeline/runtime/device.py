@@ -25,6 +25,7 @@ _NO_MEMORY = (
     "unable to find an engine to execute",
     "Invalid buffer size",
 )
+_AMPERE = (8, 0)  # compute capability of the first GPUs with TF32
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
@@ -69,8 +70,22 @@ def set_up_process(threads: int) -> None:
     """Set threads, heap and arithmetic, so that networks in this process are fast and exact."""
     use_threads(threads)
     _keep_heap()
-    # TF32 keeps 10 bits of the 23 of float32; tiles would not equal the whole slide
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    allow_tf32(False)  # tiles would not equal the whole slide
+
+
+def allow_tf32(is_allowed: bool) -> None:
+    """Set whether GPUs of NVIDIA may keep 10 of the 23 bits of float32 when they multiply."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = is_allowed
+
+
+def is_tf32_allowed() -> bool:
+    """Return what :func:`allow_tf32` has set."""
+    return bool(torch.backends.cuda.matmul.allow_tf32)
+
+
+def computes_tf32(device: torch.device) -> bool:
+    """Return whether the device has TF32 in hardware; others compute in float32 where it is allowed."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def computes_bfloat16(device: torch.device) -> bool:

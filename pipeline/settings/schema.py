@@ -20,7 +20,17 @@ from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
 from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
 from pipeline.settings.regions import RegionsConfig
-from pipeline.settings.section import ClassName, Index, ModelName, Name, NonNegative, Place, Positive, Section
+from pipeline.settings.section import (
+    ClassName,
+    Index,
+    ModelName,
+    Name,
+    NonNegative,
+    Place,
+    Positive,
+    Precision,
+    Section,
+)
 from pipeline.settings.yaml_file import read_yaml
 
 
@@ -132,9 +142,11 @@ class TilingConfig(Section):
 class PredictionConfig(Section):
     """How slides are predicted, and which files are kept."""
 
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "float32",
-        description="Arithmetic of the network. With `float32`, tiles equal one pass over the whole slide. `bfloat16` "
+        description="Arithmetic of the network. With `float32`, tiles equal one pass over the whole slide. `tf32` "
+        "rounds what NVIDIA's GPUs (since Ampere) multiply to 10 bits after the point, which is faster and changes a "
+        "few labels along boundaries; elsewhere it is `float32`. `bfloat16` "
         "is faster on GPUs and on processors that have it in hardware (AVX512-BF16, AMX), and changes some labels "
         "along boundaries; the first and the last convolution stay in float32.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Index = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
+Precision = Literal["float32", "tf32", "bfloat16"]  # of prediction
 
 
 class Section(BaseModel):

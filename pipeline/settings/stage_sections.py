@@ -15,7 +15,7 @@ from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
 from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
-from pipeline.settings.section import ClassName, Section
+from pipeline.settings.section import ClassName, Precision, Section
 
 Part = TypeVar("Part", bound=Section)
 
@@ -87,7 +87,7 @@ class ValidateConfig(Section):
     tile: TileConfig
     masks: MaskConfig
     metrics: MetricsConfig
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     split: SplitConfig
 
 
@@ -104,7 +104,7 @@ class PredictConfig(Section):
     """What the stage ``predict`` gets."""
 
     classes: list[ClassName]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     compile: bool = False
     probabilities: bool  # whether the user asks for them
     masks: MaskConfig = MaskConfig()  # what they need is kept too

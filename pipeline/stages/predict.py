@@ -27,7 +27,7 @@ from pipeline.prediction.results import Target
 from pipeline.prediction.windows import read_batches
 from pipeline.project.jobs.batch_job import BatchJob, Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
-from pipeline.runtime.device import computes_bfloat16, prepare
+from pipeline.runtime.device import computes_bfloat16, computes_tf32, prepare
 from pipeline.runtime.pool import ProcessLostError, run_all
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import PredictConfig
@@ -237,6 +237,8 @@ def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tup
     for one, device in zip(networks, devices, strict=True):
         if config.precision == "bfloat16" and not computes_bfloat16(device):
             log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
+        if config.precision == "tf32" and not computes_tf32(device):
+            log.warning("%s has no TF32: it computes in float32", device)
         make_ready(one, device, config.precision)
     compiles = config.compile and not isinstance(network, DetectionModel)  # the number of its objects is not fixed
     return [compiled(one) if compiles else one for one in networks], card

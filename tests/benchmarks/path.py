@@ -1,7 +1,9 @@
 """The path beside the network: slides are read, normalized, labelled and written, by a network that returns at once.
 
-``per_core`` is Mpx per second of processor time, and ``speed`` per second that passed. Slides have 8,192² px: two types
-of numbers, compressed and not, and a slide of a scanner (JPEG in colour), which is a small one repeated.
+``per_core`` is Mpx per second of processor time, ``speed`` per second that passed. Steps are ms of processor time per
+Mpx of the slide; writing is what is left, with compression and records of progress. With a GPU, normalizing and
+labelling are its work. Slides have 8,192² px: two types of numbers, compressed and not, and a slide of a scanner (JPEG
+in colour), which is a small one repeated.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import tifffile
@@ -22,13 +27,13 @@ from torch import Tensor, nn
 from models.base.geometry import Geometry
 from pipeline.base.arrays import blocks
 from pipeline.networks.model_card import ModelCard
-from pipeline.prediction.forward import to_device
+from pipeline.prediction import devices, forward, windows
 from pipeline.prediction.loop import segment_slides
 from pipeline.prediction.results import Target
-from pipeline.prediction.windows import read_batches
 from pipeline.runtime.device import set_up_process
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import TileConfig
+from pipeline.slides.formats import tiff_tiles
 from pipeline.tiling.memory_budget import AHEAD
 from pipeline.tiling.mirror_padding import mirror
 from pipeline.tiling.plan import SlidePlan
@@ -38,6 +43,12 @@ from tests.support.networks import CARD
 from tests.support.paths import DATA
 
 MEMORY_MB = 4000
+STEPS: dict[str, tuple[Any, str]] = {
+    "decoding": (tiff_tiles._Tiles, "_read_tile"),
+    "reading": (windows, "_read"),
+    "normalizing": (forward, "to_device"),
+    "labelling": (devices, "_score"),
+}
 TILE_PX = 512
 
 
@@ -137,8 +148,8 @@ def bench(name: str, plan: SlidePlan, card: ModelCard, threads: int) -> None:
 
     def read() -> None:
         limits = {"batch_px": 2**20, "mixed": False, "memory_mb": MEMORY_MB}
-        for batch in read_batches([("a", plan)], **limits, threads=max(1, threads // 2), ahead=AHEAD):
-            to_device(batch.windows, weight)
+        for batch in windows.read_batches([("a", plan)], **limits, threads=max(1, threads // 2), ahead=AHEAD):
+            forward.to_device(batch.windows, weight)
 
     def predict() -> None:
         path = Path("prediction.zarr.zip")
@@ -148,12 +159,37 @@ def bench(name: str, plan: SlidePlan, card: ModelCard, threads: int) -> None:
         path.unlink()
 
     predict()  # warm up
+    about = {"slide": name, "threads": threads, "redundancy": plan.grid.redundancy}
     for part, work in (("reading", read), ("all", predict)):
         passed, used = time.perf_counter(), time.process_time()
         work()
         passed, used = time.perf_counter() - passed, time.process_time() - used
-        about = {"slide": name, "threads": threads, "redundancy": plan.grid.redundancy}
         say("path", part=part, **about, speed=pixels / passed, per_core=pixels / used)
+    spent = {step: 1000 * seconds / pixels for step, seconds in steps_of(predict).items()}
+    say("path", part="steps", **about, **spent)
+
+
+def steps_of(work: Callable[[], None]) -> dict[str, float]:
+    """Return the seconds of processor time of each step of a prediction; those of reading include decoding."""
+    spent = dict.fromkeys(STEPS, 0.0)
+
+    def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any, **options: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*values, **options)
+            finally:
+                spent[step] += time.thread_time() - start
+
+        return call
+
+    with ExitStack() as stack:
+        for step, (place, name) in STEPS.items():
+            stack.enter_context(patch.object(place, name, timed(step, getattr(place, name))))
+        start = time.process_time()
+        work()
+        total = time.process_time() - start
+    return spent | {"writing": total - sum(spent.values()) + spent["decoding"], "all": total}
 
 
 if __name__ == "__main__":

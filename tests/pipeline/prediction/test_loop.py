@@ -12,7 +12,7 @@ from scipy.special import softmax
 from pipeline.base.errors import ConfigError
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.forward import crop_to, logits_of
-from pipeline.prediction.loop import segment_slides, write_behind
+from pipeline.prediction.loop import make_ready, segment_slides, write_behind
 from pipeline.prediction.results import Target
 from pipeline.prediction.store import head_of, open_prediction
 from pipeline.runtime.job_limits import Limit
@@ -52,6 +52,21 @@ def test_a_failure_to_write_stops_the_next_item_and_is_not_lost_at_the_last(afte
         put(1)
         with pytest.raises(OSError, match="disk full at 1"):
             put(after)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_tf32_is_allowed_if_it_is_asked_for_and_not_after(precision):
+    networks = [network_with_batch_stats("unet", width=2) for _ in range(2)]
+    for one, network in zip((precision, "float32"), networks, strict=True):
+        make_ready(network, torch.device("cpu"), one)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == (one == "tf32")
+
+
+def test_boxes_are_not_predicted_in_tf32(caplog):
+    with caplog.at_level("INFO"):
+        make_ready(network_with_batch_stats("mask_rcnn", width=2), torch.device("cpu"), "tf32")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert "tf32 is too coarse for boxes" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["unet", "pspnet"])

@@ -66,3 +66,10 @@ def test_what_torch_raises_on_this_machine_is_recognised():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**14)
     assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((8, 9), True), ((12, 0), True)])
+def test_gpus_have_tf32_since_ampere(monkeypatch, capability, has):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert device.computes_tf32(torch.device("cuda")) == has
+    assert not device.computes_tf32(torch.device("cpu"))
