@@ -21,8 +21,7 @@ configfile: "config/config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/segment.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/report.smk"
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from pipeline.project.jobs.announced import announced, counted, span
 from pipeline.project.jobs.expected import STAGES
 from pipeline.project.jobs.ledger import read_ledger
+from pipeline.project.jobs.order import Job
 from pipeline.project.jobs.progress import Progress, Seen
 from pipeline.project.jobs.run import Run
-from pipeline.project.jobs.todo import Job
 
 _LINE_S = 60
 _BAR = "{percentage:3.0f} % |{bar:20}| {desc}"

@@ -12,7 +12,8 @@ from statistics import fmean
 from pipeline.base import paths
 from pipeline.base.errors import Failure
 from pipeline.base.files import read_json
-from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
+from pipeline.project.jobs.ledger import read_ledger
+from pipeline.project.jobs.order import network_jobs
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
 
@@ -92,11 +93,7 @@ def _headline(counts: Counter[str], settings: Settings) -> str:
 
 def _failed_networks(settings: Settings) -> Iterator[tuple[str, Failure]]:
     """Yield the jobs of networks that failed."""
-    models = {model: None for model, _ in settings.trainings.values()}
-    jobs = [("weigh", model) for model in models]
-    jobs += [(stage, name) for name in settings.trainings for stage in ("train", "validate")]
-    jobs += [("combine", name) for name in settings.averages]
-    for stage, name in jobs:
-        entry = read_ledger(network_ledger_path(stage, name)).get(name)
+    for job in network_jobs(settings):
+        entry = read_ledger(Path(job.ledger)).get(job.model)
         if entry and entry.failure:
-            yield name, entry.failure
+            yield job.model, entry.failure

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from pipeline.base.errors import Failure, SlideError
 from pipeline.project.drop.drop_folder import LastRun, Sample, Samples, find_samples, last_run
 from pipeline.project.jobs.expected import Expected
 from pipeline.project.jobs.fingerprints import BEFORE
-from pipeline.project.jobs.ledger import Entries, ledger_path, read_ledger, was_interrupted
+from pipeline.project.jobs.ledger import Entries, Entry, ledger_path, read_ledger, was_interrupted
+from pipeline.project.jobs.order import Job, makers, with_all_before
 from pipeline.project.jobs.todo import is_current
 from pipeline.project.stage_settings import network_file
 from pipeline.settings.schema import Settings
@@ -61,7 +63,7 @@ class Outcome:
     @property
     def is_done(self) -> bool:
         """Whether every stage is done."""
-        return not self.stage and not self.error
+        return self.status == "done"
 
 
 def pixel_um2(outcome: Outcome) -> float:
@@ -91,28 +93,20 @@ def _outcomes_of_model(
         return read_ledger(ledger_path(stage, model, batch))
 
     for name, sample in samples.items():
-        if not sample.is_ready:
-            yield _not_run(name, sample, model)
-            continue
-        if network:  # what was made with an older one is no result
-            yield _outcome(name, sample, model, {}, network)
-            continue
-        wanted = expected.of(model, sample)
-        entries = {
-            stage: entry
-            for stage, fingerprint in wanted.items()
-            if (entry := entries_of(stage, sample.batch).get(name))
-            and (is_current(entry, stage, fingerprint) or (entry.failure and entry.fingerprint == fingerprint))
-        }
-        reason = _reason_in_stages(entries, list(wanted), model, sample.batch, last)
+        entries: Entries = {}
+        reason = _reason_in_drop_folder(sample) or network  # what was made with an older one is no result
+        if not reason:
+            wanted = expected.of(model, sample)
+            entries = {
+                stage: entry
+                for stage, fingerprint in wanted.items()
+                if (entry := entries_of(stage, sample.batch).get(name))
+                and (is_current(entry, stage, fingerprint) or (entry.failure and entry.fingerprint == fingerprint))
+            }
+            missing = [Job(stage, model, sample.batch) for stage in wanted if stage not in entries]
+            begun = [job for job in missing if BEFORE.get(job.stage) in {None, *entries}]
+            reason = _reason(entries.values(), begun, last, is_done=not missing)
         yield _outcome(name, sample, model, entries, reason)
-
-
-def _not_run(name: str, sample: Sample, model: str) -> Outcome:
-    """Return the outcome of a slide that the run refused or that waits."""
-    stage, error_class = (_REFUSED_AT, SlideError.__name__) if sample.refused else ("", "")
-    error = sample.refused or sample.waits
-    return Outcome(sample=name, model=model, slide=sample.slide, stage=stage, error_class=error_class, error=error)
 
 
 def _outcome(name: str, sample: Sample, model: str, entries: Entries, reason: Failure | None) -> Outcome:
@@ -141,52 +135,30 @@ def _outcome(name: str, sample: Sample, model: str, entries: Entries, reason: Fa
     )
 
 
+def _reason_in_drop_folder(sample: Sample) -> Failure | None:
+    """Return why the run refused a slide, or why it waits; None if it is segmented."""
+    if sample.refused:
+        return Failure(_REFUSED_AT, SlideError.__name__, sample.refused)
+    return Failure("", "", sample.waits) if sample.waits else None
+
+
 def _reason_in_network(model: str, settings: Settings, last: LastRun) -> Failure | None:
     """Return why a network could not be made, or that it is not made yet; None if it is there."""
-    jobs = _jobs_of_network(model, settings)
-    for stage, name in jobs:
-        for entry in read_ledger(Path(paths.NETWORK_LEDGER.format(stage=stage, model=name))).values():
-            if entry.failure:
-                return entry.failure
-    for stage, name in jobs:
-        ledger = Path(paths.NETWORK_LEDGER.format(stage=stage, model=name))
-        if _is_lost(ledger, last):
-            return _lost(stage, paths.LOG[stage].format(model=name), last)
-    is_there = not jobs or Path(network_file(settings, model)).is_file()
-    return None if is_there else Failure("", "", _NOT_YET)
+    jobs = with_all_before(settings, makers(settings, model))
+    entries = [entry for job in jobs for entry in read_ledger(Path(job.ledger)).values()]
+    return _reason(entries, jobs, last, is_done=not jobs or Path(network_file(settings, model)).is_file())
 
 
-def _jobs_of_network(model: str, settings: Settings) -> list[tuple[str, str]]:
-    """Return stage and name of the jobs that make a network, in their order."""
-    if model in settings.averages:
-        members = settings.averages[model].members
-        jobs = dict.fromkeys(job for member in members for job in _jobs_of_network(member, settings))
-        return [*jobs, ("combine", model)]
-    if model not in settings.trainings:
-        return []
-    name, _ = settings.trainings[model]
-    start = settings.models[name].pretrained
-    before = _jobs_of_network(start, settings) if start in settings.models else []
-    return [*before, ("weigh", name), ("train", model)]
+def _reason(entries: Iterable[Entry], jobs: Iterable[Job], last: LastRun, *, is_done: bool) -> Failure | None:
+    """Return the first failure, else the first job that did not end, else that it is not done; None if it is."""
+    failures = (entry.failure for entry in entries)
+    not_yet = None if is_done else Failure("", "", _NOT_YET)
+    return next(filter(None, chain(failures, (_why_lost(job, last) for job in jobs))), not_yet)
 
 
-def _lost(stage: str, log: str, last: LastRun) -> Failure:
-    """Return why a job did not end; a sample of a run that the user stopped waits."""
-    return Failure("", "", STOPPED) if last.stopped else Failure(stage, "", KILLED, log)
-
-
-def _is_lost(ledger: Path, last: LastRun) -> bool:
-    """Return whether a job did not end: one of the last run, or one that began by hand."""
-    return str(ledger) in last.lost or was_interrupted(ledger)
-
-
-def _reason_in_stages(entries: Entries, stages: list[str], model: str, batch: str, last: LastRun) -> Failure | None:
-    """Return why a sample is not done, from the entries of its ``stages`` that are up to date; None if it is."""
-    failed = [entries[stage].failure for stage in stages if stage in entries and entries[stage].failure]
-    if failed:
-        return failed[0]
-    missing = [stage for stage in stages if stage not in entries]
-    for stage in missing:
-        if (stage not in BEFORE or BEFORE[stage] in entries) and _is_lost(ledger_path(stage, model, batch), last):
-            return _lost(stage, paths.LOG[stage].format(model=model, batch=batch), last)
-    return Failure("", "", _NOT_YET) if missing else None
+def _why_lost(job: Job, last: LastRun) -> Failure | None:
+    """Return why a job did not end, of the last run or begun by hand; None if it did. What a user stopped waits."""
+    if job.ledger not in last.lost and not was_interrupted(Path(job.ledger)):
+        return None
+    log = paths.LOG[job.stage].format(**job._asdict())
+    return Failure("", "", STOPPED) if last.stopped else Failure(job.stage, "", KILLED, log)

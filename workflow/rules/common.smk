@@ -13,6 +13,7 @@ from pipeline.base.errors import SlidemillError
 from pipeline.project.console import Console
 from pipeline.project.jobs.announced import announced
 from pipeline.project.jobs.expected import STAGES
+from pipeline.project.jobs.order import network_jobs
 from pipeline.project.jobs.run import Run, python_path, write_missing_report
 from pipeline.project.summary import print_last_lines, print_verifications
 from pipeline.settings.schema import parse_settings
@@ -45,22 +46,17 @@ for warning in this_run.warnings if workflow.is_main_process else ():
     logger.warning(warning)
 
 
-def speak_plainly():
-    """Say what a user needs, in place of Snakemake's messages, which are in its log; --verbose and --quiet keep them."""
-    said = workflow.output_settings
-    own = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
-    if not workflow.is_main_process:
-        return
-    if own and not (said.dryrun or said.verbose or said.quiet):
-        logger.removeHandler(own[0])
-        logger.addHandler(Console(this_run))
-    else:
-        for line in announced(this_run):
-            logger.info(line)
-
-
-speak_plainly()
-
+# What a user needs is said in place of Snakemake's messages, which are in its log; --verbose and --quiet keep them.
+said = workflow.output_settings
+own = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
+console = None
+if workflow.is_main_process and own and not (said.dryrun or said.verbose or said.quiet):
+    console = Console(this_run)
+    logger.removeHandler(own[0])
+    logger.addHandler(console)
+elif workflow.is_main_process:
+    for line in announced(this_run):
+        logger.info(line)
 
 # `python -m` would look for modules in the project folder first, where a user may have a `torch.py`.
 os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": python_path()}
@@ -77,10 +73,22 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def networks_of(stage):
+    """Return the networks that a stage works with; of one that makes networks, the models, folds or averages."""
+    return settings.networks if stage in STAGES else [job.model for job in network_jobs(settings) if job.stage == stage]
+
+
+def rule_of(stage):
+    return "train_network" if stage == "train" else stage  # `train` is the target of all trainings
+
+
+def ledger_of(stage):
+    return (paths.LEDGER if stage in STAGES else paths.NETWORK_LEDGER).replace("{stage}", stage)
+
+
 def run_always(stage):
     """Run the jobs of a stage whatever the times of their files: only those that have something to do are planned."""
-    name = "train_network" if stage == "train" else stage  # `train` is the target of all trainings
-    workflow.dag.forcerules.add(workflow.get_rule(name))
+    workflow.dag.forcerules.add(workflow.get_rule(rule_of(stage)))
 
 
 def before(stage):
@@ -105,22 +113,28 @@ def config_of(stage):
     return lambda wildcards: this_run.config(stage, wildcards.get("model"))
 
 
-def network_for(stage):
-    """Return the flags with the network, and the devices that compute it; nothing in the stages that need none."""
-    if stage not in ("tile", "predict", "stitch", "verify"):
-        return ""
+def flags_for(stage):
+    """Return a function that returns what a job reads and may use, as text: braces in names are no wildcards then."""
 
-    def flags(wildcards, resources):
-        devices = f" --devices {resources.gpu}" if stage == "predict" else ""
-        return f"--network {shlex.quote(this_run.network(wildcards.model))}{devices}"
+    def flags(wildcards, threads, resources):
+        if stage == "combine":
+            return f"--networks {shlex.join(this_run.members(wildcards.model))}"
+        if stage in STAGES:
+            given = [f"--batch={shlex.quote(wildcards.batch)}"]
+        else:
+            given = [shlex.join(["--images", settings.training.images, "--labels", settings.training.labels])]
+        if stage == "train":
+            maps = paths.WEIGHT_MAPS.format(model=this_run.model_of(wildcards.model))
+            given.append(f"--weight-maps {shlex.quote(maps)}")
+        if stage in ("tile", "predict", "stitch"):
+            given.append(f"--network {shlex.quote(this_run.network(wildcards.model))}")
+        if stage in ("train", "predict"):
+            given.append(f"--devices {resources.gpu}")
+        if stage != "weigh":
+            given.append(f"--threads {threads}")
+        return " ".join([*given, f"--memory-mb {resources.decode_mb}"])
 
     return flags
-
-
-def training_folders(wildcards):
-    """Return the flags with the folders; as text, Snakemake would take braces in their names for wildcards."""
-    training = settings.training
-    return f"--images {shlex.quote(training.images)} --labels {shlex.quote(training.labels)}"
 
 
 def in_report(path, category, content):
@@ -146,11 +160,9 @@ def begin_run():
 
 def end_run(is_complete):
     """Remember what is done, and print how the samples are; after a killed job, first write the report without it."""
-    consoles = [handler for handler in logger.handlers if isinstance(handler, Console)]
-    for console in consoles:
+    if console:
         console.end()
-    is_stopped = any(console.is_stopped for console in consoles)
-    this_run.end(has_lost_jobs=not is_complete, is_stopped=is_stopped)
+    this_run.end(has_lost_jobs=not is_complete, is_stopped=bool(console and console.is_stopped))
     if has_own_targets() or write_missing_report(this_run, Path(workflow.basedir)):
         print_last_lines(settings)
     if "verification" in workflow.dag_settings.targets:

@@ -22,13 +22,13 @@ rule verify:
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        decode_mb=budget_mb,
+        decode_mb=budget_for("verify"),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        network=network_for("verify"),
+        network=lambda wildcards: this_run.network(wildcards.model),
         plan=paths.PLAN,
         made_from=lambda wildcards: this_run.made_from(wildcards.model, wildcards.sample),
         config=config_of("verify"),
     shell:
-        "python -m pipeline verify {params.network} --plan {params.plan:q} --output {output.verification:q}"
-        " --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"
+        "python -m pipeline verify --network {params.network:q} --plan {params.plan:q}"
+        " --output {output.verification:q} --threads {threads} --memory-mb {resources.decode_mb} --config {params.config:q} > {log:q} 2>&1"

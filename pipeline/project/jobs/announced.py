@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pipeline.project.jobs.expected import STAGES
+from pipeline.project.jobs.order import Job
 from pipeline.project.jobs.progress import expected_seconds
 from pipeline.project.jobs.run import Run
-from pipeline.project.jobs.todo import Job
 
 _MOST_LINES = 12
 _OF_NETWORKS = {"train": "train {}", "combine": "average the networks of {}", "validate": "validate {}"}

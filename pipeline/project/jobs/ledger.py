@@ -80,16 +80,8 @@ class Entry:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """Read what :meth:`to_dict` returned."""
-        failure = content["failure"]
-        return cls(
-            fingerprint=content["fingerprint"],
-            inputs=content["inputs"],
-            files=content["files"],
-            states=content["states"],
-            found=content["found"],
-            seconds=content["seconds"],
-            failure=Failure(**failure) if failure else None,
-        )
+        known = {field.name: content[field.name] for field in fields(cls)}
+        return cls(**known | {"failure": Failure(**content["failure"]) if content["failure"] else None})
 
 
 def _is_same(before: State, now: State) -> bool:

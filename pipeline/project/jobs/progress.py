@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from pipeline.base import paths
 from pipeline.project.jobs.ledger import samples_recorded
+from pipeline.project.jobs.order import Job
 from pipeline.project.jobs.run import Run
-from pipeline.project.jobs.todo import Job
 
 REPORT = Job("report", "")
 

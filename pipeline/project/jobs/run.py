@@ -30,13 +30,13 @@ from pipeline.project.drop.image_files import SUFFIXES
 from pipeline.project.drop.names import nearest_to
 from pipeline.project.drop.unused_files import unused_files
 from pipeline.project.jobs.expected import Expected
-from pipeline.project.jobs.fingerprints import BEFORE
-from pipeline.project.jobs.todo import Job, Todo, TrainingSet, find_todo
+from pipeline.project.jobs.order import Job, jobs_before
+from pipeline.project.jobs.todo import Todo, TrainingSet, find_todo
 from pipeline.project.requested_resources import files_mpx, slide_mpx
 from pipeline.project.run_lock import lock_project
 from pipeline.project.sample_sheet import read_groups, read_unknown
 from pipeline.project.splits import group_pairs, split_pairs
-from pipeline.project.stage_settings import network_file, split_of, stage_config, training_of_start
+from pipeline.project.stage_settings import network_file, split_of, stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
 
@@ -172,29 +172,8 @@ class Run:
 
     def before(self, stage: str, model: str, batch: str = "", sample: str = "") -> list[str]:
         """Return the ledgers that a job needs, of those that this run makes."""
-        return [job.ledger for job in self._jobs_before(stage, model, batch, sample) if job in self.todo.jobs]
-
-    def _jobs_before(self, stage: str, model: str, batch: str, sample: str) -> list[Job]:
-        if stage == "weigh":
-            return []
-        if stage == "verify":
-            return [*self._makers(model), Job("tile", model, self.samples[sample].batch)]
-        if stage == "train":
-            start = training_of_start(self.settings, model)
-            return [Job("weigh", self.model_of(model)), *(self._makers(start) if start else [])]
-        if stage == "combine":
-            return [job for member in self.settings.averages[model].members for job in self._makers(member)]
-        jobs = self._makers(model)
-        while stage in BEFORE:
-            stage = BEFORE[stage]
-            jobs.append(Job(stage, model, batch))
-        return jobs
-
-    def _makers(self, network: str) -> list[Job]:
-        """Return the job that makes a network; none if a user brought it."""
-        if network in self.settings.averages:
-            return [Job("combine", network)]
-        return [Job("train", network)] if network in self.settings.trainings else []
+        job = Job(stage, model, self.samples[sample].batch if sample else batch)
+        return [one.ledger for one in jobs_before(self.settings, job) if one in self.todo.jobs]
 
     @cached_property
     def training_mpx(self) -> float:

@@ -21,8 +21,9 @@ from pipeline.project.jobs.expected import STAGES, Expected
 from pipeline.project.jobs.fingerprints import Inputs, recipe
 from pipeline.project.jobs.ledger import MAKERS, Entry, has_failed, ledger_path, read_ledger, read_recipe
 from pipeline.project.jobs.network_job import inputs_of_networks, inputs_of_train, inputs_of_validate, inputs_of_weigh
+from pipeline.project.jobs.order import Job, jobs_before, network_jobs
 from pipeline.project.jobs.reasons import why_again, why_network_again
-from pipeline.project.stage_settings import network_file, start_of, training_of_start
+from pipeline.project.stage_settings import network_file, start_of
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import Settings
 
@@ -46,19 +47,6 @@ FILES = {
 }
 _OF_EVERY = [pattern for stage in STAGES[:-1] for pattern in FILES[stage]]
 _OF_REFERENCED = [*_OF_EVERY, *FILES["evaluate"]]
-
-
-class Job(NamedTuple):
-    """A job: a stage, of a network (then ``batch`` is empty) or of a network and a batch."""
-
-    stage: str
-    model: str
-    batch: str = ""
-
-    @property
-    def ledger(self) -> str:
-        """The path of its ledger."""
-        return (paths.LEDGER if self.batch else paths.NETWORK_LEDGER).format(**self._asdict())
 
 
 class Reason(NamedTuple):
@@ -113,7 +101,7 @@ class TrainingSet:
 def find_todo(settings: Settings, samples: Samples, training: TrainingSet, expected: Expected) -> Todo:
     """Compare what a run expects with what ledgers and files say."""
     reasons: Counter[Reason] = Counter()
-    jobs = _stages_of_networks(settings, training, expected, reasons)
+    jobs = _jobs_of_networks(settings, training, expected, reasons)
     remade = {job.model for job in jobs if job.stage in ("train", "combine")}
     batches: dict[str, Samples] = {}
     for name, sample in samples.items():
@@ -208,56 +196,31 @@ def is_current(entry: Entry | None, stage: str, wanted: str) -> bool:
     return stage == "predict" or entry.has_files
 
 
-def _stages_of_networks(
+def _jobs_of_networks(
     settings: Settings, training: TrainingSet, expected: Expected, reasons: Counter[Reason]
 ) -> set[Job]:
     """Return the jobs that make networks; count why, of those that do not follow from another one."""
     jobs: set[Job] = set()
-    of_weigh = inputs_of_weigh(training.pairs)
-
-    def add(stage: str, name: str, inputs: Inputs, *, follows: bool = False) -> None:
+    for job in sorted(network_jobs(settings), key=lambda job: job.stage == "weigh"):  # after the trainings
+        stage, name, _ = job
+        if stage == "weigh" and not (has_failed(stage, name) or any(job in jobs_before(settings, one) for one in jobs)):
+            continue  # no training needs it
+        inputs = _inputs_of(job, settings, training)
+        follows = any(one in jobs for one in jobs_before(settings, job) if one.stage in MAKERS)
         if follows or not expected.serves(stage, name, inputs):
-            jobs.add(Job(stage, name))
+            jobs.add(job)
             if not follows:
                 reasons[Reason(stage, name, why_network_again(stage, name, expected.config(stage, name), inputs))] += 1
-
-    def is_remade(names: Iterable[str | None]) -> bool:
-        return any(Job(stage, name) in jobs for name in names if name for stage in MAKERS)
-
-    for name in _in_order(settings):
-        if name in settings.averages:
-            members = settings.averages[name].members
-            inputs = inputs_of_networks([Path(network_file(settings, member)) for member in members])
-            add("combine", name, inputs, follows=is_remade(members))
-            continue
-        model, fold = settings.trainings[name]
-        start = start_of(settings, name)
-        inputs = inputs_of_train(training.pairs, training.held_back[name], start=start)
-        add("train", name, inputs, follows=is_remade([training_of_start(settings, name)]))
-        if is_remade([name]) or has_failed("weigh", model):
-            add("weigh", model, of_weigh)
-        if fold:
-            inputs = inputs_of_validate(training.held_back[name], Path(network_file(settings, name)))
-            add("validate", name, inputs, follows=is_remade([name]))
     return jobs
 
 
-def _in_order(settings: Settings) -> list[str]:
-    """Return trainings and averages, each after the networks that it needs."""
-    order: list[str] = []
-
-    def add(name: str) -> None:
-        if name in order:
-            return
-        if name in settings.averages:
-            needed = settings.averages[name].members
-        else:
-            needed = [start] if (start := training_of_start(settings, name)) else []
-        for other in needed:
-            if other in settings.trainings or other in settings.averages:
-                add(other)
-        order.append(name)
-
-    for name in [*settings.trainings, *settings.averages]:
-        add(name)
-    return order
+def _inputs_of(job: Job, settings: Settings, training: TrainingSet) -> Inputs:
+    """Return what a job of a network works on."""
+    stage, name, _ = job
+    if stage == "weigh":
+        return inputs_of_weigh(training.pairs)
+    if stage == "train":
+        return inputs_of_train(training.pairs, training.held_back[name], start=start_of(settings, name))
+    if stage == "validate":
+        return inputs_of_validate(training.held_back[name], Path(network_file(settings, name)))
+    return inputs_of_networks([Path(network_file(settings, member)) for member in settings.averages[name].members])
