@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
@@ -54,7 +55,10 @@ class Console(logging.Handler):
         self.progress = Progress(run)
         self.has_failed = False
         self.is_stopped = False
-        self._total = len([sample for sample in run.samples.values() if sample.is_ready]) * len(run.settings.networks)
+        samples: Counter[str] = Counter()
+        for job, size in run.todo.sizes.items():
+            samples[job.stage] += size
+        self._total = max(samples.values(), default=0)
         self._stream = stream
         self._jobs: dict[int, Job] = {}
         self._bar = tqdm(total=100, file=stream, bar_format=_BAR, leave=False) if stream.isatty() else None

@@ -1,4 +1,4 @@
-"""Quality flags: warnings about samples that are done, and about their references.
+"""Quality flags: warnings about samples that have a mask, and about their references.
 
 A number is an outlier when it is more than four robust deviations (1.4826 times the median absolute deviation) from the
 median of the numbers it is compared with, and outside their range by more than a tenth of it.

@@ -28,7 +28,7 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
     """
     rows = [_row(outcome, groups, config.classes) for outcome in found]
     for model in config.networks:
-        chosen = [number for number, row in enumerate(rows) if (row["model"], row["status"]) == (model, "done")]
+        chosen = [number for number, one in enumerate(found) if one.model == model and _is_measured(one)]
         card, learned = card_of(config, model), images_learned(config, model)
         known = card.appearance if card else []
         numbers = [_numbers(rows[number], found[number], config.classes[0]) for number in chosen]
@@ -38,7 +38,7 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
             rows[number]["learned"] = "yes" if is_learned else ""
             doubts = [LEARNED] if is_learned else []
             doubts += against_training(_compared(rows[number], found[number]), card) if card else []
-            rows[number]["flags"] = "; ".join([*_warnings(found[number]), *doubts, *own])
+            rows[number]["flags"] = "; ".join(filter(None, [rows[number]["flags"], *doubts, *own]))
     names = columns(config.classes)
     table = pd.DataFrame(rows, columns=[column.name for column in names])
     kinds = {column.name: "Int64" if column.digits == 0 and column.name != _AREA else "float64" for column in names}
@@ -48,11 +48,17 @@ def results_table(found: list[Outcome], config: Settings, groups: dict[str, str]
 def _row(outcome: Outcome, groups: dict[str, str], classes: list[str]) -> Row:
     row = dict(outcome.found["evaluate"]["metrics"]) if outcome.metrics else {}
     row |= {name: getattr(outcome, name) for name in _STATE}
-    row |= {"status": outcome.status, "group": groups.get(outcome.sample), "flags": "", "learned": ""}
-    if outcome.status == "done":
+    row |= {"status": outcome.status, "group": groups.get(outcome.sample), "learned": ""}
+    row |= {"flags": "; ".join(_warnings(outcome))}
+    if _is_measured(outcome):
         row |= _amounts(outcome, classes)
         row |= {name: outcome.found["predict"][name] for name in ("uncertain", "tile_mismatch")}
     return row
+
+
+def _is_measured(outcome: Outcome) -> bool:
+    """Return whether a sample has a mask and its objects: also if its reference failed."""
+    return outcome.status != "waiting" and {"tile", "predict", "objects"} <= outcome.found.keys()
 
 
 def _amounts(outcome: Outcome, classes: list[str]) -> Row:

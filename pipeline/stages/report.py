@@ -97,7 +97,7 @@ def run(*, output: Path, config: Settings) -> None:
     page = _below(output, paths.PAGE)
     write_text(page, render(review_page(found, table, tables, shown, config, origin)))
     write_json(_below(output, paths.PROVENANCE), origin)  # last: it says that all others are there
-    flagged = int((table["flags"] != "").sum())
+    flagged = int(((table["flags"] != "") & (table["status"] == "done")).sum())
     log.info("%d samples, %d failed, %d flagged; %s", len(found), len(failed), flagged, page)
 
 

@@ -1,11 +1,13 @@
 """The review page of 500 samples in Chromium, without a network."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
+from pipeline.project.jobs.todo import PICTURES
 from pipeline.report.page.render import render
 from tests.support.pages import DISTINCT, FAILED, SAMPLES, entry, invented_pictures, linked, page
 
@@ -19,7 +21,10 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory, drawn):
-    """A page of 500 samples with its pictures beside it: 3 failed, every tenth flagged, Dice from 0.5 to 1."""
+    """A page of 500 samples with its pictures beside it: 3 failed, every tenth flagged, Dice from 0.5 to 1.
+
+    The sample ``plate/S012`` has no pictures of a reference.
+    """
     folder = tmp_path_factory.mktemp("report")
     layers = [linked(folder, f"pictures/unet/ü {number}", *pictures) for number, pictures in enumerate(drawn)]
     generator = np.random.default_rng(20150518)
@@ -30,7 +35,11 @@ def report(tmp_path_factory, drawn):
         dice = 0.5 + place / 1000
         flags = "out of focus" if place % 10 == 0 else ""
         cells = {"flags": flags, "foreground_dice": dice, "dice_nucleus": None if place % 2 else dice}
-        entries.append(entry(f"plate/S{place:03}", layers=layers[place % DISTINCT], **cells))
+        shown = layers[place % DISTINCT]
+        if place == 12:
+            urls = {name: url for name, url in shown.urls.items() if name in PICTURES["objects"]}
+            shown = replace(shown, urls=urls)
+        entries.append(entry(f"plate/S{place:03}", layers=shown, **cells))
     path = folder / "report.html"
     path.write_text(render(page(entries)), encoding="utf-8")
     return path

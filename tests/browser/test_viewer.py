@@ -44,6 +44,18 @@ def test_a_switch_shows_outlines_or_areas(opened):
         opened.keyboard.press("o")
 
 
+def test_the_legend_names_what_the_picture_shows(opened):
+    opened.locator("#show-error").check()
+    for sample, has_reference in (("plate/S010", True), ("plate/S012", False), ("plate/S010", True)):
+        opened.locator("#reset").click()
+        opened.get_by_label("filter sample").first.fill(sample)
+        opened.locator("button.open", has_text=sample).click()
+        expect(opened.locator("#viewer-title")).to_have_text(sample)
+        expect(opened.locator("#outlines")).to_contain_text("prediction")
+        expect(opened.locator("#outlines span", has_text="reference")).to_be_visible(visible=has_reference)
+        expect(opened.locator("#errors")).to_be_visible(visible=has_reference)
+
+
 def test_zoom_keeps_the_point_under_the_pointer_and_dragging_moves(opened):
     opened.locator("button.open", has_text="plate/S010").click()
     stack, stage = opened.locator("#stack"), opened.locator("#stage").bounding_box()

@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     running : list of Job
         In the order in which they began.
     samples : dict of int
-        How many samples are through with each stage, in this run, over all networks.
+        How many samples each stage has made, in this run, over all networks.
     """
 
     share: float
@@ -82,8 +82,8 @@ class Progress:
         return self._took[job]
 
     def size(self, job: Job) -> int:
-        """Return the number of samples of a job; 0 if it is not one of a batch."""
-        return len(self._run.batches[job.batch]) if job.batch else 0
+        """Return the number of samples that a job has to make; 0 if it is not one of a batch."""
+        return self._run.todo.sizes.get(job, 0)
 
     def look(self) -> Seen:
         """Look at what the running jobs have recorded."""
@@ -132,7 +132,7 @@ class Progress:
         """Return how much of a running job is done, 0 to 1."""
         if job.stage == "train":
             return self._share_of_training(job)
-        return min(samples_recorded(Path(job.ledger)) / self.size(job), 1.0) if job.batch else 0.0
+        return min(samples_recorded(Path(job.ledger)) / self.size(job), 1.0) if self.size(job) else 0.0
 
     def _share_of_training(self, job: Job) -> float:
         """Return the share of its steps, or of its time, that a training has recorded; expect the rest at its pace."""
@@ -165,7 +165,8 @@ def expected_seconds(run: Run, job: Job) -> float:
     if job.stage in ("weigh", "validate"):
         mpx, samples = run.training_mpx, 0
     elif job.batch:
-        mpx, samples = sum(run.mpx(job.batch)), len(run.batches[job.batch])
+        samples = run.todo.sizes.get(job, 0)
+        mpx = sum(run.mpx(job.batch)) * samples / len(run.batches[job.batch])
     else:
         mpx, samples = 0.0, len(run.samples) if job.stage == "report" else 0
     return seconds + samples * _SAMPLE_S.get(job.stage, 0.0) + mpx * _MPX_S.get(job.stage, 0.0)

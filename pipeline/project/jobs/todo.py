@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -63,27 +63,33 @@ class Todo:
 
     Attributes
     ----------
-    jobs : frozenset of Job
-        The jobs.
+    sizes : dict of int
+        All jobs, each with the number of samples that it has to make; 0 for those of networks.
     done : dict
         By model, the batches in which nothing is to do, with a fingerprint of each.
     reasons : Counter of Reason
         Why, with the number of samples.
     """
 
-    jobs: frozenset[Job]
+    sizes: dict[Job, int]
     done: dict[str, dict[str, str]]
     reasons: Counter[Reason]
 
     @classmethod
     def nothing(cls) -> Self:
         """Return what a process has that plans nothing."""
-        return cls(jobs=frozenset(), done={}, reasons=Counter())
+        return cls(sizes={}, done={}, reasons=Counter())
+
+    @cached_property
+    def jobs(self) -> frozenset[Job]:
+        """The jobs."""
+        return frozenset(self.sizes)
 
     def without_slides(self) -> Todo:
         """Return the jobs that make networks."""
         reasons = {reason: count for reason, count in self.reasons.items() if reason.stage not in STAGES}
-        return replace(self, jobs=frozenset(job for job in self.jobs if not job.batch), reasons=Counter(reasons))
+        sizes = {job: size for job, size in self.sizes.items() if not job.batch}
+        return replace(self, sizes=sizes, reasons=Counter(reasons))
 
     def remember(self, left: Todo) -> None:
         """Write down which batches are done after a run that began with this; ``left`` is of those it worked on."""
@@ -101,8 +107,8 @@ class TrainingSet:
 def find_todo(settings: Settings, samples: Samples, training: TrainingSet, expected: Expected) -> Todo:
     """Compare what a run expects with what ledgers and files say."""
     reasons: Counter[Reason] = Counter()
-    jobs = _jobs_of_networks(settings, training, expected, reasons)
-    remade = {job.model for job in jobs if job.stage in ("train", "combine")}
+    sizes = dict.fromkeys(_jobs_of_networks(settings, training, expected, reasons), 0)
+    remade = {job.model for job in sizes if job.stage in ("train", "combine")}
     batches: dict[str, Samples] = {}
     for name, sample in samples.items():
         if sample.is_ready:
@@ -113,16 +119,17 @@ def find_todo(settings: Settings, samples: Samples, training: TrainingSet, expec
         done[model] = {}
         for batch, members in batches.items():
             if model in remade:
-                stages: Iterable[str] = STAGES if _has_references(members) else STAGES[:-1]
+                stages = Counter(dict.fromkeys(STAGES, len(members)))
+                stages["evaluate"] = sum(bool(sample.reference) for sample in members.values())
                 reasons[Reason(STAGES[0], model, "")] += len(members)
             else:
                 identity = _identity(model, batch, members, expected)
                 is_known = known.get(model, {}).get(batch) == identity
-                stages = () if is_known else _stages_to_do(settings, model, batch, members, expected, reasons)
+                stages = Counter() if is_known else _stages_to_do(settings, model, batch, members, expected, reasons)
                 if not stages:
                     done[model][batch] = identity
-            jobs |= {Job(stage, model, batch) for stage in stages}
-    return Todo(jobs=frozenset(jobs), done=done, reasons=reasons)
+            sizes |= {Job(stage, model, batch): count for stage, count in stages.items() if count}
+    return Todo(sizes=sizes, done=done, reasons=reasons)
 
 
 def _known() -> dict[str, dict[str, str]]:
@@ -153,11 +160,11 @@ def _files_of(model: str, batch: str, members: Samples) -> Iterator[str]:
 
 def _stages_to_do(
     settings: Settings, model: str, batch: str, members: Samples, expected: Expected, reasons: Counter[Reason]
-) -> set[str]:
-    """Return the stages of a batch in which a sample is to do, by its ledgers; count the reasons."""
+) -> Counter[str]:
+    """Return in how many samples of a batch each stage is to do, by its ledgers; count the reasons."""
     ledgers = {stage: read_ledger(ledger_path(stage, model, batch)) for stage in STAGES}
     recipes = cache(lambda stage: read_recipe(ledger_path(stage, model, batch)))
-    stages: set[str] = set()
+    stages: Counter[str] = Counter()
 
     def why(stage: str, entry: Entry | None, sample: Sample) -> str:
         inputs = expected.inputs(model, sample)[stage]
@@ -174,7 +181,7 @@ def _stages_to_do(
         reads_predictions = {"stitch", "evaluate"} if settings.prediction.probabilities else {"stitch"}
         if missing & reads_predictions and not (predicted and predicted.has_files):
             missing.add("predict")
-        stages |= missing
+        stages.update(missing)
         if missing:
             first = min(missing, key=STAGES.index)
             reasons[Reason(first, model, why(first, found[first], sample))] += 1

@@ -214,8 +214,9 @@ function showLayers() {
     byId(name).classList.toggle("lines", outlines && name !== "error");
   }
   byId("outlines").hidden = !outlines;
+  document.querySelector('#outlines [data-of="reference"]').hidden = !found.truth;
   byId("classes").hidden = outlines;
-  byId("errors").hidden = !byId("show-error").checked;
+  byId("errors").hidden = !byId("show-error").checked || !found.error;
   stack.style.setProperty("--opacity", byId("fade").value / 100);
 }
 

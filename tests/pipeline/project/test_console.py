@@ -9,6 +9,7 @@ import pytest
 from pipeline.project import console as module
 from pipeline.project.console import Console, span
 from pipeline.project.jobs.ledger import Entry, ledger_path, write_ledger
+from tests.support.pretended_run import do, lay_out, look, replace
 from tests.support.runs import find_run
 
 PLAN = ["3 samples, network unet: 5 jobs to do, of 1 batch; about 14 s", "  segment 3 samples with unet"]
@@ -59,6 +60,19 @@ def test_a_job_has_a_line_when_it_begins_and_one_when_it_ends(in_folder, logger)
         "tile of plate0/0001 with unet begins, 3 samples",
         "tile of plate0/0001 with unet took 0 s",
     ]
+
+
+def test_the_samples_of_a_job_are_those_that_it_has_to_make(in_folder, logger):
+    lay_out(in_folder)
+    given = {"models": {"given": {"checkpoint": "network/model.safetensors"}}, "ensembles": {}}
+    do(**given)
+    replace("data/slides/plate/b.tif", 10**9)
+    stream = io.StringIO()
+    handler = Console(look(**given), stream)
+    logger.addHandler(handler)
+    say(logger, "job_info", rule_name="predict", jobid=1, wildcards={"model": "given", "batch": "plate/0001"})
+    assert lines_of(stream)[-1] == "predict of plate/0001 with given begins, 1 sample"
+    assert "predict 0 of 1 samples" in handler._state(handler.progress.look())
 
 
 def test_a_job_with_nothing_to_do_after_one_that_failed_says_so(in_folder, logger):

@@ -1,5 +1,6 @@
 """Every sample is a row with its numbers, and only unusual ones have flags."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,23 @@ def test_a_failed_sample_is_a_row_without_numbers(cohort):
     row = table_of([*cohort, failed]).loc["bad"]
     assert (row["status"], row["stage"], row["error"], row["flags"]) == ("failed", "tile", "empty", "")
     assert row[["objects", "dice_mean", "uncertain"]].isna().all()
+
+
+def test_a_reference_that_failed_takes_no_flag_from_its_slide(cohort):
+    odd = make("odd", look=LOOK | {"focus": -9.0}, warnings=["1 of its 4 tiles are absent"])
+    failed = replace(odd, stage="evaluate", error="bad.tif: no labels")
+    tables = [table_of([*cohort, one]) for one in (odd, failed)]
+    assert [table.loc["odd", "status"] for table in tables] == ["done", "failed"]
+    for table in tables:
+        assert table.loc["odd", "flags"] == "1 of its 4 tiles are absent; less sharp than the training images"
+        assert table.loc["odd", "objects"] == 3
+        assert table["flags"].drop("odd").tolist() == [""] * 12
+
+
+def test_a_slide_that_failed_later_keeps_what_was_doubtful_about_it():
+    doubtful = make("a", warnings=["1 of its 4 tiles are absent"]).found["tile"]
+    failed = Outcome(sample="a", model="unet", slide="", stage="predict", error="x", found={"tile": doubtful})
+    assert table_of([failed]).loc["a", "flags"] == "1 of its 4 tiles are absent"
 
 
 def test_groups_are_those_of_the_sheet(cohort):

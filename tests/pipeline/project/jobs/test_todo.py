@@ -13,7 +13,7 @@ from pipeline.project.drop.drop_folder import find_samples, write_samples
 from pipeline.project.jobs.expected import STAGES
 from pipeline.project.jobs.ledger import Entry, ledger_path, network_ledger_path, read_ledger, write_ledger
 from pipeline.settings.schema import parse_settings
-from tests.support.pretended_run import NET, SETTINGS, do, lay_out, replace, todo
+from tests.support.pretended_run import NET, SETTINGS, do, lay_out, look, replace, todo
 from tests.support.slide_files import touch
 
 GIVEN = {"models": {"given": {"checkpoint": "network/model.safetensors"}}, "ensembles": {}}
@@ -35,6 +35,15 @@ def test_a_new_project_has_everything_to_do_and_a_done_one_nothing():
     assert todo() == {}
     Path(paths.DONE).unlink()
     assert todo() == {}  # it only saves time
+
+
+def test_each_job_has_a_number_of_samples_to_make():
+    do(**GIVEN)
+    replace("data/slides/plate/b.tif", 10**9)
+    assert {job.stage: size for job, size in look(**GIVEN).todo.sizes.items()} == dict.fromkeys(STAGES[:-1], 1)
+    replace("data/slides/plate/a.tif", 10**9)
+    both = {job.stage: size for job, size in look(**GIVEN).todo.sizes.items()}
+    assert both == dict.fromkeys(STAGES, 2) | {"evaluate": 1}
 
 
 def plate(*stages):
