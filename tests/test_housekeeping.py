@@ -104,6 +104,12 @@ def test_links_lead_somewhere():
             assert not anchor or anchor in anchors_of(target), f"{page}: {link}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_a_page_has_each_heading_once(page):
+    sections = re.findall(r"^## (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    assert len(set(sections)) == len(sections)
+
+
 def test_files_that_the_documentation_names_exist():
     folders = "pipeline|models|workflow|profiles|tests|docs|config"
     of_users = {"config/samples.csv", "config/training.csv"}

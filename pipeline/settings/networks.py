@@ -268,8 +268,8 @@ class ModelConfig(Section):
     )
     max_minutes: Positive | None = Field(
         None,
-        description="Training ends after this time if it has not reached `max_steps`; validation counts, interruptions "
-        "do not. Such a training is not repeatable. null: no limit.",
+        description="Training ends after this time if it has not reached `max_steps`; validation counts, and time "
+        "for the last one is kept, interruptions do not. Such a training is not repeatable. null: no limit.",
     )
     patience: int | None = Field(
         None,

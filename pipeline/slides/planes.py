@@ -103,7 +103,7 @@ class Choice:
             return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
         rows, columns = (array.shape[image.axes.index(axis)] for axis in "YX")
-        stored = getattr(array, "chunks", None)  # of Zarr arrays
+        stored = getattr(array, "chunks", None)  # of a TIFF that is read through Zarr
         in_strips = getattr(array, "in_strips", stored is not None and stored[image.axes.index("X")] >= columns)
         dtype = array.dtype.newbyteorder("=")
         return LazyArray((len(self.channels), rows, columns), dtype, read, in_strips)

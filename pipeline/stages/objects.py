@@ -146,7 +146,7 @@ def _list_plane(
                 classes=objects.classes,
                 class_px=members.class_px,
                 regions=members.names,
-                warnings=regions.warnings if regions else (),
+                warnings=(*regions.warnings, *_without_pixels(members)) if regions else (),
                 pixel_size_um=size_um,
                 shape=image.shape,
                 pictures=pictures,
@@ -162,6 +162,13 @@ def _draw(
     pictures = pictures_of_mask(image, mask.slide, instances, num_classes=num_classes)
     histograms, marks = histograms_of_sample(columns, image.shape)
     return pictures | {"marks": marks}, histograms
+
+
+def _without_pixels(members: Members) -> tuple[str, ...]:
+    """Return a warning about regions that are so small, or so narrow, that their area is 0."""
+    empty = [name for name, pixels in zip(members.names, members.region_px, strict=True) if not pixels.any()]
+    more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+    return (f"no pixel has its centre in {empty[0]!r}{more}",) if empty else ()
 
 
 def _numbered_from_1(instances: Array | None, before: int) -> Array | None:

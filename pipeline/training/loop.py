@@ -215,6 +215,7 @@ class _Validator:
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.losses.clear()
         self._since_s, self._waited_s = self._clock.elapsed_s(), waited_s
+        self._clock.keep_for_validation(self._since_s - elapsed_s)
 
 
 def validate(
@@ -252,7 +253,10 @@ def validation_interval(config: ResolvedConfig, validation_px: int) -> int:
 
 @dataclass(kw_only=True)
 class Clock:
-    """Progress of a training, by steps and by time, including the time of interrupted runs."""
+    """Progress of a training, by steps and by time, including the time of interrupted runs.
+
+    Of the time, as much is left for the last validation as the longest one took so far.
+    """
 
     max_steps: int
     max_seconds: float
@@ -260,14 +264,19 @@ class Clock:
 
     def __post_init__(self) -> None:
         self._start, self._read_s = time.monotonic(), self.earlier_s
+        self._validation_s, self._kept_s = 0.0, 0.0
 
     def elapsed_s(self) -> float:
         """Return the time since the training began."""
         return self.earlier_s + time.monotonic() - self._start
 
+    def keep_for_validation(self, lasted_s: float) -> None:
+        """Keep the time of a validation in the first process; all keep it from the next :meth:`read` on."""
+        self._validation_s = max(self._validation_s, lasted_s)
+
     def read(self, fabric: Fabric) -> None:
         """Take the time of the first process in all processes."""
-        self._read_s = fabric.broadcast(self.elapsed_s())
+        self._read_s, self._kept_s = fabric.broadcast((self.elapsed_s(), self._validation_s))
 
     def fraction(self, step: float) -> float:
         """Return the share of the training that is done after ``step`` steps, a half being the middle of a step.
@@ -275,7 +284,8 @@ class Clock:
         Without a limit of time, or far from it, this depends on the step alone: such a training is repeatable. Near the
         start, time may be slightly ahead, since the first steps are slow.
         """
-        by_steps, by_time = step / self.max_steps, self._read_s / self.max_seconds
+        left_s = self.max_seconds - self._kept_s
+        by_steps, by_time = step / self.max_steps, self._read_s / left_s if left_s > 0 else 1.0
         return min(1.0, by_time if by_time >= min(1.0, by_steps + _SLOW_START) else by_steps)
 
 

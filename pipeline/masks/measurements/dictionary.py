@@ -262,8 +262,9 @@ PLANES = {  # after the id, where the planes of stacks are segmented one by one
     )
 }
 
-SCORE = Measurement(  # after all others, for networks that detect objects
+SCORE = Measurement(  # after all others
     column="score",
+    group="detection",
     about="How sure the network is of its class, 0 to 1; only of networks that detect objects (`mask_rcnn`).",
     unit="1",
     title="Score",

@@ -293,3 +293,5 @@ def read_metadata(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply; save the image again") from error
+    except ValueError as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is no JSON: {error}; save the image again") from error

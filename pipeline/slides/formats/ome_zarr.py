@@ -6,14 +6,18 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
+from pipeline.base.arrays import LazyArray
+from pipeline.base.errors import reason_of
 from pipeline.project.drop.image_files import read_attributes, read_metadata, why_not_inside
 from pipeline.slides.formats.image import Image, PixelSize, Series, check_budget, ignored_size, pixel_size, unit_um
 from pipeline.slides.formats.zarr_files import ZarrFiles
@@ -55,7 +59,7 @@ def _image(folder: Path, about: dict[str, Any], budget_bytes: int) -> Image:
     names = "".join(str(axis["name"]).upper() for axis in axes)
     size, warnings = _pixel_size(multiscale, axes)
     return Image(
-        levels=tuple(levels.values()),
+        levels=tuple(_pixels(array, place, folder, names.find("X")) for place, array in levels.items()),
         axes=names,
         pixel_size_um=size,
         warnings=warnings,
@@ -94,7 +98,11 @@ def _open_level(place: Path, folder: Path, finest: bool, budget_bytes: int) -> z
         return None
     _refuse_pickles(place)
     files = ZarrFiles(place, slide=folder, budget_bytes=budget_bytes)
-    array = zarr.open_array(files, mode="r")
+    try:
+        array = zarr.open_array(files, mode="r")
+    except Exception as error:  # damaged metadata raise anything
+        name = "zarr.json" if (place / "zarr.json").exists() else ".zarray"
+        raise ValueError(f"{place.relative_to(folder) / name}: {reason_of(error)}") from error
     if array.shards is None and array.compressors:
         last: Any = array.compressors[-1]
         files.codec = getattr(last, "codec_id", None) or last.to_dict()["name"]
@@ -103,9 +111,36 @@ def _open_level(place: Path, folder: Path, finest: bool, budget_bytes: int) -> z
     return array
 
 
+def _pixels(array: zarr.Array[Any], place: Path, folder: Path, x_axis: int) -> LazyArray:
+    """Return the pixels of a resolution; if a chunk cannot be decoded, a ValueError names its file."""
+
+    def read(*key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(array[key])
+        except Exception as error:  # damaged data raise anything
+            file = _unreadable(array, place, key) or place
+            raise ValueError(f"{file.relative_to(folder)}: {reason_of(error)}") from error
+
+    return LazyArray(array.shape, array.dtype, read, in_strips=array.chunks[x_axis] >= array.shape[x_axis])
+
+
+def _unreadable(array: zarr.Array[Any], place: Path, key: Sequence[Any]) -> Path | None:
+    """Return the first file of a region that cannot be read alone."""
+    sides = array.shards or array.chunks
+    ends = [(part.start, part.stop) if isinstance(part, slice) else (part, part + 1) for part in key]
+    grid = [range(start // side, -(-stop // side)) for (start, stop), side in zip(ends, sides, strict=True)]
+    for number in itertools.product(*grid):
+        parts = zip(number, sides, ends, strict=True)
+        try:
+            array[tuple(slice(max(start, at * side), min(stop, (at + 1) * side)) for at, side, (start, stop) in parts)]
+        except Exception:
+            return place / array.metadata.encode_chunk_key(number)
+    return None
+
+
 def _refuse_pickles(folder: Path) -> None:
     """Refuse codecs that run code from the file."""
-    for name in ("zarr.json", ".zarray"):
+    for name in ("zarr.json", ".zarray", ".zattrs"):
         if (folder / name).is_file() and "pickle" in json.dumps(read_metadata(folder / name)).lower():
             raise ValueError("its chunks are pickled, which can run code; save it with another codec")
 

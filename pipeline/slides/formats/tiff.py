@@ -288,10 +288,15 @@ def _pixel_size(tiff: tifffile.TiffFile, page: Any) -> tuple[PixelSize | None, t
     if not length_um or "XResolution" not in page.tags:
         is_unknown = is_calibrated and (unit or "").strip().lower() not in _NO_UNIT
         return None, (ignored_size(f"in the unit {unit!r}"),) if is_unknown else ()
-    columns_per_unit, rows_per_unit = page.resolution
-    if min(columns_per_unit, rows_per_unit) <= 0:
-        return None, ()
-    size = (length_um / rows_per_unit, length_um / columns_per_unit)
+    stated = [page.tags.valueof(f"{axis}Resolution", default=(1, 1)) for axis in "XY"]
+    try:
+        columns_um, rows_um = (length_um * under / over for over, under in stated)
+        size = pixel_size(rows_um, columns_um)
+    except (TypeError, ValueError, ZeroDivisionError):
+        size = None
+    if size is None:
+        fractions = " x ".join("/".join(map(str, np.ravel(one))) for one in stated)
+        return None, (ignored_size(f"a resolution of {fractions} pixels per {unit}"),)
     if max(size) > _LARGEST_PIXEL_UM and (not is_calibrated or length_um == unit_um("inch")):
         return None, (_printed(max(size)),) if max(size) <= _LARGEST_DOUBTFUL_UM else ()
     return size, ()

@@ -143,6 +143,46 @@ def test_absent_chunks_of_the_chosen_plane_are_counted(tmp_path, zarr_format, pr
                 slide.inspect()
 
 
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        ({"zarr_format": 2}, "0/0.1"),
+        ({"zarr_format": 3}, "0/c/0/1"),
+        ({"zarr_format": 3, "shards": (32, 32)}, "0/c/0/1"),
+    ],
+)
+def test_the_file_of_a_damaged_chunk_is_named(tmp_path, generator, options, file):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=options["zarr_format"])
+    array = group.create_array("0", shape=(64, 64), chunks=(16, 16), dtype="u1", shards=options.get("shards"))
+    array[:] = generator.integers(0, 255, (64, 64))
+    about = {"multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}]}
+    group.attrs.update(about if options["zarr_format"] == 2 else {"ome": about})
+    place = tmp_path / "x.zarr" / file
+    whole, side = place.read_bytes(), array.shards or array.chunks
+    with open_slide(tmp_path / "x.zarr", memory_mb=MEMORY_MB) as slide:
+        for damaged in (whole[: len(whole) // 2], b"garbage"):
+            place.write_bytes(damaged)
+            with pytest.raises(SlideError, match=f"x.zarr: cannot be read: {file}: "):
+                slide.read_all()
+            others = slide.read(slice(side[0], 64), slice(0, 64))  # its other files can be read
+            np.testing.assert_array_equal(others[0], array[side[0] :])
+
+
+@pytest.mark.parametrize(
+    ("zarr_format", "name"), [(2, ".zattrs"), (2, "0/.zarray"), (3, "zarr.json"), (3, "0/zarr.json")]
+)
+def test_the_damaged_description_of_an_image_is_named(tmp_path, zarr_format, name):
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=zarr_format)
+    group.create_array("0", shape=(8, 8), chunks=(4, 4), dtype="u1")[:] = 7
+    about = {"multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}]}
+    group.attrs.update(about if zarr_format == 2 else {"ome": about})
+    place = tmp_path / "x.zarr" / name
+    place.write_text(place.read_text()[:-10])
+    named = f"{place.parent.name}/{place.name}"
+    with pytest.raises(SlideError, match=f"{named} is no JSON"), open_slide(tmp_path / "x.zarr", memory_mb=MEMORY_MB):
+        pass
+
+
 def test_absent_chunks_without_a_fill_value_are_an_error(tmp_path):
     group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
     group.create_array("0", shape=(8, 8), chunks=(4, 4), dtype="u1")[:4] = 7

@@ -153,6 +153,17 @@ def test_what_a_file_says_and_is_not_followed_is_a_warning(tmp_path, options, wa
         assert slide.inspect() == ((warning,) if warning else ())
 
 
+@pytest.mark.parametrize("stated", [(0, 1), (1, 0), (300, 0), (0, 0)])
+def test_a_resolution_that_is_no_number_is_no_pixel_size_and_a_warning(tmp_path, stated):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 9), np.uint8), resolution=(2, 3), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as file:
+        file.pages[0].tags["XResolution"].overwrite(stated)
+    with open_slide(tmp_path / "x.tif", memory_mb=MEMORY_MB) as slide:
+        assert slide.pixel_size_um is None
+        said = f"a resolution of {stated[0]}/{stated[1]} x 3/1 pixels per cm"
+        assert slide.inspect() == (f"it states a pixel size that is ignored: {said}",)
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x.png"])
 def test_the_orientation_of_exif_is_a_warning(tmp_path, name):
     exif = PIL.Image.Exif()

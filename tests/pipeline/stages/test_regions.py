@@ -50,6 +50,7 @@ def project(tmp_path_factory):
         put(jobs, "drawn", slide, AREAS)
         for name in ("truth", "part"):
             put(jobs, name, slide, AREAS, is_cut=True, reference=Path(f"{name}.tif"))
+        put(jobs, "dot", slide, {"dot": box(10.6, 10.6, 10.9, 90), "ring": RING})  # between centres of pixels
         put(jobs, "far", slide, FAR)
         put(jobs, "far_cut", slide, FAR, is_cut=True)
         jobs.run("tile", "predict", "stitch", "objects", "evaluate")
@@ -115,6 +116,15 @@ def test_sums_of_regions_are_those_of_the_mask_and_the_table(project, name):
         named = objects["regions"].str.split(";").map(lambda names, region=region: region in names)
         assert objects.index[named].tolist() == own.index.tolist()
     assert len(objects) == ids.max()
+
+
+def test_a_region_without_a_pixel_has_no_area_and_a_warning(project):
+    table = table_of(project, paths.REGIONS, "dot").set_index("region")
+    assert table.loc["dot", "region_area_px"].tolist() == [0, 0]
+    assert table.loc["ring", "region_area_px"].tolist() == [RING.area] * 2
+    entry = entry_of(project, "objects", "dot")
+    assert entry.found["warnings"] == ["its regions: no pixel has its centre in 'dot'"]
+    assert entry_of(project, "objects", "drawn").found["warnings"] == []
 
 
 def test_regions_of_another_slide_fail_where_they_are_used_first(project):

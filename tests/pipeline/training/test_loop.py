@@ -156,8 +156,17 @@ def test_time_ends_a_training(train):
     assert history["step"].iloc[-1] < 10**4
 
 
-def test_a_training_whose_time_ends_in_a_validation_ends_with_it(train, monkeypatch):
-    """No further step, and no second validation."""
+@pytest.mark.parametrize(
+    ("every", "minutes", "validation_s", "ends"),
+    [
+        (4, 0.1, 4, [8]),  # no further step, and no second validation
+        (8, 1, 5, [13, 26, 39, 52, 60]),  # after 55 s there is time for one more
+        (8, 1, 9, [17, 34, 51]),  # there is none
+        (40, 1, 30, [70]),  # the first one takes longer than what is left
+    ],
+)
+def test_the_last_validation_is_within_the_time_of_a_training(train, monkeypatch, every, minutes, validation_s, ends):
+    """Every step takes a second."""
     now, validated = [0.0], []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -166,14 +175,14 @@ def test_a_training_whose_time_ends_in_a_validation_ends_with_it(train, monkeypa
         return {"loss": 0.5}
 
     def long_validation(*_):
-        now[0] += 4
+        now[0] += validation_s
         validated.append(now[0])
         return {"foreground_dice": 0.5}, np.zeros((1, 1, 3), np.uint8)
 
     monkeypatch.setattr(loop.Learner, "step", step)
     monkeypatch.setattr(loop, "validate", long_validation)
-    train(max_steps=100, validate_every=4, max_minutes=0.1)
-    assert validated == [8.0]
+    train(max_steps=100, validate_every=every, max_minutes=minutes)
+    assert validated == ends
 
 
 def test_memory_that_runs_out_is_an_error_of_one_line(train, monkeypatch):

@@ -27,11 +27,20 @@ _FILES: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
 
 
 def decoded_bytes(codec: str, data: bytes, limit: int) -> int:
-    """Return the length of a decoded chunk; 0 if it cannot be told; counted no further than ``limit``."""
+    """Return the length of a decoded chunk; 0 if it cannot be told; counted no further than ``limit``.
+
+    Raises
+    ------
+    ValueError
+        If a chunk of Blosc is cut short: its decoder would return pixels all the same.
+    """
     name = codec.rpartition(".")[2].lower()
     try:
         if name == "blosc":
-            return int(struct.unpack_from("<I", data, 4)[0])
+            size, stored = struct.unpack_from("<I4xI", data, 4)
+            if len(data) < stored:
+                raise ValueError(f"the chunk is cut short, {len(data)} of {stored} bytes; copy it again")
+            return int(size)
         if name == "lz4":
             return int(struct.unpack_from("<I", data)[0])
         if name == "zstd":
