@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -210,24 +211,26 @@ def _compare(
         return
     network, card = load_network(weights)
     make_ready(network, device, "float32")
-    predictor = PairPredictor(
-        network=network,
-        card=card,
-        labels=config.labels,
-        tile=TileConfig(image=config.image, tile_px=None, mirror_px=MIRROR_PX, skip_glass=False),
-        memory_mb=memory_mb,
-        threads=torch.get_num_threads(),
-    )
-    for name, compare in ways.items():
-        with replacing(card_path(weights)) as temporary:
+    tables: dict[str, Sequence[Parting] | Sequence[Refinement]] = {}
+    with replacing(card_path(weights)) as temporary:
+        predictor = PairPredictor(
+            network=network,
+            card=card,
+            labels=config.labels,
+            tile=TileConfig(image=config.image, tile_px=None, mirror_px=MIRROR_PX, skip_glass=False),
+            memory_mb=memory_mb,
+            threads=torch.get_num_threads(),
+            shared=temporary.with_name("predictions") if len(ways) > 1 else None,
+        )
+        for name, compare in ways.items():
             try:
-                table = compare(predictor, held_back, scratch=temporary.parent)
+                tables[name] = compare(predictor, held_back, scratch=temporary.parent)
             except SlidemillError as error:  # too little memory: the network is trained all the same
                 log.warning("nothing is compared on the held-back images for masks: %s", error)
-                table = []
-            write_comparisons(card_path(weights), output=temporary, **{name: table})
-        for one in table:
-            log.info("on the held-back images: %s", one)
+                tables[name] = []
+        write_comparisons(card_path(weights), output=temporary, **tables)
+    for one in chain(*tables.values()):
+        log.info("on the held-back images: %s", one)
 
 
 def _identity(origin: dict[str, Any], *, but: Collection[str] = ()) -> str:

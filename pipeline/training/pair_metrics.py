@@ -78,6 +78,9 @@ class PairPredictor:
         Ready for prediction (:func:`pipeline.prediction.loop.make_ready`), with its ``card``.
     memory_mb : int
         Memory limit of reading and prediction.
+    shared : Path or None
+        A folder in which predictions stay, with all that the network has beside labels, so that no image is predicted
+        twice.
     """
 
     network: SegmentationModel
@@ -86,6 +89,7 @@ class PairPredictor:
     tile: TileConfig
     memory_mb: int
     threads: int
+    shared: Path | None = None
 
     def plan(self, pair: TrainingPair) -> SlidePlan:
         """Return the plan of the image of a pair."""
@@ -100,18 +104,23 @@ class PairPredictor:
         SlidemillError
             If the image or its labels cannot be read, or do not fit each other.
         """
-        path = scratch / "prediction.zarr.zip"
+        path = (self.shared or scratch) / f"{pair.name}.zarr.zip"
         target = Target(sample=pair.name, plan=plan, path=path, identity=pair.name)
-        finished_ones = segment_slides(
-            [self.network],
-            self.card,
-            [target],
-            probabilities="probabilities" in keep,
-            heads="heads" in keep,
-            memory_mb=self.memory_mb,
-            threads=self.threads,
+        keep = keep if self.shared is None else {"probabilities", "heads"}
+        missing = (
+            ()
+            if path.exists()
+            else segment_slides(
+                [self.network],
+                self.card,
+                [target],
+                probabilities="probabilities" in keep,
+                heads="heads" in keep,
+                memory_mb=self.memory_mb,
+                threads=self.threads,
+            )
         )
-        for finished in finished_ones:
+        for finished in missing:
             if isinstance(finished.outcome, SlideError):
                 raise finished.outcome
         with ExitStack() as stack:

@@ -23,6 +23,7 @@ _OTHER_JOB_S = 2.0
 _SAMPLE_S = {"tile": 0.02, "predict": 0.05, "stitch": 0.02, "objects": 0.04, "evaluate": 0.05, "report": 0.001}
 _MPX_S = {"weigh": 1.0, "tile": 0.02, "predict": 0.5, "validate": 0.5, "stitch": 0.02, "objects": 0.1, "evaluate": 0.1}
 _STEP_S = 0.2
+_PAIR_S = 1e-8  # of pixels, in an iteration of a random field (docs/random-field.md)
 
 
 class Seen(NamedTuple):
@@ -169,4 +170,5 @@ def expected_seconds(run: Run, job: Job) -> float:
         mpx = sum(run.mpx(job.batch)) * samples / len(run.batches[job.batch])
     else:
         mpx, samples = 0.0, len(run.samples) if job.stage == "report" else 0
-    return seconds + samples * _SAMPLE_S.get(job.stage, 0.0) + mpx * _MPX_S.get(job.stage, 0.0)
+    field_s = run.settings.masks.pairs_per_px * 1e6 * _PAIR_S if job.stage == "stitch" else 0.0  # of each Mpx
+    return seconds + samples * _SAMPLE_S.get(job.stage, 0.0) + mpx * (_MPX_S.get(job.stage, 0.0) + field_s)

@@ -12,9 +12,10 @@ from pipeline.prediction.store import write_prediction
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig, TileConfig
-from pipeline.training import pair_metrics
+from pipeline.training import pair_metrics, partings, refinements
 from pipeline.training.pair_metrics import PairPredictor
 from pipeline.training.partings import compare_partings, mean_partings
+from pipeline.training.refinements import compare_refinements
 from tests.support.networks import CLASSES, write_network
 
 
@@ -29,10 +30,9 @@ def touching(centres):
     return ids, distance
 
 
-@pytest.fixture
-def compared(tmp_path, monkeypatch, request):
-    """The table of a network that predicts classes and distance as they are, of two images, and perhaps a speck."""
-    speck = getattr(request, "param", False)
+def predictor_of(tmp_path, monkeypatch, *, speck=False, shared=None):
+    """A network that predicts classes and distance as they are, two images, and the names of those that it predicts."""
+    predicted = []
     images = {"a": touching([20, 41]), "b": touching([15, 60])}
     for name, (ids, _) in images.items():
         for folder in ("images", "labels"):
@@ -40,17 +40,20 @@ def compared(tmp_path, monkeypatch, request):
             tifffile.imwrite(tmp_path / folder / f"{name}.tif", ids)
 
     def segment(_, card, targets, **asked):
-        assert asked["probabilities"] and asked["heads"]
+        assert asked["probabilities"]
+        names = card.heads if asked["heads"] else []
         for target in targets:
+            predicted.append(target.sample)
             ids, distance = images[target.sample]
             likely = (ids > 0).astype(np.float32)
             likely[1:4, 1:4] = speck
-            kept = {"num_classes": 2, "probabilities": True, "heads": card.heads, "identity": ""}
+            kept = {"num_classes": 2, "probabilities": True, "heads": names, "identity": ""}
             with write_prediction(target.path, target.plan.grid, **kept) as writer:
                 for tile in target.plan.tiles():
                     place = tile.write.slices
                     pair, heads = np.stack([1 - likely, likely]), np.rint(255 * distance)[None].astype(np.uint8)
-                    writer.write(tile.write, likely[place].astype(np.uint8), pair[:, *place], heads[:, *place])
+                    own = heads[:, *place] if names else None
+                    writer.write(tile.write, likely[place].astype(np.uint8), pair[:, *place], own)
             yield Finished(target.sample, None)
 
     monkeypatch.setattr(pair_metrics, "segment_slides", segment)
@@ -64,12 +67,33 @@ def compared(tmp_path, monkeypatch, request):
         tile=TileConfig(image=ImageConfig(), tile_px=None, mirror_px=16, skip_glass=False),
         memory_mb=1000,
         threads=1,
+        shared=shared,
     )
     pairs = [
         TrainingPair(name=name, image=tmp_path / f"images/{name}.tif", labels=tmp_path / f"labels/{name}.tif")
         for name in images
     ]
+    return predictor, pairs, predicted
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch, request):
+    """The table of such a network, of two images, and perhaps a speck."""
+    predictor, pairs, _ = predictor_of(tmp_path, monkeypatch, speck=getattr(request, "param", False))
     return compare_partings(predictor, pairs, scratch=tmp_path)
+
+
+def test_comparisons_that_share_a_folder_predict_each_image_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(refinements, "_TRIED", [None, {"smoothness": 3.0, "appearance": 0.0}])
+    monkeypatch.setattr(partings, "_PARTITIONS", [])
+    tables = []
+    for shared, times in ((None, 2), (tmp_path / "shared", 1)):
+        predictor, pairs, predicted = predictor_of(tmp_path, monkeypatch, shared=shared)
+        tables.append(
+            [compare(predictor, pairs, scratch=tmp_path) for compare in (compare_partings, compare_refinements)]
+        )
+        assert predicted == ["a", "b"] * times
+    assert tables[0] == tables[1]
 
 
 def test_every_way_is_measured_and_the_right_one_is_best(compared):

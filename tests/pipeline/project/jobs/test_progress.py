@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.base import paths
 from pipeline.base.files import unfinished
-from pipeline.project.jobs.progress import REPORT, Progress
+from pipeline.project.jobs.expected import STAGES
+from pipeline.project.jobs.progress import REPORT, Progress, expected_seconds
 from pipeline.project.jobs.todo import Job
 from tests.support.runs import find_run
 
@@ -74,6 +75,18 @@ def test_samples_are_counted_by_stage_over_all_networks_and_jobs(in_folder):
     seen = progress.look()
     assert seen.samples == {"tile": 5}
     assert seen.running == [Job("tile", "b", "plate0/0001")]
+
+
+def test_a_random_field_takes_time_by_its_pixels_and_pairs(in_folder):
+    """By hand: 3 slides of 60 kB are at most 0.72 Mpx; 3.14 / 2 * 5² * 5 pairs for each pixel, 10 ns for each pair."""
+    plain, field, large = (
+        find_run(in_folder, batches=1, samples=3, masks={"crf": crf}) for crf in (None, {}, {"radius_px": 10})
+    )
+    before = {stage: expected_seconds(plain, Job(stage, "unet", "plate0/0001")) for stage in STAGES}
+    with_field = {stage: expected_seconds(field, Job(stage, "unet", "plate0/0001")) for stage in STAGES}
+    assert with_field == before | {"stitch": pytest.approx(before["stitch"] + 0.72 * 1.963, rel=1e-3)}
+    more = expected_seconds(large, Job("stitch", "unet", "plate0/0001")) - before["stitch"]
+    assert more == pytest.approx(4 * 0.72 * 1.963, rel=1e-3)
 
 
 def test_a_training_takes_as_long_as_its_history_says(in_folder):
