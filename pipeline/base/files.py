@@ -31,6 +31,7 @@ State = list[int] | None  # of a file, as JSON: bytes and time of the last chang
 _IN_RUST = re.compile(r"\(os error (\d+)\)$")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL, _LOCK = ".partial-", ".lock"
+_LABELS = "labels"  # of an OME-Zarr image: the folder of label images that belong to it
 _as_json = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes an encoder for every call
 _open_locks = set[IO[bytes]]()
 
@@ -228,13 +229,14 @@ def sha256(path: Path, *parts: Path) -> str:
     """Return the SHA-256 of the content of a file, in hexadecimal.
 
     For a folder, or a file with ``parts`` (files and folders beside it), it is that of the output of ``sha256sum`` for
-    all their files: a line with SHA-256, two spaces and the path for each.
+    all their files but those below ``labels``: a line with SHA-256, two spaces and the path for each.
     """
     if not parts and not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     root = path if path.is_dir() else path.parent
     files = {file for place in (path, *parts) for file in (place.rglob("*") if place.is_dir() else (place,))}
+    files = {file for file in files if _LABELS not in file.relative_to(root).parts}
     lines = (f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in sorted(files) if file.is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -259,13 +261,17 @@ def state_text(stats: Sequence[os.stat_result]) -> str:
 
 
 def stats_of(*files: Path) -> list[os.stat_result]:
-    """Return size, times and so on of files, and of everything below folders; nothing of missing ones."""
+    """Return size, times and so on of files, and of those below folders; nothing of missing ones.
+
+    Below a folder, ``labels`` are passed over: there, label images of an OME-Zarr image are added to it. So the times
+    of folders do not count either.
+    """
     stats = []
     for file in files:
         with suppress(FileNotFoundError, NotADirectoryError):
-            stats.append(file.stat())
-            if S_ISDIR(stats[-1].st_mode):
-                stats += _stats_below(file)
+            stat = file.stat()
+            below = list(_stats_below(file)) if S_ISDIR(stat.st_mode) else []
+            stats += below or [stat]  # also an empty folder
     return stats
 
 
@@ -278,8 +284,9 @@ def _stats_below(folder: Path) -> Iterator[os.stat_result]:
         entries = sorted(listing, key=lambda entry: entry.name)
     for entry in entries:
         with suppress(OSError):  # removed just now, or a broken link
-            yield entry.stat()
-            if entry.is_dir(follow_symlinks=False):
+            if not entry.is_dir(follow_symlinks=False):
+                yield entry.stat()
+            elif entry.name != _LABELS:
                 yield from _stats_below(Path(entry.path))
 
 

@@ -81,13 +81,16 @@ def _write_image(
 def copy_level(level: Array, group: zarr.Group, name: str) -> None:
     """Write an array into a group, a chunk at a time."""
     rows, columns = level.shape
+    by_version: dict[str, Any] = {"dimension_names": ("y", "x")}
+    if group.metadata.zarr_format == 2:
+        by_version = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}  # as OME-Zarr 0.4 wants it
     written = group.create_array(
         name,
         shape=level.shape,
         chunks=(min(SQUARE_PX[0], rows), min(SQUARE_PX[1], columns)),
         dtype=level.dtype,
         fill_value=0,
-        dimension_names=("y", "x"),
+        **by_version,
     )
     for region in blocks(level.shape):
         written[region] = np.asarray(level[region])

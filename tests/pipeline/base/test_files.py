@@ -127,6 +127,9 @@ def test_sha256_of_a_folder_or_a_set_is_that_of_names_and_contents(tmp_path):
     (tmp_path / "x.zarr" / ".zattrs").write_bytes(b"{}")
     lines = f"{hashlib.sha256(b'{}').hexdigest()}  .zattrs\n{hashlib.sha256(b'pixels').hexdigest()}  0/chunk\n"
     assert sha256(tmp_path / "x.zarr") == hashlib.sha256(lines.encode()).hexdigest()
+    (tmp_path / "x.zarr" / "labels" / "nuclei").mkdir(parents=True)
+    (tmp_path / "x.zarr" / "labels" / "nuclei" / "chunk").write_bytes(b"ids")
+    assert sha256(tmp_path / "x.zarr") == hashlib.sha256(lines.encode()).hexdigest()  # without labels
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     alone, together = sha256(tmp_path / "a"), sha256(tmp_path / "a", tmp_path / "b")

@@ -312,7 +312,10 @@ def test_some_samples(tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--to", "xml"], "--to xml: unknown; choose one of csv, parquet, anndata, coco, spatialdata, ome-zarr"),
+        (
+            ["--to", "xml"],
+            "--to xml: unknown; choose one of csv, parquet, anndata, coco, spatialdata, slide-labels, ome-zarr",
+        ),
         (["plat", "--to", "csv"], "plat: no sample or folder of that name; there are 3: "),
         (["plate/bad", "--to", "csv"], "plate/bad is not done: "),
         (["--to", "csv", "--model", "other"], f"--model other: no network of that name; choose one of {MODEL}"),
