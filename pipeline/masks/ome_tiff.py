@@ -38,6 +38,7 @@ def write_label_images(
     *,
     axes: str = "YX",
     pixel_size_um: PixelSize | None,
+    z_step_um: float | None = None,
     annotations: dict[str, Any],
 ) -> None:
     """Write label images of one slide into one file, piece by piece.
@@ -52,6 +53,8 @@ def write_label_images(
         The letters of their axes: T, Z or both may be before Y and X.
     pixel_size_um : (row, column) or None
         None: not known, and not written.
+    z_step_um : float or None
+        Distance between the planes of a stack; None: not known, and not written.
     annotations : dict
         JSON types; written as one map annotation per key. The same images and annotations give the same bytes, UUID
         included.
@@ -69,7 +72,7 @@ def write_label_images(
         tifffile.TiffWriter(path, ome=True, bigtiff=largest_bytes > 2**31) as tiff,
     ):
         for name, image in images.items():
-            metadata = {"axes": axes, "Name": name} | _physical_size(pixel_size_um) | of_the_file
+            metadata = {"axes": axes, "Name": name} | _physical_size(pixel_size_um, z_step_um) | of_the_file
             of_the_file = {}  # written with the first image only
             _write_pyramid(tiff, image, metadata, pixel_size_um, Path(scratch) / name)
 
@@ -162,7 +165,7 @@ def _compress(image: Array, region: tuple[int | slice, ...], below: WritableArra
     return [encode(tile) for tile in tiles]
 
 
-def _physical_size(pixel_size_um: PixelSize | None) -> dict[str, Any]:
-    sizes = dict(zip("YX", pixel_size_um or (), strict=False))
+def _physical_size(pixel_size_um: PixelSize | None, z_step_um: float | None) -> dict[str, Any]:
+    sizes = dict(zip("YX", pixel_size_um or (), strict=False)) | ({"Z": z_step_um} if z_step_um else {})
     units = dict.fromkeys((f"PhysicalSize{axis}Unit" for axis in sizes), "µm")
     return {f"PhysicalSize{axis}": size for axis, size in sizes.items()} | units

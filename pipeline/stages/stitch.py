@@ -84,6 +84,7 @@ def _stitch(task: Task, *, config: StitchConfig) -> Made:
             images,
             axes=f"{axes}YX",
             pixel_size_um=first.pixel_size_um,
+            z_step_um=first.z_step_um,
             annotations=about | provenance("stitch", config, **made_from),
         )
         scored = _write_scores(task.path(paths.SCORES), scores)

@@ -106,11 +106,15 @@ def _plan_plane(plane: Plane, task: Task, card: ModelCard, content: str, config:
         if not all(math.isfinite(number) for number in look.values()):
             raise SlideError(f"{path}: pixels are NaN or infinite; replace them")
         return _Planned(
-            plan=replace(plan, plane=plane.place),
+            plan=replace(plan, plane=plane.place, z_step_um=_z_step(slide) if "z" in plane.place else None),
             tissue=_outlined(tissue, slide, plane),
             warnings=[*slide.inspect(), *pixel_size_warning(slide.pixel_size_um, card.pixel_size_um)],
             look=look,
         )
+
+
+def _z_step(slide: Slide) -> float | None:
+    return slide.choice.image.z_step_um if slide.choice else None
 
 
 def _outlined(tissue: Tissue | None, slide: Slide, plane: Plane) -> dict[str, Any] | None:

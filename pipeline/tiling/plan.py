@@ -35,6 +35,8 @@ class SlidePlan:
     ----------
     plane : dict of int
         Number of the plane along ``t``, ``z`` or both, those that ``image`` says ``each`` of; empty for other slides.
+    z_step_um : float or None
+        Distance between the planes along ``z``, where they are segmented one by one; None if it is not known.
     tissue : list of (first, stop) or None
         The tiles that are no glass, as runs of their numbers, row by row; None: all of them.
     regions : list of dict or None
@@ -50,6 +52,7 @@ class SlidePlan:
     tissue: list[tuple[int, int]] | None = None
     regions: list[dict[str, Any]] | None = None
     plane: dict[str, int] = field(default_factory=dict)
+    z_step_um: float | None = None
 
     @property
     def count(self) -> int:
@@ -99,7 +102,8 @@ class SlidePlan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         content = asdict(self) | {"slide": str(self.slide), "view": self.view.model_dump(mode="json")}
-        return content if self.plane else {name: value for name, value in content.items() if name != "plane"}
+        unset = {"plane": not self.plane, "z_step_um": self.z_step_um is None}
+        return {name: value for name, value in content.items() if not unset.get(name)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
@@ -115,6 +119,7 @@ class SlidePlan:
             tissue=None if tissue is None else [(first, stop) for first, stop in tissue],
             regions=content["regions"],
             plane=content.get("plane", {}),
+            z_step_um=content.get("z_step_um"),
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pylibCZIrw import czi
 
 from pipeline.base.arrays import LazyArray
-from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
+from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size, z_step
 
 _TYPES = {
     "Gray8": np.uint8,
@@ -44,6 +44,7 @@ def _image(file: czi.CziReader, scene: int | None, box: czi.Rectangle) -> Image:
         levels=(_scene(file, scene, box, (lengths["T"], lengths["C"], lengths["Z"])),),
         axes="TCZYXS",
         pixel_size_um=_pixel_size(about),
+        z_step_um=_z_step(about),
         channel_names=_channel_names(about) if lengths["C"] > 1 else (),
     )
 
@@ -66,11 +67,22 @@ def _scene(file: czi.CziReader, scene: int | None, box: czi.Rectangle, stacks: t
 
 def _pixel_size(about: dict[str, Any]) -> PixelSize | None:
     try:
-        distances = about["Scaling"]["Items"]["Distance"]
-        metres = {distance["@Id"]: float(distance["Value"]) for distance in distances}
-        return pixel_size(metres["Y"] * 1e6, metres["X"] * 1e6)
+        return pixel_size(_distance_um(about, "Y"), _distance_um(about, "X"))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _z_step(about: dict[str, Any]) -> float | None:
+    try:
+        return z_step(_distance_um(about, "Z"))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _distance_um(about: dict[str, Any], axis: str) -> float:
+    """Return the distance between two pixels along an axis; the file states it in m."""
+    distances = about["Scaling"]["Items"]["Distance"]
+    return {distance["@Id"]: float(distance["Value"]) for distance in distances}[axis] * 1e6
 
 
 def _channel_names(about: dict[str, Any]) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class Image:
         A letter per axis: Y, X, and any of T, C (or S, samples of a colour), Z. Others have length 1.
     pixel_size_um : (row, column) or None
         Of the finest level, µm.
+    z_step_um : float or None
+        Distance between the planes of a stack, µm; None if it is not known.
     channel_names : tuple of str
         In the order of the file; empty if it has no names.
     numbers : Image or None
@@ -81,6 +83,7 @@ class Image:
     levels: tuple[Array, ...]
     axes: str
     pixel_size_um: PixelSize | None = None
+    z_step_um: float | None = None
     channel_names: tuple[str, ...] = ()
     numbers: Image | None = None
     lossy: str = ""
@@ -157,6 +160,11 @@ def pixel_size(rows_um: float, columns_um: float) -> PixelSize | None:
     """Return a pixel size, None if it is not two positive numbers."""
     sizes = (float(rows_um), float(columns_um))
     return sizes if all(math.isfinite(size) and size > 0 for size in sizes) else None
+
+
+def z_step(um: float) -> float | None:
+    """Return a distance between planes, None if it is no positive number."""
+    return float(um) if math.isfinite(um) and um > 0 else None
 
 
 def ignored_size(stated: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.slides.formats.frames import array_of_frames
-from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size
+from pipeline.slides.formats.image import Image, PixelSize, Series, pixel_size, z_step
 
 _SPECTRAL = "λΛ"  # emission and excitation wavelengths are channels where there are no others
 
@@ -40,14 +40,21 @@ def _image(image: liffile.LifImage, budget_bytes: int) -> Image:
         levels=(pixels,),
         axes=axes.replace(rows, "Y"),
         pixel_size_um=_pixel_size(image, rows),
+        z_step_um=_z_step(image),
         warnings=() if rows == "Y" else ("a section along x and z: its rows are z",),
     )
 
 
 def _pixel_size(image: liffile.LifImage, rows: str) -> PixelSize | None:
-    """Return the pixel size; the file states the positions of the first and the last pixel in m."""
-    positions = [image.coords.get(axis, np.empty(0)) for axis in (rows, "X")]
-    if min(map(len, positions)) < 2:
-        return None
-    sizes = (float(abs(ends[-1] - ends[0]) / (len(ends) - 1)) * 1e6 for ends in positions)
-    return pixel_size(*sizes)
+    sizes = [_distance_um(image, axis) for axis in (rows, "X")]
+    return None if None in sizes else pixel_size(*filter(None, sizes))
+
+
+def _z_step(image: liffile.LifImage) -> float | None:
+    return z_step(_distance_um(image, "Z") or 0)
+
+
+def _distance_um(image: liffile.LifImage, axis: str) -> float | None:
+    """Return the distance between two pixels along an axis; the file states the places of the first and last in m."""
+    ends = image.coords.get(axis, np.empty(0))
+    return float(abs(ends[-1] - ends[0]) / (len(ends) - 1)) * 1e6 if len(ends) > 1 else None

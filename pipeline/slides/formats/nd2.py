@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.slides.formats.frames import array_of_frames
-from pipeline.slides.formats.image import Image, Series, pixel_size
+from pipeline.slides.formats.image import Image, Series, pixel_size, z_step
 
 
 def open_nd2(path: Path, budget_bytes: int, stack: ExitStack) -> list[Series]:
@@ -48,5 +48,6 @@ def _image(file: nd2.ND2File, position: int, budget_bytes: int) -> Image:
         ),
         axes=axes,
         pixel_size_um=pixel_size(size.y, size.x),
+        z_step_um=z_step(size.z),
         channel_names=tuple(channel.channel.name for channel in file.metadata.channels or ()),
     )

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from pipeline.slides.formats.image import PixelSize, ignored_size, pixel_size, unit_um
+from pipeline.slides.formats.image import PixelSize, ignored_size, pixel_size, unit_um, z_step
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class Description:
     """What OME-XML says about one image; None and empty where it says nothing."""
 
     pixel_size_um: PixelSize | None = None
+    z_step_um: float | None = None
     channel_names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -40,7 +41,9 @@ def read_description(xml: str | None, number: int) -> Description:
         log.warning("OME-XML cannot be read (%s): no pixel size, no channel names", " ".join(str(error).split()))
         return UNUSABLE
     size, warnings = _pixel_size(pixels)
-    return Description(pixel_size_um=size, channel_names=_channel_names(pixels), warnings=warnings)
+    return Description(
+        pixel_size_um=size, z_step_um=_z_step(pixels), channel_names=_channel_names(pixels), warnings=warnings
+    )
 
 
 def read_companion(path: Path) -> str:
@@ -76,6 +79,13 @@ def _pixel_size(pixels: dict[str, Any]) -> tuple[PixelSize | None, tuple[str, ..
         return size, ()
     sizes = " x ".join(f"{stated[axis]} {units[axis]}" if stated[axis] else "unknown" for axis in "YX")
     return None, (ignored_size(sizes),)
+
+
+def _z_step(pixels: dict[str, Any]) -> float | None:
+    try:
+        return z_step(float(pixels["PhysicalSizeZ"]) * (unit_um(str(pixels.get("PhysicalSizeZUnit", "µm"))) or 0))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _channel_names(pixels: dict[str, Any]) -> tuple[str, ...]:

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from pipeline.base.arrays import LazyArray
 from pipeline.base.errors import reason_of
 from pipeline.project.drop.image_files import read_attributes, read_metadata, why_not_inside
-from pipeline.slides.formats.image import Image, PixelSize, Series, check_budget, ignored_size, pixel_size, unit_um
+from pipeline.slides.formats.image import (
+    Image,
+    PixelSize,
+    Series,
+    check_budget,
+    ignored_size,
+    pixel_size,
+    unit_um,
+    z_step,
+)
 from pipeline.slides.formats.zarr_files import ZarrFiles
 
 log = logging.getLogger(__name__)
@@ -62,6 +71,7 @@ def _image(folder: Path, about: dict[str, Any], budget_bytes: int) -> Image:
         levels=tuple(_pixels(array, place, folder, names.find("X")) for place, array in levels.items()),
         axes=names,
         pixel_size_um=size,
+        z_step_um=_z_step(multiscale, axes),
         warnings=warnings,
         channel_names=_channel_names(about),
         missing=partial(_missing, list(levels.items()), names),
@@ -155,6 +165,14 @@ def _pixel_size(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> tuple
     if size or all(scale == 1 and not unit for scale, unit in sides):
         return size, ()
     return None, (ignored_size(" x ".join(f"{scale:g} {unit or 'without unit'}" for scale, unit in sides)),)
+
+
+def _z_step(multiscale: dict[str, Any], axes: list[dict[str, Any]]) -> float | None:
+    try:
+        scale, unit = _scale(multiscale, axes, "z")
+    except (AttributeError, KeyError, IndexError, StopIteration, TypeError, ValueError):
+        return None
+    return z_step(scale * (unit_um(unit) or 0))
 
 
 def _scale(multiscale: dict[str, Any], axes: list[dict[str, Any]], name: str) -> tuple[float, str]:

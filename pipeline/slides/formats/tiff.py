@@ -139,6 +139,7 @@ def _image(
         levels=stored,
         axes=axes,
         pixel_size_um=size,
+        z_step_um=described.z_step_um,
         channel_names=described.channel_names or _channel_names(tiff, series),
         lossy=lossy_compression(series.keyframe),
         has_bare_pages=axes != series.axes,

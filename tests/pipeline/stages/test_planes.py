@@ -44,6 +44,8 @@ def stack_of(generator):
 def write_ome(path, pixels, axes):
     size = {f"PhysicalSize{axis}": length for axis, length in zip("YX", (0.5, 0.5), strict=True)}
     size |= {f"PhysicalSize{axis}Unit": "µm" for axis in "YX"}
+    if "Z" in axes:
+        size |= {"PhysicalSizeZ": 1500, "PhysicalSizeZUnit": "nm"}
     tifffile.imwrite(path, pixels, ome=True, metadata={"axes": axes} | size, photometric="minisblack")
 
 
@@ -132,6 +134,7 @@ def test_the_mask_is_one_ome_tiff_with_axes_sizes_and_pixel_size(both):
     sizes = {f"Size{axis}": length for axis, length in zip("TZYX", (T, Z, *SHAPE), strict=True)}
     assert {name: pixels[name] for name in sizes} == sizes
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"], pixels["PhysicalSizeXUnit"]) == (0.5, 0.5, "µm")
+    assert (pixels["PhysicalSizeZ"], pixels["PhysicalSizeZUnit"]) == (1.5, "µm")
 
 
 @pytest.mark.parametrize("pattern", [paths.OBJECTS, paths.REGIONS])

@@ -121,6 +121,8 @@ def test_an_nd2_is_its_ome_tiff(data, z, t):
         np.testing.assert_array_equal(slide.read_all()[0], expected[1])
         assert slide.channel_names == ("FM 4-64/2% CHAPS",)
         assert slide.pixel_size_um == pytest.approx((0.168, 0.168), abs=5e-4)
+        with nd2.ND2File(original) as file:
+            assert slide.choice.image.z_step_um == file.voxel_size().z > 0
 
 
 def test_a_lif_is_what_liffile_reads(data):
@@ -327,6 +329,33 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "x.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
     with pytest.raises(SlideError, match=r"pylibCZIrw .* is not installed; pip install 'slidemill\[microscopes\]'"):
         pixels_of(tmp_path / "x.czi")
+
+
+@pytest.mark.parametrize(
+    ("step", "unit", "expected"),
+    [
+        ("2", "µm", 2.0),
+        ("2", "mm", 2000.0),
+        ("0", "µm", None),
+        ("x", "µm", None),
+        ("2", "pixel", None),
+        (None, "", None),
+    ],
+)
+def test_the_distance_between_planes_is_known_or_not(tmp_path, step, unit, expected):
+    pixels = np.ones((3, 8, 9), np.uint8)
+    known = {"PhysicalSizeZ": step, "PhysicalSizeZUnit": unit} if step else {}
+    about = {"axes": "ZYX"} | known
+    tifffile.imwrite(tmp_path / "x.ome.tif", pixels, ome=True, metadata=about, photometric="minisblack")
+    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
+    group.create_array("0", data=pixels)
+    axes = [{"name": "z"} | ({"unit": unit} if unit else {}), {"name": "y"}, {"name": "x"}]
+    scale = [float(step) if step in {"0", "2"} else -1, 1, 1]
+    steps = [{"type": "scale", "scale": scale}] if step else []
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}]
+    for name in ("x.ome.tif", "x.zarr"):
+        with opened(tmp_path / name, z=1) as slide:
+            assert slide.choice.image.z_step_um == expected
 
 
 @pytest.mark.parametrize(
