@@ -39,6 +39,7 @@ _PROPOSALS, _DETECTIONS = 4, 2  # per object that is expected
 _BOXES_TO_LEARN, _ANCHORS_TO_LEARN, _MASKS_SHARE = 64, 256, 0.25  # of an image in a step
 _BOX_CELLS, _MASK_CELLS = 7, 14  # sides of what is cut from the features
 _INSIDE = 0.5  # probability of pixels of a mask
+_LARGEST_PX, _MOST_PER_MPX = 10_000.0, 1e5  # what can be stated: larger objects or more of them need too much memory
 _USUAL = {"smallest_px": 16.0, "largest_px": 64.0, "objects_per_mpx": 1000.0}  # for `auto` without images
 Auto = Literal["auto"]
 
@@ -52,7 +53,8 @@ class MaskRCNN(DetectionModel):
     width : int
         Channels of the first stage of the ResNet, 64 as published. The pyramid has four times as many.
     smallest_px, largest_px : float or "auto"
-        Sides of the boxes of small objects and of the largest one. ``auto`` is measured on the training objects.
+        Sides of the boxes of small objects and of the largest one. ``auto`` is measured on the training objects. No
+        anchor is smaller than 4 px, the finest stride: an anchor of no width would have no target.
     objects_per_mpx : float or "auto"
         Objects per 10⁶ pixels where there are most; the number of proposals and detections follows from it.
     score : float
@@ -78,14 +80,17 @@ class MaskRCNN(DetectionModel):
         check_choice("backbone", backbone, tuple(_BACKBONES))
         check_at_least_one(in_channels=in_channels, num_classes=num_classes, width=width)
         self.backbone = backbone
-        smallest, largest = (_positive(*one) for one in (("smallest_px", smallest_px), ("largest_px", largest_px)))
+        smallest, largest = (
+            _within(name, side, most=_LARGEST_PX)
+            for name, side in (("smallest_px", smallest_px), ("largest_px", largest_px))
+        )
         if smallest > largest:
             raise ValueError(f"smallest_px must be at most largest_px, got {smallest:g} and {largest:g}")
-        if not 0.5 <= score < 1:
-            raise ValueError(f"score must be at least 0.5 and below 1, got {score:g}")
+        if not isinstance(score, int | float) or not 0.5 <= score < 1:
+            raise ValueError(f"score must be a number of at least 0.5 and below 1, got {score!r}")
         self.largest_object_px = math.ceil(largest)
-        self.objects_per_mpx = _positive("objects_per_mpx", objects_per_mpx)
-        sizes = anchor_sizes(smallest, largest)
+        self.objects_per_mpx = _within("objects_per_mpx", objects_per_mpx, most=_MOST_PER_MPX)
+        sizes = anchor_sizes(max(smallest, _STRIDES[0]), max(largest, _STRIDES[0]))
         channels, levels = 4 * width, [str(level) for level in range(len(sizes))]
         body = ResNet(_BACKBONES[backbone], in_channels=in_channels, width=width)
         stages = {f"layer{level + 1}": str(level) for level in range(len(_STRIDES))}
@@ -260,9 +265,9 @@ def _detections(found: dict[str, Tensor], shape: tuple[int, int]) -> list[Detect
     return objects
 
 
-def _positive(name: str, value: float | Auto) -> float:
+def _within(name: str, value: float | Auto, *, most: float) -> float:
     if value == "auto":
         return _USUAL[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name} must be above 0 or 'auto', got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise ValueError(f"{name} must be above 0 and at most {most:,g}, or 'auto', got {value!r}")
     return float(value)

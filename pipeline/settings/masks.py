@@ -118,7 +118,8 @@ def mistake_in_masks(masks: MaskConfig, architecture: str) -> str:
     if not architecture:  # not trained yet
         return ""
     if not models.detects_objects(architecture):
-        return f"masks.instances 'detected' is for mask_rcnn, not {architecture}" if masks.instances == DETECTED else ""
+        detected = f"masks.instances 'detected' is for mask_rcnn, not {architecture}; set auto"
+        return detected if masks.instances == DETECTED else ""
     if masks.instances not in ("auto", "none", DETECTED):
         return f"masks.instances {masks.instances!r}: {architecture} finds its objects itself; set auto"
     return f"masks.crf: {architecture} has no probability of each pixel; set null" if masks.crf else ""

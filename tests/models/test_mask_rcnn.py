@@ -199,8 +199,11 @@ def test_a_pixel_has_the_class_of_the_surest_object_there():
         ({"width": 0}, "width must be a whole number of at least 1, got 0"),
         ({"backbone": "vgg16"}, "backbone must be one of resnet18, resnet34, resnet50, got 'vgg16'"),
         ({"smallest_px": 50}, "smallest_px must be at most largest_px, got 50 and 40"),
-        ({"largest_px": -1}, "largest_px must be above 0 or 'auto', got -1"),
-        ({"score": 0.3}, "score must be at least 0.5 and below 1, got 0.3"),
+        ({"largest_px": -1}, "largest_px must be above 0 and at most 10,000, or 'auto', got -1"),
+        ({"largest_px": float("inf")}, "largest_px must be above 0 and at most 10,000, or 'auto', got inf"),
+        ({"objects_per_mpx": 1e9}, "objects_per_mpx must be above 0 and at most 100,000, or 'auto', got 1000000000.0"),
+        ({"score": 0.3}, "score must be a number of at least 0.5 and below 1, got 0.3"),
+        ({"score": "x"}, "score must be a number of at least 0.5 and below 1, got 'x'"),
         ({"widht": 8}, "model 'mask_rcnn' has no option 'widht'; available: backbone, width"),
     ],
 )
@@ -220,6 +223,14 @@ def test_imagenet_weights_of_a_resnet_fill_the_backbone_for_any_channels():
     network.load_backbone(state)
     assert torch.equal(network.encoder.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
     assert network.backbone == "resnet18"
+
+
+def test_objects_of_one_pixel_have_finite_losses():
+    ids = torch.zeros(1, 64, 64, dtype=torch.int64)
+    ids[0, 4::8, 4::8] = torch.arange(1, 65).view(8, 8)
+    network = build(smallest_px=1, largest_px=1).train()
+    losses = network.losses(torch.rand(1, 1, 64, 64), (ids > 0).long(), ids)
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.slow
