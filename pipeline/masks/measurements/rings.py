@@ -126,7 +126,7 @@ def _rings_in(instances: Array, width_um: float, pixel_size_um: PixelSize, regio
 
 
 def _squares(
-    rows: NDArray[np.int32], columns: NDArray[np.int32], inner: Region, sides: PixelSize | None
+    rows: NDArray[np.int32], columns: NDArray[np.int32], inner: tuple[slice, ...], sides: PixelSize | None
 ) -> NDArray[Any]:
     """Return the squared distances between the pixels of a block and others, in place: most of the time is here.
 
@@ -140,7 +140,8 @@ def _squares(
     of_rows, of_columns = (np.arange(part.start, part.stop, dtype=np.int32) for part in inner)
     down, across = rows - of_rows[:, None], columns - of_columns
     if sides is not None:
-        return np.square(down * sides[0]) + np.square(across * sides[1])
+        squares: NDArray[np.float64] = np.square(down * sides[0]) + np.square(across * sides[1])
+        return squares
     down *= down
     across *= across
     down += across
