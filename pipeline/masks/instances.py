@@ -59,20 +59,23 @@ def mask_images(
     """
     if isinstance(config.crf, CrfConfig) and probabilities is not None and image is not None:
         labels = refine_classes(probabilities, image, config.crf, scratch=scratch)
-    if config.instances == "none" and not config.cleans:
-        return {"classes": labels}
-    parts = find_parts(labels, scratch=scratch)
-    classes = parts.table["class"]
-    if config.cleans:
-        smallest_px, largest_px = areas_px(config, pixel_um2)
-        classes = clean_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
-    images: dict[str, Array] = {"classes": lookup(parts.numbers, classes)}
-    if config.instances in ("components", "watershed"):
-        numbers, objects = unite_objects(parts, classes)
-        images["instances"] = lookup(parts.numbers, numbers.astype(np.uint32))
-    if config.instances == "watershed" and probabilities is not None:
-        split, firsts = split_objects(images["instances"], objects, probabilities, neck=config.neck, scratch=scratch)
-        images["instances"] = lookup(split, _in_order(firsts))
+    images: dict[str, Array] = {"classes": labels}
+    joined = config.instances in ("components", "watershed")
+    if config.cleans or joined:
+        parts = find_parts(labels, scratch=scratch)
+        classes = parts.table["class"]
+        if config.cleans:
+            smallest_px, largest_px = areas_px(config, pixel_um2)
+            classes = clean_classes(parts, min_object_px=smallest_px, max_hole_px=largest_px)
+            images["classes"] = lookup(parts.numbers, classes)
+        if joined:
+            numbers, objects = unite_objects(parts, classes)
+            images["instances"] = lookup(parts.numbers, numbers.astype(np.uint32))
+        if config.instances == "watershed" and probabilities is not None:
+            split, firsts = split_objects(
+                images["instances"], objects, probabilities, neck=config.neck, scratch=scratch
+            )
+            images["instances"] = lookup(split, _in_order(firsts))
     if config.instances == "distance" and distance is not None:
         images["instances"] = _of_basins(
             *part_by_distance(distance, images["classes"], seed=config.seed, neck=config.neck, scratch=scratch)
