@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.base.arrays import Array
 from pipeline.slides.formats.frames import array_of_planes
 
-_KEPT_BYTES = 32 * 10**6  # two rows of tiles of 512 px across a slide of 10,000 px in colour; it is part of no budget
+_KEPT_BYTES = 16 * 10**6  # a row of tiles of 512 px across a slide of 10,000 px in colour; it is part of no budget
 _SHARED_PX = 256  # windows of most networks overlap by less
 
 Pixels = NDArray[Any]

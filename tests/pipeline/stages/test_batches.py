@@ -40,7 +40,7 @@ KEYS = {
     "stitch": {"mask_sha256"},
     "objects": {
         *("objects", "median_area_px", "area_spread", "class_objects", "class_pixels", "class_median_area_px"),
-        *("pixel_size_um", "picture_px", "regions", "warnings"),
+        *("pixel_size_um", "picture_px", "regions", "warnings", "histograms", "marked"),
     },
     "evaluate": {"metrics", "warnings"},
 }
