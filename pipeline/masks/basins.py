@@ -347,8 +347,7 @@ def merge_small(basins: Basins, parts: NDArray[np.int64], *, share: float) -> ND
         As ``parts``.
     """
     area = np.bincount(parts, weights=basins.table["area"], minlength=len(parts))
-    first = np.full(len(parts), np.iinfo(np.int64).max)
-    np.minimum.at(first, parts, basins.table["first"])
+    first = first_of_each(basins, parts)
     one, other = parts[basins.borders["one"]], parts[basins.borders["other"]]
     apart = one != other
     own, beside = np.concatenate([one[apart], other[apart]]), np.concatenate([other[apart], one[apart]])
@@ -364,6 +363,13 @@ def merge_small(basins: Basins, parts: NDArray[np.int64], *, share: float) -> ND
     small = area[own] < share * area[beside]  # so targets are larger and larger, and there is no circle
     target[own[small]] = beside[small]
     return root_of_each(target)[parts]
+
+
+def first_of_each(basins: Basins, parts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each part that is named in ``parts`` the first of its pixels in the image; else the largest number."""
+    first = np.full(len(parts), np.iinfo(np.int64).max)
+    np.minimum.at(first, parts, basins.table["first"])
+    return first
 
 
 def root_of_each(target: NDArray[Any]) -> NDArray[Any]:

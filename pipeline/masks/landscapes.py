@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from pipeline.base.arrays import Array, LazyArray, widened
-from pipeline.masks.basins import HIGHEST, Basins, find_basins, merge_basins, merge_small, root_of_each
+from pipeline.masks.basins import HIGHEST, Basins, find_basins, first_of_each, merge_basins, merge_small, root_of_each
 
 _DEEPEST = 255  # of a stored distance
 _SMALL = 0.1  # of the neighbour
@@ -109,9 +109,7 @@ def merge_low_borders(basins: Basins, parts: NDArray[np.int64], *, below: float)
     (n + 1,) int64 array
         As ``parts``.
     """
-    first = np.full(len(parts), np.iinfo(np.int64).max)
-    np.minimum.at(first, parts, basins.table["first"])
-    place, target = first.tolist(), np.arange(len(parts))
+    place, target = first_of_each(basins, parts).tolist(), np.arange(len(parts))
     shared: dict[int, dict[int, Border]] = defaultdict(dict)
     sides = (parts[basins.borders["one"]], parts[basins.borders["other"]])
     columns = (*sides, basins.borders["height"], basins.borders["length"])

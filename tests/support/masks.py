@@ -17,6 +17,14 @@ def blobs(generator, shape, sigma=3):
     return np.digitize(noise, np.quantile(noise, [0.5, 0.75])).astype(np.uint8)
 
 
+def landscape(generator, shape, *, sigma, highest, classes=1):
+    """Smooth random heights, and blobs of classes."""
+    field = scipy.ndimage.gaussian_filter(generator.random(shape), sigma)
+    field = (field - field.min()) / max(np.ptp(field), 1e-9)
+    kinds = scipy.ndimage.gaussian_filter(generator.random((classes + 1, *shape)), (0, 2, 2)).argmax(axis=0)
+    return np.rint(field * highest).astype(np.uint16), kinds.astype(np.uint8)
+
+
 def numbered(classes):
     return skimage.measure.label(classes, background=0, connectivity=1).astype(np.uint32)
 

@@ -15,7 +15,7 @@ from pipeline.masks import basins as stage
 from pipeline.masks.basins import HIGHEST, find_basins, merge_basins, merge_small
 from pipeline.masks.instances import mask_images
 from pipeline.settings.masks import MaskConfig
-from tests.support.masks import by_first_pixel
+from tests.support.masks import by_first_pixel, landscape
 
 LEVEL, DEPTH = 100, 20
 
@@ -61,14 +61,6 @@ def flood(heights, group, rule):
             join(one, other)
     found = np.array([find(pixel) + 1 if of[pixel] else 0 for pixel in range(heights.size)])
     return by_first_pixel(found.reshape(heights.shape))
-
-
-def landscape(generator, shape, *, sigma, highest, classes=1):
-    """Smooth random heights, and blobs of classes."""
-    field = scipy.ndimage.gaussian_filter(generator.random(shape), sigma)
-    field = (field - field.min()) / max(np.ptp(field), 1e-9)
-    kinds = scipy.ndimage.gaussian_filter(generator.random((classes + 1, *shape)), (0, 2, 2)).argmax(axis=0)
-    return np.rint(field * highest).astype(np.uint16), kinds.astype(np.uint8)
 
 
 @settings(max_examples=60)

@@ -4,13 +4,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.masks.basins import find_basins, merge_basins
 from pipeline.masks.landscapes import merge_low_borders, part_plane
-from tests.support.masks import by_first_pixel
+from tests.support.masks import by_first_pixel, landscape
 
 
 def merged_pair_by_pair(parts, heights, below):
@@ -44,8 +43,7 @@ def merged_pair_by_pair(parts, heights, below):
 def test_blocks_merge_as_the_pairs_of_pixels_of_the_whole(seed, shape, block_px, tmp_path_factory, *, sigma, highest):
     """With heights of four values, many borders are equally low."""
     generator = np.random.default_rng(seed)
-    field = scipy.ndimage.gaussian_filter(generator.random(shape), sigma)
-    heights = np.rint(highest * (field - field.min()) / max(np.ptp(field), 1e-9)).astype(np.uint16)
+    heights, _ = landscape(generator, shape, sigma=sigma, highest=highest)
     scratch = tmp_path_factory.mktemp("scratch")
     basins = find_basins(heights, np.ones(shape, np.uint8), everywhere=True, scratch=scratch, block_px=block_px)
     parts = merge_basins(basins, lambda height, lowest: height - lowest < highest / 20)
