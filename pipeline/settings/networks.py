@@ -302,7 +302,7 @@ class ModelConfig(Section):
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="How the weights are updated.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of training. `auto`: bfloat16 if the device has it in hardware, else float32. "
+        description="Arithmetic of training. `auto`: bfloat16 if the device computes faster in it, else float32. "
         "`float16` scales the loss; only on CUDA.",
     )
     folds: int | None = Field(

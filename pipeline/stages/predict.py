@@ -27,7 +27,7 @@ from pipeline.prediction.results import Target
 from pipeline.prediction.windows import read_batches
 from pipeline.project.jobs.batch_job import BatchJob, Made, Task, batch_job
 from pipeline.project.stage_settings import masks_of
-from pipeline.runtime.device import computes_bfloat16, computes_tf32, prepare
+from pipeline.runtime.device import computes_tf32, is_faster_in_bfloat16, prepare
 from pipeline.runtime.pool import ProcessLostError, run_all
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import PredictConfig
@@ -235,8 +235,8 @@ def _load(path: Path, devices: list[torch.device], config: PredictConfig) -> tup
     network, card = load_network(path, classes=config.classes)
     networks = [network, *(copy.deepcopy(network) for _ in devices[1:])]
     for one, device in zip(networks, devices, strict=True):
-        if config.precision == "bfloat16" and not computes_bfloat16(device):
-            log.warning("%s has no bfloat16 in hardware; prediction.precision float32 is much faster here", device)
+        if config.precision == "bfloat16" and not is_faster_in_bfloat16(device):
+            log.warning("%s is slower in bfloat16; prediction.precision float32 is faster here", device)
         if config.precision == "tf32" and not computes_tf32(device):
             log.warning("%s has no TF32: it computes in float32", device)
         make_ready(one, device, config.precision)

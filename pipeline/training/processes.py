@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pipeline.base.errors import SlidemillError
-from pipeline.runtime.device import computes_bfloat16, set_up_process
+from pipeline.runtime.device import is_faster_in_bfloat16, set_up_process
 from pipeline.runtime.logs import start_logging
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def start_fabric(devices: list[torch.device], precision: str) -> Fabric:
     devices : list of torch.device
         Of one kind; the CPU may be repeated.
     precision : {"auto", "float32", "bfloat16", "float16"}
-        ``auto`` is bfloat16 if the device has it in hardware, else float32.
+        ``auto`` is bfloat16 if the device computes faster in it, else float32.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def start_fabric(devices: list[torch.device], precision: str) -> Fabric:
     """
     device = devices[0]
     if precision == "auto":
-        precision = "bfloat16" if computes_bfloat16(device) else "float32"
+        precision = "bfloat16" if is_faster_in_bfloat16(device) else "float32"
     if precision == "float16" and device.type != "cuda":
         raise SlidemillError(f"precision float16 needs a CUDA device, and this is {device}; use auto")
     log.info("training on %s in %s", ", ".join(map(str, devices)), precision)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.runtime.device import computes_bfloat16, computes_tf32
+from pipeline.runtime.device import computes_tf32, is_faster_in_bfloat16
 from tests.benchmarks import predict, sliding_window, steps
 from tests.benchmarks.common import by_time, run_example, say, say_machine, set_up
 
@@ -35,7 +35,7 @@ def main(*arguments: str) -> None:
         say_machine()
         sliding_window.bench(against_monai, minutes, width=width)
         device = set_up()
-        precisions = ["float32"] + ["bfloat16"] * computes_bfloat16(device)
+        precisions = ["float32"] + ["bfloat16"] * is_faster_in_bfloat16(device)
         for precision in precisions + ["tf32"] * computes_tf32(device):
             predict.bench(device, side=side, fields=fields, width=width, precision=precision)
         for precision in precisions:

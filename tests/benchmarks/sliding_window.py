@@ -20,7 +20,7 @@ from pipeline.networks.model_card import card_path, read_card
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.forward import Windows, crop_to, labels_of, logits_of, to_device
 from pipeline.prediction.loop import make_ready
-from pipeline.runtime.device import computes_bfloat16
+from pipeline.runtime.device import is_faster_in_bfloat16
 from pipeline.settings.schema import MIRROR_PX
 from pipeline.slides.intensity import HIGH_PERCENT, LOW_PERCENT
 from pipeline.tiling.grid import Grid
@@ -56,8 +56,8 @@ def bench(side: int, minutes: float, *, width: int = 32) -> None:
         exact, exact_s = ours(weights, image, "float32", device)
         grid = plan_grid(exact.shape, card, MEMORY_MB, tile_px=None, mirror_px=MIRROR_PX)
         say_times("float32", exact_s, seconds_of, side_px=side, redundancy=grid.redundancy)
-        if not computes_bfloat16(device):
-            say("sliding_window", precision="bfloat16", skipped="this processor does not compute it in hardware")
+        if not is_faster_in_bfloat16(device):
+            say("sliding_window", precision="bfloat16", skipped="this processor is not faster in it")
             return
         rounded, rounded_s = ours(weights, image, "bfloat16", device)
     say_times("bfloat16", rounded_s, seconds_of, side_px=side, changed_labels=float((exact != rounded).mean()))

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.base.errors import SlidemillError
 from pipeline.runtime import device
-from pipeline.runtime.device import choose_devices, is_out_of_memory
+from pipeline.runtime.device import choose_devices, is_faster_in_bfloat16, is_out_of_memory
 
 
 @pytest.fixture
@@ -73,3 +73,29 @@ def test_gpus_have_tf32_since_ampere(monkeypatch, capability, has):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert device.computes_tf32(torch.device("cuda")) == has
     assert not device.computes_tf32(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("processor", "is_faster"),
+    [
+        ({"vendor_id": "GenuineIntel", "flags": "avx2 avx512f avx512_bf16 amx_bf16 amx_tile"}, True),
+        ({"vendor_id": "GenuineIntel", "flags": "avx2 avx512f avx512_bf16"}, False),  # as fast as float32 at most
+        ({"vendor_id": "AuthenticAMD", "flags": "avx2 avx512f avx512_bf16"}, True),
+        ({"vendor_id": "AuthenticAMD", "flags": "avx2"}, False),
+        ({"Features": "fp asimd sve bf16"}, True),  # ARM
+        ({"Features": "fp asimd"}, False),
+        ({}, False),  # not Linux
+    ],
+)
+def test_processors_that_gain_from_bfloat16(monkeypatch, processor, is_faster):
+    monkeypatch.setattr(device, "_processor", lambda: processor)
+    assert is_faster_in_bfloat16(torch.device("cpu")) is is_faster
+
+
+def test_what_linux_says_of_the_first_processor(monkeypatch, tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nvendor_id\t: A\nflags\t\t: avx bf16\n\nprocessor\t: 1\nvendor_id\t: B\n")
+    monkeypatch.setattr(device, "_PROCESSORS", told)
+    assert device._processor() == {"processor": "0", "vendor_id": "A", "flags": "avx bf16"}
+    monkeypatch.setattr(device, "_PROCESSORS", tmp_path / "none")
+    assert device._processor() == {}
