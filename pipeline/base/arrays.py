@@ -100,6 +100,15 @@ def rows_of(array: Array, number: int, count: int) -> Array:
     return LazyArray((height, array.shape[1]), array.dtype, read)
 
 
+def distinct(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return the numbers that occur in an image of classes or ids, as :func:`numpy.unique` does.
+
+    Only those that differ from the one before are compared: there are few, and :func:`numpy.unique` is slow.
+    """
+    flat = numbers.ravel()
+    return np.unique(np.concatenate([flat[:1], flat[1:][flat[1:] != flat[:-1]]]))
+
+
 def bands(length: int, height: int) -> Iterator[slice]:
     """Yield slices of ``height`` rows that cover ``length`` rows in order; the last may be shorter."""
     return (slice(start, min(start + height, length)) for start in range(0, length, height))

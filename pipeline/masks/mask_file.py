@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
-import zarr
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import Array, LazyArray
@@ -59,37 +57,28 @@ def open_mask(path: Path, *, memory_mb: int, plane: Plane | None = None) -> Iter
     """
     place = plane.place if plane else {}
     view = ImageConfig(series=0, z=place.get("z"), t=place.get("t")) if place else None
-    with open_slide(path, memory_mb=memory_mb, view=view) as slide, ExitStack() as stack:
-        ids = _open_instances(path, place, stack) if path.name.lower().endswith(".ome.tiff") else None
+    with open_slide(path, memory_mb=memory_mb, view=view) as slide:
+        ids = _open_instances(slide, place) if path.name.lower().endswith(".ome.tiff") else None
         yield Mask(slide=slide, classes=slide.plane(), instances=ids)
 
 
-def _open_instances(path: Path, place: Mapping[str, int], stack: ExitStack) -> LazyArray | None:
+def _open_instances(slide: Slide, place: Mapping[str, int]) -> LazyArray | None:
+    """Return the object ids of a plane of a mask; if its pixels cannot be decoded, the error names the file."""
+    images = {series.name: series for series in slide.series}
     try:
-        tiff = stack.enter_context(tifffile.TiffFile(path))
-        images = {series.name: series for series in tiff.series}
         if "classes" not in images:  # a plain TIFF, or only the first part of a mask
             raise ValueError(f"no image 'classes' among {', '.join(map(repr, images))}")
-        # Decoded in the threads of zarr, as in pipeline/slides/formats/tiff.py
-        store = (
-            stack.enter_context(images["instances"].aszarr(level=0, maxworkers=2)) if "instances" in images else None
-        )
-        before = [place[axis.lower()] for axis in images["classes"].axes[:-2]]  # axes of length 1 are not among them
-        return None if store is None else _checked(path, zarr.open_array(store, mode="r"), before)
+        if "instances" not in images:
+            return None
+        image = images["instances"].open()
     except Exception as error:  # tifffile raises anything
-        raise SlideError(f"{path}: not a whole mask of Slidemill: {error}; {REMAKE}") from error
-
-
-def _checked(path: Path, ids: Any, before: Sequence[int]) -> LazyArray:
-    """Return the object ids of the plane at these numbers of the axes before rows and columns.
-
-    If its pixels cannot be decoded, the error names the file.
-    """
+        raise SlideError(f"{slide.path}: not a whole mask of Slidemill: {error}; {REMAKE}") from error
+    ids, before = image.levels[0], [place.get(axis.lower(), 0) for axis in image.axes[:-2]]
 
     def read(*key: Any) -> NDArray[Any]:
         try:
             return np.asarray(ids[(*before, *key)])
         except Exception as error:  # decoders of damaged files raise anything
-            raise SlideError(f"{path}: cannot be read: {error}; {REMAKE}") from error
+            raise SlideError(f"{slide.path}: cannot be read: {error}; {REMAKE}") from error
 
     return LazyArray(ids.shape[-2:], ids.dtype, read)

@@ -28,12 +28,13 @@ from pipeline.slides.labels import IGNORED
 _CACHED_TREES = 12
 _CACHED_CHUNKS = 64
 _REACH_PX = 8  # searched pixel by pixel
+_TOGETHER = 2**14  # pixels that are looked up at once
 _READ_PX = (1024, 4096)  # read at a time, with a margin: the wider, the fewer pixels are read twice
 _BEYOND = 255  # no class, as IGNORED; as the number after it is 0, it has no boundary
 _NEIGHBOURS = (np.s_[:-2, 1:-1], np.s_[2:, 1:-1], np.s_[1:-1, :-2], np.s_[1:-1, 2:])
 
 Points = NDArray[np.intp]
-Offsets = list[tuple[int, int, float]]
+Offsets = tuple[NDArray[np.intp], NDArray[np.float64]]  # (n, 2) rows and columns, and n distances
 
 
 def with_cache(labels: Array, chunk_px: tuple[int, int] = SQUARE_PX) -> LazyArray:
@@ -218,12 +219,18 @@ def _distances(
     places = np.flatnonzero(own)
     distances = np.full(len(places), np.inf)
     left, at, others = np.arange(len(places)), places, there.ravel()
-    for down, across, distance in offsets:
-        found = others[at + (down * here.shape[1] + across)]
-        distances[left[found]] = distance
-        left, at = left[~found], at[~found]
-        if not len(left):
-            return distances
+    steps, lengths = offsets
+    shifts = steps[:, 0] * here.shape[1] + steps[:, 1]
+    tried = 0
+    while len(left) and tried < len(shifts):
+        some = slice(tried, tried + max(1, _TOGETHER // len(left)))
+        hits = others[at[:, None] + shifts[some]]
+        nearest = hits.argmax(axis=1)  # the first hit
+        found = hits[np.arange(len(left)), nearest]
+        distances[left[found]] = lengths[some][nearest[found]]
+        left, at, tried = left[~found], at[~found], some.stop
+    if not len(left):
+        return distances
     points = np.stack(np.divmod(at, here.shape[1]), axis=1) + _corner(region) - _REACH_PX
     distances[left] = boundary.nearest(points)
     return distances
@@ -236,10 +243,7 @@ def _offsets(spacing: tuple[float, float]) -> Offsets:
     lengths = _length(offsets, spacing)
     order = np.argsort(lengths, kind="stable")
     near = order[lengths[order] <= _REACH_PX * min(spacing)]
-    return [
-        (int(down), int(across), float(length))
-        for (down, across), length in zip(offsets[near], lengths[near], strict=True)
-    ]
+    return offsets[near], lengths[near]
 
 
 def _length(differences: Points, spacing: tuple[float, float]) -> NDArray[np.float64]:

@@ -17,7 +17,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.arrays import SQUARE_PX, Array, LazyArray, bands, below_each_other, blocks, lookup, part_of, rows_of
+from pipeline.base.arrays import (
+    SQUARE_PX,
+    Array,
+    LazyArray,
+    bands,
+    below_each_other,
+    blocks,
+    distinct,
+    lookup,
+    part_of,
+    rows_of,
+)
 from pipeline.masks.components import find_objects
 from pipeline.masks.cut import cut
 from pipeline.metrics import surface
@@ -319,7 +330,7 @@ def _copy(
         _on_bands(copy_classes, labels.shape)
         found, count = find_objects(lookup(classes, _UNKNOWN_AS_BACKGROUND), scratch=scratch)
         return LabelledImage(classes=classes, objects=found, count=count)
-    ids = map_and_merge(lambda rows: np.unique(instances[rows]), _bands(labels.shape), _unite)
+    ids = map_and_merge(lambda rows: distinct(instances[rows]), _bands(labels.shape), _unite)
     ids = np.setdiff1d(ids, no_object)
     objects = scratch_array(scratch / "objects", labels.shape, "uint32", chunks=SQUARE_PX)
 

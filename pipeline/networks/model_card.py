@@ -34,12 +34,13 @@ class Parting:
     Attributes
     ----------
     settings : dict
-        Of :class:`pipeline.settings.masks.MaskConfig`: ``instances`` and what belongs to it.
+        Of :class:`pipeline.settings.masks.MaskConfig`: ``instances`` and what belongs to it; ``crf`` if classes came
+        from a random field.
     f1, rand : float or None
         Mean F1 of objects over IoU 0.5 to 0.9; adapted Rand error. None without a true object.
     """
 
-    settings: dict[str, float | str]
+    settings: dict[str, float | str | dict[str, float]]
     f1: float | None
     rand: float | None
 

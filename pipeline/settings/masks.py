@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -151,12 +151,12 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     if masks.instances == "auto" and models.detects_objects(architecture):
         return masks.model_copy(update={"instances": DETECTED})
     if masks.crf == "auto":
-        masks = masks.model_copy(update={"crf": _best_field(card.get("crf") or [])})
+        masks = masks.model_copy(update={"crf": best_field(card.get("crf") or [])})
     if masks.instances != "auto":
         return masks
     known = MaskConfig.model_fields.keys()  # a network of an older version may have been compared in another way
     compared = [one for one in card.get("parting") or [] if one["settings"].keys() <= known]
-    tried = [one for one in compared if one[masks.criterion] is not None]
+    tried = [one for one in compared_with(compared, masks.crf) if one[masks.criterion] is not None]
     settings: dict[str, Any] = {"instances": "components"}
     if masks.criterion == "rand" and tried:
         settings = min(tried, key=lambda one: float(one["rand"]))["settings"]
@@ -173,7 +173,18 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     return MaskConfig.model_validate(settings | kept)
 
 
-def _best_field(tried: list[dict[str, Any]]) -> CrfConfig | None:
+def compared_with(partings: Sequence[Mapping[str, Any]], field: object) -> list[Mapping[str, Any]]:
+    """Return the ways to tell objects apart that were compared after a random field, those without one if none was.
+
+    Their ``settings`` have a ``crf`` then.
+    """
+    fields = [one["settings"].get("crf") for one in partings]
+    known = [None if settings is None else CrfConfig.model_validate(settings) for settings in fields]
+    same = [one for one, of_one in zip(partings, known, strict=True) if of_one == field]
+    return same or [one for one, of_one in zip(partings, known, strict=True) if of_one is None]
+
+
+def best_field(tried: Sequence[Mapping[str, Any]]) -> CrfConfig | None:
     """Return the first field with the highest Dice; None if that is no field, or there is nothing to compare."""
     scored = [one for one in tried if one["foreground_dice"] is not None]
     settings = max(scored, key=lambda one: float(one["foreground_dice"]), default={"settings": None})["settings"]

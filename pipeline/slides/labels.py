@@ -11,9 +11,8 @@ import numpy as np
 import scipy.ndimage
 import skimage.measure
 from numpy.typing import NDArray
-from skimage.segmentation import relabel_sequential
 
-from pipeline.base.arrays import blocks
+from pipeline.base.arrays import blocks, distinct
 from pipeline.base.errors import SlideError
 from pipeline.settings.stage_sections import LabelConfig
 from pipeline.slides.outlines import is_annotation
@@ -94,8 +93,9 @@ def _ids_or_zero(labels: NDArray[Any], config: LabelConfig) -> NDArray[Any]:
 
 
 def _ids(labels: NDArray[Any], config: LabelConfig) -> NDArray[Any]:
-    ids: NDArray[Any] = np.setdiff1d(_ids_or_zero(labels, config), [0])
-    return ids
+    ids = distinct(_ids_or_zero(labels, config))
+    found: NDArray[Any] = ids[ids != 0]
+    return found
 
 
 def _marks_all(ids: NDArray[Any]) -> bool:
@@ -110,7 +110,7 @@ def _objects_within(ids: NDArray[Any], region: Box, shape: tuple[int, int]) -> I
 
     Objects that the region cuts are left out, since their pieces may be connected outside.
     """
-    numbers, _, known = relabel_sequential(np.where(ids > 0, ids, 0).astype(np.int64))
+    numbers, known = _numbered(ids)
     parts, count = skimage.measure.label(numbers, connectivity=2, return_num=True)
     owners = np.zeros(count + 1, np.intp)
     owners[parts] = numbers
@@ -122,7 +122,14 @@ def _objects_within(ids: NDArray[Any], region: Box, shape: tuple[int, int]) -> I
             for one, edge, length in zip(box, region, shape, strict=True)
         ):
             continue
-        yield int(known[number]), box, pieces[number] > 1 and _are_apart(_boxes(numbers[inside] == number))
+        yield int(known[number - 1]), box, pieces[number] > 1 and _are_apart(_boxes(numbers[inside] == number))
+
+
+def _numbered(ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the objects numbered from 1 in the order of their ids, 0 = background, and the ids in this order."""
+    known = distinct(ids)
+    known = known[known > 0]
+    return np.where(ids > 0, np.searchsorted(known, ids) + 1, 0), known
 
 
 def _boxes(mask: NDArray[np.bool_]) -> list[Box]:
@@ -224,7 +231,7 @@ def training_objects(
     ids = np.where(classes == 1, labels, 0)
     if _marks_all(_ids(labels, config)) and not is_annotation(source):
         return classes, skimage.measure.label(ids > 0, connectivity=1).astype(np.int32)
-    objects = separate_touching(relabel_sequential(ids)[0].astype(np.int32))
+    objects = separate_touching(_numbered(ids)[0].astype(np.int32))
     return np.where(classes == IGNORED, IGNORED, objects > 0).astype(np.uint8), objects
 
 

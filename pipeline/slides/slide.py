@@ -47,6 +47,8 @@ class Slide:
         The planes of the file; None if it is no image.
     warnings : tuple of str
         What its file says that was not followed.
+    series : sequence of Series
+        All images of its file, which are open as long as the slide is.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Slide:
     file_level: int = 0
     choice: Choice | None = None
     warnings: tuple[str, ...] = ()
+    series: Sequence[Series] = ()
 
     def inspect(self) -> tuple[str, ...]:
         """Return all warnings about how it is read, also those that take a look at every tile or chunk.
@@ -135,7 +138,7 @@ def open_slide(path: Path, *, memory_mb: int, view: ImageConfig | None = None) -
     with ExitStack() as stack:
         with _as_slide_error(path):
             series = open_series(path, memory_mb * 10**6, stack)
-            slide = _slide(path, pick_series(series, view, path).open(), view)
+            slide = replace(_slide(path, pick_series(series, view, path).open(), view), series=series)
         yield slide if view and view.series is not None else _as_one_of(series, slide)
 
 

@@ -207,7 +207,7 @@ def _columns(
 def _rows(columns: Columns, wanted: Sequence[Measurement]) -> pd.DataFrame:
     """Return the table of objects; whole numbers that some objects lack are whole in it."""
     with_gaps = [one.column for one in wanted if one.is_whole and columns[one.column].dtype.kind == "f"]
-    return pd.DataFrame(columns).astype(dict.fromkeys(with_gaps, "Int64"))
+    return pd.DataFrame(columns | {name: pd.array(columns[name], dtype="Int64") for name in with_gaps})
 
 
 def _summary(task: Task, planes: list[Plane], listed: list[_Listed], num_classes: int) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import Parting, Refinement, card_path, read_card, write_comparisons
+from pipeline.networks.model_card import card_path, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.prediction.loop import make_ready
 from pipeline.project.jobs.batch_job import Made
@@ -30,6 +32,7 @@ from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.report.held_back import write_held_back
 from pipeline.report.pictures import pictures_of_training
 from pipeline.runtime.device import choose_devices, set_up_process
+from pipeline.settings.masks import best_field
 from pipeline.settings.schema import MIRROR_PX, ImageConfig
 from pipeline.settings.stage_sections import TileConfig, TrainConfig
 from pipeline.slides.formats.image import PixelSize
@@ -202,16 +205,11 @@ def _compare(
     """Compare what can follow the network on the held-back images, unless the card has the tables already."""
     weights = kept / Path(paths.NETWORK).name
     known = read_card(card_path(weights))
-    ways: dict[str, Callable[..., Sequence[Parting] | Sequence[Refinement]]] = {}
-    if known.parting is None:
-        ways["parting"] = compare_partings
-    if known.crf is None and config.compares_crf and not models.detects_objects(known.architecture):
-        ways["crf"] = compare_refinements
-    if not ways:
+    refines = known.crf is None and config.compares_crf and not models.detects_objects(known.architecture)
+    if known.parting is not None and not refines:
         return
     network, card = load_network(weights)
     make_ready(network, device, "float32")
-    tables: dict[str, Sequence[Parting] | Sequence[Refinement]] = {}
     with replacing(card_path(weights)) as temporary:
         predictor = PairPredictor(
             network=network,
@@ -220,17 +218,30 @@ def _compare(
             tile=TileConfig(image=config.image, tile_px=None, mirror_px=MIRROR_PX, skip_glass=False),
             memory_mb=memory_mb,
             threads=torch.get_num_threads(),
-            shared=temporary.with_name("predictions") if len(ways) > 1 else None,
+            shared=temporary.with_name("predictions") if refines else None,
         )
-        for name, compare in ways.items():
-            try:
-                tables[name] = compare(predictor, held_back, scratch=temporary.parent)
-            except SlidemillError as error:  # too little memory: the network is trained all the same
-                log.warning("nothing is compared on the held-back images for masks: %s", error)
-                tables[name] = []
+        compare = partial(_compared, predictor, held_back, scratch=temporary.parent)
+        tables: dict[str, list[Any]] = {
+            "parting": compare(compare_partings) if known.parting is None else known.parting
+        }
+        if refines:
+            tables["crf"] = compare(compare_refinements)
+            if field := best_field([asdict(one) for one in tables["crf"]]):
+                tables["parting"] += compare(partial(compare_partings, field=field))
         write_comparisons(card_path(weights), output=temporary, **tables)
     for one in chain(*tables.values()):
         log.info("on the held-back images: %s", one)
+
+
+def _compared(
+    predictor: PairPredictor, held_back: list[TrainingPair], compare: Callable[..., list[Any]], *, scratch: Path
+) -> list[Any]:
+    """Return the table of a comparison; an empty one if memory is too small: the network is trained all the same."""
+    try:
+        return compare(predictor, held_back, scratch=scratch)
+    except SlidemillError as error:
+        log.warning("nothing is compared on the held-back images for masks: %s", error)
+        return []
 
 
 def _identity(origin: dict[str, Any], *, but: Collection[str] = ()) -> str:

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zarr
@@ -16,6 +16,7 @@ from models.base.interface import SegmentationModel
 from pipeline.base.arrays import Array, LazyArray
 from pipeline.base.errors import SlideError
 from pipeline.masks.instances import mask_images, pixel_area, with_areas
+from pipeline.masks.random_field import refine_classes
 from pipeline.metrics.evaluation import (
     LabelledImage,
     Row,
@@ -30,6 +31,7 @@ from pipeline.prediction.loop import segment_slides
 from pipeline.prediction.results import Target
 from pipeline.prediction.store import head_of, open_prediction
 from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig, resolve_masks
 from pipeline.settings.stage_sections import LabelConfig, TileConfig, ValidateConfig
 from pipeline.slides.intensity import normalized
@@ -43,21 +45,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedPair:
-    """The prediction of an annotated image (arrays by name), its normalized pixels, and its truth."""
+    """The prediction of an annotated image (arrays by name), its classes, its normalized pixels, and its truth."""
 
     group: zarr.Group
+    labels: Array
     image: LazyArray
     truth: LabelledImage
+
+    def refined(self, field: CrfConfig, *, scratch: Path) -> PredictedPair:
+        """Return the prediction with the classes of a random field."""
+        probabilities: Array = self.group["probabilities"]  # type: ignore[assignment]
+        return replace(self, labels=refine_classes(probabilities, self.image, field, scratch=scratch))
 
     def masks(self, config: MaskConfig, *, pixel_um2: float | None, scratch: Path) -> LabelledImage:
         """Return the mask of the prediction."""
         if config.instances == DETECTED:
             mask = mask_of_objects(self.group, config, pixel_um2=pixel_um2, scratch=scratch / "mask")
             return copy_mask(mask.images["classes"], mask.images["instances"], scratch / "predicted")
-        labels: Array = self.group["labels"]  # type: ignore[assignment]
         probabilities: Array | None = self.group.get("probabilities")  # type: ignore[assignment]
         images = mask_images(
-            labels,
+            self.labels,
             probabilities,
             config,
             distance=head_of(self.group, DISTANCE),
@@ -133,7 +140,8 @@ class PairPredictor:
             )
             copied = copy_reference(truth, self.labels, scratch / "truth")
             slide = stack.enter_context(open_slide(pair.image, memory_mb=self.memory_mb, view=plan.view))
-            yield PredictedPair(group=group, image=normalized(slide, plan.statistics), truth=copied)
+            labels: Array = group["labels"]  # type: ignore[assignment]
+            yield PredictedPair(group=group, labels=labels, image=normalized(slide, plan.statistics), truth=copied)
 
     def predict_up_to(
         self, limit_px: int, pairs: Sequence[TrainingPair], scratch: Path, *, keep: set[str]

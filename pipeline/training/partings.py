@@ -5,9 +5,10 @@ Predictions go in; a table of settings and scores comes out, which ``model.json`
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.metrics.evaluation import LabelledImage, compare_objects
 from pipeline.metrics.objects import Matching
 from pipeline.networks.model_card import ModelCard, Parting
 from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig
 from pipeline.training.pair_metrics import PairPredictor
 
@@ -43,8 +45,8 @@ class _Score:
     """How well objects are told apart under some settings, image by image."""
 
     settings: dict[str, Any]
-    matchings: list[list[Matching]] = field(default_factory=list)
-    rand_errors: list[float] = field(default_factory=list)
+    matchings: list[list[Matching]] = dataclasses.field(default_factory=list)
+    rand_errors: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, truth: LabelledImage, predicted: LabelledImage) -> None:
         overlaps, divided = compare_objects(truth, predicted, list(blocks(truth.classes.shape)))
@@ -66,13 +68,17 @@ class _Score:
         )
 
 
-def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *, scratch: Path) -> list[Parting]:
+def compare_partings(
+    predictor: PairPredictor, pairs: Sequence[TrainingPair], *, scratch: Path, field: CrfConfig | None = None
+) -> list[Parting]:
     """Compare the ways to tell objects apart on annotated images that have 32 Mpx together.
 
     Parameters
     ----------
     pairs : sequence of TrainingPair
         Held back from the training of the network; those that would exceed the limit are left out.
+    field : CrfConfig or None
+        A random field that the classes come from.
     scratch : Path
         A folder for temporary files.
 
@@ -84,11 +90,15 @@ def compare_partings(predictor: PairPredictor, pairs: Sequence[TrainingPair], *,
     small_area_px = predictor.card.objects.get("small_area_px")
     scores = [_Score(settings) for settings in _tried(predictor.card)]
     keep = set().union(*(MaskConfig.model_validate(score.settings).needs for score in scores))
+    keep |= {"probabilities"} if field else set()
     for predicted, folder in predictor.predict_up_to(_ENOUGH_PX, pairs, scratch, keep=keep):
+        shown = predicted.refined(field, scratch=folder / "refined") if field else predicted
         for number, score in enumerate(scores):
             masks = with_areas(MaskConfig.model_validate(score.settings), small_area_px)
-            score.add(predicted.truth, predicted.masks(masks, pixel_um2=None, scratch=folder / str(number)))
-    return [score.result() for score in scores if score.matchings]
+            score.add(shown.truth, shown.masks(masks, pixel_um2=None, scratch=folder / str(number)))
+    found = [score.result() for score in scores if score.matchings]
+    with_field = {"crf": field.model_dump(exclude_defaults=True)} if field else {}
+    return [replace(one, settings=one.settings | with_field) for one in found]
 
 
 def _tried(card: ModelCard) -> list[dict[str, Any]]:

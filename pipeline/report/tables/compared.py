@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pipeline.base.errors import SlidemillError
-from pipeline.networks.model_card import ModelCard, Parting, card_path, read_card
+from pipeline.networks.model_card import ModelCard, card_path, read_card
 from pipeline.project.stage_settings import masks_of, network_file
 from pipeline.settings.crf import CrfConfig
-from pipeline.settings.masks import Criterion, MaskConfig
+from pipeline.settings.masks import Criterion, MaskConfig, compared_with
 from pipeline.settings.schema import Settings
 
 _WITH_SPECKS = {"min_object_px": None}  # unless a way says otherwise
@@ -28,14 +29,15 @@ def partings_table(config: Settings) -> pd.DataFrame:
     """
     rows = []
     for model, card, masks in _cards(config):
-        table, used = card.parting or [], masks.model_dump()
+        table, used = compared_with(card.to_dict()["parting"] or [], masks.crf), masks.model_dump()
         best = list(_best_of_ways(table, config.masks.criterion))
         for one in table:
-            is_used = (_WITH_SPECKS | one.settings).items() <= used.items()
+            own = {name: value for name, value in one["settings"].items() if name != "crf"}
+            is_used = (_WITH_SPECKS | own).items() <= used.items()
             if one in best or is_used:
-                way, *more = one.settings.items()
+                way, *more = own.items()
                 settings = ", ".join(f"{name} {value}" for name, value in more)
-                rows.append((model, way[1], settings, one.f1, one.rand, "yes" if is_used else ""))
+                rows.append((model, way[1], settings, one["f1"], one["rand"], "yes" if is_used else ""))
     return pd.DataFrame(rows, columns=["model", "way", "settings", "f1", "adapted_rand_error", "used"])
 
 
@@ -68,10 +70,10 @@ def _cards(config: Settings) -> Iterator[tuple[str, ModelCard, MaskConfig]]:
         yield model, card, masks_of(config.masks, weights)
 
 
-def _best_of_ways(table: list[Parting], criterion: Criterion) -> Iterator[Parting]:
-    for way in dict.fromkeys(one.settings["instances"] for one in table):
-        of_way = [one for one in table if one.settings["instances"] == way]
+def _best_of_ways(table: list[Mapping[str, Any]], criterion: Criterion) -> Iterator[Mapping[str, Any]]:
+    for way in dict.fromkeys(one["settings"]["instances"] for one in table):
+        of_way = [one for one in table if one["settings"]["instances"] == way]
         if criterion == "rand":
-            yield min(of_way, key=lambda one: 1.0 if one.rand is None else one.rand)
+            yield min(of_way, key=lambda one: 1.0 if one["rand"] is None else float(one["rand"]))
         else:
-            yield max(of_way, key=lambda one: one.f1 or 0.0)
+            yield max(of_way, key=lambda one: float(one["f1"] or 0.0))

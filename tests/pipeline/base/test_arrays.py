@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base import arrays
-from pipeline.base.arrays import LazyArray, blocks, lookup, outside_the_heap
+from pipeline.base.arrays import LazyArray, blocks, distinct, lookup, outside_the_heap
 
 PIXELS = np.arange(2 * 5 * 7).reshape(2, 5, 7)
 LAZY = LazyArray(PIXELS.shape, PIXELS.dtype, lambda *key: PIXELS[key])
@@ -55,3 +55,13 @@ def test_a_few_unused_pieces_of_memory_are_kept(monkeypatch):
     assert [len(piece) for piece in pieces] == [0, 100, 1000, 10_000]
     del pieces
     assert len(arrays._unused) == 2
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint32", "int64", "float32"])
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 9), (7, 1), (13, 11)])
+def test_distinct_numbers_are_those_of_numpy(shape, dtype):
+    generator = np.random.default_rng(0)
+    for most in (1, 2, 5, 200):
+        numbers = generator.integers(0, most, shape).astype(dtype)
+        np.testing.assert_array_equal(distinct(numbers), np.unique(numbers))
+        np.testing.assert_array_equal(distinct(numbers[:, ::-2]), np.unique(numbers[:, ::-2]))

@@ -8,7 +8,7 @@ from pipeline.__main__ import main
 from pipeline.base import paths
 from pipeline.base.files import read_json
 from pipeline.networks import weights_file
-from pipeline.networks.model_card import card_path
+from pipeline.networks.model_card import Refinement, card_path
 from pipeline.networks.weights_file import load_network
 from pipeline.settings.masks import MaskConfig
 from tests.support.training import FOLDERS, NETWORK, Project
@@ -75,6 +75,19 @@ def test_random_fields_are_compared_when_a_run_asks_for_it_and_nothing_is_traine
     assert train(project) == 0
     assert "it is used again" in caplog.text
     assert project.weights("unet") == weights
-    table = read_json(project.path("unet", paths.CARD))["crf"]
-    assert table[0]["settings"] is None
-    assert all(0 <= one["foreground_dice"] <= 1 for one in table)
+    card = read_json(project.path("unet", paths.CARD))
+    assert card["crf"][0]["settings"] is None
+    assert all(0 <= one["foreground_dice"] <= 1 for one in card["crf"])
+
+
+@pytest.mark.slow
+def test_ways_to_tell_objects_apart_are_also_compared_after_the_best_random_field(in_folder, monkeypatch):
+    best = {"smoothness": 3.0, "appearance": 0.0}
+    fields = [Refinement(settings=None, foreground_dice=0.5), Refinement(settings=best, foreground_dice=0.6)]
+    monkeypatch.setattr("pipeline.stages.train.compare_refinements", lambda *_, **__: fields)
+    project = Project(in_folder)
+    project.settings = project.settings.model_copy(update={"masks": MaskConfig(crf="auto")})
+    assert train(project) == 0
+    ways = [one["settings"] for one in read_json(project.path("unet", paths.CARD))["parting"]]
+    half = len(ways) // 2
+    assert ways[half:] == [way | {"crf": best} for way in ways[:half]]

@@ -1,5 +1,8 @@
 """Ways to tell objects apart are compared by their objects alone, over all held-back images together."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +13,8 @@ from pipeline.networks.weights_file import load_network
 from pipeline.prediction.loop import Finished
 from pipeline.prediction.store import write_prediction
 from pipeline.project.training_pairs import TrainingPair
+from pipeline.settings.crf import CrfConfig
+from pipeline.settings.masks import compared_with
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig, TileConfig
 from pipeline.training import pair_metrics, partings, refinements
@@ -53,7 +58,7 @@ def predictor_of(tmp_path, monkeypatch, *, speck=False, shared=None):
                     place = tile.write.slices
                     pair, heads = np.stack([1 - likely, likely]), np.rint(255 * distance)[None].astype(np.uint8)
                     own = heads[:, *place] if names else None
-                    writer.write(tile.write, likely[place].astype(np.uint8), pair[:, *place], own)
+                    writer.write(tile.write, (likely[place] > 0.5).astype(np.uint8), pair[:, *place], own)
             yield Finished(target.sample, None)
 
     monkeypatch.setattr(pair_metrics, "segment_slides", segment)
@@ -113,6 +118,19 @@ def test_without_specks_more_objects_are_right(compared):
     assert (plain.settings, cleaned.settings["min_object_px"]) == ({"instances": "components"}, "auto")
     assert plain.f1 < cleaned.f1 == pytest.approx((6 / 7 + 8 * 4 / 7) / 9)
     assert all(one.settings["min_object_px"] == "auto" for one in compared if one.settings["instances"] == "distance")
+
+
+def test_ways_after_a_random_field_are_compared_by_its_classes(tmp_path, monkeypatch):
+    predictor, pairs, _ = predictor_of(tmp_path, monkeypatch, speck=0.6)  # of which the network is not sure
+    del predictor.card.objects["small_area_px"]
+    field = CrfConfig(smoothness=3, appearance=0)
+    tables = [compare_partings(predictor, pairs, scratch=tmp_path, field=one) for one in (None, field)]
+    without, smoothed = ({one.settings["instances"]: one for one in table} for table in tables)
+    assert {json.dumps(one.settings.get("crf")) for one in tables[1]} == {'{"smoothness": 3.0, "appearance": 0.0}'}
+    assert smoothed["components"].f1 > without["components"].f1
+    known = [asdict(one) for table in tables for one in table]
+    assert compared_with(known, field) == known[len(tables[0]) :]
+    assert compared_with(known, None) == compared_with(known, CrfConfig()) == known[: len(tables[0])]
 
 
 def test_the_table_of_an_ensemble_is_the_mean_of_what_all_members_have():
