@@ -20,7 +20,7 @@ from pipeline.masks.watershed import split_objects
 from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig
 
-_SMALL_SHARE = 0.25  # of the area of a small annotated object
+_SMALL_SHARE = 0.5  # of the area of a small annotated object
 
 
 def mask_images(

@@ -72,7 +72,7 @@ class MaskConfig(Section):
 
     min_object_px: NonNegative | Literal["auto"] | None = Field(
         None,
-        description="As `min_object_um2`, in px, for slides without a pixel size. `auto`: a quarter of the area "
+        description="As `min_object_um2`, in px, for slides without a pixel size. `auto`: half of the area "
         "above which 95 % of the annotated objects are. Of the two areas the larger one counts. null: 0, or with "
         "`instances: auto` what was best on the held-back images, 0 or `auto`.",
     )

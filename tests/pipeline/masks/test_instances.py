@@ -177,8 +177,8 @@ def test_areas_in_pixels_are_those_in_um2(tmp_path, generator, settings_in_px, s
     assert (made[0] != labels).any()
 
 
-def test_auto_is_a_quarter_of_a_small_annotated_object():
-    assert with_areas(MaskConfig(min_object_px="auto"), 80.0).min_object_px == 20.0
+def test_auto_is_half_of_a_small_annotated_object():
+    assert with_areas(MaskConfig(min_object_px="auto"), 80.0).min_object_px == 40.0
     assert with_areas(MaskConfig(min_object_px=3.0), None).min_object_px == 3.0
     with pytest.raises(SlidemillError, match="min_object_px: 'auto' needs a network whose model.json describes"):
         with_areas(MaskConfig(min_object_px="auto"), None)

@@ -113,7 +113,7 @@ def test_every_way_is_measured_and_the_right_one_is_best(compared):
 
 @pytest.mark.parametrize("compared", [True], indirect=True)
 def test_without_specks_more_objects_are_right(compared):
-    """A speck of 9 px is below a quarter of a small annotated object."""
+    """A speck of 9 px is below half of a small annotated object."""
     plain, cleaned = (one for one in compared if one.settings["instances"] == "components")
     assert (plain.settings, cleaned.settings["min_object_px"]) == ({"instances": "components"}, "auto")
     assert plain.f1 < cleaned.f1 == pytest.approx((6 / 7 + 8 * 4 / 7) / 9)
