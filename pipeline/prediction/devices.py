@@ -24,7 +24,7 @@ from models.base.heads import values_of
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import outside_the_heap
 from pipeline.prediction.detections.windows import detect, logits_inside
-from pipeline.prediction.forward import Forward, Windows, crop_to, label, probabilities_of
+from pipeline.prediction.forward import Forward, Windows, count_labels, crop_slices, probabilities_of
 from pipeline.prediction.results import Scores
 from pipeline.prediction.windows import Batch, Place
 from pipeline.runtime.device import is_out_of_memory
@@ -176,12 +176,10 @@ def _score(output: Tensor, places: list[Place], kept: Kept) -> Scores:
     if grid.overlap_px:
         channels = [probabilities_of(logits)] + ([] if heads is None else [heads.cpu().numpy()])
         return Scores(are_finite(output), None, None, np.concatenate(channels, axis=1))
-    labels, uncertain = label(logits)
-    parts = [crop_to(one, place.tile) for one, place in zip(uncertain, places, strict=True)]
-    counts = torch.stack([part.count_nonzero() for part in parts])
+    labels, uncertain = count_labels(logits, [crop_slices(place.tile) for place in places])
     probabilities = probabilities_of(logits) if kept.probabilities else None
     levels = None if heads is None else _to_host((255 * heads).round().to(torch.uint8))
-    return Scores(are_finite(output), _to_host(labels), counts.cpu().numpy(), probabilities, levels)
+    return Scores(are_finite(output), labels, uncertain, probabilities, levels)
 
 
 def are_finite(output: Tensor) -> NDArray[np.bool_]:

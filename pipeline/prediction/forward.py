@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.base.geometry import Geometry
 from models.base.interface import SegmentationModel
-from pipeline.base.arrays import Array, bands
+from pipeline.base.arrays import Array, bands, outside_the_heap
 from pipeline.base.errors import SlidemillError
 from pipeline.prediction.blending import Blend
 from pipeline.runtime.device import free_cached_memory, is_out_of_memory
@@ -29,6 +29,8 @@ from pipeline.tiling.grid import Cut, Grid, Region, Tile
 from pipeline.tiling.mirror_padding import read_mirrored
 
 log = logging.getLogger(__name__)
+
+Part = tuple[slice, slice]  # rows and columns of a window
 
 _BAND_PX = 2**15  # of rows that are labelled at a time
 _UNCERTAIN = math.log(3)  # difference of logits: of two classes, the better one has a probability below 0.75
@@ -256,18 +258,46 @@ def labels_of(logits: Tensor) -> Tensor:
 def label(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the labels of :func:`labels_of`, and where they are uncertain, as bool (N, rows, columns).
 
-    A pixel is uncertain if its best class is less than three times as probable as the second. On a processor, NumPy
-    compares a few rows at a time, which stay in its cache.
+    A pixel is uncertain if its best class is less than three times as probable as the second.
     """
-    if logits.device.type != "cpu" or logits.dtype == torch.bfloat16:  # which NumPy does not have
+    if not _is_for_numpy(logits):
         return _compared(logits.unbind(1), torch)
-    count, _, rows, columns = logits.shape
-    labels, uncertain = np.empty((count, rows, columns), np.uint8), np.empty((count, rows, columns), np.bool_)
-    for number, window in enumerate(logits.numpy()):
-        for part in bands(rows, max(1, _BAND_PX // columns)):
-            planes = np.ascontiguousarray(window[:, part])  # channels may be interleaved: several times slower
-            labels[number, part], uncertain[number, part] = _compared(list(planes), np)
+    shape = len(logits), *logits.shape[2:]
+    labels, uncertain = np.empty(shape, np.uint8), np.empty(shape, np.bool_)
+    for number, rows, *both in _by_rows(logits):
+        labels[number, rows], uncertain[number, rows] = both
     return torch.from_numpy(labels), torch.from_numpy(uncertain)
+
+
+def count_labels(logits: Tensor, parts: Sequence[Part]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the labels of :func:`labels_of`, and of each window how many pixels of its part are uncertain.
+
+    Both are in the memory of the processor, labels in memory of their own: they are written while the network runs on.
+    """
+    labels = outside_the_heap((len(logits), *logits.shape[2:]), np.uint8)
+    if not _is_for_numpy(logits):
+        on_device, uncertain = label(logits)
+        counts = torch.stack([one[part].count_nonzero() for one, part in zip(uncertain, parts, strict=True)])
+        torch.from_numpy(labels).copy_(on_device)
+        return labels, counts.cpu().numpy()
+    found = np.zeros(len(logits), np.int64)
+    for number, rows, some, uncertain in _by_rows(logits):
+        labels[number, rows] = some
+        height, width = parts[number]
+        found[number] += np.count_nonzero(uncertain[: max(0, height.stop - rows.start), width])
+    return labels, found
+
+
+def _is_for_numpy(logits: Tensor) -> bool:
+    return logits.device.type == "cpu" and logits.dtype != torch.bfloat16  # which NumPy does not have
+
+
+def _by_rows(logits: Tensor) -> Iterator[tuple[int, slice, Any, Any]]:
+    """Yield labels and doubt of a few rows at a time, which stay in the cache of a processor: window, rows, both."""
+    for number, window in enumerate(logits.numpy()):
+        for rows in bands(window.shape[1], max(1, _BAND_PX // window.shape[2])):
+            planes = np.ascontiguousarray(window[:, rows])  # channels may be interleaved: several times slower
+            yield number, rows, *_compared(list(planes), np)
 
 
 def _compared(scores: Sequence[Any], library: Any) -> tuple[Any, Any]:
@@ -294,7 +324,7 @@ def crop_to(values: Tensor, tile: Tile) -> Tensor:
     return values[..., *crop_slices(tile)]
 
 
-def crop_slices(tile: Tile) -> tuple[slice, slice]:
+def crop_slices(tile: Tile) -> Part:
     """Return the rows and columns of the output of a window that are its part, and on the slide."""
     rows, columns = tile.part.shape
     return slice(rows), slice(columns)

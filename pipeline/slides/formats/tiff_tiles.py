@@ -81,7 +81,10 @@ class _Tiles:
             list(_touched(rows, side[0])), list(_touched(columns, side[1]))
         ):
             windows = _windows_at(rows, top, side[0], shape[0]) * _windows_at(columns, left, side[1], shape[1])
-            tile = self._kept.get((number, down * self._page.chunked[1] + across), windows, self._read_tile)
+            is_last = not (
+                _is_needed_after(rows, top, side[0], shape[0]) or _is_needed_after(columns, left, side[1], shape[1])
+            )
+            tile = self._kept.get((number, down * self._page.chunked[1] + across), windows, self._read_tile, is_last)
             into = _shifted(of_rows, rows.start), _shifted(of_columns, columns.start)
             pixels[into] = tile[_shifted(of_rows, top), _shifted(of_columns, left)]
         return pixels[tuple(slice(None) if isinstance(part, slice) else 0 for part in key[:2]) + key[2:]]
@@ -115,16 +118,21 @@ class _Kept:
         self._lock = Lock()
         self._tiles: OrderedDict[tuple[int, int], tuple[Future[Pixels], float]] = OrderedDict()
 
-    def get(self, place: tuple[int, int], windows: float, read: Callable[[int, int], Pixels]) -> Pixels:
+    def get(
+        self, place: tuple[int, int], windows: float, read: Callable[[int, int], Pixels], is_last: bool = False
+    ) -> Pixels:
         """Return the tile at a place (plane and number), by ``read`` if it is not kept.
 
-        It is kept until it was needed by as many ``windows``, or until others need the memory.
+        It is kept until it was needed by as many ``windows``, or until others need the memory. ``is_last``: windows
+        further right or down do not need it, so that it makes room first: those before had it, if they do need it.
         """
         with self._lock:
             known, left = self._tiles.pop(place, (None, windows))
             found = known or Future()
             if left > 1:
                 self._tiles[place] = found, left - 1
+                if is_last:
+                    self._tiles.move_to_end(place, last=False)
             if len(self._tiles) > self._most:
                 self._tiles.popitem(last=False)
         if known is None:
@@ -149,10 +157,15 @@ def _windows_at(wanted: slice, first: int, side: int, length: int) -> float:
 
     Infinitely many if it reaches beyond both ends: nobody knows how small the windows are.
     """
-    start, stop = int(wanted.start), int(wanted.stop)
+    start = int(wanted.start)
     is_needed_before = start > 0 and first < start + _SHARED_PX
-    is_needed_after = stop < length and stop - _SHARED_PX < first + side
+    is_needed_after = _is_needed_after(wanted, first, side, length)
     return math.inf if is_needed_before and is_needed_after else 1 + is_needed_before + is_needed_after
+
+
+def _is_needed_after(wanted: slice, first: int, side: int, length: int) -> bool:
+    """Return whether the window after the wanted one needs a tile."""
+    return bool(wanted.stop < length and wanted.stop - _SHARED_PX < first + side)
 
 
 def _shifted(part: slice, start: int) -> slice:
