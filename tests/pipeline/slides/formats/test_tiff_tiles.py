@@ -97,6 +97,21 @@ def test_no_tile_is_decoded_twice_for_windows_that_overlap(tmp_path, generator, 
     assert len(decoded) == len(set(decoded)) == 16 * 18
 
 
+def test_tiles_that_the_next_row_of_windows_needs_are_kept_longest(tmp_path, generator, opened, monkeypatch):
+    """Two rows of tiles may be kept; without an order, 290 are decoded for the 256 tiles."""
+    monkeypatch.setattr(tiff_tiles, "_KEPT_BYTES", 32 * 64 * 64)
+    monkeypatch.setattr(tiff_tiles, "_SHARED_PX", 32)
+    pixels = generator.integers(0, 255, (1024, 1024)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64))
+    array, decoded, read = opened(tmp_path / "a.tif"), [], tiff_tiles._Tiles._read_tile
+    monkeypatch.setattr(tiff_tiles._Tiles, "_read_tile", lambda *place: decoded.append(place[1:]) or read(*place))
+    for corner in [(top, left) for top in range(0, 1024, 230) for left in range(0, 1024, 230)]:
+        down, across = (slice(max(0, start - 12), min(1024, start + 230 + 12)) for start in corner)
+        np.testing.assert_array_equal(array[down, across], pixels[down, across])
+    assert len(set(decoded)) == 256
+    assert len(decoded) < 1.02 * 256
+
+
 def test_few_tiles_are_kept(tmp_path, generator, opened, monkeypatch):
     monkeypatch.setattr(tiff_tiles, "_KEPT_BYTES", 3 * 64 * 64)
     pixels = generator.integers(0, 255, (300, 300)).astype(np.uint8)
