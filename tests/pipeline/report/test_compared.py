@@ -59,6 +59,24 @@ def test_a_way_with_specks_is_not_the_one_without(in_folder):
         assert [*zip(table["settings"], table["used"], strict=True)] == expected
 
 
+@pytest.mark.parametrize(("crf", "neck"), [("auto", 0.6), (None, 0.9), ({"smoothness": 9.0}, 0.9)])
+def test_ways_after_the_field_that_masks_have_are_shown_alone(in_folder, crf, neck):
+    weights = write_network(in_folder / "net", width=2)
+    field = {"smoothness": 3.0, "appearance": 0.0}
+    ways = [
+        ({"neck": 0.6}, 0.7),
+        ({"neck": 0.9}, 0.8),
+        ({"neck": 0.6, "crf": field}, 0.9),
+        ({"neck": 0.9, "crf": field}, 0.85),
+    ]
+    tried = [Parting(settings={"instances": "watershed"} | more, f1=f1, rand=0.3) for more, f1 in ways]
+    fields = [Refinement(settings=None, foreground_dice=0.7), Refinement(settings=field, foreground_dice=0.8)]
+    write_comparisons(card_path(weights), output=card_path(weights), parting=tried, crf=fields)
+    models = {"net": {"checkpoint": str(Path("net/model.safetensors"))}}
+    table = partings_table(Settings(masks={"instances": "auto", "crf": crf}, models=models))
+    assert [*zip(table["settings"], table["used"], strict=True)] == [(f"neck {neck}", "yes")]
+
+
 @pytest.mark.parametrize(("crf", "used"), [("auto", ["", "yes"]), (None, ["yes", ""]), ({"smoothness": 9.0}, ["", ""])])
 def test_every_random_field_and_what_is_used(in_folder, crf, used):
     weights = write_network(in_folder / "net", width=2)
