@@ -139,8 +139,9 @@ class Grid:
         stride, halo, surround = geometry.stride_px, geometry.halo_px, surround_of(geometry, mirror_px)
         height = round_up(shape[0], stride)
         grids = []
-        for count in range(1, -(-shape[1] // stride) + 1):
-            columns = round_up(-(-shape[1] // count), stride)
+        counts = range(1, -(-shape[1] // stride) + 1)
+        even = [round_up(-(-shape[1] // count), stride) for count in counts]
+        for columns in dict.fromkeys([*even, *(count * stride for count in counts)]):  # even ones first
             high = window_px // _window_side(shape[1], columns, halo=halo, surround=surround)
             rows = (high - 2 * halo) // stride * stride
             for few in (2, 1):  # rows of tiles, whose windows are clipped

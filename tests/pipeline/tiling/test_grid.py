@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.base.geometry import Geometry
@@ -107,6 +107,7 @@ def test_a_narrow_slide_is_cut_into_rows_of_high_tiles():
     mirror_px=st.integers(0, 30),
     window_px=st.integers(60**2, 200**2),
 )
+@example(shape=(17, 289), context=17, mirror_px=0, window_px=60**2)  # uneven: the last column is 1 px wide
 def test_no_other_tiles_within_the_limit_have_less_redundancy(shape, context, mirror_px, window_px):
     geometry = Geometry(stride_px=8, context_px=context)
     chosen = Grid.within(shape, geometry=geometry, window_px=window_px, mirror_px=mirror_px)

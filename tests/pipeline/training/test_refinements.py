@@ -46,7 +46,8 @@ class Predictor:
             group.create_array(name, data=array.astype(np.float16) if array.dtype == float else array)
         image = (truth + 0.02 * generator.normal(size=truth.shape))[None].astype(np.float32)
         true = truth.astype(np.uint8)
-        yield PredictedPair(group=group, image=image, truth=LabelledImage(classes=true, objects=true, count=1))
+        known = LabelledImage(classes=true, objects=true, count=1)
+        yield PredictedPair(group=group, labels=group["labels"], image=image, truth=known)
 
 
 @pytest.mark.parametrize(("wrong", "is_chosen"), [(0.2, True), (0.0, False)])
