@@ -143,7 +143,7 @@ def _create_arrays(
     piece = grid.piece_rows, grid.tile[1]
     config: ArrayConfigParams = {"write_empty_chunks": True}  # to look for zeros takes as long as to compress
     create = partial(zarr.create_array, store, fill_value=0, config=config)
-    # Half the time and size of the default: classes are small numbers, most of whose bits are 0.
+    # Half of the bytes of the default or less: classes are small numbers, most of whose bits are 0.
     codec = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=1, blocksize=2**20)
     arrays = {_LABELS: create(name=_LABELS, shape=grid.shape, chunks=piece, dtype="uint8", compressors=codec)}
     if num_probabilities:

@@ -118,9 +118,7 @@ class _Kept:
         self._lock = Lock()
         self._tiles: OrderedDict[tuple[int, int], tuple[Future[Pixels], float]] = OrderedDict()
 
-    def get(
-        self, place: tuple[int, int], windows: float, read: Callable[[int, int], Pixels], is_last: bool = False
-    ) -> Pixels:
+    def get(self, place: tuple[int, int], windows: float, read: Callable[[int, int], Pixels], is_last: bool) -> Pixels:
         """Return the tile at a place (plane and number), by ``read`` if it is not kept.
 
         It is kept until it was needed by as many ``windows``, or until others need the memory. ``is_last``: windows
