@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.base.arrays import Array
+from pipeline.slides.formats.compression.stored import stored_bytes
 from pipeline.slides.formats.frames import array_of_planes
 
 _KEPT_BYTES = 16 * 10**6  # a row of tiles of 512 px across a slide of 10,000 px in colour; it is part of no budget
@@ -34,8 +35,7 @@ def array_of_tiles(level: tifffile.TiffPageSeries, stack: ExitStack) -> Array:
     if not _has_one_plane_per_page(level):  # planes in one piece of data, separate colours, tiles of several planes
         return zarr.open_array(stack.enter_context(level.aszarr(level=0, maxworkers=2)), mode="r")
     page: Any = level.keyframe
-    tiles = _Tiles(level)
-    stack.callback(tiles.close)
+    tiles = _Tiles(level, stack.enter_context(stored_bytes(page)))
     in_strips = page.chunks[1] >= page.shape[1]
     return array_of_planes(
         tuple(level.shape), np.dtype(level.dtype), tiles.read, plane_axes=page.ndim, in_strips=in_strips
@@ -58,18 +58,11 @@ def _has_one_plane_per_page(level: tifffile.TiffPageSeries) -> bool:
 class _Tiles:
     """The tiles of all planes of a level."""
 
-    def __init__(self, level: tifffile.TiffPageSeries) -> None:
+    def __init__(self, level: tifffile.TiffPageSeries, files: tifffile.FileCache) -> None:
         page: Any = level.keyframe
-        self._level, self._page, self._decode = level, page, page.decode
+        self._level, self._page, self._decode, self._files = level, page, page.decode, files
         self._tile_bytes = math.prod(page.chunks) * np.dtype(level.dtype).itemsize
         self._kept = _Kept(max(1, _KEPT_BYTES // self._tile_bytes))
-        file = page.parent.root.filehandle
-        file.set_lock(True)
-        self._files = tifffile.FileCache(lock=file.lock)
-
-    def close(self) -> None:
-        """Close the files of a set that were opened for reading."""
-        self._files.clear()
 
     def read(self, index: tuple[int, ...], key: tuple[Any, ...]) -> Pixels:
         """Return a region of the plane at an index: integers or slices of rows, columns and perhaps samples."""

@@ -1,6 +1,7 @@
 """Tiles, strips and chunks that are not there are counted or refused; damaged ones are an error."""
 
 import json
+import sys
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ import zarr
 
 from pipeline.base.errors import SlideError
 from pipeline.settings.schema import ImageConfig
+from pipeline.slides.formats.compression.damage import count_damaged
 from pipeline.slides.slide import open_slide
 
 MEMORY_MB = 500
@@ -69,6 +71,52 @@ def test_tiles_whose_data_are_cut_off_are_an_error(tmp_path, generator, compress
     with (
         open_slide(path, memory_mb=MEMORY_MB) as slide,
         pytest.raises(SlideError, match=f"1 of its {len(counts)} tiles or strips are damaged"),
+    ):
+        slide.inspect()
+
+
+def test_several_threads_look_for_damage_in_one_file(tmp_path, generator, monkeypatch):
+    """They share its place, which each reading moves: without a lock, one whole file in five was refused."""
+    monkeypatch.setattr(tifffile.TIFF, "MAXWORKERS", 4)
+    pixels = generator.integers(0, 255, (512, 512, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb", compression="jpeg", tile=(64, 64))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            with tifffile.TiffFile(tmp_path / "x.tif") as tiff:
+                assert count_damaged(tiff.pages[0]) == 0
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_damage_in_another_file_of_a_set(tmp_path, generator):
+    """tifffile closes the files of a set but the first."""
+    names, ids = ("a.ome.tif", "b.ome.tif"), [f"urn:uuid:0000000{n}-0000-4000-8000-000000000000" for n in range(2)]
+    planes = "".join(
+        f'<TiffData FirstC="{n}" IFD="0" PlaneCount="1"><UUID FileName="{names[n]}">{ids[n]}</UUID></TiffData>'
+        for n in range(2)
+    )
+    for number, name in enumerate(names):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{ids[number]}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="64" SizeC="2" SizeZ="1" '
+            f'SizeT="1">{planes}</Pixels></Image></OME>'
+        )
+        pixels = generator.integers(0, 255, (64, 64)).astype(np.uint8)
+        options = {"tile": (32, 32), "compression": "jpeg", "metadata": None}
+        tifffile.imwrite(tmp_path / name, pixels, description=xml, **options)
+    view = ImageConfig(channels=[1])
+    with open_slide(tmp_path / "a.ome.tif", memory_mb=MEMORY_MB, view=view) as slide:
+        assert slide.inspect() == ()
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as tiff:
+        start, count = tiff.pages[0].dataoffsets[2], tiff.pages[0].databytecounts[2]
+    with (tmp_path / "b.ome.tif").open("r+b") as file:
+        file.seek(start + count // 2)
+        file.write(bytes(count - count // 2))
+    with (
+        open_slide(tmp_path / "a.ome.tif", memory_mb=MEMORY_MB, view=view) as slide,
+        pytest.raises(SlideError, match="1 of its 4 tiles or strips are damaged"),
     ):
         slide.inspect()
 

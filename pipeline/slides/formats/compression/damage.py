@@ -11,6 +11,8 @@ import simplejpeg
 import tifffile
 from tifffile import COMPRESSION
 
+from pipeline.slides.formats.compression.stored import stored_bytes
+
 _END = b"\xff\xd9"  # of JPEG (ITU-T T.81, B.1.1.3) and JPEG 2000 (ISO/IEC 15444-1, A.4.4)
 _JPEG2000 = {
     COMPRESSION.JPEG2000,
@@ -30,14 +32,13 @@ def count_damaged(page: Any) -> int:
     is_damaged = _check(page)
     if not is_damaged:
         return 0
-    file = page.parent.filehandle
     pieces = [piece for piece in zip(page.dataoffsets, page.databytecounts, strict=False) if piece[1]]
-
-    def count(pieces: list[tuple[int, int]]) -> int:
-        return sum(is_damaged(_read(file, *piece)) for piece in pieces)
-
     threads = tifffile.TIFF.MAXWORKERS
-    with ThreadPoolExecutor(threads) as pool:
+    with stored_bytes(page) as files, ThreadPoolExecutor(threads) as pool:
+
+        def count(pieces: list[tuple[int, int]]) -> int:
+            return sum(is_damaged(files.read(page.parent.filehandle, *piece)) for piece in pieces)
+
         return sum(pool.map(count, (pieces[first::threads] for first in range(threads))))
 
 
@@ -80,10 +81,3 @@ def _check(page: Any) -> Callable[[bytes], bool] | None:
 
 def _ends(data: bytes) -> bool:
     return data.rstrip(b"\0").endswith(_END)  # some writers add zeros
-
-
-def _read(file: Any, start: int, length: int) -> bytes:
-    with file.lock:
-        file.seek(start)
-        content: bytes = file.read(length)
-    return content

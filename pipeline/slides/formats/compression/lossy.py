@@ -6,6 +6,8 @@ from typing import Any
 
 from tifffile import COMPRESSION
 
+from pipeline.slides.formats.compression.stored import stored_bytes
+
 _ALWAYS = {
     **dict.fromkeys((COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY), "JPEG"),
     **dict.fromkeys((COMPRESSION.JPEGXR, COMPRESSION.JPEGXR_NDPI), "JPEG XR"),
@@ -39,9 +41,6 @@ def _head_of(page: Any) -> bytes:
     """Return the beginning of the first tile or strip that has data."""
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
         if length:
-            file = page.parent.filehandle
-            with file.lock:
-                file.seek(start)
-                head: bytes = file.read(min(length, _HEAD_BYTES))
-            return head
+            with stored_bytes(page) as files:
+                return files.read(page.parent.filehandle, start, min(length, _HEAD_BYTES))
     return b""

@@ -1,0 +1,25 @@
+"""The bytes of a TIFF file as they are stored, for several threads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tifffile
+
+
+@contextmanager
+def stored_bytes(page: Any) -> Iterator[tifffile.FileCache]:
+    """Give a reader of bytes of the page's file, and of other files of its set, which are open until then.
+
+    The threads share the place in a file, so that one has to wait for another. By default, the lock of a file does
+    nothing.
+    """
+    file = page.parent.root.filehandle
+    file.set_lock(True)
+    files = tifffile.FileCache(lock=file.lock)
+    try:
+        yield files
+    finally:
+        files.clear()
