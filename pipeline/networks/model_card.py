@@ -72,6 +72,7 @@ class ModelCard:
     validation: list[str]
     appearance: list[dict[str, float]] = field(default_factory=list)
     objects: dict[str, float] = field(default_factory=dict)
+    label_shift_px: tuple[float, float] | None = None  # down and right, of the held-back images; not measured
     parameters: Annotated[int, Field(ge=1)] | None = None
     bytes_per_px: Annotated[int, Field(ge=1)] = _MANY_BYTES_PER_PX
     gflops_per_mpx: float | None = None

@@ -48,7 +48,7 @@ def save_network(
     network : SegmentationModel
         Made by :func:`models.build` for ``classes``, and its heads.
     described : mapping
-        What is known of the training images: ``appearance`` and ``objects`` of the card.
+        What is known of the training images: ``appearance``, ``objects`` and ``label_shift_px`` of the card.
     origin : dict
         Result of :func:`pipeline.base.files.provenance`; the sha256 of the weights is added.
     """

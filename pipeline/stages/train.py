@@ -39,6 +39,7 @@ from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.annotated_slides import check_classes
 from pipeline.training.held_back import label_held_back
+from pipeline.training.label_shift import Shift, common_shift, shift_doubt
 from pipeline.training.loop import Task, train_network
 from pipeline.training.pair_metrics import PairPredictor
 from pipeline.training.partings import compare_partings
@@ -140,6 +141,9 @@ def _train(
         pixel_size_um = _common_pixel_size(everything, memory_mb, config.image)
         chosen, objects = choose_devices(devices), prepared.objects
         _learn(task, kept, chosen, pixel_size_um=pixel_size_um, objects=objects, origin=origin)
+    if shifted := shift_doubt(read_card(card_path(kept / Path(paths.NETWORK).name)).label_shift_px):
+        log.warning(shifted)
+        doubts.append(shifted)
     _compare(kept, held_back, choose_devices(devices)[0], config, memory_mb=memory_mb)
     for path in files:  # the network of other settings stays until this one is complete
         with replacing(path) as temporary:
@@ -163,6 +167,7 @@ def _learn(
     shutil.rmtree(kept, ignore_errors=True)  # if it is incomplete
     with replacing(kept) as folder:
         folder.mkdir()
+        shifts = _draw_held_back(folder / Path(paths.HELD_BACK).name, task, devices[0])
         save_network(
             folder / Path(paths.NETWORK).name,
             task.network,
@@ -173,22 +178,24 @@ def _learn(
             described={
                 "appearance": [one.appearance for one in (*task.training, *task.validation)],
                 "objects": objects,
+                "label_shift_px": common_shift(shifts),
             },
             origin=origin,
         )
         shutil.copyfile(task.history, folder / task.history.name)
-        _draw_held_back(folder / Path(paths.HELD_BACK).name, task, devices[0])
     log.info("kept in %s", kept)
 
 
-def _draw_held_back(folder: Path, task: Task, device: torch.device) -> None:
-    """Write pictures of the held-back images, and the Dice of each."""
+def _draw_held_back(folder: Path, task: Task, device: torch.device) -> list[Shift]:
+    """Write pictures of the held-back images, and the Dice of each. Return how far labels lie beside predictions."""
     network = task.network.to(device).eval()
-    scores, pictures = {}, {}
+    scores, pictures, shifts = {}, {}, []
     for image in label_held_back(network, task.validation, num_classes=len(task.classes)):
         scores[image.name] = image.foreground_dice
         pictures[image.name] = pictures_of_training(image.pixels, image.truth, image.predicted)
+        shifts += image.shifts
     write_held_back(folder, scores, pictures)
+    return shifts
 
 
 def _replace_folder(folder: Path, kept: Path) -> None:

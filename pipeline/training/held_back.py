@@ -13,6 +13,7 @@ from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_regions
 from pipeline.slides.labels import IGNORED
 from pipeline.training.data.annotated_slides import Annotated
+from pipeline.training.label_shift import Shift, block_shifts
 
 SIDE_PX = 512  # the longer side of what is drawn
 _TILE_PX = 512
@@ -30,6 +31,8 @@ class HeldBack:
         Normalized; at most 512 px on the longer side.
     truth, predicted : (rows, columns) uint8 array
         Class maps; 0 where nothing is annotated.
+    shifts : list of Shift
+        How far its labels lie beside what is predicted, block by block.
     """
 
     name: str
@@ -37,6 +40,7 @@ class HeldBack:
     pixels: NDArray[np.float32]
     truth: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
+    shifts: list[Shift]
 
 
 def label_held_back(network: SegmentationModel, images: Sequence[Annotated], *, num_classes: int) -> Iterator[HeldBack]:
@@ -53,13 +57,17 @@ def label_held_back(network: SegmentationModel, images: Sequence[Annotated], *, 
         pixels = np.zeros((image.image.shape[0], *shape), np.float32)
         truth, predicted = np.zeros((2, *shape), np.uint8)
         counts = np.zeros((num_classes, num_classes), np.int64)
+        shifts: list[Shift] = []
         for region, labels in predict_regions(network, image.image, num_classes=num_classes, tile_px=_TILE_PX):
             true = image.classes[region.slices]
             counts += confusion(true, labels, num_classes=num_classes)
+            shifts += block_shifts(true, labels)
             picked = tuple(slice(-part.start % step, None, step) for part in region.slices)
             place = tuple(slice(-(-part.start // step), -(-part.stop // step)) for part in region.slices)
             pixels[:, *place] = image.image[:, *region.slices][:, *picked]
             truth[place], predicted[place] = true[picked], labels[picked]
         dice = mean_over_classes(per_class("dice", counts)[1:])
         truth[truth == IGNORED] = 0
-        yield HeldBack(name=image.name, foreground_dice=dice, pixels=pixels, truth=truth, predicted=predicted)
+        yield HeldBack(
+            name=image.name, foreground_dice=dice, pixels=pixels, truth=truth, predicted=predicted, shifts=shifts
+        )

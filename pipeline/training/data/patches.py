@@ -24,7 +24,14 @@ from pipeline.tiling.mirror_padding import read_mirrored
 from pipeline.training.data.annotated_slides import Annotated
 from pipeline.training.data.intensity_augmentation import IMAGE, intensity_changes, jitter_stains
 from pipeline.training.data.object_ids import without_slivers
-from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, magnification, reach_px, resample
+from pipeline.training.data.spatial_augmentation import (
+    draw_flip,
+    draw_map,
+    flip_or_rotate,
+    magnification,
+    reach_px,
+    resample,
+)
 
 Patch = tuple[Tensor, Tensor, Tensor]
 
@@ -95,7 +102,7 @@ class RandomPatches(Dataset[Patch]):
             maps = torch.cat([moved[len(pixels) :], nearest[1:].to(moved)])
         if annotated.has_ids:
             maps = torch.cat([maps[:-1], without_slivers(maps[-1:], annotated.object_sizes, magnification(places))])
-        number = int(generator.integers(8)) if generator.random() < self.config.chance("flip") else 0
+        number = draw_flip(self.config, generator)
         image, classes, maps = (flip_or_rotate(part, number).contiguous() for part in (image, classes, maps))
         return self._change_intensities(image, annotated, generator), classes[0].long(), maps.float()
 

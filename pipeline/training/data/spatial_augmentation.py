@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.settings.networks import AugmentationConfig, ChangeOfSpace
 
 _RARE = 3.0  # largest expected elastic displacement, in standard deviations
+_FLIPS: dict[bool | str, tuple[int, ...]] = {True: tuple(range(8)), "left_right": (0, 4), "up_down": (0, 6)}
 
 
 def draw_map(config: AugmentationConfig, patch_px: int, generator: np.random.Generator) -> Tensor | None:
@@ -112,6 +113,14 @@ def magnification(places: Tensor | None) -> float:
         return 1.0
     down, right = places[:, 1:, :-1] - places[:, :-1, :-1], places[:, :-1, 1:] - places[:, :-1, :-1]
     return 1 / float((down[0] * right[1] - down[1] * right[0]).mean().abs())
+
+
+def draw_flip(config: AugmentationConfig, generator: np.random.Generator) -> int:
+    """Draw the number of a flip or rotation for :func:`flip_or_rotate`."""
+    if generator.random() >= config.chance("flip"):
+        return 0
+    numbers = _FLIPS[config.flip]
+    return numbers[generator.integers(len(numbers))]
 
 
 def flip_or_rotate(part: Tensor, number: int) -> Tensor:

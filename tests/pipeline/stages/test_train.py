@@ -1,6 +1,7 @@
 """A finished training is never lost, and networks of the zoo are trained like the others."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,15 @@ def test_ways_to_tell_objects_apart_are_also_compared_after_the_best_random_fiel
     ways = [one["settings"] for one in read_json(project.path("unet", paths.CARD))["parting"]]
     half = len(ways) // 2
     assert ways[half:] == [way | {"crf": best} for way in ways[:half]]
+
+
+@pytest.mark.slow
+def test_labels_beside_what_they_mark_are_a_warning_also_if_the_network_was_kept(in_folder, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.train.common_shift", lambda _: (-0.6, 0.0))
+    project = Project(in_folder)
+    for _ in range(2):
+        assert train(project) == 0
+        assert read_json(project.path("unet", paths.CARD))["label_shift_px"] == [-0.6, 0.0]
+        ledger = read_json(Path(paths.NETWORK_LEDGER.format(stage="train", model="unet")))
+        assert "lie 0.6 px above what the network finds" in str(ledger)
+        project.path("unet", paths.NETWORK).unlink()

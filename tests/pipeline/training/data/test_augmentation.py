@@ -13,7 +13,7 @@ from pipeline.settings.networks import AugmentationConfig
 from pipeline.settings.schema import Settings
 from pipeline.slides.intensity import Statistics
 from pipeline.training.data.intensity_augmentation import IMAGE, intensity_changes, jitter_stains
-from pipeline.training.data.spatial_augmentation import draw_map, flip_or_rotate, reach_px, resample
+from pipeline.training.data.spatial_augmentation import draw_flip, draw_map, flip_or_rotate, reach_px, resample
 from tests.support.training import STILL
 
 SPACE = ("rotate_deg", "shift_px", "scale", "crop", "elastic_px")
@@ -102,6 +102,15 @@ def test_resampling_by_whole_pixels_is_exact(generator):
     moved, target = resample(pixels, classes, identity(8) + torch.tensor([3.0, 5.0]).view(2, 1, 1))
     torch.testing.assert_close(moved, torch.from_numpy(pixels[:, 3:11, 5:13]), atol=1e-5, rtol=0)
     assert torch.equal(target, torch.from_numpy(classes[3:11, 5:13]))
+
+
+@pytest.mark.parametrize(("flip", "expected"), [("left_right", [[1, 0], [3, 2]]), ("up_down", [[2, 3], [0, 1]])])
+def test_flips_along_one_axis_are_made_to_half_of_the_patches(flip, expected, generator):
+    config = STILL.model_copy(update={"flip": flip})
+    part = torch.tensor([[0, 1], [2, 3]])
+    drawn = [flip_or_rotate(part, draw_flip(config, generator)).tolist() for _ in range(200)]
+    assert all(one in (part.tolist(), expected) for one in drawn)
+    assert 70 < drawn.count(expected) < 130
 
 
 def test_there_are_eight_flips_and_rotations():
