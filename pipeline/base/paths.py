@@ -15,6 +15,7 @@ KEPT = "results/models/{model}/kept/{identity}"  # every network that was traine
 # Of each image that was held back: Dice in held_back.json, pictures by their names in PICTURE
 HELD_BACK = "results/models/{model}/held_back"
 TRAINING = "results/models/{model}/training"  # what a training needs to go on
+BATCH_PX = "results/models/{model}/batch_px.json"  # how many pixels a GPU takes at once
 VALIDATION = "results/validation/{model}.csv"
 PLANS = "results/plans/{model}"
 PLAN = f"{PLANS}/{{sample}}.json"

@@ -37,7 +37,7 @@ from pipeline.tiling.plan import SlidePlan
 log = logging.getLogger(__name__)
 
 _NOT_FINITE = "{slide}: the network returns values that are not finite; check the pixel values, or train it again"
-_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # larger batches are not faster
+_BATCH_PX = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # where it was not measured
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -63,9 +63,9 @@ def make_ready(network: SegmentationModel, device: torch.device, precision: str)
     network.to(device).to(memory_format=torch.channels_last)
 
 
-def batch_limit_px(window_px: int, device: torch.device) -> int:
+def batch_limit_px(window_px: int, device: torch.device, measured_px: int | None = None) -> int:
     """Return the most pixels of a batch, if memory allows ``window_px``."""
-    return min(window_px, _BATCH_PX[device.type])
+    return min(window_px, measured_px or _BATCH_PX[device.type])
 
 
 def segment_slides(
@@ -77,6 +77,7 @@ def segment_slides(
     heads: bool = False,
     memory_mb: int,
     threads: int,
+    batch_px: int | None = None,
 ) -> Generator[Finished, None, None]:
     """Predict slides, and yield each as soon as its file is complete, or as it turns out that it cannot be read.
 
@@ -97,6 +98,8 @@ def segment_slides(
         Memory limit of reading and network together; the limit of this process holds too.
     threads : int
         Half of them read; all, if the network is on a GPU.
+    batch_px : int or None
+        Most pixels that go through the network at once; None: what suits most devices of this kind.
 
     Raises
     ------
@@ -126,7 +129,7 @@ def segment_slides(
         results = {target.sample: make(target) for target in targets}
         batches = read_batches(
             list(_remaining(results)),
-            batch_px=batch_limit_px(largest_window_px(card, memory_mb), device),
+            batch_px=batch_limit_px(largest_window_px(card, memory_mb), device, batch_px),
             mixed=device.type != "cpu",
             memory_mb=memory_mb,
             threads=max(1, threads // 2) if device.type == "cpu" else threads,

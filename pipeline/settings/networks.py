@@ -159,8 +159,8 @@ class AugmentationConfig(Section):
 
     flip: bool | Literal["left_right", "up_down"] = Field(
         True,
-        description="Flips and quarter turns, all eight combinations equally often; or flips along one axis, where images "
-        "have an upper side or labels are shifted.",
+        description="Flips and quarter turns, all eight combinations equally often; or flips along one axis, where "
+        "images have an upper side or labels are shifted.",
     )
     rotate_deg: float = Field(20.0, ge=0, le=180, description="Largest rotation in degrees.")
     shift_px: float = Field(0.0, ge=0, description="Largest shift in px; patches are at random positions anyway.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +23,7 @@ from pipeline.base.files import identity_of, provenance, read_json, write_json
 from pipeline.networks.compilation import compiled
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
+from pipeline.prediction.batch_size import remembered_batch_px
 from pipeline.prediction.loop import make_ready, segment_slides
 from pipeline.prediction.measurements import Measurements
 from pipeline.prediction.results import Target
@@ -31,9 +34,12 @@ from pipeline.runtime.device import computes_tf32, is_faster_in_bfloat16, prepar
 from pipeline.runtime.pool import ProcessLostError, run_all
 from pipeline.settings.masks import DISTANCE
 from pipeline.settings.stage_sections import PredictConfig
+from pipeline.tiling.memory_budget import largest_window_px
 from pipeline.tiling.plan import SlidePlan, read_plans
 
 log = logging.getLogger(__name__)
+
+_LONG_PX = 2**28  # of slides of a job; the search takes as long as some 2**26
 
 
 def run(
@@ -75,6 +81,7 @@ def run(
         predict = partial(
             _predict,
             job,
+            model,
             path=network,
             devices=prepare(threads, devices),
             threads=threads,
@@ -124,6 +131,7 @@ def _read_through(plan: Path, memory_mb: int) -> None:
 
 def _predict(
     job: BatchJob,
+    model: str,
     left: dict[str, Task],
     *,
     path: Path,
@@ -149,7 +157,9 @@ def _predict(
     owners = {target.sample: sample for sample, one in samples.items() for target in one.targets}
     targets = [target for one in samples.values() for target in one.targets]
     keeps = {name: name in kept for name in ("probabilities", "heads")}
-    slides = segment_slides(networks, card, targets, **keeps, memory_mb=memory_mb, threads=threads)
+    fastest = Path(paths.BATCH_PX.format(model=model))
+    batch_px = _batch_px(fastest, networks[0], weights_sha256, targets, largest_window_px(card, memory_mb))
+    slides = segment_slides(networks, card, targets, **keeps, memory_mb=memory_mb, threads=threads, batch_px=batch_px)
     done = []
 
     def finish(sample: str) -> None:
@@ -170,6 +180,20 @@ def _predict(
             elif samples[sample].add(name, outcome):
                 finish(sample)
     _log_speed(done)
+
+
+def _batch_px(
+    file: Path, network: SegmentationModel, weights: str, targets: list[Target], largest_px: int
+) -> int | None:
+    """Return how many pixels a GPU takes at once, measured if the job is so long that this pays; else None."""
+    grids = [target.plan.grid for target in targets]
+    on_gpu = next(network.parameters()).device.type != "cpu"
+    if not on_gpu or isinstance(network, DetectionModel) or sum(math.prod(grid.shape) for grid in grids) < _LONG_PX:
+        return None
+    largest = max(grids, key=lambda grid: math.prod(grid.shape))
+    down, across = largest.counts
+    middle = next(islice(largest.tiles(), down // 2 * across + across // 2, None))
+    return remembered_batch_px(file, network, weights, (network.in_channels, *middle.read.shape), largest_px)
 
 
 @dataclass(frozen=True, kw_only=True)

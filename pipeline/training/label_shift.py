@@ -87,6 +87,6 @@ def shift_doubt(shift: Shift | None) -> str:
     ]
     return (
         f"labels of the held-back images lie {' and '.join(places)} what the network finds, which cannot learn this "
-        "from mirror images: move the labels; or, to have masks that lie as the labels do, set augmentation.flip to false, "
-        "or to left_right or up_down, the axis along which they lie right"
+        "from mirror images: move the labels; or, to have masks that lie as the labels do, set augmentation.flip to "
+        "false, or to left_right or up_down, the axis along which they lie right"
     )

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from pipeline.prediction.store import open_prediction
 from pipeline.project.jobs.ledger import ledger_path
 from pipeline.stages import predict
 from pipeline.stages.tile import pixel_size_warning
+from pipeline.tiling.grid import Grid
 from tests.support.jobs import BATCH, MODEL, Jobs
-from tests.support.networks import write_network
+from tests.support.networks import network_with_batch_stats, write_network
 
 SAMPLES = ["plate/a", "plate/b", "plate/c"]
 NETWORK = Path(paths.NETWORK.format(model=MODEL))
@@ -184,3 +186,19 @@ def test_a_slide_of_another_pixel_size_than_the_training_has_a_warning(jobs):
 )
 def test_both_sides_of_a_pixel_count(slide, training, warning):
     assert pixel_size_warning(slide, training) == ([warning] if warning else [])
+
+
+def test_a_gpu_is_measured_if_the_job_is_long_with_the_windows_inside_of_the_largest_slide(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "remembered_batch_px", lambda *asked: asked[3:])
+    network = network_with_batch_stats(width=2, depth=1, in_channels=3)
+    grids = [Grid.plan((side, side), geometry=network.geometry, tile_px=512, mirror_px=0) for side in (512, 8192, 8192)]
+
+    def batch_px(device, grids):
+        targets = [SimpleNamespace(plan=SimpleNamespace(grid=grid)) for grid in grids]
+        return predict._batch_px(tmp_path, network.to(device), "a", targets, 10**6)
+
+    largest = max(tile.read.shape for tile in grids[1].tiles())
+    assert batch_px("cpu", grids * 2) is None
+    assert batch_px("meta", grids * 2) == ((3, *largest), 10**6)
+    assert batch_px("meta", grids) is None
+    assert batch_px("meta", []) is None
