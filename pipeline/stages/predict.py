@@ -20,10 +20,10 @@ from models.base.interface import SegmentationModel
 from pipeline.base import paths
 from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import identity_of, provenance, read_json, write_json
+from pipeline.networks.batch_size import remembered_batch_px
 from pipeline.networks.compilation import compiled
 from pipeline.networks.model_card import ModelCard
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction.batch_size import remembered_batch_px
 from pipeline.prediction.loop import make_ready, segment_slides
 from pipeline.prediction.measurements import Measurements
 from pipeline.prediction.results import Target

@@ -19,6 +19,7 @@ import models
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
+from pipeline.metrics.label_shift import Shift, common_shift, shift_doubt
 from pipeline.metrics.names import HEADLINE
 from pipeline.networks.model_card import card_path, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
@@ -39,7 +40,6 @@ from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.training.data.annotated_slides import check_classes
 from pipeline.training.held_back import label_held_back
-from pipeline.training.label_shift import Shift, common_shift, shift_doubt
 from pipeline.training.loop import Task, train_network
 from pipeline.training.pair_metrics import PairPredictor
 from pipeline.training.partings import compare_partings

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base.interface import SegmentationModel
+from pipeline.metrics.label_shift import Shift, block_shifts
 from pipeline.metrics.overlap import confusion, mean_over_classes, per_class
 from pipeline.prediction.forward import predict_regions
 from pipeline.slides.labels import IGNORED
 from pipeline.training.data.annotated_slides import Annotated
-from pipeline.training.label_shift import Shift, block_shifts
 
 SIDE_PX = 512  # the longer side of what is drawn
 _TILE_PX = 512

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from pipeline.prediction import batch_size
-from pipeline.prediction.batch_size import fastest_batch_px, remembered_batch_px
+from pipeline.networks import batch_size
+from pipeline.networks.batch_size import fastest_batch_px, remembered_batch_px
 from pipeline.prediction.loop import batch_limit_px
 from tests.support.networks import network_with_batch_stats
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pipeline.metrics.label_shift import block_shifts, common_shift, shift_doubt
 from pipeline.slides.labels import IGNORED
 from pipeline.training.held_back import label_held_back
-from pipeline.training.label_shift import block_shifts, common_shift, shift_doubt
 from tests.support.training import STILL, squares, train_in
 
 
