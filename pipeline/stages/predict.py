@@ -158,7 +158,7 @@ def _predict(
     targets = [target for one in samples.values() for target in one.targets]
     keeps = {name: name in kept for name in ("probabilities", "heads")}
     fastest = Path(paths.BATCH_PX.format(model=model))
-    batch_px = _batch_px(fastest, networks[0], weights_sha256, targets, largest_window_px(card, memory_mb))
+    batch_px = _batch_px(fastest, networks[0], card, weights_sha256, targets, memory_mb)
     slides = segment_slides(networks, card, targets, **keeps, memory_mb=memory_mb, threads=threads, batch_px=batch_px)
     done = []
 
@@ -183,7 +183,7 @@ def _predict(
 
 
 def _batch_px(
-    file: Path, network: SegmentationModel, weights: str, targets: list[Target], largest_px: int
+    file: Path, network: SegmentationModel, card: ModelCard, weights: str, targets: list[Target], memory_mb: int
 ) -> int | None:
     """Return how many pixels a GPU takes at once, measured if the job is so long that this pays; else None."""
     grids = [target.plan.grid for target in targets]
@@ -193,7 +193,8 @@ def _batch_px(
     largest = max(grids, key=lambda grid: math.prod(grid.shape))
     down, across = largest.counts
     middle = next(islice(largest.tiles(), down // 2 * across + across // 2, None))
-    return remembered_batch_px(file, network, weights, (network.in_channels, *middle.read.shape), largest_px)
+    window = (network.in_channels, *middle.read.shape)
+    return remembered_batch_px(file, network, weights, window, largest_window_px(card, memory_mb))
 
 
 @dataclass(frozen=True, kw_only=True)

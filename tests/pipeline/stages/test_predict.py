@@ -19,8 +19,9 @@ from pipeline.project.jobs.ledger import ledger_path
 from pipeline.stages import predict
 from pipeline.stages.tile import pixel_size_warning
 from pipeline.tiling.grid import Grid
+from pipeline.tiling.memory_budget import largest_window_px
 from tests.support.jobs import BATCH, MODEL, Jobs
-from tests.support.networks import network_with_batch_stats, write_network
+from tests.support.networks import CARD, network_with_batch_stats, write_network
 
 SAMPLES = ["plate/a", "plate/b", "plate/c"]
 NETWORK = Path(paths.NETWORK.format(model=MODEL))
@@ -195,10 +196,10 @@ def test_a_gpu_is_measured_if_the_job_is_long_with_the_windows_inside_of_the_lar
 
     def batch_px(device, grids):
         targets = [SimpleNamespace(plan=SimpleNamespace(grid=grid)) for grid in grids]
-        return predict._batch_px(tmp_path, network.to(device), "a", targets, 10**6)
+        return predict._batch_px(tmp_path, network.to(device), CARD, "a", targets, 4000)
 
     largest = max(tile.read.shape for tile in grids[1].tiles())
     assert batch_px("cpu", grids * 2) is None
-    assert batch_px("meta", grids * 2) == ((3, *largest), 10**6)
+    assert batch_px("meta", grids * 2) == ((3, *largest), largest_window_px(CARD, 4000))
     assert batch_px("meta", grids) is None
     assert batch_px("meta", []) is None
