@@ -24,7 +24,7 @@ from models.base.heads import values_of
 from models.base.interface import SegmentationModel
 from pipeline.base.arrays import outside_the_heap
 from pipeline.prediction.detections.windows import detect, logits_inside
-from pipeline.prediction.forward import Forward, Windows, count_labels, crop_slices, probabilities_of
+from pipeline.prediction.forward import Forward, Windows, are_finite, crop_slices, label_windows, probabilities_of
 from pipeline.prediction.results import Scores
 from pipeline.prediction.windows import Batch, Place
 from pipeline.runtime.device import is_out_of_memory
@@ -176,16 +176,12 @@ def _score(output: Tensor, places: list[Place], kept: Kept) -> Scores:
     if grid.overlap_px:
         channels = [probabilities_of(logits)] + ([] if heads is None else [heads.cpu().numpy()])
         return Scores(are_finite(output), None, None, np.concatenate(channels, axis=1))
-    labels, uncertain = count_labels(logits, [crop_slices(place.tile) for place in places])
+    labels, uncertain, finite = label_windows(logits, [crop_slices(place.tile) for place in places])
     probabilities = probabilities_of(logits) if kept.probabilities else None
     levels = None if heads is None else _to_host((255 * heads).round().to(torch.uint8))
-    return Scores(are_finite(output), labels, uncertain, probabilities, levels)
-
-
-def are_finite(output: Tensor) -> NDArray[np.bool_]:
-    """Return of which windows all values are finite: those whose sum is, and of the others those of which each is."""
-    finite: NDArray[np.bool_] = output.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite().cpu().numpy()
-    return finite if finite.all() else output.isfinite().flatten(1).all(1).cpu().numpy()
+    if output.shape[1] > kept.num_classes:
+        finite &= are_finite(output[:, kept.num_classes :])
+    return Scores(finite, labels, uncertain, probabilities, levels)
 
 
 def _to_host(values: Tensor) -> NDArray[Any]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.prediction import devices as devices_module
 from pipeline.prediction import forward
-from pipeline.prediction.devices import Device, Kept, Scored, are_finite, score_all
-from pipeline.prediction.forward import Windows, label, to_device
+from pipeline.prediction.devices import Device, Kept, Scored, score_all
+from pipeline.prediction.forward import Windows, are_finite, label, label_windows, to_device
 from pipeline.prediction.loop import Clock
 from pipeline.prediction.resume import Progress
 from pipeline.prediction.windows import Batch, Place
@@ -157,7 +158,7 @@ def test_windows_are_normalized_on_the_device_bit_for_bit_as_on_the_processor(ge
 def test_labels_and_doubt_are_those_of_argmax_and_of_sorting_bit_for_bit(
     generator, monkeypatch, classes, ties, dtype, memory_format
 ):
-    monkeypatch.setattr(forward, "_BAND_PX", 7 * 50)  # the last rows of 60 are fewer
+    monkeypatch.setattr(forward, "_BAND_VALUES", 7 * 50 * classes)  # the last rows of 60 are fewer
     logits = torch.from_numpy(generator.normal(size=(2, classes, 70, 60)).astype(np.float32) * 2)
     logits = (logits.round() if ties else logits).to(dtype).contiguous(memory_format=memory_format)[..., 8:68, 3:53]
     labels, uncertain = label(logits)
@@ -229,3 +230,31 @@ def test_a_window_is_finite_if_each_of_its_values_is_also_if_their_sum_is_not():
     output[1, 1, 2, 2] = -math.inf
     output[2] = 0.0
     np.testing.assert_array_equal(are_finite(output), [True, False, True])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_windows_are_labelled_and_doubt_counted_in_their_part_in_one_pass(generator, monkeypatch, dtype, memory_format):
+    monkeypatch.setattr(forward, "_BAND_VALUES", 7 * 50 * 3)
+    logits = torch.from_numpy(generator.normal(size=(5, 3, 60, 50)).astype(np.float32) * 2)
+    logits[0] = 3e38  # finite, but not their sum
+    for window, place, value in [(1, (0, 0, 0), math.nan), (2, (2, 59, 49), math.inf), (3, (1, 30, 20), -math.inf)]:
+        logits[window, *place] = value
+    logits = logits.to(dtype).contiguous(memory_format=memory_format)
+    parts = [(slice(60), slice(50)), (slice(1), slice(50)), (slice(60), slice(1)), (slice(20), slice(30))]
+    parts.append((slice(60), slice(50)))
+    labelled = label_windows(logits, parts)
+    labels, uncertain = label(logits)
+    np.testing.assert_array_equal(labelled.labels, labels)
+    counts = [one[part].sum() for one, part in zip(uncertain, parts, strict=True)]
+    np.testing.assert_array_equal(labelled.uncertain, counts)
+    np.testing.assert_array_equal(labelled.finite, [True, False, False, False, True])
+
+
+def test_a_head_that_is_not_finite_makes_its_window_so(generator):
+    places = batch_of(generator).places * 2
+    output = torch.zeros(2, 3, 64, 64)
+    output[1, 2, 63, 63] = math.nan
+    kept = Kept(num_classes=2, probabilities=False, heads=[])
+    found = devices_module._score(output, places, kept)
+    np.testing.assert_array_equal(found.finite, [True, False])
