@@ -21,7 +21,7 @@ from models.base.heads import HEADS, Head, values_of
 from models.base.interface import SegmentationModel
 from models.layers.blocks import check_choice
 
-Symmetries = Literal["none", "flips", "all"]
+Symmetries = Literal["none", "left_right", "up_down", "flips", "all"]
 SCALES = (0.25, 0.5, 1, 2, 4)
 _LEAST_PROBABILITY = 1e-30
 
@@ -36,8 +36,8 @@ class Ensemble(SegmentationModel):
     scales : list of float
         Magnifications of the image for every member: 0.25, 0.5, 1, 2 or 4, by averaging or bilinear interpolation;
         probabilities and heads are scaled back in the same way.
-    symmetries : {"none", "flips", "all"}
-        Average over the 4 mirror images, or over all 8 symmetries of the square.
+    symmetries : {"none", "left_right", "up_down", "flips", "all"}
+        Average over an image and one mirror image, over all 4 of them, or over all 8 symmetries of the square.
     """
 
     paper = "average of its members"
@@ -121,6 +121,8 @@ def shared_heads(members: Sequence[Mapping[str, Any]]) -> list[Head]:
 
 _SYMMETRIES: dict[Symmetries, list[tuple[int, bool]]] = {
     "none": [(0, False)],
+    "left_right": [(0, False), (0, True)],
+    "up_down": [(0, False), (2, True)],
     "flips": [(turns, flip) for turns in (0, 2) for flip in (False, True)],
     "all": [(turns, flip) for turns in range(4) for flip in (False, True)],
 }

@@ -380,10 +380,11 @@ class EnsembleConfig(Section):
     scales: list[float] = Field(
         [1.0], min_length=1, description="Magnifications at which each member sees the slide: 0.25, 0.5, 1, 2, 4."
     )
-    symmetries: Literal["none", "flips", "all"] = Field(
+    symmetries: Literal["none", "left_right", "up_down", "flips", "all"] = Field(
         "none",
-        description="Test-time augmentation: `flips` averages 4 mirror images of every window, `all` 8, with quarter "
-        "turns. Prediction takes 4 or 8 times as long.",
+        description="Test-time augmentation: `left_right` and `up_down` average every window and its mirror image, "
+        "`flips` 4 mirror images, `all` 8, with quarter turns. Prediction takes 2, 4 or 8 times as long. It should be "
+        "among the changes that training makes (`augmentation.flip`).",
     )
 
     @field_validator("scales")

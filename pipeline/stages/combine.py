@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import models
-from models.ensemble import shared_heads
+from models.ensemble import Ensemble, shared_heads
 from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
@@ -61,6 +61,7 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
         heads=shared_heads(parts),
         options=options,
     )
+    assert isinstance(ensemble, Ensemble)
     ensemble.load_state_dict(
         {
             f"members.{index}.{name}": value
@@ -82,7 +83,7 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
     partings = mean_partings([card.parting or [] for _, card in members])
     fields = mean_refinements([card.crf or [] for _, card in members])
     write_comparisons(card_path(output), output=card_path(output), parting=partings, crf=fields)
-    log.info("%d networks, %d views of every window", len(members), len(members) * len(config.scales))
+    log.info("%d networks, %d views of every window", len(members), len(ensemble.views))
     return Made(files=[output, card_path(output)])
 
 

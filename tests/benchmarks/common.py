@@ -147,8 +147,8 @@ def run_example(
     *,
     masks: dict[str, object] | None = None,
     cores: int = THREADS,
-) -> dict[str, float]:
-    """Run an example with changes to its ``unet``; return its training steps and the means of some metrics.
+) -> dict[str, dict[str, float]]:
+    """Run an example with changes to its ``unet``; return the training steps and the means of some metrics, by model.
 
     ``masks`` replaces that part of its configuration. A folder that has the example goes on from there.
     """
@@ -164,5 +164,5 @@ def run_example(
     snakemake = [shutil.which("snakemake"), "--cores", str(cores), "--quiet", "all"]
     subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
     history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
-    means = pd.read_csv(project / "results" / "metrics-all.csv")[shown].mean().to_dict()
-    return {"steps": int(history["step"].max())} | means
+    means = pd.read_csv(project / "results" / "metrics-all.csv").groupby("model")[shown].mean()
+    return {model: {"steps": int(history["step"].max())} | row.to_dict() for model, row in means.iterrows()}

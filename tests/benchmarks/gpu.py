@@ -44,7 +44,8 @@ def main(*arguments: str) -> None:
         if of_nuclei:
             with tempfile.TemporaryDirectory() as folder:
                 shown = ["foreground_dice", "objects_f1_50"]
-                say("dsb2018", minutes=of_nuclei, **run_example(Path(folder), "dsb2018", by_time(of_nuclei), shown))
+                scores = run_example(Path(folder), "dsb2018", by_time(of_nuclei), shown)
+                say("dsb2018", minutes=of_nuclei, **scores["unet"])
     print(table(found.figures))
 
 

@@ -1,7 +1,8 @@
 """Objects that touch: four examples (``make dsb2018`` ...), trained for 15 minutes on one core, with three seeds.
 
 Trainings run side by side, a core each. Beside the masks of the example are those of the same networks with connected
-components and with the watershed. Printed are means over the images that no training has seen, then over the seeds.
+components and with the watershed, each also by the ensembles of the example. Printed are means over the images that no
+training has seen, then over the seeds.
 """
 
 from __future__ import annotations
@@ -38,29 +39,31 @@ def main(minutes: float = 15, seeds: int = 3, *examples: str) -> None:
         core = cores.get()
         os.sched_setaffinity(0, {core})  # of this thread, and of the processes that it starts
         try:
-            return [{"example": example, "objects": way} | found for way, found in trained(example, minutes, seed)]
+            return trained(example, minutes, seed)
         finally:
             cores.put(core)
 
     with ThreadPoolExecutor(cores.qsize()) as pool:
         jobs = product(examples or SHOWN, range(int(seeds)))
         rows = [row for found in pool.map(lambda job: on_own_core(*job), jobs) for row in found]
-    for (example, way), part in pd.DataFrame(rows).groupby(["example", "objects"], sort=False):
+    for (example, model, way), part in pd.DataFrame(rows).groupby(["example", "model", "objects"], sort=False):
         means = part[["steps", *SHOWN[str(example)]]].mean().to_dict()
-        say("touching, mean", example=example, objects=way, minutes=minutes, seeds=seeds, **means)
+        say("touching, mean", example=example, model=model, objects=way, minutes=minutes, seeds=seeds, **means)
 
 
-def trained(example: str, minutes: float, seed: int) -> list[tuple[str, dict[str, float]]]:
-    """Train once; return the scores of each way to tell objects apart."""
-    found = []
+def trained(example: str, minutes: float, seed: int) -> list[dict[str, object]]:
+    """Train once; return the scores of each model and each way to tell objects apart."""
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for way in WAYS:
             masks = None if way == "chosen" else {"instances": way}
             changes = by_time(minutes) | {"seed": seed}
             scores = run_example(Path(folder), example, changes, SHOWN[example], masks=masks, cores=1)
-            say("touching", example=example, objects=way, minutes=minutes, seed=seed, **scores)
-            found.append((way, scores))
-    return found
+            for model, found in scores.items():
+                row = {"example": example, "model": model, "objects": way} | found
+                say("touching", minutes=minutes, seed=seed, **row)
+                rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def _monai(folder: Path, minutes: float) -> dict[str, float]:
 
 def _slidemill(folder: Path, minutes: float) -> dict[str, float]:
     """Run the example, and return the mean scores of its metrics."""
-    return run_example(folder, "isbi2012", by_time(minutes), SHOWN)
+    return run_example(folder, "isbi2012", by_time(minutes), SHOWN)["unet"]
 
 
 def _scores(mask: Path, reference: Path, scratch: Path) -> dict[str, object]:

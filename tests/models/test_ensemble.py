@@ -58,7 +58,10 @@ def test_images_are_scaled_and_probabilities_scaled_back():
     torch.testing.assert_close(ensemble(image).exp(), (member(image).softmax(dim=1) + back) / 3)
 
 
-@pytest.mark.parametrize("symmetries", ["flips", "all"])
+FLIPS = {"left_right": [[], [-1]], "up_down": [[], [-2]], "flips": [[], [-1], [-2], [-1, -2]]}
+
+
+@pytest.mark.parametrize("symmetries", [*FLIPS, "all"])
 @torch.inference_mode()
 def test_an_ensemble_is_the_average_over_its_scales_and_symmetries(symmetries):
     """Each symmetry of the square by hand: a transposition or none, then a flip of rows or columns, both or none."""
@@ -70,7 +73,8 @@ def test_an_ensemble_is_the_average_over_its_scales_and_symmetries(symmetries):
         return member(view).softmax(dim=1) + F.interpolate(half, scale_factor=2.0, mode="bilinear")
 
     total, views = 0.0, 0
-    for flips, transposed in itertools.product([[], [-1], [-2], [-1, -2]], [False, True][: 1 + (symmetries == "all")]):
+    transpositions = [False, True] if symmetries == "all" else [False]
+    for flips, transposed in itertools.product(FLIPS.get(symmetries, FLIPS["flips"]), transpositions):
         view = image.flip(flips)
         made = at_both_scales(view.mT).mT if transposed else at_both_scales(view)
         total, views = total + made.flip(flips), views + 2
