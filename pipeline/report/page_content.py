@@ -46,8 +46,8 @@ def draw_figures(table: pd.DataFrame, summary: pd.DataFrame, settings: Settings)
     return {
         "learning": Figure(
             title="Learning curves",
-            caption="Mean Dice of the foreground classes on the images held back from training. The network of the "
-            "highest point is kept; of a fold, the last one.",
+            caption="Mean Dice of the foreground classes on the images held back from training. The network of the end "
+            "is kept; with patience, that of the highest point.",
             svg=figures.learning_curves(histories),
         ),
         "dice": Figure(

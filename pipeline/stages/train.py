@@ -38,6 +38,7 @@ from pipeline.settings.schema import MIRROR_PX, ImageConfig
 from pipeline.settings.stage_sections import TileConfig, TrainConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
+from pipeline.training.auto_settings import batch_doubt
 from pipeline.training.data.annotated_slides import check_classes
 from pipeline.training.held_back import label_held_back
 from pipeline.training.loop import Task, train_network
@@ -120,6 +121,9 @@ def _train(
     for doubt in doubts:
         log.warning("training image %s", doubt)
     doubts = [f"{image.name}: {warning}" for image in prepared.images for warning in image.warnings] + doubts
+    if alone := batch_doubt(prepared.network, prepared.config.batch_size):
+        log.warning(alone)
+        doubts.append(alone)
     start = Path(prepared.config.pretrained or "")
     inputs = [path for pair in everything for path in (pair.image, pair.labels)] + [start] * start.is_file()
     resolved = config.model_copy(update={"model": prepared.config})

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import models
 from models.base.cost import count_parameters, training_bytes_per_px
@@ -215,6 +216,17 @@ def choose_normalization(batch_size: int) -> str:
         return "batch"
     log.info("normalization group: a batch is one patch; the context is global, so tiles are blended")
     return "group"
+
+
+def batch_doubt(network: SegmentationModel, batch_size: int) -> str:
+    """Return a sentence if a network would learn the statistics of batch normalization from one patch at a time."""
+    layers = network.modules()
+    if batch_size >= SMALLEST_BATCH or not any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in layers):
+        return ""
+    return (
+        "batches of one patch: batch normalization learns from each patch alone, and segments much worse afterwards; "
+        f"set batch_size to {SMALLEST_BATCH} or more and patch_px to less, or options.normalization to auto"
+    )
 
 
 def measure_step(network: SegmentationModel) -> StepMemory:

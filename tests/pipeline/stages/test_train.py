@@ -104,3 +104,11 @@ def test_labels_beside_what_they_mark_are_a_warning_also_if_the_network_was_kept
         ledger = read_json(Path(paths.NETWORK_LEDGER.format(stage="train", model="unet")))
         assert "lie 0.6 px above what the network finds" in str(ledger)
         project.path("unet", paths.NETWORK).unlink()
+
+
+@pytest.mark.slow
+def test_batches_of_one_patch_are_a_warning(in_folder):
+    project = Project(in_folder, NETWORK.model_copy(update={"max_steps": 2, "batch_size": 1}))
+    assert train(project) == 0
+    ledger = read_json(Path(paths.NETWORK_LEDGER.format(stage="train", model="unet")))
+    assert "batches of one patch" in str(ledger)

@@ -21,7 +21,15 @@ from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.settings.networks import ModelConfig, ResolvedConfig
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig
-from pipeline.training.auto_settings import StepMemory, choose_batch, choose_depth, choose_patch, measure_step, resolve
+from pipeline.training.auto_settings import (
+    StepMemory,
+    batch_doubt,
+    choose_batch,
+    choose_depth,
+    choose_patch,
+    measure_step,
+    resolve,
+)
 from pipeline.training.data.training_set import TrainingSet, describe_training_set, typical_diameter
 from pipeline.training.step import check_patch
 
@@ -122,6 +130,14 @@ def test_a_batch_of_one_has_group_normalization_and_without_objects_the_depth_is
     nothing = TrainingSet(side_px=512, object_px=None)
     resolved = resolve(config, nothing, memory_mb=8000, **ONE_CHANNEL)
     assert resolved.options == {"width": 2, "normalization": "group"}
+
+
+@pytest.mark.parametrize(
+    ("normalization", "batch_size", "is_doubtful"), [("batch", 1, True), ("batch", 2, False), ("group", 1, False)]
+)
+def test_batch_normalization_of_single_patches_is_a_warning(normalization, batch_size, is_doubtful):
+    network = models.build("unet", in_channels=1, num_classes=2, options={"width": 4, "normalization": normalization})
+    assert bool(batch_doubt(network, batch_size)) == is_doubtful
 
 
 def test_explicit_settings_stay_and_a_step_beyond_memory_is_a_warning(caplog):
