@@ -49,42 +49,6 @@ def remembered_batch_px(file: Path, network: SegmentationModel, weights: str, wi
     return int(known[key])
 
 
-def fastest_batch_px(
-    network: SegmentationModel,
-    window: Window,
-    largest_px: int,
-    *,
-    seconds: Callable[[SegmentationModel, tuple[int, int, int, int]], float] | None = None,
-) -> int:
-    """Try 1, 2, 4 ... windows at once; return the pixels of the smallest batch that is nearly as fast as the fastest.
-
-    Parameters
-    ----------
-    network : SegmentationModel
-        Ready for prediction (:func:`pipeline.prediction.loop.make_ready`), on a GPU.
-    largest_px : int
-        Most pixels of a batch; fewer if the memory of the device is too small. One window is always tried.
-    seconds : callable or None
-        Time of a pass, for a shape (N, channels, rows, columns); None: measured.
-    """
-    measure = seconds or _seconds
-    _, rows, columns = window
-    speeds: dict[int, float] = {}
-    count = 1
-    while count == 1 or count * rows * columns <= largest_px:
-        try:
-            spent = measure(network, (count, *window))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            free_cached_memory(next(network.parameters()).device)
-            break
-        speeds[count * rows * columns] = count / spent
-        count *= 2
-    enough = _FAST * max(speeds.values(), default=0.0)
-    return next((pixels for pixels, speed in speeds.items() if speed >= enough), rows * columns)
-
-
 @torch.inference_mode()
 def _seconds(network: SegmentationModel, shape: tuple[int, int, int, int]) -> float:
     """Return the time of a pass: the second one, since the first prepares for its shape."""
@@ -96,3 +60,38 @@ def _seconds(network: SegmentationModel, shape: tuple[int, int, int, int]) -> fl
         network(windows)[0, 0, 0, 0].item()  # which waits for the device
         spent = time.perf_counter() - start
     return spent
+
+
+def fastest_batch_px(
+    network: SegmentationModel,
+    window: Window,
+    largest_px: int,
+    *,
+    seconds: Callable[[SegmentationModel, tuple[int, int, int, int]], float] = _seconds,
+) -> int:
+    """Try 1, 2, 4 ... windows at once; return the pixels of the smallest batch that is nearly as fast as the fastest.
+
+    Parameters
+    ----------
+    network : SegmentationModel
+        Ready for prediction (:func:`pipeline.prediction.loop.make_ready`), on a GPU.
+    largest_px : int
+        Most pixels of a batch; fewer if the memory of the device is too small. One window is always tried.
+    seconds : callable
+        Time of a pass, for a shape (N, channels, rows, columns).
+    """
+    _, rows, columns = window
+    speeds: dict[int, float] = {}
+    count = 1
+    while count == 1 or count * rows * columns <= largest_px:
+        try:
+            spent = seconds(network, (count, *window))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            free_cached_memory(next(network.parameters()).device)
+            break
+        speeds[count * rows * columns] = count / spent
+        count *= 2
+    enough = _FAST * max(speeds.values(), default=0.0)
+    return next((pixels for pixels, speed in speeds.items() if speed >= enough), rows * columns)

@@ -11,15 +11,9 @@ import simplejpeg
 import tifffile
 from tifffile import COMPRESSION
 
-from pipeline.slides.formats.compression.stored import stored_bytes
+from pipeline.slides.formats.compression.stored import JPEG2000, stored_bytes
 
 _END = b"\xff\xd9"  # of JPEG (ITU-T T.81, B.1.1.3) and JPEG 2000 (ISO/IEC 15444-1, A.4.4)
-_JPEG2000 = {
-    COMPRESSION.JPEG2000,
-    COMPRESSION.JPEG_2000_LOSSY,
-    COMPRESSION.APERIO_JP2000_RGB,
-    COMPRESSION.APERIO_JP2000_YCBC,
-}
 _WEBP = {COMPRESSION.WEBP, COMPRESSION.WEBP_DEPRECATED}
 _OUTPUT = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}  # of the others: RGB
 
@@ -72,7 +66,7 @@ def _check(page: Any) -> Callable[[bytes], bool] | None:
             return not _ends(data) or is_jpeg_damaged(picture, most_px)
 
         return is_damaged
-    if page.compression in _JPEG2000:
+    if page.compression in JPEG2000:
         return lambda data: not _ends(data)
     if page.compression in _WEBP:  # a RIFF file, which begins with its length
         return lambda data: data[:4] != b"RIFF" or int.from_bytes(data[4:8], "little") + 8 > len(data)

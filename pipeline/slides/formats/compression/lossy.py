@@ -6,19 +6,13 @@ from typing import Any
 
 from tifffile import COMPRESSION
 
-from pipeline.slides.formats.compression.stored import stored_bytes
+from pipeline.slides.formats.compression.stored import JPEG2000, stored_bytes
 
 _ALWAYS = {
     **dict.fromkeys((COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY), "JPEG"),
     **dict.fromkeys((COMPRESSION.JPEGXR, COMPRESSION.JPEGXR_NDPI), "JPEG XR"),
     **dict.fromkeys((COMPRESSION.JPEGXL, COMPRESSION.JPEGXL_DNG), "JPEG XL"),
     **{COMPRESSION.LERC: "LERC", COMPRESSION.PIXARLOG: "PixarLog", COMPRESSION.JETRAW: "Jetraw"},
-}
-_JPEG2000 = {
-    COMPRESSION.JPEG2000,
-    COMPRESSION.JPEG_2000_LOSSY,
-    COMPRESSION.APERIO_JP2000_RGB,
-    COMPRESSION.APERIO_JP2000_YCBC,
 }
 _HEAD_BYTES = 1024
 _CODING_STYLE, _TRANSFORM_AT = b"\xff\x52", 13  # ISO/IEC 15444-1, A.6.1: 1 = reversible
@@ -28,7 +22,7 @@ def lossy_compression(page: Any) -> str:
     """Return the name of the compression of a TIFF page if it changed its numbers, else an empty text."""
     if page.compression in _ALWAYS:
         return _ALWAYS[page.compression]
-    if page.compression in _JPEG2000:
+    if page.compression in JPEG2000:
         head = _head_of(page)
         at = head.find(_CODING_STYLE) + _TRANSFORM_AT
         return "" if _CODING_STYLE in head and head[at : at + 1] == b"\1" else "JPEG 2000"

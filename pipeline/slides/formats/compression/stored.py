@@ -1,4 +1,4 @@
-"""The bytes of a TIFF file as they are stored, for several threads at once."""
+"""The bytes of a TIFF file as they are stored, for several threads at once, and codes that say how they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import tifffile
+from tifffile import COMPRESSION
+
+JPEG2000 = {
+    COMPRESSION.JPEG2000,
+    COMPRESSION.JPEG_2000_LOSSY,
+    COMPRESSION.APERIO_JP2000_RGB,
+    COMPRESSION.APERIO_JP2000_YCBC,
+}
 
 
 @contextmanager
