@@ -6,6 +6,7 @@ import re
 import struct
 from typing import NamedTuple
 
+_DECODERS = "imagecodecs"  # the module of their errors, which name a function of C and its code
 _LONGEST_REASON = 400
 # What readers raise on damaged files by accident; the message means nothing to a user
 _LOST = (
@@ -96,4 +97,5 @@ def reason_of(error: Exception) -> str:
     words = _FOR_PROGRAMMERS.sub("(...)", " ".join(str(error).split()))
     if isinstance(error, _LOST) or not words:
         return f"damaged, or not as files of its format are ({type(error).__name__})"
-    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
+    words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]} ..."
+    return f"compressed data are damaged ({words})" if type(error).__module__ == _DECODERS else words

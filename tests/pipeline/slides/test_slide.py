@@ -224,6 +224,10 @@ def test_a_bad_file_gives_one_line_that_names_it(tmp_path, name, content, messag
         (ValueError("x" * 1000), "x{400} ...; fix, replace"),
         (ValueError("too dark;\nlight it"), "too dark; light it$"),
         (OSError(5, "Input/output error"), "Input/output error; fix, replace"),
+        (
+            lambda: imagecodecs.zlib_decode(b"no zlib"),
+            r"compressed data are damaged \(inflate returned \w+\); fix, replace",
+        ),
     ],
 )
 def test_the_reason_of_a_damaged_file_is_in_words(tmp_path, monkeypatch, error, reason):
