@@ -150,7 +150,8 @@ def run_example(
 ) -> dict[str, dict[str, float]]:
     """Run an example with changes to its ``unet``; return the training steps and the means of some metrics, by model.
 
-    ``masks`` replaces that part of its configuration. A folder that has the example goes on from there.
+    Folds share ``max_minutes``, and have these steps each, in the mean. ``masks`` replaces that part of its
+    configuration. A folder that has the example goes on from there.
     """
     project = folder / example
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SLIDEMILL_DATA": str(DATA)}
@@ -158,11 +159,15 @@ def run_example(
     subprocess.run([sys.executable, lay_out, example, project], check=True, env=environment)
     settings = project / "config" / "config.yaml"
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    content["models"]["unet"] |= changes
+    unet = content["models"]["unet"]
+    unet |= changes
+    unet["max_minutes"] /= unet.get("folds") or 1
     content |= {"masks": masks} if masks else {}
     settings.write_text(yaml.safe_dump(content), encoding="utf-8")
     snakemake = [shutil.which("snakemake"), "--cores", str(cores), "--quiet", "all"]
     subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
-    history = pd.read_csv(project / "results" / "models" / "unet" / "history.csv")
+    folder = project / "results" / "models" / "unet"
+    histories = folder.glob("fold*/history.csv" if unet.get("folds") else "history.csv")
+    steps = float(np.mean([pd.read_csv(history)["step"].max() for history in histories]))
     means = pd.read_csv(project / "results" / "metrics-all.csv").groupby("model")[shown].mean()
-    return {model: {"steps": int(history["step"].max())} | row.to_dict() for model, row in means.iterrows()}
+    return {str(model): {"steps": steps} | row.to_dict() for model, row in means.iterrows()}
