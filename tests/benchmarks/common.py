@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,15 +143,15 @@ def fresh_folder() -> Iterator[Path]:
 def run_example(
     folder: Path,
     example: str,
-    changes: dict[str, object],
+    changes: dict[str, Any],
     shown: list[str],
     *,
     masks: dict[str, object] | None = None,
     cores: int = THREADS,
 ) -> dict[str, dict[str, float]]:
-    """Run an example with changes to its ``unet``; return the training steps and the means of some metrics, by model.
+    """Run an example with changes to its networks; return the training steps and the means of some metrics, by model.
 
-    Folds share ``max_minutes``, and have these steps each, in the mean. ``masks`` replaces that part of its
+    Several networks share ``max_minutes``, and each has a seed of its own. ``masks`` replaces that part of its
     configuration. A folder that has the example goes on from there.
     """
     project = folder / example
@@ -159,15 +160,16 @@ def run_example(
     subprocess.run([sys.executable, lay_out, example, project], check=True, env=environment)
     settings = project / "config" / "config.yaml"
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    unet = content["models"]["unet"]
-    unet |= changes
-    unet["max_minutes"] /= unet.get("folds") or 1
+    networks = content["models"]
+    for number, network in enumerate(networks.values()):
+        share = changes["max_minutes"] / len(networks)
+        seed = changes.get("seed", 0) * len(networks) + number
+        network.update(changes | {"max_minutes": share, "seed": seed})
     content |= {"masks": masks} if masks else {}
     settings.write_text(yaml.safe_dump(content), encoding="utf-8")
     snakemake = [shutil.which("snakemake"), "--cores", str(cores), "--quiet", "all"]
     subprocess.run([*snakemake, "--snakefile", ROOT / "Snakefile", "--directory", project], check=True, env=environment)
-    folder = project / "results" / "models" / "unet"
-    histories = folder.glob("fold*/history.csv" if unet.get("folds") else "history.csv")
+    histories = [project / "results" / "models" / name / "history.csv" for name in networks]
     steps = float(np.mean([pd.read_csv(history)["step"].max() for history in histories]))
     means = pd.read_csv(project / "results" / "metrics-all.csv").groupby("model")[shown].mean()
     return {str(model): {"steps": steps} | row.to_dict() for model, row in means.iterrows()}
