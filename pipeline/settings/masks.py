@@ -59,7 +59,8 @@ class MaskConfig(Section):
     criterion: Criterion = Field(
         "f1",
         description="For `instances: auto`: `f1`, the mean F1 of objects over IoU 0.5 to 0.9, or `rand`, the adapted "
-        "Rand error, for cells that fill the image: only then is `partition` among the ways.",
+        "Rand error, for cells that fill the image: only then is `partition` among the ways. `neck`, `seed` and "
+        "`border` are chosen with the way, unless they are stated with another value than their default.",
     )
     min_object_um2: NonNegative = Field(
         0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
@@ -170,7 +171,8 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     kept = masks.model_dump(
         include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px", "crf"}, exclude_none=True
     )
-    return MaskConfig.model_validate(settings | kept)
+    stated = masks.model_dump(include={"neck", "seed", "border"}, exclude_defaults=True)
+    return MaskConfig.model_validate(settings | stated | kept)
 
 
 def compared_with(partings: Sequence[Mapping[str, Any]], field: object) -> list[Mapping[str, Any]]:

@@ -47,6 +47,15 @@ def test_specks_are_removed_as_was_best_unless_an_area_is_stated(stated, kept):
 
 
 @pytest.mark.parametrize(
+    ("criterion", "stated", "kept"),
+    [("rand", {"border": 0.5}, {"border": 0.5}), ("rand", {}, {"border": 0.3}), ("f1", {"seed": 0.3}, {"seed": 0.3})],
+)
+def test_auto_leaves_numbers_that_are_stated(criterion, stated, kept):
+    found = resolve_masks(MaskConfig(instances="auto", criterion=criterion, **stated), {"parting": TABLE})
+    assert found.model_dump(include=kept.keys()) == kept
+
+
+@pytest.mark.parametrize(
     ("instances", "needs"),
     [
         ("components", set()),
