@@ -383,8 +383,8 @@ class EnsembleConfig(Section):
     symmetries: Literal["none", "left_right", "up_down", "flips", "all"] = Field(
         "none",
         description="Test-time augmentation: `left_right` and `up_down` average every window and its mirror image, "
-        "`flips` 4 mirror images, `all` 8, with quarter turns. Prediction takes 2, 4 or 8 times as long. It should be "
-        "among the changes that training makes (`augmentation.flip`).",
+        "`flips` 4 mirror images, `all` 8, with quarter turns. Prediction takes 2, 4 or 8 times as long, for each "
+        "member. Mirror images that `augmentation.flip` did not show to the members can be worse than none.",
     )
 
     @field_validator("scales")

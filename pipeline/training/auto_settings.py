@@ -225,7 +225,8 @@ def batch_doubt(network: SegmentationModel, batch_size: int) -> str:
         return ""
     return (
         "batches of one patch: batch normalization learns from each patch alone, and segments much worse afterwards; "
-        f"set batch_size to {SMALLEST_BATCH} or more and patch_px to less, or options.normalization to auto"
+        f"set batch_size to {SMALLEST_BATCH} or more and patch_px to less, or options.normalization to auto, where the "
+        "architecture has it"
     )
 
 
