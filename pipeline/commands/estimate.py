@@ -225,5 +225,5 @@ def _print(estimates: dict[Path, Estimate]) -> None:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(max(1, round(seconds)), 60)  # no slide takes no time
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
