@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Part = tuple[slice, slice]  # rows and columns of a window
 
 _BAND_VALUES = 2**17  # logits of the rows that are labelled at a time
-_SUMMED_VALUES = 2**15 - 1  # so few are summed in the thread that asks; to wake others takes longer
+_SUMMED_VALUES = 2**15 - 1  # if there are more, other threads help with a sum: to wake them takes longer
 _UNCERTAIN = math.log(3)  # difference of logits: of two classes, the better one has a probability below 0.75
 
 
@@ -316,11 +316,12 @@ def _by_rows(logits: Tensor) -> Iterator[tuple[int, slice, list[NDArray[Any]], b
     Their sums come first. They read memory in its order, and so bring the rows into the cache in half of the time that
     separating the classes, which may be interleaved, would take.
     """
+    summed = _BAND_VALUES if torch.get_num_threads() == 1 else _SUMMED_VALUES
     for number, window in enumerate(logits):
         classes, height, width = window.shape
         for rows in bands(height, max(1, _BAND_VALUES // (classes * width))):
             some = window[:, rows]
-            few = some.split(max(1, _SUMMED_VALUES // (classes * width)), dim=1)
+            few = some.split(max(1, summed // (classes * width)), dim=1)
             sums = [math.isfinite(part.sum(dtype=torch.float32)) for part in few]
             is_finite = all(sums) or bool(some.isfinite().all())
             yield number, rows, list(np.ascontiguousarray(some.numpy())), is_finite
