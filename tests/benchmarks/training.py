@@ -1,8 +1,9 @@
 """Fifteen minutes of training on the electron micrographs of ISBI 2012: Slidemill and a plain MONAI recipe.
 
 Theirs is what a tutorial of MONAI does: BasicUNet, DiceCELoss, random crops, flips and rotations, Adam at 1e-3, the
-weights of the last step, a sliding window. Ours is ``make isbi2012``, whose three networks share the minutes. Slices 0-19
-train, slices 20-23 are evaluated, both by the same code; each recipe gets the same minutes and the same cores.
+weights of the last step, a sliding window. Ours is ``make isbi2012``, whose three networks share the minutes.
+Slices 0-19 train, slices 20-23 are evaluated, both by the same code; each recipe gets the same minutes and the same
+cores.
 """
 
 from __future__ import annotations
