@@ -17,7 +17,8 @@ PAGE, DECISIONS = ROOT / "docs" / "architecture.md", ROOT / "docs" / "decisions"
 def rooms() -> Iterator[Path]:
     """Yield the folders of the code in the order of imports, which stands in the test of that order."""
     text = (ROOT / "tests" / "test_architecture.py").read_text("utf-8")
-    for name in ast.literal_eval(re.search(r"^ROOMS = (\[.*?^\])", text, re.DOTALL | re.MULTILINE)[1]):
+    (table,) = re.findall(r"^ROOMS = (\[.*?^\])", text, re.DOTALL | re.MULTILINE)
+    for name in ast.literal_eval(table):
         folder = ROOT.joinpath(*name.split("."))
         yield from sorted(path.parent for path in folder.rglob("__init__.py")) if "." in name else [folder]
 
@@ -37,7 +38,7 @@ def decision_table() -> str:
     rows = ["| | title | decided |", "|--:|---|---|"]
     for path in sorted(DECISIONS.parent.glob("[0-9]*.md")):
         text = path.read_text("utf-8")
-        number, title = re.match(r"# (\d+)\. (.+)", text).groups()
+        number, title = re.findall(r"# (\d+)\. (.+)", text)[0]
         decided = re.split(r"## Decision\s|\*\*Decision\.\*\*", text)[1]
         rows.append(f"| {number} | [{title}]({path.name}) | {first_sentence(decided)} |")
     return "\n".join(rows)
@@ -60,8 +61,9 @@ def main(arguments: list[str]) -> int:
     stale = []
     for page, name, table in ((PAGE, "rooms", room_table()), (DECISIONS, "decisions", decision_table())):
         old = page.read_text("utf-8")
-        block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-        new = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, block=block: block, old, flags=re.DOTALL)
+        before, _, rest = old.partition(f"<!-- {name} -->")
+        _, _, after = rest.partition(f"<!-- /{name} -->")
+        new = f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}"
         if new != old:
             stale.append(page.relative_to(ROOT))
             if "--check" not in arguments:

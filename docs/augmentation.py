@@ -6,6 +6,7 @@ in haematoxylin and eosin.
 
 from __future__ import annotations
 
+import io
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def main() -> None:
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(title)
     PICTURE.parent.mkdir(exist_ok=True)
-    figure.canvas.draw()
-    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
 
 
 def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, number: int = 0) -> NDArray[np.float32]:
@@ -85,13 +86,13 @@ def _patch(slide: Annotated, changes: dict[ChangeName, float | bool] | None, num
     return picture
 
 
-def _annotated(pixels: NDArray[np.generic], classes: NDArray[np.uint8]) -> Annotated:
+def _annotated(pixels: NDArray[np.uint8] | NDArray[np.uint16], classes: NDArray[np.uint8]) -> Annotated:
     statistics = measure_intensities(pixels)
     return Annotated(
         name="",
         image=normalize(pixels, statistics),
         classes=classes,
-        weights=np.ones(classes.shape, np.float16),
+        maps=np.ones((1, *classes.shape), np.float16),
         statistics=tuple(statistics),
         white=float(np.iinfo(pixels.dtype).max),
     )

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import tifffile
+from numpy.typing import NDArray
 
 CONFIGS = Path(__file__).parent
 Copy = tuple[Path, str]
@@ -131,7 +133,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_tiff(path: Path, pixels: object) -> None:
+def _write_tiff(path: Path, pixels: NDArray[Any]) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, pixels, compression="zlib")

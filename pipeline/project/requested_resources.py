@@ -30,6 +30,7 @@ _MPX_PER_MIN = {
     "tile": 250,
     "predict": 30,
     "validate": 20,
+    "combine": 20,
     "stitch": 100,
     "objects": 100,
     "evaluate": 60,

@@ -14,6 +14,8 @@ from pipeline.settings.networks import EnsembleConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.section import Section
 from pipeline.settings.stage_sections import (
+    CombineConfig,
+    ComparisonConfig,
     EvaluateConfig,
     LabelConfig,
     ObjectsConfig,
@@ -89,6 +91,19 @@ def split_of(settings: Settings, name: str) -> SplitConfig:
     return SplitConfig(samples=training.samples, folds=settings.models[model].folds, fold=fold)
 
 
+def comparison_of(settings: Settings, name: str) -> ComparisonConfig | None:
+    """Return how an ensemble is compared on held-back images; None if a member may have learned from them."""
+    parts = [settings.trainings.get(member) for member in settings.averages[name].members]
+    if not all(part and part[1] is None for part in parts):
+        return None
+    return ComparisonConfig(
+        labels=labels_of(settings),
+        image=settings.image,
+        split=split_of(settings, name),
+        crf=settings.masks.crf == "auto",
+    )
+
+
 def labels_of(settings: Settings) -> LabelConfig:
     """Return how label images and references are read."""
     training = settings.training
@@ -120,7 +135,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
             allow_empty=settings.training.allow_empty,
             compares_crf=settings.masks.crf == "auto",
         ),
-        "combine": settings.averages.get(model or "", EnsembleConfig(members=["none"])),
+        "combine": _combine_config(settings, model or ""),
         "validate": ValidateConfig(
             labels=labels,
             tile=tile,
@@ -145,6 +160,12 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "report": settings,
     }
     return sections[stage].model_dump_json()
+
+
+def _combine_config(settings: Settings, name: str) -> CombineConfig:
+    if name not in settings.averages:
+        return CombineConfig(ensemble=EnsembleConfig(members=["none"]))
+    return CombineConfig(ensemble=settings.averages[name], comparison=comparison_of(settings, name))
 
 
 def _weigh_config(labels: LabelConfig, image: ImageConfig, network: ModelConfig) -> WeighConfig:

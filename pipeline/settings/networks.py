@@ -153,9 +153,7 @@ class HeadsConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Random changes of the training patches, shown in docs/augmentation.md. Each number is the largest change; 0 turns
-    it off.
-    """
+    """Random changes of training patches, shown in docs/augmentation.md. Each number is the largest change; 0: none."""
 
     flip: bool | Literal["left_right", "up_down"] = Field(
         True,
@@ -393,3 +391,9 @@ class EnsembleConfig(Section):
         if unknown := [scale for scale in scales if scale not in {0.25, 0.5, 1, 2, 4}]:
             raise ValueError(f"a scale is 0.25, 0.5, 1, 2 or 4, got {unknown[0]}")
         return scales
+
+    @property
+    def passes(self) -> float:
+        """How many pixels go through networks for each pixel of an image."""
+        mirrored = {"none": 1, "left_right": 2, "up_down": 2, "flips": 4, "all": 8}[self.symmetries]
+        return len(self.members) * mirrored * sum(scale**2 for scale in self.scales)

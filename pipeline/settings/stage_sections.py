@@ -13,7 +13,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
-from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
+from pipeline.settings.networks import EnsembleConfig, HeadsConfig, LossConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
 from pipeline.settings.section import ClassName, Precision, Section
 
@@ -67,6 +67,15 @@ class SplitConfig(Section):
         return self
 
 
+class ComparisonConfig(Section):
+    """How a network is compared on the images held back from it, and whether random fields are too."""
+
+    labels: LabelConfig
+    image: ImageConfig
+    split: SplitConfig
+    crf: bool
+
+
 class TrainConfig(Section):
     """What the stage ``train`` gets."""
 
@@ -78,6 +87,18 @@ class TrainConfig(Section):
     split: SplitConfig
     allow_empty: bool = False
     compares_crf: bool = False  # whether random fields are tried on the held-back images
+
+    @property
+    def comparison(self) -> ComparisonConfig:
+        """How the network is compared."""
+        return ComparisonConfig(labels=self.labels, image=self.image, split=self.split, crf=self.compares_crf)
+
+
+class CombineConfig(Section):
+    """What the stage ``combine`` gets."""
+
+    ensemble: EnsembleConfig
+    comparison: ComparisonConfig | None = None  # null: its members do not hold back the same images
 
 
 class ValidateConfig(Section):

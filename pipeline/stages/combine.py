@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,34 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import ModelCard, card_path, member_of, write_comparisons
+from pipeline.networks.model_card import ModelCard, card_path, member_of, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.project.jobs.batch_job import Made
+from pipeline.project.jobs.fingerprints import Inputs
 from pipeline.project.jobs.ledger import makers_of
-from pipeline.project.jobs.network_job import inputs_of_networks, make_network
-from pipeline.settings.networks import EnsembleConfig
-from pipeline.training.partings import mean_partings
-from pipeline.training.refinements import mean_refinements
+from pipeline.project.jobs.network_job import inputs_of_combine, make_network
+from pipeline.project.splits import group_pairs, split_pairs
+from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.runtime.device import prepare
+from pipeline.settings.stage_sections import CombineConfig
+from pipeline.training.comparison.partings import mean_partings
+from pipeline.training.comparison.refinements import mean_refinements
+from pipeline.training.comparison.tables import compare_on_held_back
 
 log = logging.getLogger(__name__)
 
 
-def run(*, model: str, networks: list[Path], config: EnsembleConfig) -> None:
-    """Write the ensemble of ``networks``.
+def run(
+    *,
+    model: str,
+    networks: list[Path],
+    images: Path,
+    labels: Path,
+    threads: int,
+    memory_mb: int,
+    config: CombineConfig,
+) -> None:
+    """Write the ensemble of ``networks``; compare what can follow it on the images that all of them hold back.
 
     Parameters
     ----------
@@ -35,15 +48,42 @@ def run(*, model: str, networks: list[Path], config: EnsembleConfig) -> None:
         Name of the ensemble, or of the model in folds.
     networks : list of Path
         Network files (model.safetensors, each with model.json beside it) of the same channels and classes.
-    config : EnsembleConfig
-        Scales and symmetries that each member predicts at.
+    images : Path
+        Folder of the training images.
+    labels : Path
+        Folder of the labels, with the names of the images.
+    threads : int
+        CPU threads that the job may use.
+    memory_mb : int
+        Memory that reading and prediction may use, in MB.
+    config : CombineConfig
+        Scales and symmetries that each member predicts at, and what the members hold back.
     """
-    make = partial(_combine, networks, Path(paths.NETWORK.format(model=model)), config)
+    output = Path(paths.NETWORK.format(model=model))
+
+    def held_back() -> list[TrainingPair]:
+        if config.comparison is None:
+            return []
+        split = config.comparison.split
+        return split_pairs(group_pairs(find_pairs(images, labels), Path(split.samples)), split)[1]
+
+    def made_from() -> Inputs:
+        return inputs_of_combine(networks, held_back())
+
+    def make() -> Made:
+        (device,) = prepare(threads)
+        cards = _combine(networks, output, config)
+        if config.comparison:
+            compare_on_held_back(output, held_back(), config.comparison, device=device, memory_mb=memory_mb)
+        _fill_tables(card_path(output), cards)
+        return Made(files=[output, card_path(output)])
+
     after = [maker for network in networks for maker in makers_of(network)]
-    make_network("combine", model, config, make, made_from=partial(inputs_of_networks, networks), after=after)
+    make_network("combine", model, config, make, made_from=made_from, after=after)
 
 
-def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made:
+def _combine(networks: list[Path], output: Path, config: CombineConfig) -> list[ModelCard]:
+    """Write the ensemble with its card; return the cards of its members."""
     members = [load_network(path) for path in networks]
     first = members[0][1]
     for path, (_, card) in zip(networks, members, strict=True):
@@ -53,7 +93,7 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
                 f"{first.in_channels} and {first.classes}; an ensemble needs the same"
             )
     parts = [member_of(card) for _, card in members]
-    options = {"members": parts, "scales": list(config.scales), "symmetries": config.symmetries}
+    options = {"members": parts, "scales": list(config.ensemble.scales), "symmetries": config.ensemble.symmetries}
     ensemble = models.build(
         "ensemble",
         in_channels=first.in_channels,
@@ -69,7 +109,8 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
             for name, value in network.state_dict().items()
         }
     )
-    metrics, validation = cross_validation([card for _, card in members])
+    cards = [card for _, card in members]
+    metrics, validation = cross_validation(cards)
     save_network(
         output,
         ensemble,
@@ -80,11 +121,19 @@ def _combine(networks: list[Path], output: Path, config: EnsembleConfig) -> Made
         described={"appearance": first.appearance, "objects": first.objects},
         origin=provenance("combine", config, **{str(path): sha256(path) for path in networks}),
     )
-    partings = mean_partings([card.parting or [] for _, card in members])
-    fields = mean_refinements([card.crf or [] for _, card in members])
-    write_comparisons(card_path(output), output=card_path(output), parting=partings, crf=fields)
     log.info("%d networks, %d views of every window", len(members), len(ensemble.views))
-    return Made(files=[output, card_path(output)])
+    return cards
+
+
+def _fill_tables(card: Path, members: list[ModelCard]) -> None:
+    """Write the mean of the tables of the members where the ensemble itself was not compared."""
+    found = read_card(card)
+    write_comparisons(
+        card,
+        output=card,
+        parting=found.parting or mean_partings([member.parting or [] for member in members]),
+        crf=found.crf or mean_refinements([member.crf or [] for member in members]),
+    )
 
 
 def cross_validation(cards: list[ModelCard]) -> tuple[dict[str, float], list[str]]:

@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
-from functools import partial
-from itertools import chain
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import models
 from pipeline.base import paths
-from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, provenance, replacing, sha256
 from pipeline.metrics.label_shift import Shift, common_shift, shift_doubt
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import card_path, read_card, write_comparisons
-from pipeline.networks.weights_file import load_network, save_network
-from pipeline.prediction.loop import make_ready
+from pipeline.networks.model_card import card_path, read_card
+from pipeline.networks.weights_file import save_network
 from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.fingerprints import NETWORK_ALGORITHMS, Inputs, recipe
 from pipeline.project.jobs.ledger import makers_of
@@ -33,19 +27,16 @@ from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.report.held_back import write_held_back
 from pipeline.report.pictures import pictures_of_training
 from pipeline.runtime.device import choose_devices, set_up_process
-from pipeline.settings.masks import best_field
-from pipeline.settings.schema import MIRROR_PX, ImageConfig
-from pipeline.settings.stage_sections import TileConfig, TrainConfig
+from pipeline.settings.schema import ImageConfig
+from pipeline.settings.stage_sections import TrainConfig
 from pipeline.slides.formats.image import PixelSize
 from pipeline.slides.slide import open_slide
 from pipeline.training.auto_settings import batch_doubt
+from pipeline.training.comparison.tables import compare_on_held_back
 from pipeline.training.data.annotated_slides import check_classes
 from pipeline.training.held_back import label_held_back
 from pipeline.training.loop import Task, train_network
-from pipeline.training.pair_metrics import PairPredictor
-from pipeline.training.partings import compare_partings
 from pipeline.training.prepare import prepare_training
-from pipeline.training.refinements import compare_refinements
 
 log = logging.getLogger(__name__)
 
@@ -145,10 +136,11 @@ def _train(
         pixel_size_um = _common_pixel_size(everything, memory_mb, config.image)
         chosen, objects = choose_devices(devices), prepared.objects
         _learn(task, kept, chosen, pixel_size_um=pixel_size_um, objects=objects, origin=origin)
-    if shifted := shift_doubt(read_card(card_path(kept / Path(paths.NETWORK).name)).label_shift_px):
+    weights = kept / Path(paths.NETWORK).name
+    if shifted := shift_doubt(read_card(card_path(weights)).label_shift_px):
         log.warning(shifted)
         doubts.append(shifted)
-    _compare(kept, held_back, choose_devices(devices)[0], config, memory_mb=memory_mb)
+    compare_on_held_back(weights, held_back, config.comparison, device=choose_devices(devices)[0], memory_mb=memory_mb)
     for path in files:  # the network of other settings stays until this one is complete
         with replacing(path) as temporary:
             shutil.copyfile(kept / path.name, temporary)
@@ -208,51 +200,6 @@ def _replace_folder(folder: Path, kept: Path) -> None:
     if (kept / folder.name).is_dir():  # not of older versions
         with replacing(folder) as temporary:
             shutil.copytree(kept / folder.name, temporary)
-
-
-def _compare(
-    kept: Path, held_back: list[TrainingPair], device: torch.device, config: TrainConfig, *, memory_mb: int
-) -> None:
-    """Compare what can follow the network on the held-back images, unless the card has the tables already."""
-    weights = kept / Path(paths.NETWORK).name
-    known = read_card(card_path(weights))
-    refines = known.crf is None and config.compares_crf and not models.detects_objects(known.architecture)
-    if known.parting is not None and not refines:
-        return
-    network, card = load_network(weights)
-    make_ready(network, device, "float32")
-    with replacing(card_path(weights)) as temporary:
-        predictor = PairPredictor(
-            network=network,
-            card=card,
-            labels=config.labels,
-            tile=TileConfig(image=config.image, tile_px=None, mirror_px=MIRROR_PX, skip_glass=False),
-            memory_mb=memory_mb,
-            threads=torch.get_num_threads(),
-            shared=temporary.with_name("predictions") if refines else None,
-        )
-        compare = partial(_compared, predictor, held_back, scratch=temporary.parent)
-        tables: dict[str, list[Any]] = {
-            "parting": compare(compare_partings) if known.parting is None else known.parting
-        }
-        if refines:
-            tables["crf"] = compare(compare_refinements)
-            if field := best_field([asdict(one) for one in tables["crf"]]):
-                tables["parting"] += compare(partial(compare_partings, field=field))
-        write_comparisons(card_path(weights), output=temporary, **tables)
-    for one in chain(*tables.values()):
-        log.info("on the held-back images: %s", one)
-
-
-def _compared(
-    predictor: PairPredictor, held_back: list[TrainingPair], compare: Callable[..., list[Any]], *, scratch: Path
-) -> list[Any]:
-    """Return the table of a comparison; an empty one if memory is too small: the network is trained all the same."""
-    try:
-        return compare(predictor, held_back, scratch=scratch)
-    except SlidemillError as error:
-        log.warning("nothing is compared on the held-back images for masks: %s", error)
-        return []
 
 
 def _identity(origin: dict[str, Any], *, but: Collection[str] = ()) -> str:

@@ -23,7 +23,7 @@ from pipeline.project.splits import Groups, group_pairs, split_pairs
 from pipeline.project.training_pairs import find_pairs
 from pipeline.runtime.device import prepare
 from pipeline.settings.stage_sections import ValidateConfig
-from pipeline.training.pair_metrics import PairPredictor, measure_pair
+from pipeline.training.comparison.pair_metrics import PairPredictor, measure_pair
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
 from pipeline.settings.stage_sections import ValidateConfig, parse_stage_config
-from pipeline.training.pair_metrics import PairPredictor, measure_pair
+from pipeline.training.comparison.pair_metrics import PairPredictor, measure_pair
 from tests.benchmarks.common import THREADS, by_time, run_training, say, say_machine
 
 SHOWN = ["dice_nucleus", "objects_f1_50", "objects_f1_70", "objects_f1_80", "panoptic_quality"]

@@ -22,7 +22,7 @@ from pipeline.project.stage_settings import network_file, stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings, read_settings
 from pipeline.settings.stage_sections import ValidateConfig, parse_stage_config
-from pipeline.training.pair_metrics import PairPredictor, measure_pair
+from pipeline.training.comparison.pair_metrics import PairPredictor, measure_pair
 from tests.benchmarks.common import THREADS, fresh_folder, say, say_machine, write_slide
 from tests.support.jobs import Jobs
 from tests.support.networks import write_network

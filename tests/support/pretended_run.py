@@ -7,7 +7,7 @@ from pipeline.base import paths
 from pipeline.project.jobs.expected import STAGES, Expected
 from pipeline.project.jobs.fingerprints import fingerprint, recipe
 from pipeline.project.jobs.ledger import Entry, write_ledger
-from pipeline.project.jobs.network_job import inputs_of_networks, inputs_of_train, inputs_of_validate, inputs_of_weigh
+from pipeline.project.jobs.network_job import inputs_of_combine, inputs_of_train, inputs_of_validate, inputs_of_weigh
 from pipeline.project.jobs.run import Run
 from pipeline.project.jobs.todo import FILES
 from pipeline.project.stage_settings import network_file, stage_config, start_of
@@ -77,7 +77,7 @@ def do_network_job(run, job):
         "weigh": lambda: inputs_of_weigh(training.pairs),
         "train": lambda: inputs_of_train(training.pairs, held_back, start=start_of(run.settings, job.model)),
         "validate": lambda: inputs_of_validate(held_back, Path(network_file(run.settings, job.model))),
-        "combine": lambda: inputs_of_networks([Path(member) for member in run.members(job.model)]),
+        "combine": lambda: inputs_of_combine([Path(member) for member in run.members(job.model)], []),
     }[job.stage]()
     config = stage_config(run.settings, job.stage, job.model)
     wanted, by = fingerprint(job.stage, config, inputs), recipe(job.stage, config)

@@ -117,12 +117,12 @@ def flags_for(stage):
     """Return a function that returns what a job reads and may use, as text: braces in names are no wildcards then."""
 
     def flags(wildcards, threads, resources):
-        if stage == "combine":
-            return f"--networks {shlex.join(this_run.members(wildcards.model))}"
         if stage in STAGES:
             given = [f"--batch={shlex.quote(wildcards.batch)}"]
         else:
             given = [shlex.join(["--images", settings.training.images, "--labels", settings.training.labels])]
+        if stage == "combine":
+            given.append(f"--networks {shlex.join(this_run.members(wildcards.model))}")
         if stage == "train":
             maps = paths.WEIGHT_MAPS.format(model=this_run.model_of(wildcards.model))
             given.append(f"--weight-maps {shlex.quote(maps)}")

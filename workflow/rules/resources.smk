@@ -21,16 +21,16 @@ def threads_for(stage):
             return 8
         return min(8, max(1, workflow.cores // 2))
 
-    return {"weigh": 1, "combine": 1, "objects": threads, "evaluate": threads}.get(stage, 8)
+    return {"weigh": 1, "objects": threads, "evaluate": threads}.get(stage, 8)
 
 
 def memory_for(stage):
     def memory(wildcards, threads, attempt):
-        if stage in ("weigh", "combine"):
+        if stage == "weigh":
             return 4000 * attempt
         if stage == "train":
             return settings.training.memory_mb * attempt
-        if stage in ("validate", "predict"):
+        if stage in ("validate", "combine", "predict"):
             return round(1.25 * settings.tiling.memory_mb) * attempt
         return batch_mb(this_run.mpx(wildcards.batch), threads, settings.tiling.memory_mb, attempt)
 
@@ -41,11 +41,12 @@ def time_for(stage):
     pairs_per_px = settings.masks.pairs_per_px if stage == "stitch" else 0.0
 
     def time(wildcards, attempt):
-        if stage == "combine":
-            return 30 * attempt
         if stage == "train":
             return minutes_to_train(settings.models[this_run.model_of(wildcards.model)], attempt)
-        mpx = sum(this_run.mpx(wildcards.batch)) if stage in STAGES else this_run.training_mpx
+        if stage in STAGES:
+            mpx = sum(this_run.mpx(wildcards.batch))
+        else:
+            mpx = this_run.compared_mpx(wildcards.model) if stage == "combine" else this_run.training_mpx
         return minutes(stage, mpx, attempt, pairs_per_px=pairs_per_px)
 
     return time

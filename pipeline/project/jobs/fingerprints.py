@@ -18,7 +18,7 @@ from pipeline.project.drop.drop_folder import Sample
 
 # Stages of a sample, in their order, each with its algorithm: a number that is raised when its results change.
 ALGORITHMS = {"tile": 6, "predict": 1, "stitch": 3, "objects": 7, "evaluate": 6}
-NETWORK_ALGORITHMS = {"weigh": 3, "train": 4, "combine": 1, "validate": 4}
+NETWORK_ALGORITHMS = {"weigh": 3, "train": 4, "combine": 2, "validate": 4}
 # The stage that each of them, and `verify`, continues; `tile` begins with the slide and the description of the network.
 BEFORE = {"predict": "tile", "stitch": "predict", "objects": "stitch", "evaluate": "stitch", "verify": "tile"}
 # Settings that do not change a result: a prediction with probabilities or heads serves as one without.

@@ -100,6 +100,11 @@ def inputs_of_networks(networks: Sequence[Path]) -> Inputs:
     return {f"network {path}": sha256(path) if path.is_file() else "" for path in networks}
 
 
+def inputs_of_combine(networks: Sequence[Path], held_back: Sequence[TrainingPair]) -> Inputs:
+    """Return what an ensemble is made from: networks, and the images that it is compared on."""
+    return state_of_pairs(held_back) | inputs_of_networks(networks)
+
+
 def inputs_of_validate(held_back: Sequence[TrainingPair], network: Path) -> Inputs:
     """Return what the metrics of a fold are made from."""
     return state_of_pairs(held_back) | inputs_of_networks([network])

@@ -21,7 +21,16 @@ REPORT = Job("report", "")
 _JOB_S = {"train": 10.0, "predict": 5.0, "report": 4.0}
 _OTHER_JOB_S = 2.0
 _SAMPLE_S = {"tile": 0.02, "predict": 0.05, "stitch": 0.02, "objects": 0.04, "evaluate": 0.05, "report": 0.001}
-_MPX_S = {"weigh": 1.0, "tile": 0.02, "predict": 0.5, "validate": 0.5, "stitch": 0.02, "objects": 0.1, "evaluate": 0.1}
+_MPX_S = {
+    "weigh": 1.0,
+    "tile": 0.02,
+    "predict": 0.5,
+    "validate": 0.5,
+    "combine": 0.5,
+    "stitch": 0.02,
+    "objects": 0.1,
+    "evaluate": 0.1,
+}
 _STEP_S = 0.2
 _PAIR_S = 1e-8  # of pixels, in an iteration of a random field (docs/random-field.md)
 
@@ -165,6 +174,8 @@ def expected_seconds(run: Run, job: Job) -> float:
         return seconds + min(model.max_steps * _STEP_S, model.max_seconds)
     if job.stage in ("weigh", "validate"):
         mpx, samples = run.training_mpx, 0
+    elif job.stage == "combine":
+        mpx, samples = run.compared_mpx(job.model), 0
     elif job.batch:
         samples = run.todo.sizes.get(job, 0)
         mpx = sum(run.mpx(job.batch)) * samples / len(run.batches[job.batch])

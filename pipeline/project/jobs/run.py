@@ -36,7 +36,7 @@ from pipeline.project.requested_resources import files_mpx, slide_mpx
 from pipeline.project.run_lock import lock_project
 from pipeline.project.sample_sheet import read_groups, read_unknown
 from pipeline.project.splits import group_pairs, split_pairs
-from pipeline.project.stage_settings import network_file, split_of, stage_config
+from pipeline.project.stage_settings import comparison_of, network_file, split_of, stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.schema import Settings
 
@@ -179,6 +179,14 @@ class Run:
     def training_mpx(self) -> float:
         """The most millions of pixels of all training images."""
         return files_mpx(pair.image for pair in self.training.pairs)
+
+    def compared_mpx(self, model: str) -> float:
+        """Return the most millions of pixels that go through networks to compare an ensemble; 0 if it is not."""
+        average = self.settings.averages[model]
+        if comparison_of(self.settings, model) is None:
+            return 0.0
+        held_back = self.training.held_back[average.members[0]]
+        return files_mpx(pair.image for pair in held_back) * average.passes
 
     def per_slide(self, pattern: str) -> list[str]:
         """Return the paths of one kind of result, such as ``paths.VERIFICATION``, of every network and slide."""

@@ -20,10 +20,10 @@ from pipeline.project.drop.drop_folder import Sample, Samples
 from pipeline.project.jobs.expected import STAGES, Expected
 from pipeline.project.jobs.fingerprints import Inputs, recipe
 from pipeline.project.jobs.ledger import MAKERS, Entry, has_failed, ledger_path, read_ledger, read_recipe
-from pipeline.project.jobs.network_job import inputs_of_networks, inputs_of_train, inputs_of_validate, inputs_of_weigh
+from pipeline.project.jobs.network_job import inputs_of_combine, inputs_of_train, inputs_of_validate, inputs_of_weigh
 from pipeline.project.jobs.order import Job, jobs_before, network_jobs
 from pipeline.project.jobs.reasons import why_again, why_network_again
-from pipeline.project.stage_settings import network_file, start_of
+from pipeline.project.stage_settings import comparison_of, network_file, start_of
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.schema import Settings
 
@@ -230,4 +230,6 @@ def _inputs_of(job: Job, settings: Settings, training: TrainingSet) -> Inputs:
         return inputs_of_train(training.pairs, training.held_back[name], start=start_of(settings, name))
     if stage == "validate":
         return inputs_of_validate(training.held_back[name], Path(network_file(settings, name)))
-    return inputs_of_networks([Path(network_file(settings, member)) for member in settings.averages[name].members])
+    members = settings.averages[name].members
+    held_back = training.held_back[members[0]] if comparison_of(settings, name) else []
+    return inputs_of_combine([Path(network_file(settings, member)) for member in members], held_back)

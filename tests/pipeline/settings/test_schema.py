@@ -1,13 +1,17 @@
 """A configuration matches the schema, or one line names the key that does not."""
 
 import json
+from typing import get_args
 
 import pytest
 
+import models
+from models.ensemble import Symmetries
 from pipeline.__main__ import STAGES
 from pipeline.base.errors import ConfigError
 from pipeline.project.sample_sheet import SheetRow
 from pipeline.project.stage_settings import stage_config, view_of
+from pipeline.settings.networks import EnsembleConfig
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
 from pipeline.settings.stage_sections import ObjectsConfig, TileConfig, parse_stage_config
 
@@ -158,7 +162,30 @@ def test_a_model_in_folds_is_the_average_of_its_trainings():
     config = json.loads(stage_config(settings, "train", "b/fold2"))
     assert config["split"] == {"samples": "config/training.csv", "validation": None, "folds": 2, "fold": 2}
     assert config["model"]["pretrained"] == "results/models/a/fold2/model.safetensors"
-    assert json.loads(stage_config(settings, "combine", "a"))["members"] == ["a/fold1", "a/fold2"]
+    config = json.loads(stage_config(settings, "combine", "a"))
+    assert (config["ensemble"]["members"], config["comparison"]) == (["a/fold1", "a/fold2"], None)
+
+
+@pytest.mark.parametrize(
+    ("members", "is_compared"),
+    [(["a", "b"], True), (["a"], True), (["a", "given"], False), (["a", "folded"], False), (["given"], False)],
+)
+def test_an_ensemble_is_compared_where_no_member_learned(members, is_compared):
+    """The images that a model holds back are learned from in its folds, and perhaps by a network from elsewhere."""
+    networks = {"a": {}, "b": {}, "given": {"checkpoint": "x"}, "folded": {"folds": 2}}
+    settings = parse_settings({"models": networks, "ensembles": {"both": {"members": members}}}, source="")
+    config = json.loads(stage_config(settings, "combine", "both"))
+    split = json.loads(stage_config(settings, "train", "a"))["split"]
+    assert (config["comparison"] or {}).get("split") == (split if is_compared else None)
+
+
+@pytest.mark.parametrize("symmetries", get_args(Symmetries))
+def test_an_ensemble_knows_how_many_pixels_go_through_its_networks(symmetries):
+    config = EnsembleConfig(members=["a", "b"], scales=[1, 0.5], symmetries=symmetries)
+    member = {"architecture": "unet", "options": {"width": 2, "depth": 1}}
+    options = {"members": [member] * 2, "scales": config.scales, "symmetries": symmetries}
+    network = models.build("ensemble", in_channels=1, num_classes=2, options=options)
+    assert config.passes == sum(scale**2 for _, scale, *_ in network.views)
 
 
 def test_folds_do_not_change_the_weight_maps():

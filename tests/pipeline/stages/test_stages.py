@@ -15,14 +15,13 @@ import torch
 from pipeline.base import paths
 from pipeline.base.files import read_json
 from pipeline.masks.random_field import mean_field
-from pipeline.networks.model_card import card_path
 from pipeline.networks.weights_file import load_network
 from pipeline.prediction.store import open_prediction
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.stage_settings import stage_config
 from pipeline.project.training_pairs import find_pairs
 from pipeline.settings.crf import CrfConfig
-from pipeline.settings.networks import EnsembleConfig, HeadsConfig, ModelConfig
+from pipeline.settings.networks import HeadsConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.stage_sections import TrainConfig, parse_stage_config
 from pipeline.slides.intensity import Statistics, normalize
@@ -30,7 +29,7 @@ from pipeline.slides.slide import open_slide
 from pipeline.tiling.plan import read_plans
 from pipeline.training.data.annotated_slides import open_pairs
 from tests.support.commands import run_command
-from tests.support.jobs import Jobs, failure_of_network
+from tests.support.jobs import Jobs
 from tests.support.masks import numbered, split_the_whole
 from tests.support.networks import CLASSES, write_network
 from tests.support.prediction import assert_equal_but_for_ties, logits_of_the_whole
@@ -319,32 +318,3 @@ def test_loading_a_network_leaves_it_ready_to_predict(tmp_path):
     assert not network.training
     assert card.classes == CLASSES
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-
-
-def combine(networks):
-    """Combine networks into one named ``both``; return the path of its weights."""
-    config = EnsembleConfig(members=["a", "b"], scales=[1, 0.5]).model_dump_json()
-    assert run_command("combine", model="both", networks=networks, config=config) == 0
-    return Path(paths.NETWORK.format(model="both"))
-
-
-def test_combine_writes_one_network_that_averages(in_folder):
-    networks = [write_network(in_folder / name, width=width, depth=2) for name, width in (("a", 2), ("b", 3))]
-    output = combine(networks)
-    both, card = load_network(output)
-    assert (card.architecture, card.classes, card.geometry.stride_px) == ("ensemble", CLASSES, 8)
-    members = [load_network(path)[0] for path in networks]
-    assert card.parameters == sum(parameter.numel() for network in members for parameter in network.parameters())
-    for member, own in zip(members, both.members, strict=True):
-        assert all(torch.equal(value, own.state_dict()[name]) for name, value in member.state_dict().items())
-    entry = read_ledger(network_ledger_path("combine", "both"))["both"]
-    assert (entry.files, entry.found) == ([str(output), str(card_path(output))], {})
-
-
-def test_combine_refuses_networks_of_other_classes(in_folder):
-    networks = [write_network(in_folder / name, width=2, depth=1) for name in ("a", "b")]
-    edit(networks[1], '"object"', '"nucleus"')
-    assert not combine(networks).exists()
-    failure = failure_of_network("combine", "both")
-    assert (failure.stage, failure.error_class) == ("combine", "SlidemillError")
-    assert failure.message.startswith(f"{networks[1]}: 1 channels and classes ['background', 'nucleus']")

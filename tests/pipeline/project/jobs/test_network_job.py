@@ -11,9 +11,9 @@ from pipeline.project.jobs.network_job import inputs_of_networks, make_network, 
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.networks import EnsembleConfig
 from pipeline.settings.schema import ImageConfig
-from pipeline.settings.stage_sections import ObjectsConfig
+from pipeline.settings.stage_sections import CombineConfig, ObjectsConfig
 
-CONFIG = EnsembleConfig(members=["a"])
+CONFIG = CombineConfig(ensemble=EnsembleConfig(members=["a"]))
 OF_IMAGES = ObjectsConfig(classes=["background", "object"], image=ImageConfig())
 
 

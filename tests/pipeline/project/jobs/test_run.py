@@ -139,6 +139,16 @@ def test_networks_and_where_they_start():
     assert run.config("tile", "given") is run.config("tile", "given")
 
 
+@pytest.mark.usefixtures("project")
+def test_a_comparison_of_an_ensemble_takes_as_long_as_its_held_back_images():
+    models = SETTINGS["models"] | {"next": {}, "other": {}}
+    members = {"pair": {"members": ["next", "other"], "symmetries": "flips"}, "both": {"members": ["next", "given"]}}
+    run = find(models=models, ensembles=members)
+    assert [pair.name for pair in run.training.held_back["other"]] == ["4"]
+    assert run.compared_mpx("pair") == pytest.approx(2 * 4 * run.training_mpx / 4)
+    assert run.compared_mpx("both") == run.compared_mpx("folded") == 0
+
+
 def test_a_run_begins_without_what_killed_jobs_left(project):
     run = find()
     kept = [

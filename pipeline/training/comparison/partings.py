@@ -23,7 +23,7 @@ from pipeline.networks.model_card import ModelCard, Parting
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import DETECTED, DISTANCE, MaskConfig
-from pipeline.training.pair_metrics import PairPredictor
+from pipeline.training.comparison.pair_metrics import PairPredictor
 
 # Simple ones first: of equally good ones, the first is taken.
 _WAYS: list[dict[str, Any]] = [

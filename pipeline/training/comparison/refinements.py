@@ -17,7 +17,7 @@ from pipeline.metrics.overlap import Counts, confusion, mean_over_classes, per_c
 from pipeline.networks.model_card import Refinement
 from pipeline.project.training_pairs import TrainingPair
 from pipeline.settings.masks import MaskConfig
-from pipeline.training.pair_metrics import PairPredictor
+from pipeline.training.comparison.pair_metrics import PairPredictor
 
 # None first: of equally good ones, the first is taken.
 _TRIED: list[dict[str, Any] | None] = [

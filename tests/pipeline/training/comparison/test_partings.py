@@ -17,10 +17,10 @@ from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import compared_with
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import LabelConfig, TileConfig
-from pipeline.training import pair_metrics, partings, refinements
-from pipeline.training.pair_metrics import PairPredictor
-from pipeline.training.partings import compare_partings, mean_partings
-from pipeline.training.refinements import compare_refinements
+from pipeline.training.comparison import pair_metrics, partings, refinements
+from pipeline.training.comparison.pair_metrics import PairPredictor
+from pipeline.training.comparison.partings import compare_partings, mean_partings
+from pipeline.training.comparison.refinements import compare_refinements
 from tests.support.networks import CLASSES, write_network
 
 

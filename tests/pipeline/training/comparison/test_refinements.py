@@ -10,9 +10,9 @@ import zarr
 from pipeline.metrics.evaluation import LabelledImage
 from pipeline.networks.model_card import Refinement
 from pipeline.settings.masks import MaskConfig, resolve_masks
-from pipeline.training import refinements
-from pipeline.training.pair_metrics import PairPredictor, PredictedPair
-from pipeline.training.refinements import compare_refinements, mean_refinements
+from pipeline.training.comparison import refinements
+from pipeline.training.comparison.pair_metrics import PairPredictor, PredictedPair
+from pipeline.training.comparison.refinements import compare_refinements, mean_refinements
 
 NONE, SMOOTH, SHARP = None, {"smoothness": 3.0, "appearance": 0.0}, {"smoothness": 1.0, "appearance": 2.0}
 
