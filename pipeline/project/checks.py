@@ -84,6 +84,25 @@ def check_detectors(settings: Settings) -> None:
             )
 
 
+def unseen_views(settings: Settings) -> list[str]:
+    """Return a line for each ensemble that averages mirror images that the training of a member does not show."""
+    lines = []
+    for name, ensemble in settings.ensembles.items():
+        seen = {member: _flip(settings.models[member]) for member in ensemble.members}
+        blind = [member for member, flip in seen.items() if flip is not True and flip != ensemble.symmetries]
+        if blind and ensemble.symmetries != "none":
+            lines.append(
+                f"ensembles.{name}.symmetries: {ensemble.symmetries} averages mirror images that the training of "
+                f"{blind[0]} does not show (augmentation.flip); the average can be worse than without them"
+            )
+    return lines
+
+
+def _flip(model: ModelConfig) -> bool | str:
+    """Return which mirror images a training shows; of a network of the user, as it is not known, all."""
+    return True if model.checkpoint else bool(model.augmentation.chance("flip")) and model.augmentation.flip
+
+
 def _architecture_of(model: ModelConfig) -> str:
     if not model.checkpoint:
         return model.architecture

@@ -17,7 +17,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, read_json, sweep, why_not_written
 from pipeline.project.channels import with_channels
-from pipeline.project.checks import check_detectors, check_files, check_measurements, check_networks
+from pipeline.project.checks import check_detectors, check_files, check_measurements, check_networks, unseen_views
 from pipeline.project.drop.drop_folder import (
     Samples,
     find_samples,
@@ -62,7 +62,7 @@ class Run:
     was_killed : bool
         Whether the last run was, and its lock has just been removed.
     notes : list of str
-        What was chosen for the user.
+        What was chosen for the user, and what is doubtful in the configuration.
     """
 
     settings: Settings
@@ -125,7 +125,7 @@ class Run:
             training=training,
             todo=todo.without_slides() if only_training else todo,
             was_killed=was_killed,
-            notes=notes,
+            notes=[*notes, *unseen_views(settings)],
         )
 
     @cached_property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import SlidemillError
-from pipeline.project.checks import check_files, check_measurements
+from pipeline.project.checks import check_files, check_measurements, unseen_views
 from pipeline.settings.schema import Settings
 
 CHOSEN = Settings(classes=["background", "nucleus"], models={"given": {"checkpoint": "given/model.safetensors"}})
@@ -54,3 +54,23 @@ def test_a_threshold_for_a_stain_that_is_not_measured():
     with pytest.raises(SlidemillError, match=r"no channel 'DAB'; measured are 0; stains need `stains` in measurements"):
         check_measurements(settings, [None])
     check_measurements(Settings(measurements={"positive": {"DAB": 0.1}, "groups": ["stains"]}), [None])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "symmetries", "is_doubtful"),
+    [
+        ({}, "all", False),
+        ({"flip": False}, "none", False),
+        ({"flip": False}, "left_right", True),
+        ({"flip": "left_right"}, "left_right", False),
+        ({"flip": "left_right"}, "up_down", True),
+        ({"flip": "left_right"}, "flips", True),
+        ({"probability": {"flip": 0}}, "flips", True),
+    ],
+)
+def test_mirror_images_that_training_does_not_show_are_doubtful_in_an_ensemble(augmentation, symmetries, is_doubtful):
+    models = {"seen": {}, "other": {"augmentation": augmentation}, "given": {"checkpoint": "x"}}
+    ensembles = {"both": {"members": [*models], "symmetries": symmetries}}
+    lines = unseen_views(Settings(models=models, ensembles=ensembles))
+    assert [line.partition(":")[0] for line in lines] == ["ensembles.both.symmetries"] * is_doubtful
+    assert all("the training of other does not show" in line for line in lines)
