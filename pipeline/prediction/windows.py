@@ -1,4 +1,4 @@
-"""Reading of windows: they are grouped into batches, and read ahead in threads.
+"""Reading of windows: they are grouped into batches, and read ahead in threads, a window each.
 
 Which windows share a batch depends on the plans only. If a slide turns out to be damaged, it becomes
 :class:`Unreadable`; the other windows of the batch are predicted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -76,13 +77,13 @@ def read_batches(
     memory_mb : int
         Memory limit of decoding one piece of a slide.
     threads : int
-        Batches that are read at the same time.
+        Windows that are read at the same time.
     ahead : int
         Batches that are read while one is in use.
     """
-    with _OpenSlides(memory_mb) as opened:
-        tasks = (partial(_read, opened, places) for places in grouped(slides, batch_px, mixed=mixed))
-        yield from in_order(tasks, threads=threads, ahead=ahead)
+    with _OpenSlides(memory_mb) as opened, ThreadPoolExecutor(threads) as readers:
+        tasks = (partial(_read, opened, readers, places) for places in grouped(slides, batch_px, mixed=mixed))
+        yield from in_order(tasks, threads=max(1, ahead), ahead=ahead)
 
 
 def grouped(slides: Iterable[tuple[str, SlidePlan]], batch_px: int, *, mixed: bool) -> Iterator[list[Place]]:
@@ -109,7 +110,7 @@ class _OpenSlides:
     def __init__(self, memory_mb: int) -> None:
         self._memory_mb = memory_mb
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[Slide, ExitStack]] = {}
+        self._open: dict[str, Future[tuple[Slide, ExitStack]]] = {}
         self._left: dict[str, int] = {}
         self._failed: set[str] = set()
 
@@ -146,25 +147,33 @@ class _OpenSlides:
                     self._close(place.sample)
 
     def _slide(self, place: Place) -> Slide:
+        """Return the slide of a window; the first thread that needs it opens it, while others open other slides."""
+        plan = place.plan
         with self._lock:
-            if place.sample not in self._open:
-                stack, plan = ExitStack(), place.plan
+            is_first = place.sample not in self._open
+            opening = self._open.setdefault(place.sample, Future())
+        if is_first:
+            stack = ExitStack()
+            try:
                 slide = stack.enter_context(open_slide(plan.slide, memory_mb=self._memory_mb, view=plan.view))
-                self._open[place.sample] = slide, stack
-            slide, _ = self._open[place.sample]
-        if slide.shape != place.plan.grid.shape:
-            raise SlideError(f"{place.plan.slide}: {slide.shape} px, planned with {place.plan.grid.shape}; run again")
+                opening.set_result((slide, stack))
+            except BaseException as error:  # else the others would wait for ever
+                opening.set_exception(error)
+        slide, _ = opening.result()
+        if slide.shape != plan.grid.shape:
+            raise SlideError(f"{plan.slide}: {slide.shape} px, planned with {plan.grid.shape}; run again")
         return slide
 
     def _close(self, sample: str) -> None:
-        if sample in self._open:
-            _, stack = self._open.pop(sample)
+        opening = self._open.pop(sample, None)
+        if opening is not None and opening.exception() is None:
+            _, stack = opening.result()
             stack.close()
 
 
-def _read(opened: _OpenSlides, places: list[Place]) -> Batch:
+def _read(opened: _OpenSlides, readers: ThreadPoolExecutor, places: list[Place]) -> Batch:
     """Read the windows of one batch."""
-    read = [(place, opened.read(place)) for place in places]
+    read = list(zip(places, readers.map(opened.read, places), strict=True))
     good = [(place, pixels) for place, pixels in read if isinstance(pixels, np.ndarray)]
     return Batch(
         places=[place for place, _ in good],

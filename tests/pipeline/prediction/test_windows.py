@@ -1,6 +1,8 @@
 """Batches are read ahead in order; a damaged slide affects its own windows only."""
 
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.prediction import windows
 from pipeline.prediction.forward import to_device
 from pipeline.prediction.windows import grouped, read_batches
 from pipeline.settings.schema import ImageConfig
@@ -77,6 +80,44 @@ def test_a_damaged_slide_is_reported_once_and_the_others_are_read(tmp_path, gene
         for tile in plan.grid.tiles():
             rows, columns = (slice(s.start + 200, s.stop + 200) for s in tile.read.slices)
             np.testing.assert_array_equal(read[name, tile][0], whole[rows, columns])
+
+
+@pytest.mark.parametrize("function", ["open_slide", "read_mirrored"])
+def test_slides_are_opened_and_windows_read_by_all_threads_at_once(tmp_path, monkeypatch, function):
+    """Each waits for all others, which it never meets if one thread comes after the other."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), np.uint8))
+    threads, called = 4, getattr(windows, function)
+    together = Barrier(threads, timeout=30)
+
+    def meet(*arguments, **named):
+        together.wait()
+        return called(*arguments, **named)
+
+    monkeypatch.setattr(windows, function, meet)
+    slides = [(str(number), plan_of(tmp_path / "a.tif", (32, 32))) for number in range(2 * threads)]
+    limits = {"batch_px": threads * 64 * 64, "mixed": True, "memory_mb": 1000}
+    batches = list(read_batches(slides, **limits, threads=threads, ahead=1))
+    assert [len(batch.places) for batch in batches] == [threads, threads]
+    assert not any(batch.unreadable for batch in batches)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_slide_is_opened_once_and_closed_after_its_last_window(tmp_path, monkeypatch, threads):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((100, 90), np.uint8))
+    opened, closed, called = [], [], windows.open_slide
+
+    @contextmanager
+    def counted(path, **how):
+        opened.append(path)
+        with called(path, **how) as slide:
+            yield slide
+        closed.append(path)
+
+    monkeypatch.setattr(windows, "open_slide", counted)
+    plan = plan_of(tmp_path / "a.tif", (100, 90))
+    batches = read_batches([("a", plan)], batch_px=4 * 64**2, mixed=True, memory_mb=1000, threads=threads, ahead=2)
+    assert sum(len(batch.places) for batch in batches) == plan.count == 12
+    assert opened == closed == [tmp_path / "a.tif"]
 
 
 def test_a_slide_that_changed_its_size_is_an_error(tmp_path):
