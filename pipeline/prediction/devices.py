@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from queue import SimpleQueue
@@ -111,7 +111,7 @@ class Device:
         return copied
 
 
-def score_all(devices: Sequence[Scorer], batches: Iterable[Batch]) -> Iterator[Scored]:
+def score_all(devices: Sequence[Scorer], batches: Iterable[Batch]) -> Generator[Scored, None, None]:
     """Yield the scores of all batches in their order; a few batches are ahead, as many as there are workers.
 
     Raises

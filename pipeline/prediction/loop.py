@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
@@ -135,8 +135,9 @@ def segment_slides(
             threads=max(1, threads // 2) if device.type == "cpu" else threads,
             ahead=AHEAD * len(networks),
         )
+        opened.enter_context(closing(batches))  # now, not when the garbage collector finds them: slides are open
         devices = [Device(network, kept) for network in networks]
-        for result in _segment(devices, batches, results):
+        for result in opened.enter_context(closing(_segment(devices, batches, results))):
             outcome = result.error or result.measurements(
                 device=str(device), devices=len(networks), precision=precision, threads=torch.get_num_threads()
             )
@@ -152,14 +153,17 @@ def _remaining(results: Results) -> Iterator[tuple[str, SlidePlan]]:
             yield sample, result.remaining()
 
 
-def _segment(devices: Sequence[Scorer], batches: Iterable[Batch], results: Results) -> Iterator[SlideResult]:
+def _segment(
+    devices: Sequence[Scorer], batches: Iterable[Batch], results: Results
+) -> Generator[SlideResult, None, None]:
     """Run all batches through the network, and write the results; yield those that are through."""
     for result in [result for result in results.values() if result.is_complete]:  # all of it is glass
         result.complete()
         yield result
     clock, last = Clock(), None
-    with write_behind(partial(_write, results)) as put:
-        for scored in score_all(devices, clock.reading(batches)):
+    scores = score_all(devices, clock.reading(batches))
+    with write_behind(partial(_write, results)) as put, closing(scores):
+        for scored in scores:
             last = scored.batch
             spent = clock.lap(scored.seconds / len(devices))
             with clock.measure("writing"):

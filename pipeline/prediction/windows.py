@@ -7,7 +7,7 @@ Which windows share a batch depends on the plans only. If a slide turns out to b
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def read_batches(
     memory_mb: int,
     threads: int,
     ahead: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Read the windows of slides (sample id and plan), one slide after the other.
 
     Parameters

@@ -53,9 +53,10 @@ def in_order(
 ) -> Iterator[Value]:
     """Run tasks in threads, a few ahead of the consumer; yield their results in order.
 
-    The exception of a task is raised in its place; tasks that have not started by then are not run. The tasks
-    themselves are made in the thread of the consumer, each when there is room for it; so they may come from another
-    stream of results.
+    The exception of a task is raised in its place, when those that run have ended; tasks that have not started by then
+    are not run. A stream that is closed before its end, or left to the garbage collector, waits for none: that may be
+    in any thread, also in one that a running task needs. The tasks themselves are made in the thread of the consumer,
+    each when there is room for it; so they may come from another stream of results.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def in_order(
             yield from (task() for task in tasks)
             return
     waiting: deque[Future[Value]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool, is_left = ThreadPoolExecutor(threads), False
     try:
         for task in tasks:
             waiting.append(pool.submit(task))
@@ -78,5 +79,8 @@ def in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except GeneratorExit:
+        is_left = True
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=not is_left, cancel_futures=True)

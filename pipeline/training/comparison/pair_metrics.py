@@ -114,10 +114,8 @@ class PairPredictor:
         path = (self.shared or scratch) / f"{pair.name}.zarr.zip"
         target = Target(sample=pair.name, plan=plan, path=path, identity=pair.name)
         keep = keep if self.shared is None else {"probabilities", "heads"}
-        missing = (
-            ()
-            if path.exists()
-            else segment_slides(
+        if not path.exists():
+            (finished,) = segment_slides(
                 [self.network],
                 self.card,
                 [target],
@@ -126,8 +124,6 @@ class PairPredictor:
                 memory_mb=self.memory_mb,
                 threads=self.threads,
             )
-        )
-        for finished in missing:
             if isinstance(finished.outcome, SlideError):
                 raise finished.outcome
         with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import errno
 import zipfile
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.base.errors import SlideError, StorageError
 from pipeline.base.files import unfinished
 from pipeline.networks.weights_file import load_network
-from pipeline.prediction import devices, loop
+from pipeline.prediction import devices, loop, windows
 from pipeline.prediction.results import Target
 from pipeline.prediction.resume import Progress, resume_after
 from pipeline.prediction.store import PredictionWriter, open_prediction
@@ -191,6 +192,27 @@ def test_a_journal_that_is_cut_off_anywhere_does_not_change_the_result(job, tmp_
         content = journal.read_bytes()
         journal.write_bytes(content[: round(kept * len(content))])
     assert job.results(name, job.predict(name, ["a"])) == {"a": job.whole["a"]}
+
+
+def test_slides_are_closed_at_once_when_a_prediction_fails(job, monkeypatch, tmp_path_factory):
+    """And not when the garbage collector finds them, which may be in any thread."""
+    opened, open_slide = [], windows.open_slide
+
+    @contextmanager
+    def noted(path, **how):
+        opened.append(path)
+        try:
+            with open_slide(path, **how) as slide:
+                yield slide
+        finally:
+            opened.remove(path)
+
+    monkeypatch.setattr(windows, "open_slide", noted)
+    pull_after(monkeypatch, 2)
+    with pytest.raises(PulledPlugError) as pulled:
+        for _ in job.predict(tmp_path_factory.mktemp("failing").name, ["a"]):
+            assert opened
+    assert (pulled.value.args, opened) == ((), [])  # its frames are alive, and with them all that they hold
 
 
 @pytest.mark.parametrize("tries", [1, 3])

@@ -56,6 +56,21 @@ def test_no_task_runs_further_ahead_than_asked():
     assert max(begun) <= 3
 
 
+def test_a_stream_that_is_left_waits_for_no_task():
+    """The garbage collector may close it in a thread that a task waits for."""
+    left, ended = threading.Event(), []
+
+    def last():
+        left.wait(30)
+        ended.append(True)
+
+    stream = in_order([lambda: 1, last, last], threads=2, ahead=2)
+    assert next(stream) == 1
+    stream.close()
+    assert not ended
+    left.set()
+
+
 def test_the_exception_of_a_task_is_raised_in_its_place():
     def fail():
         raise OSError("no disk")
