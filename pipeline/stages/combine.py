@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import models
 from models.ensemble import Ensemble, shared_heads
@@ -21,7 +22,7 @@ from pipeline.project.jobs.ledger import makers_of
 from pipeline.project.jobs.network_job import inputs_of_combine, make_network
 from pipeline.project.splits import group_pairs, split_pairs
 from pipeline.project.training_pairs import TrainingPair, find_pairs
-from pipeline.runtime.device import prepare
+from pipeline.runtime.device import set_up_process
 from pipeline.settings.stage_sections import CombineConfig
 from pipeline.training.comparison.partings import mean_partings
 from pipeline.training.comparison.refinements import mean_refinements
@@ -59,6 +60,7 @@ def run(
     config : CombineConfig
         Scales and symmetries that each member predicts at, and what the members hold back.
     """
+    set_up_process(threads)
     output = Path(paths.NETWORK.format(model=model))
 
     def held_back() -> list[TrainingPair]:
@@ -71,9 +73,9 @@ def run(
         return inputs_of_combine(networks, held_back())
 
     def make() -> Made:
-        (device,) = prepare(threads)
         cards = _combine(networks, output, config)
-        if config.comparison:
+        if config.comparison:  # of few images: a GPU is left to other jobs
+            device = torch.device("cpu")
             compare_on_held_back(output, held_back(), config.comparison, device=device, memory_mb=memory_mb)
         _fill_tables(card_path(output), cards)
         return Made(files=[output, card_path(output)])

@@ -50,7 +50,7 @@ def check_contracts(project, sample, reference):
     labels = [name.removeprefix("pixels_truth_") for name in row.index if name.startswith("pixels_truth_")]
     np.testing.assert_allclose(row[[f"dice_{label}" for label in labels]].astype(float), expected)
     assert row["pixels"] == reference.size
-    assert project.metrics().loc[sample, "status"] == "done"
+    assert (project.metrics().loc[[sample], "status"] == "done").all()  # with each network
     assert project.planned() == {}
     return expected
 
@@ -74,7 +74,7 @@ def test_cells_and_membranes_of_isbi2012(data, tmp_path):
 
 
 def test_nuclei_of_dsb2018(data, tmp_path):
-    """Four images of four fields of view: two train, one validates, one is segmented."""
+    """Four images of four fields of view: two train, one validates, one is segmented, also with its mirror image."""
     with (data / "dsb2018" / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = [
             row for row in csv.DictReader(file) if row["modality"] == "fluorescence" and row["size_class"] == "256x256"
@@ -86,8 +86,13 @@ def test_nuclei_of_dsb2018(data, tmp_path):
         for kind, source in (("images", "images"), ("labels", "labels")):
             place = f"training/{kind}" if number < 3 else {"images": "slides", "labels": "references"}[kind]
             project.drop(f"{place}/{number}.tif", (data / "dsb2018" / source / f"{name}.tif").read_bytes())
-    run(tmp_path, classes=["background", "nucleus"])
+    ensembles = {"mirrored": {"members": ["net"], "symmetries": "left_right"}}
+    run(tmp_path, classes=["background", "nucleus"], ensembles=ensembles)
     reference = tifffile.imread(data / "dsb2018" / "labels" / f"{chosen[3]}.tif") > 0
     background, nucleus = check_contracts(project, "3", reference.astype(np.uint8))
     assert nucleus > 0.7
     assert background > 0.9
+    alone, mirrored = (read_json(tmp_path / "results" / "models" / name / "model.json") for name in ("net", "mirrored"))
+    ways = [[one["settings"] for one in card["parting"]] for card in (alone, mirrored)]
+    assert ways[0] == ways[1] != []
+    assert alone["parting"] != mirrored["parting"]  # compared itself, on the image that validates

@@ -28,7 +28,7 @@ for stage, priority in PRIORITIES.items():
             mem_mb=memory_for(stage),
             decode_mb=budget_for(stage),
             runtime=time_for(stage),
-            gpu=int(stage in ("train", "validate", "combine", "predict")),
+            gpu=int(stage in ("train", "validate", "predict")),
         params:
             stage=stage,
             flags=flags_for(stage),

@@ -12,6 +12,11 @@ def budget_for(stage):
     return settings.tiling.memory_mb if on_cluster else affordable
 
 
+def is_compared(model):
+    """Return whether `combine` predicts held-back images, beside writing an ensemble."""
+    return this_run.compared_mpx(model) > 0
+
+
 def threads_for(stage):
     """All cores, up to 8; half of them where `objects` and `evaluate` of a batch can run, and start, side by side."""
 
@@ -21,12 +26,13 @@ def threads_for(stage):
             return 8
         return min(8, max(1, workflow.cores // 2))
 
-    return {"weigh": 1, "objects": threads, "evaluate": threads}.get(stage, 8)
+    combine = lambda wildcards: 8 if is_compared(wildcards.model) else 1
+    return {"weigh": 1, "combine": combine, "objects": threads, "evaluate": threads}.get(stage, 8)
 
 
 def memory_for(stage):
     def memory(wildcards, threads, attempt):
-        if stage == "weigh":
+        if stage == "weigh" or (stage == "combine" and not is_compared(wildcards.model)):
             return 4000 * attempt
         if stage == "train":
             return settings.training.memory_mb * attempt
