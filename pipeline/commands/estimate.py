@@ -19,11 +19,12 @@ from pipeline.networks.model_sheet import model_sheet
 from pipeline.prediction.estimate import Estimate, Throughput, estimate, measure_throughput, throughput_of_slides
 from pipeline.prediction.measurements import Measurements
 from pipeline.project.channels import with_channels
+from pipeline.project.checks import check_files
 from pipeline.project.drop.image_files import find_images, sample_id
 from pipeline.project.jobs.announced import counted, span
 from pipeline.project.jobs.expected import STAGES
 from pipeline.project.jobs.ledger import ledger_path, read_ledger
-from pipeline.project.jobs.progress import expected_seconds
+from pipeline.project.jobs.progress import expected_seconds, start_seconds
 from pipeline.project.jobs.run import Run
 from pipeline.project.sample_sheet import SheetRow, read_rows
 from pipeline.project.stage_settings import network_file, view_of
@@ -54,6 +55,7 @@ def run(slides: list[Path], *, settings: Path = Path("config/config.yaml"), thre
         CPU threads that a job of the stage predict will have.
     """
     config = read_settings(settings)
+    check_files(config)
     of_the_project = not slides
     slides = slides or list(find_images(Path(config.slides)).values())
     config, _ = with_channels(config, _training_images(config), slides)
@@ -86,11 +88,13 @@ def _next_run(config: Settings, segmenting_s: dict[str, dict[str, float]], threa
     for job in run.todo.jobs:
         seconds = expected_seconds(run, job)
         if job.stage == "train":
-            training = config.models[run.model_of(job.model)]
-            seconds = min(training.max_steps * step_s(run.model_of(job.model)), training.max_seconds)
+            training_of = run.model_of(job.model)
+            training = config.models[training_of]
+            seconds = start_seconds(job) + min(training.max_steps * step_s(training_of), training.max_seconds)
         elif job.stage == "predict":
             known = segmenting_s.get(job.model, {})
-            seconds = sum(known.get(run.samples[name].slide, 0.0) for name in run.batches[job.batch])
+            of_slides = (known.get(run.samples[name].slide, 0.0) for name in run.batches[job.batch])
+            seconds = start_seconds(job) + sum(of_slides)
         stages[job.stage, job.model].append(seconds)
     if not stages:
         yield "the next run has nothing to do"

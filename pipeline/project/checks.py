@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import models
 from pipeline.base.errors import ConfigError, SlidemillError
 from pipeline.base.files import read_json
-from pipeline.settings.masks import mistake_in_masks
+from pipeline.settings.masks import DISTANCE, mistake_in_masks
 from pipeline.settings.networks import ModelConfig
 from pipeline.settings.schema import Settings
 
@@ -28,7 +29,7 @@ def check_files(settings: Settings) -> None:
         if not path.is_file():
             raise SlidemillError(f"{key}: there is no {path}; correct it, or put the network there")
     for name, model in settings.models.items():
-        classes = _classes_of(Path(model.checkpoint)) if model.checkpoint else None
+        classes = _card_of(model.checkpoint).get("classes") if model.checkpoint else None
         if classes and classes != settings.classes:
             raise SlidemillError(
                 f"models.{name}.checkpoint: its classes are {classes}, those of the configuration "
@@ -55,14 +56,17 @@ def check_measurements(settings: Settings, channels: Iterable[Sequence[int | str
         raise SlidemillError(wrong[0])
 
 
-def check_detectors(settings: Settings) -> None:
-    """Refuse what networks that find objects one by one cannot do; of untrained networks, and of those of the user.
+def check_masks(settings: Settings) -> None:
+    """Refuse masks that a network cannot have: it learns no distance, or it finds objects one by one.
+
+    That holds for networks that are not trained yet, and for those of the user.
 
     Raises
     ------
     ConfigError
         One line that names the keys.
     """
+    _check_heads(settings)
     architectures = {name: _architecture_of(model) for name, model in settings.models.items()}
     for name, architecture in architectures.items():
         if mistake := mistake_in_masks(settings.masks, architecture):
@@ -103,21 +107,28 @@ def _flip(model: ModelConfig) -> bool | str:
     return True if model.checkpoint else bool(model.augmentation.chance("flip")) and model.augmentation.flip
 
 
+def _check_heads(settings: Settings) -> None:
+    if settings.masks.instances != DISTANCE:
+        return
+    for name, model in settings.models.items():
+        if model.checkpoint:
+            heads, advice = _card_of(model.checkpoint).get("heads"), "set masks.instances to auto"
+        else:
+            heads, advice = list(model.heads.names), "set heads: {distance: true}, or masks.instances to auto"
+        if heads is not None and DISTANCE not in heads and not models.detects_objects(_architecture_of(model)):
+            raise ConfigError(f"models.{name}: masks.instances {DISTANCE!r} needs the head {DISTANCE!r}; {advice}")
+
+
 def _architecture_of(model: ModelConfig) -> str:
-    if not model.checkpoint:
-        return model.architecture
-    try:
-        return str(read_json(Path(model.checkpoint).with_name("model.json")).get("architecture", ""))
-    except SlidemillError:  # `predict` says how it is damaged
-        return ""
+    return str(_card_of(model.checkpoint).get("architecture", "")) if model.checkpoint else model.architecture
 
 
-def _classes_of(network: Path) -> list[str] | None:
-    """Return the classes that the card of a network names; None for a card that is damaged: `predict` says how."""
+def _card_of(network: str) -> dict[str, Any]:
+    """Return the card of a network of the user; empty for one that is damaged: `predict` says how."""
     try:
-        return read_json(network.with_name("model.json")).get("classes")
+        return read_json(Path(network).with_name("model.json"))
     except SlidemillError:
-        return None
+        return {}
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path]]:

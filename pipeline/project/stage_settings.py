@@ -139,7 +139,7 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "validate": ValidateConfig(
             labels=labels,
             tile=tile,
-            masks=settings.masks,
+            masks=_unchosen(settings.masks),
             metrics=settings.metrics,
             precision=settings.prediction.precision,
             split=split,
@@ -160,6 +160,11 @@ def stage_config(settings: Settings, stage: str, model: str | None = None) -> st
         "report": settings,
     }
     return sections[stage].model_dump_json()
+
+
+def _unchosen(masks: MaskConfig) -> MaskConfig:
+    """Return the masks of a validation, for which no random field is chosen: that would be on the same images."""
+    return masks.model_copy(update={"crf": None}) if masks.crf == "auto" else masks
 
 
 def _combine_config(settings: Settings, name: str) -> CombineConfig:

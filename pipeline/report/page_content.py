@@ -132,10 +132,12 @@ def folds_tables(folds: pd.DataFrame, classes: list[str]) -> list[Table]:
 
 
 def doubts_tables(settings: Settings) -> list[Table]:
-    """Return the table of what the ledgers of trainings say is doubtful about their images, or none."""
+    """Return the table of what the ledgers of networks say is doubtful about their images, or none."""
     images: dict[tuple[str, str], dict[str, None]] = {}
-    for name, (model, _) in settings.trainings.items():
-        for entry in read_ledger(network_ledger_path("train", name)).values():
+    made = [("train", name, model) for name, (model, _) in settings.trainings.items()]
+    made += [("combine", name, name) for name in settings.averages]
+    for stage, name, model in made:
+        for entry in read_ledger(network_ledger_path(stage, name)).values():
             for warning in entry.found.get("warnings", ()):
                 image, _, doubt = warning.partition(": ")
                 images.setdefault((model, doubt), {})[image] = None
@@ -153,7 +155,8 @@ def comparisons_tables(partings: pd.DataFrame, refinements: pd.DataFrame) -> lis
     objects = (
         "Objects on the images held back from training, by each way to tell them apart (masks.instances) with its best "
         "settings: mean F1 over IoU 0.5 to 0.9, and adapted Rand error. The way that is used is marked; model.json has "
-        "all settings that were compared."
+        "all settings that were compared. Ensembles whose members do not hold back the same images, as folds, have the "
+        "means of their members."
     )
     fields = (
         "Foreground Dice of all pixels of the images held back from training, after each conditional random field "

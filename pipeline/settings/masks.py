@@ -16,6 +16,7 @@ Criterion = Literal["f1", "rand"]
 _LEAST_F1 = 0.1  # below it, differences are noise
 DISTANCE = "distance"  # a head of networks, and the way to tell objects apart by it
 DETECTED = "detected"
+_NUMBERS = {"neck", "seed", "border"}  # of the ways to tell objects apart
 
 
 class MaskConfig(Section):
@@ -129,6 +130,8 @@ def mistake_in_masks(masks: MaskConfig, architecture: str) -> str:
 def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     """Return the configuration without ``auto``: with what was best for a network, of random fields and of objects.
 
+    What the way to tell objects apart does not use has its default, so that it makes no mask again.
+
     There is no random field if none was tried, or none was better than none.
 
     A network that detects objects keeps these. One that was not compared (of an older version) gets ``distance`` if it
@@ -154,7 +157,7 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     if masks.crf == "auto":
         masks = masks.model_copy(update={"crf": best_field(card.get("crf") or [])})
     if masks.instances != "auto":
-        return masks
+        return masks.model_copy(update=_defaults(_NUMBERS - _numbers_of(masks.instances) | {"criterion"}))
     known = MaskConfig.model_fields.keys()  # a network of an older version may have been compared in another way
     compared = [one for one in card.get("parting") or [] if one["settings"].keys() <= known]
     tried = [one for one in compared_with(compared, masks.crf) if one[masks.criterion] is not None]
@@ -171,8 +174,17 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     kept = masks.model_dump(
         include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px", "crf"}, exclude_none=True
     )
-    stated = masks.model_dump(include={"neck", "seed", "border"}, exclude_defaults=True)
+    stated = masks.model_dump(include=_numbers_of(settings["instances"]), exclude_defaults=True)
     return MaskConfig.model_validate(settings | stated | kept)
+
+
+def _numbers_of(way: str) -> set[str]:
+    """Return the numbers that a way to tell objects apart uses."""
+    return {"watershed": {"neck"}, DISTANCE: {"seed", "neck"}, "partition": {"border"}}.get(way, set())
+
+
+def _defaults(names: set[str]) -> dict[str, Any]:
+    return {name: MaskConfig.model_fields[name].default for name in names}
 
 
 def compared_with(partings: Sequence[Mapping[str, Any]], field: object) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ Anchors let a short file stand for billions of values, and libraries follow deep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from pipeline.base.errors import ConfigError
 
 _MOST_VALUES = 100_000
 _DEEPEST = 50
+_MERGE = "<<"
+_LONGEST_KEY = 50
 
 
 @dataclass
@@ -25,6 +27,7 @@ class _Open:
     is_mapping: bool
     children: int = 0
     values: int = 1
+    keys: set[tuple[str, bool]] = field(default_factory=set)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -57,7 +60,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_yaml(text: str) -> None:
-    """Raise ValueError where a text stands for too many values, is nested too deeply, or has a list as a key."""
+    """Raise ValueError where a text stands for too many values, is nested too deeply, or has a wrong key.
+
+    That is a list, or one that is there twice: YAML would take the last one, without a word.
+    """
     sizes: dict[str | None, int] = {}
     is_open: list[_Open] = []
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -82,11 +88,20 @@ def _follow(event: Any, is_open: list[_Open], sizes: dict[str | None, int]) -> N
         _add(closed.values, is_open)
     elif isinstance(event, yaml.ScalarEvent):
         sizes[event.anchor] = 1
+        if is_open and is_open[-1].is_mapping and is_open[-1].children % 2 == 0:
+            key = event.value, event.implicit[0]  # whether it is plain: 1 and "1" are two keys
+            if key in is_open[-1].keys and event.value != _MERGE:
+                raise ValueError(f"{_shown(event.value)} is there twice")
+            is_open[-1].keys.add(key)
         _add(1, is_open)
     elif isinstance(event, yaml.AliasEvent):
         if event.anchor in {one.anchor for one in is_open}:
             raise ValueError(f"{event.anchor!r} refers to what it is part of")
         _add(sizes.get(event.anchor, 1), is_open)
+
+
+def _shown(key: str) -> str:
+    return repr(key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}...")
 
 
 def _add(values: int, is_open: list[_Open]) -> None:

@@ -14,7 +14,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import provenance, sha256
 from pipeline.metrics.names import HEADLINE
-from pipeline.networks.model_card import ModelCard, card_path, member_of, read_card, write_comparisons
+from pipeline.networks.model_card import ModelCard, card_path, member_of, write_comparisons
 from pipeline.networks.weights_file import load_network, save_network
 from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.fingerprints import Inputs
@@ -73,12 +73,15 @@ def run(
         return inputs_of_combine(networks, held_back())
 
     def make() -> Made:
-        cards = _combine(networks, output, config)
+        cards, warnings = _combine(networks, output, config), []
         if config.comparison:  # of few images: a GPU is left to other jobs
-            device = torch.device("cpu")
-            compare_on_held_back(output, held_back(), config.comparison, device=device, memory_mb=memory_mb)
-        _fill_tables(card_path(output), cards)
-        return Made(files=[output, card_path(output)])
+            processor = torch.device("cpu")
+            warnings = compare_on_held_back(
+                output, held_back(), config.comparison, device=processor, memory_mb=memory_mb
+            )
+        if warnings or not config.comparison:
+            _average_tables(card_path(output), cards)
+        return Made(files=[output, card_path(output)], found={"warnings": warnings})
 
     after = [maker for network in networks for maker in makers_of(network)]
     make_network("combine", model, config, make, made_from=made_from, after=after)
@@ -127,15 +130,11 @@ def _combine(networks: list[Path], output: Path, config: CombineConfig) -> list[
     return cards
 
 
-def _fill_tables(card: Path, members: list[ModelCard]) -> None:
-    """Write the mean of the tables of the members where the ensemble itself was not compared."""
-    found = read_card(card)
-    write_comparisons(
-        card,
-        output=card,
-        parting=found.parting or mean_partings([member.parting or [] for member in members]),
-        crf=found.crf or mean_refinements([member.crf or [] for member in members]),
-    )
+def _average_tables(card: Path, members: list[ModelCard]) -> None:
+    """Write the means of the tables of the members: the ensemble itself was not compared."""
+    partings = mean_partings([member.parting or [] for member in members])
+    fields = mean_refinements([member.crf or [] for member in members])
+    write_comparisons(card, output=card, parting=partings, crf=fields)
 
 
 def cross_validation(cards: list[ModelCard]) -> tuple[dict[str, float], list[str]]:

@@ -140,7 +140,8 @@ def _train(
     if shifted := shift_doubt(read_card(card_path(weights)).label_shift_px):
         log.warning(shifted)
         doubts.append(shifted)
-    compare_on_held_back(weights, held_back, config.comparison, device=choose_devices(devices)[0], memory_mb=memory_mb)
+    device = choose_devices(devices)[0]
+    doubts += compare_on_held_back(weights, held_back, config.comparison, device=device, memory_mb=memory_mb)
     for path in files:  # the network of other settings stays until this one is complete
         with replacing(path) as temporary:
             shutil.copyfile(kept / path.name, temporary)

@@ -7,7 +7,7 @@ affordable, low_memory = affordable_mb(settings.tiling.memory_mb)
 
 def budget_for(stage):
     """What a job may decode, or predict in: on this machine at most what it has, on a cluster what the job asks for."""
-    if stage == "train":
+    if stage in ("train", "combine"):
         return settings.training.memory_mb
     return settings.tiling.memory_mb if on_cluster else affordable
 
@@ -34,9 +34,9 @@ def memory_for(stage):
     def memory(wildcards, threads, attempt):
         if stage == "weigh" or (stage == "combine" and not is_compared(wildcards.model)):
             return 4000 * attempt
-        if stage == "train":
+        if stage in ("train", "combine"):
             return settings.training.memory_mb * attempt
-        if stage in ("validate", "combine", "predict"):
+        if stage in ("validate", "predict"):
             return round(1.25 * settings.tiling.memory_mb) * attempt
         return batch_mb(this_run.mpx(wildcards.batch), threads, settings.tiling.memory_mb, attempt)
 

@@ -19,7 +19,7 @@ from pipeline.project.jobs.fingerprints import (
     plan_of_pixels,
     recipe,
 )
-from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
+from pipeline.project.jobs.ledger import MAKERS, network_ledger_path, read_ledger
 from pipeline.project.stage_settings import masks_of, network_file, stage_config
 from pipeline.settings.schema import Settings
 
@@ -61,7 +61,16 @@ class Expected:
     def serves(self, stage: str, model: str, inputs: Inputs) -> bool:
         """Return whether a network job is done, from these inputs and under the settings of now."""
         entry = read_ledger(network_ledger_path(stage, model)).get(model)
-        return entry is not None and entry.serves(fingerprint(stage, self.config(stage, model), inputs))
+        return entry is not None and any(
+            entry.serves(fingerprint(stage, config, inputs)) for config in self._serving(stage, model)
+        )
+
+    def _serving(self, stage: str, model: str) -> Iterator[str]:
+        """Yield the settings under which a network job makes what is wanted: those of now, and with random fields."""
+        yield self.config(stage, model)
+        if stage in MAKERS:
+            masks = self._settings.masks.model_copy(update={"crf": "auto"})
+            yield stage_config(self._settings.model_copy(update={"masks": masks}), stage, model)
 
     def _common(self, model: str) -> str:
         """Return one fingerprint of all that the samples of a model share: settings, algorithms, network."""

@@ -18,7 +18,7 @@ from pipeline.project.jobs.run import Run
 REPORT = Job("report", "")
 
 # Seconds on two cores of today: of a job, of each sample, of each Mpx. The run itself soon shows how far they are off.
-_JOB_S = {"train": 10.0, "predict": 5.0, "report": 4.0}
+_JOB_S = {"train": 10.0, "combine": 5.0, "predict": 5.0, "report": 4.0}
 _OTHER_JOB_S = 2.0
 _SAMPLE_S = {"tile": 0.02, "predict": 0.05, "stitch": 0.02, "objects": 0.04, "evaluate": 0.05, "report": 0.001}
 _MPX_S = {
@@ -162,13 +162,18 @@ class Progress:
 
     def _expected_until(self, job: Job, part: float) -> float:
         """Return the seconds that a job is expected to take until a part of its samples is done."""
-        start_s = 0.0 if job.stage == "train" else _JOB_S.get(job.stage, _OTHER_JOB_S)
+        start_s = 0.0 if job.stage == "train" else start_seconds(job)
         return start_s + part * (self._expected[job] - start_s)
+
+
+def start_seconds(job: Job) -> float:
+    """Return the seconds of a job before its first sample or step."""
+    return _JOB_S.get(job.stage, _OTHER_JOB_S)
 
 
 def expected_seconds(run: Run, job: Job) -> float:
     """Return the seconds that a job is expected to take."""
-    seconds = _JOB_S.get(job.stage, _OTHER_JOB_S)
+    seconds = start_seconds(job)
     if job.stage == "train":
         model = run.settings.models[run.model_of(job.model)]
         return seconds + min(model.max_steps * _STEP_S, model.max_seconds)

@@ -18,6 +18,12 @@ _SETTINGS = {
     "split.": "training.",
     "allow_empty": "training.allow_empty",
     "compares_crf": "masks.crf: auto",
+    "comparison.crf": "masks.crf: auto",
+    "comparison.labels.classes": "classes",
+    "comparison.labels.": "training.",
+    "comparison.split.": "training.",
+    "comparison.": "",
+    "ensemble.": "",
     "model.": "",
     "tile.tile_px": "tiling.tile_px",
     "tile.skip_glass": "tiling.skip_glass",
@@ -93,6 +99,6 @@ def _other_inputs(before: Inputs, now: Inputs) -> Iterator[str]:
         if what not in before:
             yield f"{what} is new"
         elif what not in now:
-            yield f"{what} is gone"
+            yield f"{what} is no longer used"
         elif before[what] != now[what]:
             yield f"{what} {before[what]} -> {now[what]}" if what == HELD_BACK else f"{what} changed"

@@ -17,7 +17,7 @@ from pipeline.base import paths
 from pipeline.base.errors import SlidemillError
 from pipeline.base.files import identity_of, read_json, sweep, why_not_written
 from pipeline.project.channels import with_channels
-from pipeline.project.checks import check_detectors, check_files, check_measurements, check_networks, unseen_views
+from pipeline.project.checks import check_files, check_masks, check_measurements, check_networks, unseen_views
 from pipeline.project.drop.drop_folder import (
     Samples,
     find_samples,
@@ -110,7 +110,7 @@ class Run:
             )
         if is_main:
             check_files(settings)
-            check_detectors(settings)
+            check_masks(settings)
         training = _training_set(settings)
         own = [Path(sample.slide) for sample in samples.values() if sample.is_ready and sample.channels is None]
         settings, notes = with_channels(settings, [pair.image for pair in training.pairs], own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 import models
-from pipeline.base.errors import SlidemillError
+from pipeline.base.errors import SlideError, SlidemillError
 from pipeline.base.files import replacing
 from pipeline.networks.model_card import card_path, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network
@@ -36,8 +37,8 @@ def compare_on_held_back(
     *,
     device: torch.device,
     memory_mb: int,
-) -> None:
-    """Write the tables that its card lacks. A table is empty if memory is too small for every image.
+) -> list[str]:
+    """Write the tables that its card lacks, and return a warning if memory is too small: then they are empty.
 
     Parameters
     ----------
@@ -51,11 +52,16 @@ def compare_on_held_back(
         Where to predict, in float32.
     memory_mb : int
         Memory limit of reading and prediction.
+
+    Raises
+    ------
+    SlideError
+        If an image or its labels cannot be read.
     """
     known = read_card(card_path(weights))
     refines = known.crf is None and config.crf and not models.detects_objects(known.architecture)
     if known.parting is not None and not refines:
-        return
+        return []
     network, card = load_network(weights)
     make_ready(network, device, "float32")
     with replacing(card_path(weights)) as temporary:
@@ -68,7 +74,8 @@ def compare_on_held_back(
             threads=torch.get_num_threads(),
             shared=temporary.with_name("predictions") if refines else None,
         )
-        compare = partial(_compared, predictor, held_back, scratch=temporary.parent)
+        warnings: list[str] = []
+        compare = partial(_compared, predictor, held_back, warnings, scratch=temporary.parent)
         tables: dict[str, list[Any]] = {
             "parting": compare(compare_partings) if known.parting is None else known.parting
         }
@@ -78,15 +85,25 @@ def compare_on_held_back(
                 tables["parting"] += compare(partial(compare_partings, field=field))
         write_comparisons(card_path(weights), output=temporary, **tables)
     for one in chain(*tables.values()):
-        log.info("on the held-back images: %s", one)
+        log.info("on the held-back images: %s", json.dumps(asdict(one)))
+    return warnings
 
 
 def _compared(
-    predictor: PairPredictor, held_back: Sequence[TrainingPair], compare: Callable[..., list[Any]], *, scratch: Path
+    predictor: PairPredictor,
+    held_back: Sequence[TrainingPair],
+    warnings: list[str],
+    compare: Callable[..., list[Any]],
+    *,
+    scratch: Path,
 ) -> list[Any]:
     """Return the table of a comparison; an empty one if memory is too small: the network serves all the same."""
     try:
         return compare(predictor, held_back, scratch=scratch)
+    except SlideError:
+        raise
     except SlidemillError as error:
-        log.warning("nothing is compared on the held-back images for masks: %s", error)
+        warning = f"nothing is compared on the held-back images for masks: {error}"
+        log.warning(warning)
+        warnings.append(warning)
         return []

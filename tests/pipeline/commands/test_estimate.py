@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from pipeline.base.errors import SlidemillError
 from pipeline.commands import estimate as module
 from pipeline.commands.estimate import _card, _grids
 from pipeline.prediction.estimate import Throughput, estimate
@@ -56,7 +57,14 @@ def test_the_next_run_is_its_trainings_and_all_stages(in_folder, monkeypatch):
     settings = {"settle_s": 0, "models": {"net": {"max_steps": 100}, "short": {"max_minutes": 1}}}
     monkeypatch.setattr(module, "_step_s", lambda *_, **__: 6.0)
     lines = list(module._next_run(parse_settings(settings, source=""), {"net": {"data/slides/a.tif": 600.0}}, 1))
-    assert lines[0].startswith("the next run: about 21 min")
+    assert lines[0].startswith("the next run: about 22 min")
     assert "  train of net: 10 min, 1 job" in lines
     assert "  predict of net: 10 min, 1 job" in lines
-    assert "  train of short: 60 s, 1 job" in lines
+    assert "  train of short: 70 s, 1 job" in lines
+
+
+def test_a_checkpoint_that_is_not_there_is_one_line(in_folder):
+    touch(in_folder / "data", "slides/a.tif")
+    (in_folder / "config.yaml").write_text("models: {given: {checkpoint: nowhere/model.safetensors}}")
+    with pytest.raises(SlidemillError, match=r"^models.given.checkpoint: there is no nowhere/model.saf"):
+        module.run([], settings=in_folder / "config.yaml", threads=1)

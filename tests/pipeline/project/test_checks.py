@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import SlidemillError
-from pipeline.project.checks import check_files, check_measurements, unseen_views
+from pipeline.base.errors import ConfigError, SlidemillError
+from pipeline.project.checks import check_files, check_masks, check_measurements, unseen_views
 from pipeline.settings.schema import Settings
 
 CHOSEN = Settings(classes=["background", "nucleus"], models={"given": {"checkpoint": "given/model.safetensors"}})
@@ -74,3 +74,27 @@ def test_mirror_images_that_training_does_not_show_are_doubtful_in_an_ensemble(a
     lines = unseen_views(Settings(models=models, ensembles=ensembles))
     assert [line.partition(":")[0] for line in lines] == ["ensembles.both.symmetries"] * is_doubtful
     assert all("the training of other does not show" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "advice"),
+    [
+        ({}, {}, "set heads: {distance: true}, or masks.instances to auto"),
+        ({"heads": {"boundary": True}}, {}, "set heads: {distance: true}, or masks.instances to auto"),
+        ({"heads": {"distance": True}}, {}, None),
+        ({"checkpoint": "given/model.safetensors"}, {"heads": []}, "set masks.instances to auto"),
+        ({"checkpoint": "given/model.safetensors"}, {"heads": ["distance"]}, None),
+        ({"checkpoint": "given/model.safetensors"}, {}, None),  # `predict` says what is wrong with it
+    ],
+)
+def test_objects_by_a_distance_that_no_network_learns_are_refused_before_the_training(model, card, advice):
+    Path("given/model.json").write_text(json.dumps(card))
+    settings = {"models": {"net": model}}
+    check_masks(Settings.model_validate(settings))
+    asked = Settings.model_validate(settings | {"masks": {"instances": "distance"}})
+    if advice is None:
+        check_masks(asked)
+        return
+    with pytest.raises(ConfigError) as error:
+        check_masks(asked)
+    assert str(error.value) == f"models.net: masks.instances 'distance' needs the head 'distance'; {advice}"

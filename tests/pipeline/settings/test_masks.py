@@ -48,7 +48,12 @@ def test_specks_are_removed_as_was_best_unless_an_area_is_stated(stated, kept):
 
 @pytest.mark.parametrize(
     ("criterion", "stated", "kept"),
-    [("rand", {"border": 0.5}, {"border": 0.5}), ("rand", {}, {"border": 0.3}), ("f1", {"seed": 0.3}, {"seed": 0.3})],
+    [
+        ("rand", {"border": 0.5}, {"border": 0.5}),
+        ("rand", {}, {"border": 0.3}),
+        ("f1", {"seed": 0.3}, {"seed": 0.3}),
+        ("f1", {"border": 0.1}, {"border": 0.4}),  # which `distance` does not use
+    ],
 )
 def test_auto_leaves_numbers_that_are_stated(criterion, stated, kept):
     found = resolve_masks(MaskConfig(instances="auto", criterion=criterion, **stated), {"parting": TABLE})
@@ -68,10 +73,20 @@ def test_masks_say_what_they_need_of_a_prediction(instances, needs):
     assert MaskConfig(instances=instances).needs == needs
 
 
-@pytest.mark.parametrize("instances", ["none", "components", "watershed", "distance", "partition"])
-def test_what_is_configured_wins(instances):
-    masks = MaskConfig(instances=instances, neck=0.3)
-    assert resolve_masks(masks, {"parting": TABLE, "heads": ["distance"]}) == masks
+@pytest.mark.parametrize(
+    ("instances", "used"),
+    [
+        ("none", {}),
+        ("components", {}),
+        ("watershed", {"neck": 0.3}),
+        ("distance", {"neck": 0.3, "seed": 0.2}),
+        ("partition", {"border": 0.1}),
+    ],
+)
+def test_what_is_configured_wins_and_what_is_not_used_does_not_count(instances, used):
+    masks = MaskConfig(instances=instances, neck=0.3, seed=0.2, border=0.1, criterion="rand", max_hole_px=3.0)
+    found = resolve_masks(masks, {"parting": TABLE, "heads": ["distance"]})
+    assert found == MaskConfig(instances=instances, max_hole_px=3.0, **used)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import tifffile
 import torch
 
 from pipeline.base import paths
-from pipeline.base.files import read_json, write_json
-from pipeline.networks.model_card import Parting, card_path, read_card, write_comparisons
+from pipeline.base.files import read_json
+from pipeline.networks.model_card import Parting, Refinement, card_path, read_card, write_comparisons
 from pipeline.networks.weights_file import load_network
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.stage_settings import labels_of, stage_config
 from pipeline.project.training_pairs import find_pairs
+from pipeline.report.page_content import doubts_tables
 from pipeline.settings.schema import parse_settings
 from pipeline.settings.stage_sections import TileConfig
 from pipeline.training.comparison.pair_metrics import PairPredictor
@@ -64,7 +65,7 @@ def test_combine_writes_one_network_that_averages(networks):
     for member, own in zip(members, both.members, strict=True):
         assert all(torch.equal(value, own.state_dict()[name]) for name, value in member.state_dict().items())
     entry = read_ledger(network_ledger_path("combine", "both"))["both"]
-    assert (entry.files, entry.found) == ([str(output), str(card_path(output))], {})
+    assert (entry.files, entry.found) == ([str(output), str(card_path(output))], {"warnings": []})
 
 
 def test_networks_that_hold_back_no_image_together_have_the_mean_of_their_tables(networks):
@@ -94,11 +95,34 @@ def test_an_ensemble_of_trainings_is_compared_itself_on_what_they_hold_back(netw
 
 
 @pytest.mark.usefixtures("images")
-def test_an_ensemble_too_large_to_be_compared_has_the_mean_too(networks):
-    for path in networks:
-        write_json(card_path(path), read_json(card_path(path)) | {"bytes_per_px": 10**9})
+def test_an_ensemble_too_large_to_be_compared_has_the_mean_too_and_a_warning(networks):
     card = read_card(card_path(combine(networks, TRAINED, memory_mb=1)))
     assert card.parting == [Parting(settings={"instances": "components"}, f1=0.5, rand=0.5)]
+    (warning,) = read_ledger(network_ledger_path("combine", "both"))["both"].found["warnings"]
+    assert warning.startswith("nothing is compared on the held-back images for masks: tiling.memory_mb is 1, of which")
+    (table,) = doubts_tables(parse_settings(TRAINED, source=""))
+    assert [row["model"] for row in table.rows] == ["both"]
+
+
+@pytest.mark.usefixtures("images")
+def test_an_image_that_cannot_be_read_is_a_failure_and_no_other_table(networks):
+    """Else the table of the members would stay for good, and nobody would know."""
+    held_back = Path("images/5.tif")
+    held_back.write_bytes(bytes(8) + held_back.read_bytes()[8:])
+    combine(networks, TRAINED)
+    failure = failure_of_network("combine", "both")
+    assert (failure.stage, failure.error_class) == ("combine", "SlideError")
+    assert failure.message.startswith("images/5.tif: cannot be read")
+
+
+@pytest.mark.usefixtures("images")
+def test_random_fields_that_are_not_asked_for_have_no_table(networks):
+    """Those of the members may be left from a time when they were."""
+    for path in networks:
+        table = [Refinement(settings=None, foreground_dice=0.5)]
+        write_comparisons(card_path(path), output=card_path(path), crf=table)
+    assert read_card(card_path(combine(networks, TRAINED))).crf is None
+    assert read_card(card_path(combine(networks))).crf == table
 
 
 def test_combine_refuses_networks_of_other_classes(networks):

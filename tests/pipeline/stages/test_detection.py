@@ -13,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import read_json
 from pipeline.masks.mask_file import open_mask
-from pipeline.project.checks import check_detectors
+from pipeline.project.checks import check_masks
 from pipeline.project.stage_settings import stage_config
 from pipeline.settings.masks import MaskConfig, resolve_masks
 from pipeline.settings.schema import Settings, parse_settings
@@ -113,7 +113,7 @@ def test_detected_objects_are_in_all_results(in_folder, caplog):
 )
 def test_what_does_not_fit_is_refused_before_the_first_job(settings, message):
     with pytest.raises(ConfigError, match=message) as error:
-        check_detectors(parse_settings({"models": {"net": NETWORK}} | settings, source=""))
+        check_masks(parse_settings({"models": {"net": NETWORK}} | settings, source=""))
     assert "\n" not in str(error.value)
 
 
@@ -129,7 +129,7 @@ def test_components_are_not_chosen_for_labels_of_classes_if_a_network_detects_ob
     settings = {"training": {"kind": "classes"}, "models": {"net": NETWORK, "unet": {}}}
     chosen = parse_settings(settings, source="")
     assert chosen.masks.instances == "auto"
-    check_detectors(chosen)
+    check_masks(chosen)
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def test_random_fields_are_compared_when_a_run_asks_for_it_and_nothing_is_traine
 def test_ways_to_tell_objects_apart_are_also_compared_after_the_best_random_field(in_folder, monkeypatch):
     best = {"smoothness": 3.0, "appearance": 0.0}
     fields = [Refinement(settings=None, foreground_dice=0.5), Refinement(settings=best, foreground_dice=0.6)]
-    monkeypatch.setattr("pipeline.stages.train.compare_refinements", lambda *_, **__: fields)
+    monkeypatch.setattr("pipeline.training.comparison.tables.compare_refinements", lambda *_, **__: fields)
     project = Project(in_folder)
     project.settings = project.settings.model_copy(update={"masks": MaskConfig(crf="auto")})
     assert train(project) == 0

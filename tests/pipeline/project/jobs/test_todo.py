@@ -264,6 +264,19 @@ def test_a_network_is_trained_again_only_for_its_own_changes(change):
     )
 
 
+def test_networks_that_were_compared_with_random_fields_serve_without_them():
+    """And again with them: no network job runs when `masks.crf: auto` is turned off and on."""
+
+    def of_networks(**settings):
+        return {model: stages for (model, batch), stages in todo(**settings).items() if not batch}
+
+    with_fields = {"masks": {"crf": "auto"}}
+    do()
+    assert of_networks(**with_fields)["folded/fold1"] == {"train", "validate"}
+    do(**with_fields)
+    assert of_networks() == of_networks(**with_fields) == {}
+
+
 def test_weight_maps_are_made_again_only_for_a_training():
     do()
     network_ledger_path("weigh", "folded").unlink()
