@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def check_yaml(text: str) -> None:
     """Raise ValueError where a text stands for too many values, is nested too deeply, or has a wrong key.
 
-    That is a list, or one that is there twice: YAML would take the last one, without a word.
+    That is a list, or one that is there twice: YAML would take the last one.
     """
     sizes: dict[str | None, int] = {}
     is_open: list[_Open] = []
