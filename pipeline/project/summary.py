@@ -23,7 +23,7 @@ _MOST_REASONS = 10
 def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
     """Return the last lines of a run, from ``metrics-all.csv`` in ``folder``, and how many samples and networks failed.
 
-    Samples with the same reason share a line, in which the failure of their network is told too.
+    Samples with the same reason share a line. If their network failed, that is its line, and they are without a mask.
     """
     table, every, page = (folder / Path(path).name for path in (paths.METRICS_TABLE, paths.ALL_METRICS, paths.PAGE))
     with every.open(newline="", encoding="utf-8") as file:
@@ -34,16 +34,17 @@ def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
         if row["status"] != "done":
             at = f" at {row['stage']}" if row["stage"] else ""
             reasons[row["status"], at, row["error"], row["log"]].append(row["sample"])
+    networks: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, failure in _failed_networks(settings):
-        reason = ("failed", f" at {failure.stage}", failure.message, failure.log)
-        if reason not in reasons:
-            reasons[reason].append(name)
-            counts["failed"] += 1
+        key = ("failed", f" at {failure.stage}", failure.message, failure.log)
+        networks[key].append(name)
+        counts["failed"] += not reasons[key]
     lines = [_headline(counts, settings)]
-    for (status, at, error, log), samples in sorted(reasons.items())[:_MOST_REASONS]:
-        others = len(samples) - 1
-        named = samples[0] + (f" and {others} more" if others else "")
-        lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else ""))
+    for reason, samples in sorted(reasons.items())[:_MOST_REASONS]:
+        status, at, error, log = reason
+        without = f"; no mask of {_named(samples)}" if reason in networks and samples else ""
+        named = _named(networks.get(reason) or samples)
+        lines.append(f"  {status}: {named}{at}: {error}" + (f" ({log})" if log else "") + without)
     lines += _mean_dice(rows, settings)
     if learned := sum(row.get("learned") == "yes" for row in rows):
         lines.append(f"  {learned} of them are training images: left out of means, ranking and tests")
@@ -56,6 +57,10 @@ def last_lines(folder: Path, settings: Settings) -> tuple[str, int]:
     elif counts["done"] or not rows:
         lines.append(f"look at {page}; the numbers are in {table}, the masks in {folder / 'masks'}")
     return "\n".join(lines), counts["failed"]
+
+
+def _named(those: list[str]) -> str:
+    return those[0] + (f" and {len(those) - 1} more" if len(those) > 1 else "")
 
 
 def print_last_lines(settings: Settings) -> None:

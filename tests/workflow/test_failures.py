@@ -185,7 +185,8 @@ def test_labels_of_another_shape_stop_the_training_and_every_sample_says_so(late
     done = late.snakemake()
     reason = "data/training/labels/a.tif: labels of (70, 89) px (rows, columns) for an image of (70, 90) px"
     assert done.returncode != 0
-    assert f"failed: late at weigh: {reason}" in done.stderr
+    assert f"failed: trained at weigh: {reason}" in done.stderr
+    assert "; no mask of late\n" in done.stderr
     (row,) = late.metrics().to_dict("records")
     assert row["stage"] == "weigh"
     assert row["error"].startswith(reason)

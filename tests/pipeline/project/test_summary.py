@@ -45,9 +45,9 @@ def test_failed_and_waiting_ones_say_why_and_where(tmp_path):
     assert "report.html" in lines[4]
 
 
-def test_a_training_that_failed_for_all_is_one_line(tmp_path):
-    rows = [(f"{number}", "failed", "train", "the loss is nan", "logs/train/unet.log") for number in range(500)]
-    assert lines_of(tmp_path, *rows)[1] == "  failed: 0 and 499 more at train: the loss is nan (logs/train/unet.log)"
+def test_what_failed_for_all_is_one_line(tmp_path):
+    rows = [(f"{number}", "failed", "tile", "no space left", "logs/tile/unet/0001.log") for number in range(500)]
+    assert lines_of(tmp_path, *rows)[1] == "  failed: 0 and 499 more at tile: no space left (logs/tile/unet/0001.log)"
 
 
 def test_many_reasons_do_not_fill_the_screen(tmp_path):
@@ -67,8 +67,11 @@ def test_a_network_that_failed_fails_a_run_without_samples_and_is_told_once_with
         "1 failed",
         "  failed: unet at train: the loss is nan (logs/train/unet.log)",
     ]
-    rows = [("a", "failed", "train", "the loss is nan", "logs/train/unet.log")]
-    assert lines_of(tmp_path, *rows)[:2] == ["1 failed", "  failed: a at train: the loss is nan (logs/train/unet.log)"]
+    rows = [(name, "failed", "train", "the loss is nan", "logs/train/unet.log") for name in "abc"]
+    assert lines_of(tmp_path, *rows)[:2] == [
+        "3 failed",
+        "  failed: unet at train: the loss is nan (logs/train/unet.log); no mask of a and 2 more",
+    ]
 
 
 def test_a_run_without_samples_says_which_networks_there_are(tmp_path):
