@@ -12,10 +12,15 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import SlidemillError
 from pipeline.project.sample_sheet import read_groups, read_unknown
-from pipeline.project.training_pairs import TrainingPair
+from pipeline.project.training_pairs import TrainingPair, find_pairs
 from pipeline.settings.stage_sections import SplitConfig
 
 Groups = dict[str, list[TrainingPair]]
+
+
+def find_split(images: Path, labels: Path, config: SplitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    """Return the training pairs to learn from and those held back, as :func:`split_pairs` does."""
+    return split_pairs(group_pairs(find_pairs(images, labels), Path(config.samples)), config)
 
 
 def split_pairs(groups: Groups, config: SplitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:

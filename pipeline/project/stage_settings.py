@@ -100,7 +100,7 @@ def comparison_of(settings: Settings, name: str) -> ComparisonConfig | None:
         labels=labels_of(settings),
         image=settings.image,
         split=split_of(settings, name),
-        crf=settings.masks.crf == "auto",
+        compares_crf=settings.masks.crf == "auto",
     )
 
 

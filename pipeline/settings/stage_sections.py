@@ -73,7 +73,7 @@ class ComparisonConfig(Section):
     labels: LabelConfig
     image: ImageConfig
     split: SplitConfig
-    crf: bool
+    compares_crf: bool
 
 
 class TrainConfig(Section):
@@ -91,7 +91,7 @@ class TrainConfig(Section):
     @property
     def comparison(self) -> ComparisonConfig:
         """How the network is compared."""
-        return ComparisonConfig(labels=self.labels, image=self.image, split=self.split, crf=self.compares_crf)
+        return ComparisonConfig(labels=self.labels, image=self.image, split=self.split, compares_crf=self.compares_crf)
 
 
 class CombineConfig(Section):

@@ -20,8 +20,8 @@ from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.fingerprints import Inputs
 from pipeline.project.jobs.ledger import makers_of
 from pipeline.project.jobs.network_job import inputs_of_combine, make_network
-from pipeline.project.splits import group_pairs, split_pairs
-from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.project.splits import find_split
+from pipeline.project.training_pairs import TrainingPair
 from pipeline.runtime.device import set_up_process
 from pipeline.settings.stage_sections import CombineConfig
 from pipeline.training.comparison.partings import mean_partings
@@ -64,10 +64,7 @@ def run(
     output = Path(paths.NETWORK.format(model=model))
 
     def held_back() -> list[TrainingPair]:
-        if config.comparison is None:
-            return []
-        split = config.comparison.split
-        return split_pairs(group_pairs(find_pairs(images, labels), Path(split.samples)), split)[1]
+        return find_split(images, labels, config.comparison.split)[1] if config.comparison else []
 
     def made_from() -> Inputs:
         return inputs_of_combine(networks, held_back())

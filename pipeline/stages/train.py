@@ -22,8 +22,8 @@ from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.fingerprints import NETWORK_ALGORITHMS, Inputs, recipe
 from pipeline.project.jobs.ledger import makers_of
 from pipeline.project.jobs.network_job import inputs_of_train, make_network
-from pipeline.project.splits import group_pairs, split_pairs
-from pipeline.project.training_pairs import TrainingPair, find_pairs
+from pipeline.project.splits import find_split
+from pipeline.project.training_pairs import TrainingPair
 from pipeline.report.held_back import write_held_back
 from pipeline.report.pictures import pictures_of_training
 from pipeline.runtime.device import choose_devices, set_up_process
@@ -78,16 +78,13 @@ def run(
     """
     set_up_process(threads)
 
-    def split() -> tuple[list[TrainingPair], list[TrainingPair]]:
-        groups = group_pairs(find_pairs(images, labels), Path(config.split.samples))
-        return split_pairs(groups, config.split)
-
     def made_from() -> Inputs:
-        pairs, held_back = split()
+        pairs, held_back = find_split(images, labels, config.split)
         return inputs_of_train([*pairs, *held_back], held_back, start=config.model.pretrained)
 
     def make() -> Made:
-        return _train(model, split(), weight_maps, devices=devices, memory_mb=memory_mb, config=config)
+        parts = find_split(images, labels, config.split)
+        return _train(model, parts, weight_maps, devices=devices, memory_mb=memory_mb, config=config)
 
     after = [("weigh", model.partition("/")[0]), *makers_of(Path(config.model.pretrained or ""))]
     make_network("train", model, config, make, made_from=made_from, after=after)

@@ -18,12 +18,6 @@ _SETTINGS = {
     "split.": "training.",
     "allow_empty": "training.allow_empty",
     "compares_crf": "masks.crf: auto",
-    "comparison.crf": "masks.crf: auto",
-    "comparison.labels.classes": "classes",
-    "comparison.labels.": "training.",
-    "comparison.split.": "training.",
-    "comparison.": "",
-    "ensemble.": "",
     "model.": "",
     "tile.tile_px": "tiling.tile_px",
     "tile.skip_glass": "tiling.skip_glass",
@@ -88,6 +82,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _name(key: str) -> str:
+    key = key.removeprefix("comparison.").removeprefix("ensemble.")  # of `combine`
     prefix = next((prefix for prefix in _SETTINGS if key.startswith(prefix)), "")
     return _SETTINGS.get(prefix, "") + key.removeprefix(prefix)
 

@@ -180,13 +180,18 @@ class Run:
         """The most millions of pixels of all training images."""
         return files_mpx(pair.image for pair in self.training.pairs)
 
-    def compared_mpx(self, model: str) -> float:
+    @cached_property
+    def compared_mpx(self) -> Callable[[str], float]:
         """Return the most millions of pixels that go through networks to compare an ensemble; 0 if it is not."""
-        average = self.settings.averages[model]
-        if comparison_of(self.settings, model) is None:
-            return 0.0
-        held_back = self.training.held_back[average.members[0]]
-        return files_mpx(pair.image for pair in held_back) * average.passes
+
+        def of(model: str) -> float:
+            average = self.settings.averages[model]
+            if comparison_of(self.settings, model) is None:
+                return 0.0
+            held_back = self.training.held_back[average.members[0]]
+            return files_mpx(pair.image for pair in held_back) * average.passes
+
+        return cache(of)
 
     def per_slide(self, pattern: str) -> list[str]:
         """Return the paths of one kind of result, such as ``paths.VERIFICATION``, of every network and slide."""

@@ -38,7 +38,7 @@ def compare_on_held_back(
     device: torch.device,
     memory_mb: int,
 ) -> list[str]:
-    """Write the tables that its card lacks, and return a warning if memory is too small: then they are empty.
+    """Write the tables that its card lacks. If memory is too small they are empty, and a warning is returned.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def compare_on_held_back(
         If an image or its labels cannot be read.
     """
     known = read_card(card_path(weights))
-    refines = known.crf is None and config.crf and not models.detects_objects(known.architecture)
-    if known.parting is not None and not refines:
+    refines = not known.crf and config.compares_crf and not models.detects_objects(known.architecture)
+    if known.parting and not refines:
         return []
     network, card = load_network(weights)
     make_ready(network, device, "float32")
@@ -76,9 +76,7 @@ def compare_on_held_back(
         )
         warnings: list[str] = []
         compare = partial(_compared, predictor, held_back, warnings, scratch=temporary.parent)
-        tables: dict[str, list[Any]] = {
-            "parting": compare(compare_partings) if known.parting is None else known.parting
-        }
+        tables: dict[str, list[Any]] = {"parting": known.parting or compare(compare_partings)}
         if refines:
             tables["crf"] = compare(compare_refinements)
             if field := best_field([asdict(one) for one in tables["crf"]]):
