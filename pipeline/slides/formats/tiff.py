@@ -28,6 +28,7 @@ from pipeline.slides.formats.colours import apply_palette, invert
 from pipeline.slides.formats.compression.damage import count_damaged
 from pipeline.slides.formats.compression.lossy import lossy_compression
 from pipeline.slides.formats.compression.picture_size import check_tiles
+from pipeline.slides.formats.compression.stored import lock_of
 from pipeline.slides.formats.image import (
     Image,
     PixelSize,
@@ -197,17 +198,22 @@ def _array(level: tifffile.TiffPageSeries, budget_bytes: int, stack: ExitStack) 
 
 def _decoded_once(level: tifffile.TiffPageSeries) -> LazyArray:
     """Return a level that is decoded whole when it is first read: opening a file reads its header only."""
-    shape = tuple(level.shape)
+    shape, lock = tuple(level.shape), lock_of(level.keyframe)
 
     @cache
     def decode() -> NDArray[Any]:
-        pixels: NDArray[Any] = level.asarray()
+        pixels: NDArray[Any] = level.asarray(maxworkers=1)  # further threads would wait for the lock
         if pixels.shape != shape:
             raise ValueError(f"decoded to shape {pixels.shape}, but the header says {shape}; copy or save it again")
         pixels.flags.writeable = False  # regions of it are not copied
         return pixels
 
-    return LazyArray(shape, np.dtype(level.dtype), lambda *key: decode()[key])
+    def read(*key: Any) -> NDArray[Any]:
+        with lock:  # threads that come meanwhile wait for the same pixels
+            pixels = decode()
+        return pixels[key]
+
+    return LazyArray(shape, np.dtype(level.dtype), read)
 
 
 def _as_brightness(level: tifffile.TiffPageSeries, array: Array) -> tuple[Array, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import tifffile
@@ -17,16 +17,22 @@ JPEG2000 = {
 }
 
 
-@contextmanager
-def stored_bytes(page: Any) -> Iterator[tifffile.FileCache]:
-    """Give a reader of bytes of the page's file, and of other files of its set, which are open until then.
+def lock_of(page: Any) -> AbstractContextManager[object]:
+    """Return what a thread has to hold while it reads from the page's file, or from other files of its set.
 
     The threads share the place in a file, so that one has to wait for another. By default, the lock of a file does
     nothing.
     """
     file = page.parent.root.filehandle
     file.set_lock(True)
-    files = tifffile.FileCache(lock=file.lock)
+    lock: AbstractContextManager[object] = file.lock
+    return lock
+
+
+@contextmanager
+def stored_bytes(page: Any) -> Iterator[tifffile.FileCache]:
+    """Give a reader of bytes of the page's file, and of other files of its set, which are open until then."""
+    files = tifffile.FileCache(lock=lock_of(page))
     try:
         yield files
     finally:

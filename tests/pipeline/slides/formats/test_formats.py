@@ -2,7 +2,10 @@
 
 import csv
 import re
+import sys
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import openslide
@@ -64,6 +67,38 @@ def test_regions_equal_the_whole_in_every_format(data, generator, monkeypatch, k
         with opened(path, **view) as slide:
             assert_regions_equal_the_whole(slide, generator)
             assert not any("absent" in warning for warning in slide.inspect())
+
+
+def test_several_threads_read_from_one_slide_what_one_reads(data, generator):
+    """All begin at once, each at another level if there are several, as windows of one slide do."""
+    pytest.importorskip("nd2")
+    pytest.importorskip("liffile")
+    threads, interval = 4, sys.getswitchinterval()
+    together = Barrier(threads, timeout=30)
+
+    def read(slide, level, rows, columns):
+        together.wait()
+        return slide.read(rows, columns, level)
+
+    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for path, view in [*every_readable(data), *every_readable(data)]:
+                with opened(path, **view) as slide:
+                    wholes = [slide.read_all(level) for level in range(len(slide.levels))]
+                with opened(path, **view) as slide:
+                    places = [
+                        (number % len(wholes), *generator.integers(0, slide.shape_of(number % len(wholes))))
+                        for number in range(threads)
+                    ]
+                    windows = [
+                        (level, slice(row, row + 64), slice(column, column + 64)) for level, row, column in places
+                    ]
+                    found = pool.map(read, [slide] * threads, *zip(*windows, strict=True))
+                    for (level, rows, columns), pixels in zip(windows, found, strict=True):
+                        np.testing.assert_array_equal(pixels, wholes[level][:, rows, columns])
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_an_svs_is_what_openslide_and_tifffile_read(data):
