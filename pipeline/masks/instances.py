@@ -73,16 +73,17 @@ def mask_images(
             images["instances"] = lookup(parts.numbers, numbers.astype(np.uint32))
         if config.instances == "watershed" and probabilities is not None:
             split, firsts = split_objects(
-                images["instances"], objects, probabilities, neck=config.neck, scratch=scratch
+                images["instances"], objects, probabilities, neck=config.number("neck"), scratch=scratch
             )
             images["instances"] = lookup(split, _in_order(firsts))
     if config.instances == "distance" and distance is not None:
+        seed, neck = config.number("seed"), config.number("neck")
         images["instances"] = _of_basins(
-            *part_by_distance(distance, images["classes"], seed=config.seed, neck=config.neck, scratch=scratch)
+            *part_by_distance(distance, images["classes"], seed=seed, neck=neck, scratch=scratch)
         )
     if config.instances == "partition" and probabilities is not None:
         images["instances"] = _of_basins(
-            *part_plane(_first(probabilities), images["classes"], border=config.border, scratch=scratch)
+            *part_plane(_first(probabilities), images["classes"], border=config.number("border"), scratch=scratch)
         )
     return images
 

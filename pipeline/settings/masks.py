@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ Criterion = Literal["f1", "rand"]
 _LEAST_F1 = 0.1  # below it, differences are noise
 DISTANCE = "distance"  # a head of networks, and the way to tell objects apart by it
 DETECTED = "detected"
-_NUMBERS = {"neck", "seed", "border"}  # of the ways to tell objects apart
+_USUAL = {"neck": 0.85, "seed": 0.5, "border": 0.4}  # numbers of the ways to tell objects apart
 
 
 class MaskConfig(Section):
@@ -35,33 +35,29 @@ class MaskConfig(Section):
         "report). `none` omits the image. If it is not set and `training.kind` is `classes`: `components`, unless a "
         "network detects objects.",
     )
-    neck: float = Field(
-        0.85,
-        gt=0,
-        lt=1,
+    neck: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
         description="For `instances: watershed` and `distance`: an object is split where the neck between two parts is "
         "less deep than this share of the shallower part. Depth is the distance to the outline times the probability, "
-        "or the distance that the network has learned. Lower values split less.",
+        "or the distance that the network has learned. Lower values split less. null: 0.85, or with `instances: auto` "
+        "what was best.",
     )
-    seed: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
+    seed: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
         description="For `instances: distance`: each connected region above this distance (share of the largest of "
-        "its object) can be an object; what has no such region joins the others.",
+        "its object) can be an object; what has no such region joins the others. null: 0.5, or with `instances: auto` "
+        "what was best.",
     )
-    border: float = Field(
-        0.4,
-        ge=0,
-        lt=1,
+    border: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
         description="For `instances: partition`: two cells are one if the mean probability of the first class along "
-        "their common border is less than this. Higher values split less.",
+        "their common border is less than this. Higher values split less. null: 0.4, or with `instances: auto` what "
+        "was best.",
     )
     criterion: Criterion = Field(
         "f1",
         description="For `instances: auto`: `f1`, the mean F1 of objects over IoU 0.5 to 0.9, or `rand`, the adapted "
-        "Rand error, for cells that fill the image: only then is `partition` among the ways. `neck`, `seed` and "
-        "`border` are chosen with the way, unless they are stated with another value than their default.",
+        "Rand error, for cells that fill the image: only then is `partition` among the ways.",
     )
     min_object_um2: NonNegative = Field(
         0.0, description="Objects of less area (µm²) become background; 0 keeps all. Needs the pixel size of the slide."
@@ -98,6 +94,11 @@ class MaskConfig(Section):
         """Whether anything is removed or filled."""
         return self.needs_pixel_size or bool(self.min_object_px) or self.max_hole_px > 0
 
+    def number(self, name: str) -> float:
+        """Return ``neck``, ``seed`` or ``border``: as stated, else the usual one."""
+        stated: float | None = getattr(self, name)
+        return _USUAL[name] if stated is None else stated
+
     @property
     def pairs_per_px(self) -> float:
         """How many pairs of pixels the random field weighs, per pixel; for ``auto`` as many as the usual one."""
@@ -130,7 +131,7 @@ def mistake_in_masks(masks: MaskConfig, architecture: str) -> str:
 def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     """Return the configuration without ``auto``: with what was best for a network, of random fields and of objects.
 
-    What the way to tell objects apart does not use has its default, so that it makes no mask again.
+    A number that the way to tell objects apart does not use is the usual one, so that it makes no mask again.
 
     There is no random field if none was tried, or none was better than none.
 
@@ -153,11 +154,11 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
     if mistake := mistake_in_masks(masks, architecture := card.get("architecture", "")):
         raise ConfigError(mistake)
     if masks.instances == "auto" and models.detects_objects(architecture):
-        return masks.model_copy(update={"instances": DETECTED})
+        return _with_numbers(masks.model_copy(update={"instances": DETECTED}))
     if masks.crf == "auto":
         masks = masks.model_copy(update={"crf": best_field(card.get("crf") or [])})
     if masks.instances != "auto":
-        return masks.model_copy(update=_defaults(_NUMBERS - _numbers_of(masks.instances) | {"criterion"}))
+        return _with_numbers(masks)
     known = MaskConfig.model_fields.keys()  # a network of an older version may have been compared in another way
     compared = [one for one in card.get("parting") or [] if one["settings"].keys() <= known]
     tried = [one for one in compared_with(compared, masks.crf) if one[masks.criterion] is not None]
@@ -171,20 +172,15 @@ def resolve_masks(masks: MaskConfig, card: Mapping[str, Any]) -> MaskConfig:
         settings = best["settings"] if best["f1"] >= _LEAST_F1 else settings
     elif DISTANCE in card.get("heads", []):
         settings = {"instances": DISTANCE}
-    kept = masks.model_dump(
-        include={"min_object_um2", "max_hole_um2", "min_object_px", "max_hole_px", "crf"}, exclude_none=True
-    )
-    stated = masks.model_dump(include=_numbers_of(settings["instances"]), exclude_defaults=True)
-    return MaskConfig.model_validate(settings | stated | kept)
+    stated = masks.model_dump(exclude={"instances", "criterion"}, exclude_none=True)
+    return _with_numbers(MaskConfig.model_validate(settings | stated))
 
 
-def _numbers_of(way: str) -> set[str]:
-    """Return the numbers that a way to tell objects apart uses."""
-    return {"watershed": {"neck"}, DISTANCE: {"seed", "neck"}, "partition": {"border"}}.get(way, set())
-
-
-def _defaults(names: set[str]) -> dict[str, Any]:
-    return {name: MaskConfig.model_fields[name].default for name in names}
+def _with_numbers(masks: MaskConfig) -> MaskConfig:
+    """Return masks with the numbers that their way to tell objects apart uses, and the usual ones of the others."""
+    used = {"watershed": {"neck"}, DISTANCE: {"seed", "neck"}, "partition": {"border"}}.get(masks.instances, set())
+    numbers = {name: masks.number(name) if name in used else usual for name, usual in _USUAL.items()}
+    return masks.model_copy(update=numbers | {"criterion": MaskConfig.model_fields["criterion"].default})
 
 
 def compared_with(partings: Sequence[Mapping[str, Any]], field: object) -> list[Mapping[str, Any]]:

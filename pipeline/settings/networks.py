@@ -385,6 +385,13 @@ class EnsembleConfig(Section):
         "member. Mirror images that `augmentation.flip` did not show to the members can be worse than none.",
     )
 
+    @field_validator("members", "scales")
+    @classmethod
+    def _none_is_there_twice(cls, entries: list[Any]) -> list[Any]:
+        if repeated := [entry for entry in entries if entries.count(entry) > 1]:
+            raise ValueError(f"{repeated[0]} is there twice, and would only take time; remove one")
+        return entries
+
     @field_validator("scales")
     @classmethod
     def _scales_are_powers_of_two(cls, scales: list[float]) -> list[float]:

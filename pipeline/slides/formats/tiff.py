@@ -202,7 +202,7 @@ def _decoded_once(level: tifffile.TiffPageSeries) -> LazyArray:
 
     @cache
     def decode() -> NDArray[Any]:
-        pixels: NDArray[Any] = level.asarray(maxworkers=1)  # further threads would wait for the lock
+        pixels: NDArray[Any] = level.asarray(maxworkers=1)  # further threads would wait for this lock for ever
         if pixels.shape != shape:
             raise ValueError(f"decoded to shape {pixels.shape}, but the header says {shape}; copy or save it again")
         pixels.flags.writeable = False  # regions of it are not copied
@@ -210,8 +210,8 @@ def _decoded_once(level: tifffile.TiffPageSeries) -> LazyArray:
 
     def read(*key: Any) -> NDArray[Any]:
         with lock:  # threads that come meanwhile wait for the same pixels
-            pixels = decode()
-        return pixels[key]
+            region: NDArray[Any] = decode()[key]
+        return region
 
     return LazyArray(shape, np.dtype(level.dtype), read)
 

@@ -7,6 +7,7 @@ from pipeline.settings.crf import CrfConfig
 from pipeline.settings.masks import MaskConfig, resolve_masks
 from pipeline.settings.schema import Settings, parse_settings
 
+USUAL = {"neck": 0.85, "seed": 0.5, "border": 0.4}
 TABLE = [
     {"settings": {"instances": "components"}, "f1": 0.7, "rand": 0.2},
     {"settings": {"instances": "distance", "seed": 0.4}, "f1": 0.9, "rand": 0.1},
@@ -34,7 +35,7 @@ TABLE = [
 )
 def test_auto_is_what_was_best_for_the_network_and_cleaning_stays(criterion, card, expected):
     masks = MaskConfig(instances="auto", criterion=criterion, min_object_um2=3.0)
-    assert resolve_masks(masks, card) == MaskConfig(**expected, min_object_um2=3.0)
+    assert resolve_masks(masks, card) == MaskConfig(**USUAL | expected, min_object_um2=3.0)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_specks_are_removed_as_was_best_unless_an_area_is_stated(stated, kept):
         ("rand", {"border": 0.5}, {"border": 0.5}),
         ("rand", {}, {"border": 0.3}),
         ("f1", {"seed": 0.3}, {"seed": 0.3}),
+        ("f1", {"seed": 0.5}, {"seed": 0.5}),  # the usual one, not that of the best way
+        ("rand", {"border": 0.0}, {"border": 0.0}),
         ("f1", {"border": 0.1}, {"border": 0.4}),  # which `distance` does not use
     ],
 )
@@ -86,7 +89,7 @@ def test_masks_say_what_they_need_of_a_prediction(instances, needs):
 def test_what_is_configured_wins_and_what_is_not_used_does_not_count(instances, used):
     masks = MaskConfig(instances=instances, neck=0.3, seed=0.2, border=0.1, criterion="rand", max_hole_px=3.0)
     found = resolve_masks(masks, {"parting": TABLE, "heads": ["distance"]})
-    assert found == MaskConfig(instances=instances, max_hole_px=3.0, **used)
+    assert found == MaskConfig(instances=instances, max_hole_px=3.0, **USUAL | used)
 
 
 @pytest.mark.parametrize(

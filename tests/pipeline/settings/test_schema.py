@@ -62,6 +62,8 @@ CELL = {"compartments": {"cell": {"nucleus": "object", "expand_um": 2.0}}}
         ({"ensembles": {"both": {"members": ["fcn"]}}}, "ensembles.both.members: no model 'fcn'; there are unet"),
         ({"ensembles": {"both": {"members": []}}}, "at least 1 item"),
         ({"ensembles": {"both": {"members": ["unet"], "scales": [3]}}}, "a scale is 0.25, 0.5, 1, 2 or 4, got 3"),
+        ({"ensembles": {"both": {"members": ["unet", "unet"]}}}, "unet is there twice"),
+        ({"ensembles": {"both": {"members": ["unet"], "scales": [2, 0.5, 2]}}}, "2.0 is there twice"),
         ({"models": {"a": {"pretrained": "b"}, "b": {"pretrained": "a"}}}, "a.pretrained: a <- b <- a is a circle"),
         ({"models": {"a": {"encoder_rate": 2.0}}}, "models.a.encoder_rate: "),
         ({"models": {"a": {"folds": 1}}}, "models.a.folds: "),

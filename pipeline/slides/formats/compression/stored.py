@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import tifffile
@@ -17,7 +18,7 @@ JPEG2000 = {
 }
 
 
-def lock_of(page: Any) -> AbstractContextManager[object]:
+def lock_of(page: Any) -> RLock:
     """Return what a thread has to hold while it reads from the page's file, or from other files of its set.
 
     The threads share the place in a file, so that one has to wait for another. By default, the lock of a file does
@@ -25,7 +26,7 @@ def lock_of(page: Any) -> AbstractContextManager[object]:
     """
     file = page.parent.root.filehandle
     file.set_lock(True)
-    lock: AbstractContextManager[object] = file.lock
+    lock: RLock = file.lock
     return lock
 
 
