@@ -24,7 +24,8 @@ from pipeline.base import paths
 from pipeline.commands.models import markdown
 from pipeline.masks.measurements.dictionary import DICTIONARY, PLANES, SCORE
 from pipeline.report.columns import columns
-from pipeline.settings.networks import EnsembleConfig, ModelConfig
+from pipeline.settings.ensembles import EnsembleConfig
+from pipeline.settings.networks import ModelConfig
 from pipeline.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]

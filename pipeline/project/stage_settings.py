@@ -9,8 +9,9 @@ from pipeline.base.errors import ConfigError, SlidemillError
 from pipeline.base.files import read_json
 from pipeline.base.paths import KEPT, NETWORK
 from pipeline.project.sample_sheet import SheetRow
+from pipeline.settings.ensembles import EnsembleConfig
 from pipeline.settings.masks import MaskConfig, resolve_masks
-from pipeline.settings.networks import EnsembleConfig, ModelConfig
+from pipeline.settings.networks import ModelConfig
 from pipeline.settings.schema import ImageConfig, Settings
 from pipeline.settings.section import Section
 from pipeline.settings.stage_sections import (

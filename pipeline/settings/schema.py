@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import models
 from pipeline.base.errors import ConfigError
+from pipeline.settings.ensembles import EnsembleConfig
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
-from pipeline.settings.networks import EnsembleConfig, ModelConfig, TrainingConfig
+from pipeline.settings.networks import ModelConfig, TrainingConfig
 from pipeline.settings.regions import RegionsConfig
 from pipeline.settings.section import (
     ClassName,

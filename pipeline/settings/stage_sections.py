@@ -11,9 +11,10 @@ from pydantic import ValidationError, model_validator
 
 from pipeline.base.errors import ConfigError
 from pipeline.settings.crf import CrfConfig
+from pipeline.settings.ensembles import EnsembleConfig
 from pipeline.settings.masks import MaskConfig
 from pipeline.settings.measurements import MeasurementsConfig
-from pipeline.settings.networks import EnsembleConfig, HeadsConfig, LossConfig, ModelConfig
+from pipeline.settings.networks import HeadsConfig, LossConfig, ModelConfig
 from pipeline.settings.schema import ImageConfig, MetricsConfig, explain
 from pipeline.settings.section import ClassName, Precision, Section
 

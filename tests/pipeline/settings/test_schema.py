@@ -11,7 +11,7 @@ from pipeline.__main__ import STAGES
 from pipeline.base.errors import ConfigError
 from pipeline.project.sample_sheet import SheetRow
 from pipeline.project.stage_settings import stage_config, view_of
-from pipeline.settings.networks import EnsembleConfig
+from pipeline.settings.ensembles import EnsembleConfig
 from pipeline.settings.schema import ImageConfig, Settings, parse_settings
 from pipeline.settings.stage_sections import ObjectsConfig, TileConfig, parse_stage_config
 

@@ -9,7 +9,7 @@ from pipeline.project.jobs.batch_job import Made
 from pipeline.project.jobs.ledger import network_ledger_path, read_ledger
 from pipeline.project.jobs.network_job import inputs_of_networks, make_network, state_of_pairs
 from pipeline.project.training_pairs import TrainingPair
-from pipeline.settings.networks import EnsembleConfig
+from pipeline.settings.ensembles import EnsembleConfig
 from pipeline.settings.schema import ImageConfig
 from pipeline.settings.stage_sections import CombineConfig, ObjectsConfig
 
