@@ -23,7 +23,7 @@ def planned(tmp_path_factory, python):
         for kind in ("training/images", "training/labels", "slides/-it's", "references/-it's"):
             project.drop(f"{kind}/{name}.tif", np.zeros((40, 40), np.uint8))
     project.configure(
-        models={"net": SMALL, "folded": SMALL | {"folds": 2}}, ensembles={"both": {"members": ["net"] * 2}}
+        models={"net": SMALL, "folded": SMALL | {"folds": 2}}, ensembles={"both": {"members": ["net", "folded"]}}
     )
     done = project.snakemake("--dry-run", "--printshellcmds", "all", "verification")
     assert done.returncode == 0, done.stderr

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused_before_the_first_job(settings, message):
 
 def test_masks_of_a_checkpoint_follow_from_its_card():
     card = {"architecture": "mask_rcnn"}
-    assert resolve_masks(MaskConfig(), card) == MaskConfig(instances="detected")
+    assert resolve_masks(MaskConfig(), card).instances == "detected"
     assert resolve_masks(MaskConfig(instances="none"), card).instances == "none"
     with pytest.raises(ConfigError, match="finds its objects itself"):
         resolve_masks(MaskConfig(instances="partition"), card)

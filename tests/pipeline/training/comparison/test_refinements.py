@@ -83,8 +83,8 @@ def test_images_beyond_the_limit_are_left_out(tmp_path, monkeypatch):
 def test_auto_is_the_best_field_or_none(scores, chosen):
     tried = zip([NONE, SMOOTH, SHARP], scores, strict=False)
     card = {"crf": [{"settings": settings, "foreground_dice": score} for settings, score in tried]}
-    expected = MaskConfig(instances="none", crf=chosen and MaskConfig.model_validate({"crf": chosen}).crf)
-    assert resolve_masks(MaskConfig(instances="none", crf="auto"), card) == expected
+    found = resolve_masks(MaskConfig(instances="none", crf="auto"), card)
+    assert found == resolve_masks(MaskConfig.model_validate({"instances": "none", "crf": chosen}), card)
     assert resolve_masks(MaskConfig(instances="none", crf="auto"), {"crf": None}).crf is None
 
 
