@@ -53,8 +53,7 @@ def run(*, model: str, batch: str, network: Path, threads: int, memory_mb: int, 
         How objects are made.
     """
     masks = masks_of(config.masks, network)
-    if masks != config.masks:
-        log.info("masks, auto resolved: %s", masks.model_dump())
+    log.info("masks: %s", masks.model_dump())
     config = config.model_copy(update={"masks": masks})
     with batch_job("stitch", config, model=model, batch=batch) as job:
         job.work_through(partial(_stitch, config=config), threads=threads, memory_mb=memory_mb)

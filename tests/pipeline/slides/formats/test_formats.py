@@ -2,10 +2,7 @@
 
 import csv
 import re
-import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import numpy as np
 import openslide
@@ -15,90 +12,8 @@ import tifffile
 import zarr
 
 from pipeline.base.errors import SlideError
-from pipeline.settings.schema import ImageConfig
 from pipeline.slides.formats.whole_slide import _over_white, level_array
-from pipeline.slides.slide import open_slide
-
-MEMORY_MB = 500
-
-
-def opened(path, **view):
-    return open_slide(path, memory_mb=MEMORY_MB, view=ImageConfig(**view) if view else None)
-
-
-def pixels_of(path, **view):
-    with opened(path, **view) as slide:
-        return slide.read_all()
-
-
-def assert_regions_equal_the_whole(slide, generator):
-    whole = slide.read_all()
-    for _ in range(5):
-        (top, bottom), (left, right) = (
-            np.sort(generator.choice(length + 1, 2, replace=False)) for length in slide.shape
-        )
-        region = slide.read(slice(int(top), int(bottom)), slice(int(left), int(right)))
-        np.testing.assert_array_equal(region, whole[:, top:bottom, left:right])
-
-
-def every_readable(data):
-    """Every file of the formats folder but the TIFF variants, with a view that takes one plane of its stack."""
-    formats = data / "formats"
-    for path in (*formats.rglob("*.tif"), *formats.rglob("*.tiff"), data / "wsi" / "CMU-1-Small-Region.svs"):
-        if "tiff_variants" not in path.parts:
-            yield path, {"z": 0, "t": 0}
-    for name in ("imagej/xyzct-mitosis.tif", "ome_tiff/multifile/multifile.companion.ome", "nd2/cluster.nd2"):
-        yield formats / name, {"z": "max", "t": 0}
-    for name in ("E/07/0", "E/08/0"):
-        yield formats / "ome_zarr/single-plane-hcs.zarr" / name, {"channels": [2, 0]}
-    yield formats / "ome_zarr/bioformats2raw-zarr/data.zarr", {"channels": [1]}
-    yield from ((formats / f"synthetic/ome_zarr_blobs/blobs_image_v0{version}.ome.zarr", {}) for version in (4, 5))
-    yield formats / "lif/LeicaLASX_wavelength-sweep_example.lif", {"series": 2, "z": 3, "t": 1, "channels": [9, 4]}
-
-
-@pytest.mark.parametrize("kept_mb", [256, 0])
-def test_regions_equal_the_whole_in_every_format(data, generator, monkeypatch, kept_mb):
-    pytest.importorskip("nd2")
-    pytest.importorskip("liffile")
-    monkeypatch.setattr("pipeline.slides.formats.tiff._KEPT_MB", kept_mb)
-    files = list(every_readable(data))
-    assert len(files) > 20
-    for path, view in files:
-        with opened(path, **view) as slide:
-            assert_regions_equal_the_whole(slide, generator)
-            assert not any("absent" in warning for warning in slide.inspect())
-
-
-def test_several_threads_read_from_one_slide_what_one_reads(data, generator):
-    """All begin at once, each at another level if there are several, as windows of one slide do."""
-    pytest.importorskip("nd2")
-    pytest.importorskip("liffile")
-    threads, interval = 4, sys.getswitchinterval()
-    together = Barrier(threads, timeout=30)
-
-    def read(slide, level, rows, columns):
-        together.wait()
-        return slide.read(rows, columns, level)
-
-    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for path, view in [*every_readable(data), *every_readable(data)]:
-                with opened(path, **view) as slide:
-                    wholes = [slide.read_all(level) for level in range(len(slide.levels))]
-                with opened(path, **view) as slide:
-                    places = [
-                        (number % len(wholes), *generator.integers(0, slide.shape_of(number % len(wholes))))
-                        for number in range(threads)
-                    ]
-                    windows = [
-                        (level, slice(row, row + 64), slice(column, column + 64)) for level, row, column in places
-                    ]
-                    found = pool.map(read, [slide] * threads, *zip(*windows, strict=True))
-                    for (level, rows, columns), pixels in zip(windows, found, strict=True):
-                        np.testing.assert_array_equal(pixels, wholes[level][:, rows, columns])
-    finally:
-        sys.setswitchinterval(interval)
+from tests.support.opened_slides import assert_regions_equal_the_whole, opened, pixels_of
 
 
 def test_an_svs_is_what_openslide_and_tifffile_read(data):
@@ -202,25 +117,6 @@ def test_a_czi_in_colour_is_rgb(tmp_path, generator):
     with czi.create_czi(str(tmp_path / "x.czi")) as file:
         file.write(stored)
     np.testing.assert_array_equal(pixels_of(tmp_path / "x.czi"), stored[..., ::-1].transpose(2, 0, 1))
-
-
-@pytest.mark.parametrize("well", ["07", "08"])
-def test_a_field_of_a_plate_is_its_arrays(data, well):
-    field = data / "formats/ome_zarr/single-plane-hcs.zarr/E" / well / "0"
-    with opened(field, channels=["Best-Focus-Projection_FITC_05", 2]) as slide:
-        for number in range(3):
-            stored = zarr.open_array(field / str(number), mode="r")[:]
-            np.testing.assert_array_equal(slide.read_all(number), stored[[1, 2]])
-        assert slide.pixel_size_um == pytest.approx((2.7336, 2.7336))  # of this pyramid; the microscope's was half
-
-
-def test_the_versions_of_ome_zarr_read_alike(data):
-    blobs = data / "formats/synthetic/ome_zarr_blobs"
-    for version in (4, 5):
-        path = blobs / f"blobs_image_v0{version}.ome.zarr"
-        np.testing.assert_array_equal(pixels_of(path), zarr.open_array(path / "0", mode="r")[:])
-        with opened(path) as slide:
-            assert (slide.pixel_size_um, slide.channel_names) == (None, ("0", "1", "2"))
 
 
 @pytest.mark.parametrize("dtype", [">u2", ">i2", ">f4", ">f8"])
@@ -391,41 +287,3 @@ def test_the_distance_between_planes_is_known_or_not(tmp_path, step, unit, expec
     for name in ("x.ome.tif", "x.zarr"):
         with opened(tmp_path / name, z=1) as slide:
             assert slide.choice.image.z_step_um == expected
-
-
-@pytest.mark.parametrize(
-    ("unit", "scale", "size", "warning"),
-    [
-        ("micrometer", [0.5, 0.25], (0.5, 0.25), None),
-        ("nanometer", [500, 250], (0.5, 0.25), None),
-        (None, [1, 1], None, None),
-        (None, [0.5, 0.25], None, "0.5 without unit x 0.25 without unit"),
-        ("furlong", [1, 1], None, "1 furlong x 1 furlong"),
-        ("micrometer", [0, 0.5], None, "0 micrometer x 0.5 micrometer"),
-        ("micrometer", None, None, None),
-    ],
-)
-def test_the_scales_of_an_ome_zarr_are_its_pixel_size_or_a_warning(tmp_path, unit, scale, size, warning):
-    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
-    group.create_array("0", data=np.zeros((8, 8), np.uint8) + 1)
-    steps = [{"type": "scale", "scale": scale}] if scale else []
-    axes = [{"name": name} | ({"unit": unit} if unit else {}) for name in "yx"]
-    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}]
-    with opened(tmp_path / "x.zarr") as slide:
-        assert slide.pixel_size_um == size
-        assert slide.inspect() == ((f"it states a pixel size that is ignored: {warning}",) if warning else ())
-
-
-def test_a_zarr_that_runs_code_or_leaves_its_folder_is_refused(tmp_path):
-    group = zarr.create_group(tmp_path / "x.zarr", zarr_format=2)
-    group.create_array("0", data=np.zeros((8, 8), np.uint8))
-    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
-    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
-    assert pixels_of(tmp_path / "x.zarr").shape == (1, 8, 8)
-    array = tmp_path / "x.zarr" / "0" / ".zarray"
-    array.write_text(re.sub(r'"filters": (null|\[[^]]*\])', '"filters": [{"id": "pickle"}]', array.read_text()))
-    with pytest.raises(SlideError, match="pickled, which can run code"):
-        pixels_of(tmp_path / "x.zarr")
-    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "../../etc"}]}]
-    with pytest.raises(SlideError, match="outside the folder"):
-        pixels_of(tmp_path / "x.zarr")
